@@ -112,7 +112,7 @@ use std::{
 };
 
 #[cfg(feature = "process")]
-use crate::process::{Turn, TurnFile};
+use crate::process::{FileTurn, TurnFile};
 use crate::{
     api::{guard::MutexGuard, mutex::Mutex},
     clock,
@@ -460,7 +460,7 @@ pub struct FileGate {
 #[must_use = "the gate is open for others once this is dropped"]
 pub struct FileEntry {
     token: Token,
-    _turn: Turn,
+    _turn: FileTurn,
 }
 
 #[cfg(feature = "process")]
@@ -512,11 +512,11 @@ impl FileGate {
     /// # Errors
     /// As [`enter`](FileGate::enter), except `Lost`.
     pub fn seen(&self) -> Result<Token> {
-        let read = |turn: Turn| GatePage::of(turn.file()).and_then(|page| self.highest(&page));
+        let read = |turn: FileTurn| GatePage::of(turn.file()).and_then(|page| self.highest(&page));
         self.file.take().and_then(read).map_err(|error| self.about(error))
     }
 
-    fn pass(&self, turn: Turn, token: Token) -> Result<FileEntry> {
+    fn pass(&self, turn: FileTurn, token: Token) -> Result<FileEntry> {
         let page = GatePage::of(turn.file())?;
         let seen = self.highest(&page)?;
         Stale::unless(token, seen)?;

@@ -69,7 +69,7 @@ mod model;
 mod tests;
 
 pub(crate) use in_force::InForce;
-use queue::{Call, Kind, Queue, Ticket};
+use queue::{Call, Queue, Ticket, WaiterKind};
 pub(crate) use seat::InSeat;
 pub(crate) use shares::{InFront, ThreadShares, WaitingWriter};
 pub(crate) use sync::BellListener;
@@ -149,7 +149,7 @@ pub(crate) struct ThreadLock {
 
 /// What the winner is told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Taken {
+pub(crate) struct ThreadTaken {
     pub(crate) token: Token,
     pub(crate) predecessor: Predecessor,
 }
@@ -168,14 +168,14 @@ impl ThreadLock {
 
     /// Takes it if it is free, even past the waiters.
     #[inline]
-    pub(crate) fn try_take(&self) -> Option<Taken> {
+    pub(crate) fn try_take(&self) -> Option<ThreadTaken> {
         let won = self.win_quiet() || self.win();
         won.then(|| self.taken())
     }
 
     /// Takes it if it is free and no waiter is queued.
     #[inline]
-    pub(crate) fn take_quietly(&self) -> Option<Taken> {
+    pub(crate) fn take_quietly(&self) -> Option<ThreadTaken> {
         self.win_quiet().then(|| self.taken())
     }
 
@@ -203,19 +203,19 @@ impl ThreadLock {
     pub(crate) async fn wait_async(&self) {
         // Between winning and the return there is no await, so nothing is lost in between.
         if !self.win_quiet() {
-            Waiting { lock: self, ticket: None }.await;
+            ThreadWaiting { lock: self, ticket: None }.await;
         }
     }
 
     /// Counts a token. Only for its holder, once after it has won.
     #[inline]
-    pub(crate) fn count(&self) -> Taken {
+    pub(crate) fn count(&self) -> ThreadTaken {
         self.taken()
     }
 
     /// Blocks until taken.
     #[inline]
-    pub(crate) fn take(&self) -> Taken {
+    pub(crate) fn take(&self) -> ThreadTaken {
         if !self.win_quiet() {
             self.take_slow(Time::NEVER, || false);
         }
@@ -224,14 +224,18 @@ impl ThreadLock {
 
     /// Blocks until taken or until the time has come; then `None`.
     #[inline]
-    pub(crate) fn take_until(&self, until: Time) -> Option<Taken> {
+    pub(crate) fn take_until(&self, until: Time) -> Option<ThreadTaken> {
         self.take_unless(until, || false)
     }
 
     /// The same, for a wait that may be over before that. It looks whether it is whenever it
     /// wakes: after [`rouse`](ThreadLock::rouse) at once.
     #[inline]
-    pub(crate) fn take_unless(&self, until: Time, is_over: impl Fn() -> bool) -> Option<Taken> {
+    pub(crate) fn take_unless(
+        &self,
+        until: Time,
+        is_over: impl Fn() -> bool,
+    ) -> Option<ThreadTaken> {
         let won = self.win_quiet() || self.take_slow(until, is_over);
         won.then(|| self.taken())
     }
@@ -246,7 +250,7 @@ impl ThreadLock {
     /// Waits without blocking a thread. Dropping the future gives back what it was about to
     /// receive.
     #[cfg(test)]
-    pub(crate) async fn take_async(&self) -> Taken {
+    pub(crate) async fn take_async(&self) -> ThreadTaken {
         self.wait_async().await;
         self.taken()
     }
@@ -340,13 +344,13 @@ impl ThreadLock {
 
     /// What the winner does with the lock before anything else.
     #[inline]
-    fn taken(&self) -> Taken {
+    fn taken(&self) -> ThreadTaken {
         let last = self.token.load(Relaxed);
         if last >= Token::MAX.get() {
             self.out_of_tokens();
         }
         self.token.store(last + 1, Relaxed);
-        Taken {
+        ThreadTaken {
             token: Token::new(last + 1).expect("it is not past the largest"),
             predecessor: Predecessor::from_u8(self.left.load(Relaxed)),
         }
@@ -387,17 +391,17 @@ impl ThreadLock {
             self.clear_marks(&queue);
             return true;
         }
-        let ticket = queue.push(Kind::Thread, arrived, Call::Bell(bell.clone()));
+        let ticket = queue.push(WaiterKind::Thread, arrived, Call::Bell(bell.clone()));
         loop {
             // Looked for while it is queued, and so heard by a caller of `rouse`.
             if !is_over() {
                 bell.wait_for(&mut queue, until.since(now()).min(LONGEST_NAP));
             }
-            if self.look(&mut queue, Kind::Thread, ticket) {
+            if self.look(&mut queue, WaiterKind::Thread, ticket) {
                 return true;
             }
             if now() >= until || is_over() {
-                queue.remove(Kind::Thread, ticket);
+                queue.remove(WaiterKind::Thread, ticket);
                 let call = self.left_queue(&mut queue);
                 let watch = queue.watch();
                 ring(queue, call);
@@ -430,7 +434,7 @@ impl ThreadLock {
     }
 
     /// What a queued waiter does whenever it wakes. True if it has the lock; its entry is gone.
-    fn look(&self, queue: &mut Queue, kind: Kind, ticket: Ticket) -> bool {
+    fn look(&self, queue: &mut Queue, kind: WaiterKind, ticket: Ticket) -> bool {
         if queue.claim(ticket) {
             return true;
         }
@@ -563,7 +567,7 @@ impl ThreadLock {
 
     /// For a task that is polled after its turn has lapsed: waits at the head of the queue.
     pub(crate) async fn come_back(&self, seat: Seat) {
-        Waiting { lock: self, ticket: Some((seat.0, generation())) }.await;
+        ThreadWaiting { lock: self, ticket: Some((seat.0, generation())) }.await;
     }
 }
 
@@ -607,21 +611,21 @@ impl fmt::Debug for ThreadLock {
 }
 
 /// A task's wait for the lock. Ready once the task has it.
-struct Waiting<'a> {
+struct ThreadWaiting<'a> {
     lock: &'a ThreadLock,
     /// Its entry, from the first poll that finds the lock taken until it is ready, and in which
     /// process that stands.
     ticket: Option<(Ticket, u64)>,
 }
 
-impl Waiting<'_> {
+impl ThreadWaiting<'_> {
     /// Its entry in the queues of this process.
     fn ticket_here(&self) -> Option<Ticket> {
         self.ticket.filter(|(_, made_in)| *made_in == generation()).map(|(ticket, _)| ticket)
     }
 }
 
-impl Future for Waiting<'_> {
+impl Future for ThreadWaiting<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -637,11 +641,11 @@ impl Future for Waiting<'_> {
                 return Poll::Ready(());
             }
             None => {
-                let ticket = queue.push(Kind::Task, now(), Call::Waker(Some(waker)));
+                let ticket = queue.push(WaiterKind::Task, now(), Call::Waker(Some(waker)));
                 self.ticket = Some((ticket, generation()));
                 None
             }
-            Some(ticket) if lock.look(&mut queue, Kind::Task, ticket) => {
+            Some(ticket) if lock.look(&mut queue, WaiterKind::Task, ticket) => {
                 self.ticket = None;
                 return Poll::Ready(());
             }
@@ -655,14 +659,14 @@ impl Future for Waiting<'_> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for ThreadWaiting<'_> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket_here() else { return };
         let mut queue = self.lock.queue();
         let (entry, call) = if queue.claim(ticket) {
             (None, self.lock.pass_on(&mut queue))
         } else {
-            let entry = queue.remove(Kind::Task, ticket);
+            let entry = queue.remove(WaiterKind::Task, ticket);
             (Some(entry), self.lock.left_queue(&mut queue))
         };
         let watch = queue.watch();

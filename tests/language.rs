@@ -31,7 +31,7 @@ const VAGUE: [&str; 11] = [
 const VAGUE_PER_THOUSAND: f64 = 0.3;
 
 /// So many names of types are in more than one file still.
-const SHARED_NAMES_MAX: usize = 56;
+const SHARED_NAMES_MAX: usize = 27;
 
 /// Files that stand in for another one in builds without it, and have its names.
 const STAND_INS: [&str; 1] = ["src/process/no_table.rs"];

@@ -7,7 +7,7 @@ use crate::{
     host::client::link::holder_of,
     name::Name,
     path::ground::Reach,
-    process::{Identity, NameStatus, Survivor, WaiterStatus, find_survivors},
+    process::{FileIdentity, NameStatus, Survivor, WaiterStatus, find_survivors},
     proto::wire::{HolderInfo, Mode},
     scope::Scope,
     token::Token,
@@ -28,13 +28,13 @@ pub(crate) struct LockStatus {
     /// Which processes read it, and how many threads and tasks of each; or have permits, and how many.
     pub(crate) sharers: Vec<(Holder, u32)>,
     /// The files with the locks that prove those alive.
-    pub(crate) share_proofs: Vec<Identity>,
+    pub(crate) share_proofs: Vec<FileIdentity>,
     /// For how long the holder's lease is good without a further word, or `at_least` runs on.
     pub(crate) remaining: Option<Duration>,
     pub(crate) predecessor: Predecessor,
     pub(crate) waiters: Vec<Waiter>,
     /// The file with the lock that proves its holder in the directory alive.
-    pub(crate) proof: Option<Identity>,
+    pub(crate) proof: Option<FileIdentity>,
     /// The processes that keep it in the place of a holder that has ended.
     pub(crate) survivors: Vec<Survivor>,
 }

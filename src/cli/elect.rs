@@ -7,7 +7,7 @@ use super::{
     failure::{Failure, exit, say},
     hold,
     run::{self, CommandTerms, UnderLock},
-    take::{Taking, called},
+    take::{LockTaking, called},
 };
 use crate::{elected::ElectedLeader, printable::Printable, scope::Scope};
 
@@ -24,7 +24,7 @@ pub(super) fn elect(elect: args::Elect) -> Result<u8, Failure> {
 fn stand(elect: args::Elect) -> Result<u8, Failure> {
     let args::Elect { terms, value, grace, close, name, command, .. } = elect;
     let program = (!command.is_empty()).then(|| run::says_it_runs(&terms, &command));
-    let mut taking = Taking::begin(vec![name], terms, program)?;
+    let mut taking = LockTaking::begin(vec![name], terms, program)?;
     taking.candidate = Some(value);
     let mut input = None;
     loop {

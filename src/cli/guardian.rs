@@ -200,7 +200,7 @@ pub(super) fn main() -> ExitCode {
 }
 
 fn guard(pipe: &impl AsFd) {
-    let mut orders = Orders { group: None, deadline: Time::NEVER };
+    let mut orders = GuardianOrders { group: None, deadline: Time::NEVER };
     loop {
         let wait = match orders.deadline {
             Time::NEVER => None,
@@ -233,12 +233,12 @@ fn wait_for(pipe: &impl AsFd, at_most: Option<Duration>) -> bool {
     poll(&mut pipe, timeout.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
-struct Orders {
+struct GuardianOrders {
     group: Option<Pid>,
     deadline: Time,
 }
 
-impl Orders {
+impl GuardianOrders {
     /// Takes in what was said; false at the pipe's end. Messages are written in one piece each,
     /// so they are read whole.
     fn read(&mut self, pipe: &impl AsFd) -> bool {

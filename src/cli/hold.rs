@@ -17,7 +17,7 @@ use super::{
     events::{self, Event, Events},
     failure::{Failure, exit, say},
     supervise,
-    take::{Guard, Taking, called},
+    take::{Guard, LockTaking, called},
 };
 
 /// Takes the locks, prints their tokens, and releases them when standard input ends.
@@ -29,7 +29,7 @@ pub(super) fn hold(hold: args::Hold) -> Result<u8, Failure> {
 
 fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
     let args::Hold { terms, names } = hold;
-    let taking = Taking::begin(names, terms, None)?;
+    let taking = LockTaking::begin(names, terms, None)?;
     let (ended, lock) = keep_under(&taking, &mut None)?;
     taking.release(lock);
     ended.map(|is_lost| if is_lost { exit::LOST } else { 0 })
@@ -38,7 +38,7 @@ fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
 /// Takes the lock, tells its tokens, and waits until standard input ends, or it is lost: whether it was
 /// lost, and the lock, to be released. `input`: as it was left the last time.
 pub(super) fn keep_under(
-    taking: &Taking,
+    taking: &LockTaking,
     input: &mut Option<Input>,
 ) -> Result<(Result<bool, Failure>, Guard), Failure> {
     let lock = taking.take()?;
@@ -66,7 +66,7 @@ pub(super) fn keep_under(
 }
 
 /// Waits until standard input ends, or the lock is lost, or a signal comes; and whether it was lost.
-fn keep(taking: &Taking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failure>, bool) {
+fn keep(taking: &LockTaking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failure>, bool) {
     let mut is_lost = false;
     loop {
         match taking.events.next(None) {

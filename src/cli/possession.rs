@@ -22,7 +22,7 @@ use crate::{
     api::{manager::LockManager, status::LockStatus},
     error::Holder,
     name::Name,
-    process::{self, DirectoryKey, Identity},
+    process::{self, DirectoryKey, FileIdentity},
     scope::Scope,
     token::Token,
 };
@@ -41,7 +41,7 @@ struct KnownProcess {
 
 /// Where a lock is: names of one place are the same locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum LockPlace {
     Directory(DirectoryKey),
     Cluster(u128),
 }
@@ -50,7 +50,7 @@ enum Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ClaimedHold {
     process: KnownProcess,
-    place: Place,
+    place: LockPlace,
     token: Token,
     name: Name,
 }
@@ -59,7 +59,7 @@ struct ClaimedHold {
 #[derive(Clone, Debug)]
 pub(super) struct Inheritance {
     /// The lock files that this process had open when it had not opened any itself.
-    proofs: Vec<Identity>,
+    proofs: Vec<FileIdentity>,
     /// This process and those above it, the nearest first.
     above: Vec<KnownProcess>,
     claims: Vec<ClaimedHold>,
@@ -82,19 +82,19 @@ impl Inheritance {
     pub(super) fn has_in_directory(&self, name: &Name, locks: &LockManager) -> crate::Result<bool> {
         let Some(key) = locks.directory_key() else { return Ok(false) };
         let found = locks.status_here(Some(name))?;
-        let is_inherited = |proof: Identity| {
+        let is_inherited = |proof: FileIdentity| {
             let is_kept_by =
                 |process: &KnownProcess| proof.is_kept_by(process.pid).unwrap_or(false);
             self.proofs.contains(&proof) || self.above.iter().skip(1).any(is_kept_by)
         };
-        let is_shared_above = |proof: &Identity| {
+        let is_shared_above = |proof: &FileIdentity| {
             let shares = |process: &KnownProcess| proof.is_shared_by(process.pid).unwrap_or(false);
             self.above.iter().skip(1).any(shares)
         };
         Ok(found.iter().any(|lock| {
             let is_held = lock.holder.is_some()
                 && (lock.proof.is_some_and(is_inherited)
-                    || self.claims(Place::Directory(key), lock));
+                    || self.claims(LockPlace::Directory(key), lock));
             is_held || lock.share_proofs.iter().any(is_shared_above)
         }))
     }
@@ -103,7 +103,7 @@ impl Inheritance {
     /// that is claimed.
     pub(super) fn has_from_leader(&self, name: &Name, locks: &LockManager) -> crate::Result<bool> {
         let is_possible = |claim: &ClaimedHold| {
-            let is_there = matches!(claim.place, Place::Cluster(_));
+            let is_there = matches!(claim.place, LockPlace::Cluster(_));
             is_there && claim.name == *name && self.above.contains(&claim.process)
         };
         if locks.widest_scope() < Scope::Host || !self.claims.iter().any(is_possible) {
@@ -111,11 +111,11 @@ impl Inheritance {
         }
         let found = locks.status_there(Some(name))?;
         let Some(cluster) = locks.cluster() else { return Ok(false) };
-        Ok(found.iter().any(|lock| self.claims(Place::Cluster(cluster), lock)))
+        Ok(found.iter().any(|lock| self.claims(LockPlace::Cluster(cluster), lock)))
     }
 
     /// Whether a holder of the lock is a process above this one, as is claimed.
-    fn claims(&self, place: Place, lock: &LockStatus) -> bool {
+    fn claims(&self, place: LockPlace, lock: &LockStatus) -> bool {
         let holders = lock.holder.iter().chain(lock.sharers.iter().map(|(holder, _)| holder));
         let is_claimed = |holder: &Holder| {
             self.claims.iter().any(|claim| {
@@ -140,8 +140,8 @@ impl Inheritance {
         for (name, scope, token) in holds {
             // A holder of host scope has no lock in the directory.
             let place = match scope {
-                Scope::Host => locks.cluster().map(Place::Cluster),
-                Scope::Process | Scope::Thread => locks.directory_key().map(Place::Directory),
+                Scope::Host => locks.cluster().map(LockPlace::Cluster),
+                Scope::Process | Scope::Thread => locks.directory_key().map(LockPlace::Directory),
             };
             let claim =
                 |(&process, place)| ClaimedHold { process, place, token, name: name.clone() };
@@ -163,8 +163,10 @@ impl ClaimedHold {
     fn to_line(&self) -> String {
         let ClaimedHold { process: KnownProcess { pid, began }, place, token, name } = self;
         let place = match place {
-            Place::Directory(DirectoryKey { device, inode }) => format!("dir:{device:x}:{inode:x}"),
-            Place::Cluster(id) => format!("cluster:{id:x}"),
+            LockPlace::Directory(DirectoryKey { device, inode }) => {
+                format!("dir:{device:x}:{inode:x}")
+            }
+            LockPlace::Cluster(id) => format!("cluster:{id:x}"),
         };
         format!("{pid} {began} {place} {token} {name}")
     }
@@ -178,9 +180,9 @@ impl ClaimedHold {
         let hex = |text: &str| u64::from_str_radix(text, 16).ok();
         let place = match (kind, id.split_once(':')) {
             ("dir", Some((device, inode))) => {
-                Place::Directory(DirectoryKey { device: hex(device)?, inode: hex(inode)? })
+                LockPlace::Directory(DirectoryKey { device: hex(device)?, inode: hex(inode)? })
             }
-            ("cluster", None) => Place::Cluster(u128::from_str_radix(id, 16).ok()?),
+            ("cluster", None) => LockPlace::Cluster(u128::from_str_radix(id, 16).ok()?),
             _ => return None,
         };
         let token = words.next()?.parse().ok()?;

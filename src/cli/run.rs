@@ -14,9 +14,9 @@ use super::{
     args::{self, OnLost, Terms},
     failure::{Failure, exit, say},
     guardian::Guardian,
-    supervise::{self, CommandOutcome, Ended, Supervision},
+    supervise::{self, CommandEnd, CommandOutcome, Supervision},
     sys::{self, CommandBirth, Inherited, Listener},
-    take::{Guard, Taking, called},
+    take::{Guard, LockTaking, called},
     terminal::Terminal,
 };
 use crate::{clock, identity, name::Name, scope::Scope};
@@ -38,7 +38,7 @@ const NAME: &str = "TIERLOCK_NAME";
 fn take_and_run(run: args::Run, names: Vec<Name>, command: &[OsString]) -> Result<u8, Failure> {
     let args::Run { terms, grace, close, .. } = run;
     let program = says_it_runs(&terms, command);
-    let taking = Taking::begin(names, terms, Some(program))?;
+    let taking = LockTaking::begin(names, terms, Some(program))?;
     let UnderLock { status, lock, .. } =
         run_under(&taking, &CommandTerms { command, grace, close })?;
     taking.release(lock);
@@ -73,7 +73,7 @@ pub(super) struct UnderLock {
 
 /// Takes the lock and runs the command under it.
 pub(super) fn run_under(
-    taking: &Taking,
+    taking: &LockTaking,
     &CommandTerms { command, grace, close }: &CommandTerms<'_>,
 ) -> Result<UnderLock, Failure> {
     let (ttl, on_lost, at_most) = (taking.terms.ttl, taking.terms.on_lost, taking.terms.at_most);
@@ -123,8 +123,8 @@ pub(super) fn run_under(
     };
     let status = match outcome.ended {
         _ if outcome.lost => exit::LOST,
-        Ended::Status(code) => code,
-        Ended::Signal(signal) => exit::SIGNAL.saturating_add(signal),
+        CommandEnd::Status(code) => code,
+        CommandEnd::Signal(signal) => exit::SIGNAL.saturating_add(signal),
     };
     tell_of_leftovers(taking, &lock, close, &outcome);
     Ok(UnderLock { status, is_lost: outcome.lost, lock })
@@ -132,7 +132,7 @@ pub(super) fn run_under(
 
 /// What the command left running keeps a process-scope lock through its proof of life, or runs
 /// without the lock.
-fn tell_of_leftovers(taking: &Taking, lock: &Guard, close: bool, outcome: &CommandOutcome) {
+fn tell_of_leftovers(taking: &LockTaking, lock: &Guard, close: bool, outcome: &CommandOutcome) {
     if !outcome.leftovers || outcome.lost {
         return;
     }
@@ -158,7 +158,7 @@ struct Start<'a> {
     command: &'a [OsString],
     /// It inherits nothing that keeps the lock.
     close: bool,
-    taking: &'a Taking,
+    taking: &'a LockTaking,
     lock: &'a Guard,
 }
 

@@ -24,7 +24,7 @@ use crate::{clock, error::LostReason, scope::Scope, time::Time};
 
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum CommandEnd {
     /// With this exit status.
     Status(u8),
     /// By this signal.
@@ -33,7 +33,7 @@ pub(super) enum Ended {
 
 /// How a supervision ended.
 pub(super) struct CommandOutcome {
-    pub(super) ended: Ended,
+    pub(super) ended: CommandEnd,
     /// The lock was lost, or about to be, while the command ran; it was said.
     pub(super) lost: bool,
     /// Processes that the command started still run in its group.
@@ -57,7 +57,7 @@ pub(super) struct Supervision<'a> {
     pub(super) at_most_ends: Option<Time>,
     pub(super) told_to_run_on: Cell<bool>,
     pub(super) stage: StopStage,
-    pub(super) deadline: Deadline,
+    pub(super) deadline: KnownDeadline,
 }
 
 /// How far the lock's end has come.
@@ -76,7 +76,7 @@ pub(super) enum StopStage {
 
 /// What is known of the lock's deadline.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Deadline {
+pub(super) struct KnownDeadline {
     /// The newest one that was seen while the lock was held.
     newest: Option<Time>,
     /// The longest time to it that was seen.
@@ -138,7 +138,7 @@ impl Supervision<'_> {
     }
 
     /// The command has ended: ends what it left, if the lock is gone, and tidies up.
-    fn finish(mut self, ended: Ended) -> CommandOutcome {
+    fn finish(mut self, ended: CommandEnd) -> CommandOutcome {
         if self.stage == StopStage::Held
             && let Some(why) = self.ended_too_late(ended)
         {
@@ -252,12 +252,12 @@ impl Supervision<'_> {
     }
 
     /// The command ended under a lock that was lost by then, or was ended by the guardian.
-    fn ended_too_late(&self, ended: Ended) -> Option<String> {
+    fn ended_too_late(&self, ended: CommandEnd) -> Option<String> {
         if let Some(reason) = self.lock.why_lost() {
             let why = self.lost_because(reason);
             return Some(format!("{why}; the command had not ended by then"));
         }
-        let by_guardian = ended == Ended::Signal(Signal::KILL.as_raw() as u8)
+        let by_guardian = ended == CommandEnd::Signal(Signal::KILL.as_raw() as u8)
             && self.guardian.is_some()
             && self.deadline.newest.is_some_and(|deadline| deadline <= clock::now());
         let lock = self.lock_in_words();
@@ -292,11 +292,11 @@ impl Supervision<'_> {
 impl Supervision<'_> {
     /// How the command ended, if it has. It stays a zombie until it is reaped, so that its
     /// number, which is its group's, stays its own.
-    fn ended(&self) -> Option<Ended> {
+    fn ended(&self) -> Option<CommandEnd> {
         let status = self.look(WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
         Some(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Ended::Status(code as u8),
-            (None, signal) => Ended::Signal(signal.unwrap_or_default() as u8),
+            (Some(code), _) => CommandEnd::Status(code as u8),
+            (None, signal) => CommandEnd::Signal(signal.unwrap_or_default() as u8),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Taking a lock as the command line says, telling people which holder it waits for, and releasing it.
+//! LockTaking a lock as the command line says, telling people which holder it waits for, and releasing it.
 
 use std::{
     future::Future,
@@ -141,7 +141,7 @@ pub(super) fn called(names: &[Name]) -> String {
 }
 
 /// A lock that is to be taken, or several, and what is needed for that.
-pub(super) struct Taking {
+pub(super) struct LockTaking {
     pub(super) names: Vec<Name>,
     pub(super) terms: Terms,
     pub(super) events: Events,
@@ -153,7 +153,7 @@ pub(super) struct Taking {
 }
 
 /// What can be seen of a lock while it is waited for.
-struct Seen {
+struct LockSight {
     /// It is held above this process.
     is_ours: bool,
     holder: Option<Holder>,
@@ -164,13 +164,13 @@ struct Seen {
 /// to wait, and when people begin to wonder.
 const LOOKS: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(1)];
 
-impl Taking {
+impl LockTaking {
     /// Makes everything ready. `label`, unless another was given, is shown to others.
     pub(super) fn begin(
         names: Vec<Name>,
         mut terms: Terms,
         label: Option<String>,
-    ) -> Result<Taking, Failure> {
+    ) -> Result<LockTaking, Failure> {
         let mut common = std::mem::take(&mut terms.common).with_environment()?;
         let inheritance = Inheritance::of_this_process();
         let events = Events::listen_for_a_command()
@@ -192,7 +192,7 @@ impl Taking {
             })
             .open()?;
         is_open.store(true, Release);
-        Ok(Taking { names, terms, events, locks, inheritance, candidate: None, leaders })
+        Ok(LockTaking { names, terms, events, locks, inheritance, candidate: None, leaders })
     }
 
     /// Waits for the lock as long as was asked for. A signal that would end us ends the wait.
@@ -395,7 +395,7 @@ impl Taking {
             );
             return Failure::new(exit::CONFLICT, line).with_advice(advice);
         }
-        let seen = Seen::now(std::slice::from_ref(name), &self.locks, &self.inheritance);
+        let seen = LockSight::now(std::slice::from_ref(name), &self.locks, &self.inheritance);
         if seen.is_ours {
             return self.would_wait_for_ourselves();
         }
@@ -457,12 +457,12 @@ impl Taking {
     }
 }
 
-impl Seen {
+impl LockSight {
     /// Of several, the first that is held.
-    fn now(names: &[Name], locks: &LockManager, inheritance: &Inheritance) -> Seen {
+    fn now(names: &[Name], locks: &LockManager, inheritance: &Inheritance) -> LockSight {
         let mut first = None;
         for name in names {
-            let seen = Seen::of(name, locks, inheritance);
+            let seen = LockSight::of(name, locks, inheritance);
             if seen.is_ours || seen.holder.is_some() {
                 return seen;
             }
@@ -471,7 +471,7 @@ impl Seen {
         first.expect("there is a name")
     }
 
-    fn of(name: &Name, locks: &LockManager, inheritance: &Inheritance) -> Seen {
+    fn of(name: &Name, locks: &LockManager, inheritance: &Inheritance) -> LockSight {
         let is_ours = inheritance.has(name, locks);
         let lock = locks.status(Some(name)).ok().and_then(|found| {
             let is_its = |lock: &LockStatus| {
@@ -482,26 +482,26 @@ impl Seen {
         match lock {
             Some(LockStatus { holder, sharers, survivors, .. }) => {
                 let holder = holder.or_else(|| Some(sharers.into_iter().next()?.0));
-                Seen { is_ours, holder, survivors }
+                LockSight { is_ours, holder, survivors }
             }
-            None => Seen { is_ours, holder: None, survivors: Vec::new() },
+            None => LockSight { is_ours, holder: None, survivors: Vec::new() },
         }
     }
 }
 
 /// Looks at a lock while it is waited for. Threads of their own ask: a leader may be silent.
 struct Lookout<'a> {
-    taking: &'a Taking,
+    taking: &'a LockTaking,
     begin: Time,
     looks: usize,
-    asked: Option<Receiver<Seen>>,
+    asked: Option<Receiver<LockSight>>,
     told: bool,
     /// Tells people without having been asked to.
     at_a_terminal: bool,
 }
 
 impl Lookout<'_> {
-    fn new(taking: &Taking) -> Lookout<'_> {
+    fn new(taking: &LockTaking) -> Lookout<'_> {
         let at_a_terminal = std::io::stderr().is_terminal();
         Lookout { taking, begin: clock::now(), looks: 0, asked: None, told: false, at_a_terminal }
     }
@@ -546,7 +546,7 @@ impl Lookout<'_> {
         let (names, locks) = (self.taking.names.clone(), self.taking.locks.clone());
         let inheritance = self.taking.inheritance.clone();
         let asking = thread::Builder::new().name("tierlock-asking".into()).spawn(move || {
-            let _ = sender.send(Seen::now(&names, &locks, &inheritance));
+            let _ = sender.send(LockSight::now(&names, &locks, &inheritance));
             // It may be the last handle, which says goodbye to the leader.
             drop(locks);
             let _ = nudge.send(Event::Woken);
@@ -556,7 +556,7 @@ impl Lookout<'_> {
     }
 
     /// Says which holder it waits for: once, with --verbose at once, else at a terminal after a second.
-    fn tell(&mut self, seen: Option<&Seen>) {
+    fn tell(&mut self, seen: Option<&LockSight>) {
         let is_wanted =
             self.taking.terms.verbose || (self.at_a_terminal && self.looks >= LOOKS.len());
         if self.told || !is_wanted {
@@ -565,7 +565,7 @@ impl Lookout<'_> {
         self.told = true;
         let name = called(&self.taking.names);
         match seen {
-            Some(Seen { holder: Some(holder), survivors, .. }) => {
+            Some(LockSight { holder: Some(holder), survivors, .. }) => {
                 let survivors = super::status::kept_by(survivors);
                 let survivors = survivors.map(|text| format!("; {text}")).unwrap_or_default();
                 say(format_args!("{name}: waiting for {holder}{survivors}"));

@@ -99,12 +99,12 @@ impl Leased {
 }
 
 /// A request, and the claim that follows its grant.
-pub(super) struct Taking(Acquiring, Arc<LeaseWord>);
+pub(super) struct LeasedTaking(Acquiring, Arc<LeaseWord>);
 
 /// Asks, with a word of that link's.
-pub(super) fn ask(link: &Arc<Link>, request: LeaseRequest) -> Taking {
+pub(super) fn ask(link: &Arc<Link>, request: LeaseRequest) -> LeasedTaking {
     let word = Arc::new(LeaseWord::of(link.word_deadline(), link.made_in()));
-    Taking(link.acquire(LeaseRequest { word: word.clone(), ..request }), word)
+    LeasedTaking(link.acquire(LeaseRequest { word: word.clone(), ..request }), word)
 }
 
 fn claim(word: Arc<LeaseWord>) -> Leased {
@@ -116,14 +116,14 @@ fn claim(word: Arc<LeaseWord>) -> Leased {
     }
 }
 
-impl Taking {
+impl LeasedTaking {
     pub(super) fn wait(self) -> Result<Leased, LockError> {
-        let Taking(acquiring, word) = self;
+        let LeasedTaking(acquiring, word) = self;
         acquiring.wait().map(|_| claim(word))
     }
 }
 
-impl Future for Taking {
+impl Future for LeasedTaking {
     type Output = Result<Leased, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -35,7 +35,7 @@ mod speed;
 mod tests;
 
 #[cfg(feature = "tokio")]
-pub(crate) use self::client::Reader;
+pub(crate) use self::client::LentReader;
 #[cfg(feature = "host")]
 pub(crate) use self::client::connect;
 #[cfg(feature = "host")]

@@ -13,7 +13,7 @@ use std::{
 
 pub(crate) use self::reach::Reach;
 #[cfg(feature = "process")]
-pub(crate) use crate::process::Place;
+pub(crate) use crate::process::SlotPlace;
 #[cfg(feature = "process")]
 use crate::process::{Directory, DirectoryKey, Slot};
 use crate::{
@@ -103,10 +103,10 @@ type WordOf = (Weak<dyn LeaseService>, Arc<LeaseWord>);
 /// There are no slots where there is no process scope.
 #[cfg(not(feature = "process"))]
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a>(&'a std::convert::Infallible);
+pub(crate) struct SlotPlace<'a>(&'a std::convert::Infallible);
 
 #[cfg(not(feature = "process"))]
-impl Place<'_> {
+impl SlotPlace<'_> {
     pub(crate) fn take(self) -> Option<Token> {
         match *self.0 {}
     }
@@ -387,7 +387,7 @@ impl Entry {
     /// `None`: it has one, which is to be looked up.
     #[cfg(feature = "process")]
     #[inline]
-    pub(crate) fn place(&self, generation: u64) -> Option<Option<Place<'_>>> {
+    pub(crate) fn place(&self, generation: u64) -> Option<Option<SlotPlace<'_>>> {
         match self.slot() {
             Some(slot) => slot.place(generation).map(Some),
             None => Some(None),
@@ -419,7 +419,7 @@ impl Entry {
     }
 
     #[cfg(not(feature = "process"))]
-    pub(crate) fn place(&self, _: u64) -> Option<Option<Place<'_>>> {
+    pub(crate) fn place(&self, _: u64) -> Option<Option<SlotPlace<'_>>> {
         Some(None)
     }
 

@@ -220,7 +220,7 @@ impl Core {
         match self {
             Core::Plain(Plain { lock, .. }) => {
                 lock.try_win().then_some(())?;
-                let _looked = Looked(lock);
+                let _looked = StepsOutAfterLook(lock);
                 Some(look())
             }
             Core::Named(named) => named.look(look),
@@ -252,9 +252,9 @@ impl Core {
 }
 
 /// Steps out of a thread lock, however a look ends.
-struct Looked<'a>(&'a ThreadLock);
+struct StepsOutAfterLook<'a>(&'a ThreadLock);
 
-impl Drop for Looked<'_> {
+impl Drop for StepsOutAfterLook<'_> {
     fn drop(&mut self) {
         self.0.step_out();
     }

@@ -17,7 +17,7 @@ use crate::{
     scope::Scope,
 };
 
-use super::{Looked, right::short};
+use super::{StepsOutAfterLook, right::short};
 
 /// Whether the lease of a host-scope lock is kept after the last local unlock, so that the next
 /// local lock needs no message.
@@ -92,7 +92,7 @@ impl Named {
     /// it is the thread lock that does.
     pub(super) fn look<R>(&self, look: impl FnOnce() -> R) -> Option<R> {
         self.entry.thread().try_win().then_some(())?;
-        let _looked = Looked(self.entry.thread());
+        let _looked = StepsOutAfterLook(self.entry.thread());
         let generation = short(fork::generation());
         match self.entry.scope_in_force() {
             Scope::Thread => Some(look()),

@@ -1,6 +1,6 @@
 //! The fast paths: a lock that nothing stands in the way of, and its release.
 
-use super::ground::Place;
+use super::ground::SlotPlace;
 use crate::{
     clock,
     error::Predecessor,
@@ -66,7 +66,7 @@ impl Named {
     }
 
     #[inline]
-    fn enter_slot(&self, place: Place<'_>, generation: u64) -> Option<Won> {
+    fn enter_slot(&self, place: SlotPlace<'_>, generation: u64) -> Option<Won> {
         // A word without WIDE is expected, so the scope in force has not grown.
         let token = place.take()?;
         if !self.entry.cell.enter(short(generation)) {

@@ -119,7 +119,7 @@ impl Held {
     }
 
     #[inline]
-    pub(crate) fn plain(taken: thread::Taken) -> Held {
+    pub(crate) fn plain(taken: thread::ThreadTaken) -> Held {
         Held {
             token: taken.token,
             more: ManuallyDrop::new(None),

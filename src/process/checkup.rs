@@ -20,7 +20,7 @@ use super::{
         elections::ELECTIONS,
         home::{self, Home},
         leader::LEADER,
-        report::{Finding, Level, Report, counted, foreign_entry, judge_file_rights},
+        report::{DirectoryReport, Finding, Level, counted, foreign_entry, judge_file_rights},
         wide::{self, WIDE, WideNames},
     },
     flock, table,
@@ -29,7 +29,7 @@ use super::{
 /// Looks at everything in the directory. An error: it cannot even be opened.
 pub(crate) fn examine(path: &Path) -> Result<Vec<Finding>, LockError> {
     let home = Home::find(path)?;
-    let mut report = Report::default();
+    let mut report = DirectoryReport::default();
     judge_file_system(&home, &mut report);
     judge_rights(&home, &mut report);
     match judge_format(&home, &mut report) {
@@ -42,7 +42,7 @@ pub(crate) fn examine(path: &Path) -> Result<Vec<Finding>, LockError> {
 
 // ---- the directory -----------------------------------------------------------------------------
 
-fn judge_file_system(home: &Home, report: &mut Report) {
+fn judge_file_system(home: &Home, report: &mut DirectoryReport) {
     let kind = filesystem::kind_of(&home.fd);
     if let Err(error) = filesystem::judge(kind, &[]) {
         return report.error(&home.about(error));
@@ -54,7 +54,7 @@ fn judge_file_system(home: &Home, report: &mut Report) {
     }
 }
 
-fn judge_rights(home: &Home, report: &mut Report) {
+fn judge_rights(home: &Home, report: &mut DirectoryReport) {
     let (path, mode) = (home.path.display(), home.mode);
     let (everybody, sticky) = (mode & 0o002 != 0, mode & 0o1000 != 0);
     match (everybody, sticky) {
@@ -88,7 +88,7 @@ fn judge_rights(home: &Home, report: &mut Report) {
 }
 
 /// Which engine it is in, if any that can be examined.
-fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
+fn judge_format(home: &Home, report: &mut DirectoryReport) -> Option<EngineKind> {
     let found = match home.read_format() {
         Ok(found) => found,
         Err(error) => {
@@ -118,7 +118,7 @@ fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
 }
 
 /// Which service it belongs to, and whether what stands there can be read.
-fn judge_wide(home: &Home, report: &mut Report) {
+fn judge_wide(home: &Home, report: &mut DirectoryReport) {
     let found = match WideNames::default().read(home) {
         Ok(found) => found,
         Err(error) => return report.error(&error),
@@ -144,7 +144,7 @@ fn judge_wide(home: &Home, report: &mut Report) {
     }
 }
 
-fn judge_missing_format(home: &Home, report: &mut Report) {
+fn judge_missing_format(home: &Home, report: &mut DirectoryReport) {
     let there = |name: &str| rustix::fs::statat(&home.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
     // Tokens alone may have been put there for the first to open it, to start above.
     let used = [flock::LOCKS, "table", "presence"].into_iter().find(|name| there(name));
@@ -169,7 +169,7 @@ fn judge_missing_format(home: &Home, report: &mut Report) {
 }
 
 /// What does not belong there, and which users of the directory lack rights to what does.
-fn judge_entries(home: &Home, own: &[&str], report: &mut Report) {
+fn judge_entries(home: &Home, own: &[&str], report: &mut DirectoryReport) {
     let entries = match Dir::read_from(&home.fd) {
         Ok(entries) => entries,
         Err(e) => return report.error(&home.failed("cannot list it", e.into())),

@@ -57,7 +57,7 @@ pub(super) use self::life::allocate;
 pub(super) use self::readers::READERS;
 pub(super) use self::{
     checkup::examine,
-    directory::{Directory, no_permits},
+    directory::{FileDirectory, no_permits},
 };
 use self::{
     directory::open_locks,
@@ -69,7 +69,7 @@ use super::{
     Taken,
     dir::{
         births::Birth,
-        files::Identity,
+        files::FileIdentity,
         home::{Home, damaged, failed},
         record,
         wide::WideNames,
@@ -96,7 +96,7 @@ const NO_LIFE: u64 = 1;
 
 /// The lock of one name.
 pub(super) struct Slot {
-    directory: Arc<Directory>,
+    directory: Arc<FileDirectory>,
     name: Name,
     file_name: String,
     path: PathBuf,
@@ -107,11 +107,11 @@ pub(super) struct Slot {
 struct Life {
     pid: u32,
     birth: Option<Birth>,
-    state: Mutex<State>,
+    state: Mutex<FileState>,
 }
 
 #[derive(Default)]
-struct State {
+struct FileState {
     open: Option<Arc<Open>>,
     held: bool,
     /// A descriptor of the lock was given out: each process that has it keeps the lock.
@@ -182,9 +182,9 @@ impl Slot {
             let open = Arc::new(open);
             life.state.lock().open = Some(open.clone());
             match self.enter_locked(life, &open, above, label)? {
-                Entering::Entered(taken) => return Ok(Some(taken)),
-                Entering::Stays => return Ok(None),
-                Entering::Moved => {}
+                NameEntry::Entered(taken) => return Ok(Some(taken)),
+                NameEntry::Stays => return Ok(None),
+                NameEntry::Moved => {}
             }
         }
         Err(damaged("its file is replaced as often as it is opened"))
@@ -327,9 +327,9 @@ impl Slot {
                 return Ok(None);
             }
             match self.enter_locked(life, &open, above, label)? {
-                Entering::Entered(taken) => return Ok(Some(taken)),
-                Entering::Stays => return Ok(None),
-                Entering::Moved => {}
+                NameEntry::Entered(taken) => return Ok(Some(taken)),
+                NameEntry::Stays => return Ok(None),
+                NameEntry::Moved => {}
             }
         }
         Err(damaged("its file is replaced as often as it is opened"))
@@ -342,22 +342,22 @@ impl Slot {
         open: &Arc<Open>,
         above: Token,
         label: &str,
-    ) -> Result<Entering, LockError> {
+    ) -> Result<NameEntry, LockError> {
         let locked = Locked(Some(open));
         if self.is_in_place(open)? {
             if record::stays_for(&open.words).is_some() {
-                return Ok(Entering::Stays);
+                return Ok(NameEntry::Stays);
             }
             let taken = self.enter(life, open, above, label)?;
             locked.keep();
-            return Ok(Entering::Entered(taken));
+            return Ok(NameEntry::Entered(taken));
         }
         // filelock#574, jj#8729: the lock of a deleted file excludes no process.
         let mut state = life.state.lock();
         state.known = state.known.max(record::token(&open.words).unwrap_or_default());
         state.known_widened = record::widened_by(&open.words).or(state.known_widened.take());
         state.open = None;
-        Ok(Entering::Moved)
+        Ok(NameEntry::Moved)
     }
 
     fn enter(
@@ -406,7 +406,7 @@ impl Slot {
             found => found,
         };
         match found {
-            Ok(found) if Identity::of(&found) == open.identity => Ok(true),
+            Ok(found) if FileIdentity::of(&found) == open.identity => Ok(true),
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => self.check_directory().map(|()| false),
             Err(e) => Err(failed("cannot look at its file", e.into())),
         }
@@ -414,8 +414,8 @@ impl Slot {
 
     fn check_directory(&self) -> Result<(), LockError> {
         self.directory.home.check()?;
-        let now = Identity::of_file(&File::from(open_locks(&self.directory.home)?));
-        let ours = rustix::fs::fstat(&self.directory.locks).map(|found| Identity::of(&found));
+        let now = FileIdentity::of_file(&File::from(open_locks(&self.directory.home)?));
+        let ours = rustix::fs::fstat(&self.directory.locks).map(|found| FileIdentity::of(&found));
         match (now, ours) {
             (Ok(now), Ok(ours)) if now == ours => Ok(()),
             (Err(e), _) => Err(self.directory.home.failed("cannot look at its locks", e)),
@@ -456,7 +456,7 @@ impl Slot {
     }
 
     /// What this process has of it.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FileState> {
         self.life().state.lock()
     }
 
@@ -477,7 +477,7 @@ impl Slot {
 }
 
 /// What came of locking a name's file.
-enum Entering {
+enum NameEntry {
     Entered(Taken),
     /// `at_least` keeps the lock taken, though it has no holder.
     Stays,

@@ -42,7 +42,7 @@ use self::dir::ending;
 use self::dir::{elections::Announcement, files, home::Home, keepers};
 pub(crate) use self::dir::{
     elections::{AnnouncedFile, Announcements},
-    turns::{Turn, TurnFile},
+    turns::{FileTurn, TurnFile},
 };
 #[cfg(feature = "testing")]
 pub use self::table::parts;
@@ -51,7 +51,7 @@ pub(crate) use self::{
     checkup::examine,
     dir::{
         births::{is_stopped, parent_and_start},
-        files::Identity,
+        files::FileIdentity,
         keepers::{Survivor, find_survivors, proofs_here},
         report::{Finding, Level},
     },
@@ -90,11 +90,11 @@ impl EngineKind {
 
 /// A directory of locks, as this process has it open.
 #[derive(Clone)]
-pub(crate) struct Directory(Engine<Arc<flock::Directory>, Arc<table::Directory>>);
+pub(crate) struct Directory(EitherEngine<Arc<flock::FileDirectory>, Arc<table::TableDirectory>>);
 
 /// Which engine it is, and what it has here.
 #[derive(Clone)]
-enum Engine<File, Table> {
+enum EitherEngine<File, Table> {
     File(File),
     Table(Table),
 }
@@ -115,15 +115,19 @@ impl Directory {
             None => engine_of(&home)?,
         };
         Ok(Directory(match engine {
-            EngineKind::File => Engine::File(Arc::new(flock::Directory::open(home, options)?)),
-            EngineKind::Table => Engine::Table(Arc::new(table::Directory::open(home, options)?)),
+            EngineKind::File => {
+                EitherEngine::File(Arc::new(flock::FileDirectory::open(home, options)?))
+            }
+            EngineKind::Table => {
+                EitherEngine::Table(Arc::new(table::TableDirectory::open(home, options)?))
+            }
         }))
     }
 
     pub(crate) fn key(&self) -> DirectoryKey {
         match &self.0 {
-            Engine::File(directory) => directory.key(),
-            Engine::Table(directory) => directory.key(),
+            EitherEngine::File(directory) => directory.key(),
+            EitherEngine::Table(directory) => directory.key(),
         }
     }
 
@@ -165,8 +169,8 @@ impl Directory {
 
     fn home(&self) -> &Home {
         match &self.0 {
-            Engine::File(directory) => directory.home(),
-            Engine::Table(directory) => directory.home(),
+            EitherEngine::File(directory) => directory.home(),
+            EitherEngine::Table(directory) => directory.home(),
         }
     }
 
@@ -180,8 +184,8 @@ impl Directory {
     /// is damaged, or the name is used for something else.
     pub(crate) fn slot_for(&self, name: &Name, usage: Usage) -> Result<Slot, LockError> {
         Ok(Slot(match &self.0 {
-            Engine::File(directory) => Engine::File(directory.slot_for(name, usage)?),
-            Engine::Table(directory) => Engine::Table(directory.slot_for(name, usage)?),
+            EitherEngine::File(directory) => EitherEngine::File(directory.slot_for(name, usage)?),
+            EitherEngine::Table(directory) => EitherEngine::Table(directory.slot_for(name, usage)?),
         }))
     }
 
@@ -194,8 +198,8 @@ impl Directory {
     /// Every name in the directory or what is wrong with it, without disturbing holders or waiters.
     pub(crate) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
         match &self.0 {
-            Engine::File(directory) => directory.inspect(),
-            Engine::Table(directory) => directory.inspect(),
+            EitherEngine::File(directory) => directory.inspect(),
+            EitherEngine::Table(directory) => directory.inspect(),
         }
     }
 }
@@ -222,12 +226,14 @@ pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), L
         Some(EngineKind::Table) => table::holding(&home, name),
         None => {
             let other = dir::home::judge_format(&format, table::FORMAT);
-            other.map(|()| ending::Standing::default()).map_err(|error| home.about(error))
+            other.map(|()| ending::HolderState::default()).map_err(|error| home.about(error))
         }
     };
     ending::end_holder(name, order, look, || match Directory::open(path, &Options::default())?.0 {
-        Engine::File(directory) => directory.slot_for(name, Usage::Lock)?.end_stay(order.token),
-        Engine::Table(directory) => directory.end_stay(name, order.token),
+        EitherEngine::File(directory) => {
+            directory.slot_for(name, Usage::Lock)?.end_stay(order.token)
+        }
+        EitherEngine::Table(directory) => directory.end_stay(name, order.token),
     })
 }
 
@@ -265,7 +271,7 @@ fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
 
 /// One name in a directory. This process uses at most one `Slot` per name. One thread at a time
 /// waits; where the slot [is the gate](Slot::is_gate), any may try and release besides.
-pub(crate) struct Slot(Engine<flock::Slot, table::Slot>);
+pub(crate) struct Slot(EitherEngine<flock::Slot, table::Slot>);
 
 /// What the winner is told.
 #[derive(Clone, Debug)]
@@ -285,8 +291,8 @@ impl Slot {
     #[inline]
     pub(crate) fn try_take(&self, above: Token, label: &str) -> Result<Option<Taken>, LockError> {
         match &self.0 {
-            Engine::File(slot) => slot.try_take(above, label),
-            Engine::Table(slot) => slot.try_take(above),
+            EitherEngine::File(slot) => slot.try_take(above, label),
+            EitherEngine::Table(slot) => slot.try_take(above),
         }
     }
 
@@ -308,8 +314,8 @@ impl Slot {
         shares: bool,
     ) -> Result<Taken, LockError> {
         match &self.0 {
-            Engine::File(slot) => slot.take(above, label, until, is_over),
-            Engine::Table(slot) => slot.take_unless(above, until, is_over, shares),
+            EitherEngine::File(slot) => slot.take(above, label, until, is_over),
+            EitherEngine::Table(slot) => slot.take_unless(above, until, is_over, shares),
         }
     }
 
@@ -323,16 +329,16 @@ impl Slot {
         shares: bool,
     ) -> Result<Taken, LockError> {
         match &self.0 {
-            Engine::File(slot) => slot.take_async(above, label, until).await,
-            Engine::Table(slot) => slot.take_async(above, until, shares).await,
+            EitherEngine::File(slot) => slot.take_async(above, label, until).await,
+            EitherEngine::Table(slot) => slot.take_async(above, until, shares).await,
         }
     }
 
     /// Has what this process needs to read it.
     pub(crate) fn prepare_to_read(&self) -> Result<(), LockError> {
         match &self.0 {
-            Engine::File(slot) => slot.prepare_to_read(),
-            Engine::Table(slot) => slot.prepare_to_read(),
+            EitherEngine::File(slot) => slot.prepare_to_read(),
+            EitherEngine::Table(slot) => slot.prepare_to_read(),
         }
     }
 
@@ -345,16 +351,16 @@ impl Slot {
         is_first: bool,
     ) -> Result<Token, LockError> {
         match &self.0 {
-            Engine::File(slot) => slot.read_under_the_word(taken, is_first),
-            Engine::Table(slot) => slot.read_under_the_word(taken, is_first),
+            EitherEngine::File(slot) => slot.read_under_the_word(taken, is_first),
+            EitherEngine::Table(slot) => slot.read_under_the_word(taken, is_first),
         }
     }
 
     /// Comes in as a reader, for the holder.
     pub(crate) fn share_beside(&self) -> Result<(), LockError> {
         match &self.0 {
-            Engine::File(slot) => slot.share_beside(),
-            Engine::Table(slot) => slot.share_beside(),
+            EitherEngine::File(slot) => slot.share_beside(),
+            EitherEngine::Table(slot) => slot.share_beside(),
         }
     }
 
@@ -362,24 +368,24 @@ impl Slot {
     /// it was.
     pub(crate) fn read_beside(&self, generation: u64) -> Option<(Token, Predecessor)> {
         match &self.0 {
-            Engine::File(slot) => slot.read_beside(),
-            Engine::Table(slot) => slot.near(generation)?.read(true),
+            EitherEngine::File(slot) => slot.read_beside(),
+            EitherEngine::Table(slot) => slot.near(generation)?.read(true),
         }
     }
 
     /// Whether an upgradable reader is inside, and no writer of any process is known to wait.
     pub(crate) fn may_read_beside(&self) -> bool {
         match &self.0 {
-            Engine::File(slot) => slot.may_read_beside(),
-            Engine::Table(slot) => slot.may_read_beside(),
+            EitherEngine::File(slot) => slot.may_read_beside(),
+            EitherEngine::Table(slot) => slot.may_read_beside(),
         }
     }
 
     /// A reader leaves, or permits come back.
     pub(crate) fn unshare(&self, share: Share) {
         match &self.0 {
-            Engine::File(slot) => slot.unread(),
-            Engine::Table(slot) => slot.unshare(share),
+            EitherEngine::File(slot) => slot.unread(),
+            EitherEngine::Table(slot) => slot.unshare(share),
         }
     }
 
@@ -387,32 +393,32 @@ impl Slot {
     /// of the last one.
     pub(crate) fn count_permits(&self, count: u32) -> Result<Token, LockError> {
         match &self.0 {
-            Engine::File(_) => Err(flock::no_permits()),
-            Engine::Table(slot) => slot.count_permits(count),
+            EitherEngine::File(_) => Err(flock::no_permits()),
+            EitherEngine::Table(slot) => slot.count_permits(count),
         }
     }
 
     /// How many permits are taken, as far as one look shows.
     pub(crate) fn permits_taken(&self) -> Result<u32, LockError> {
         match &self.0 {
-            Engine::File(_) => Err(flock::no_permits()),
-            Engine::Table(slot) => slot.permits_taken(),
+            EitherEngine::File(_) => Err(flock::no_permits()),
+            EitherEngine::Table(slot) => slot.permits_taken(),
         }
     }
 
     /// Whether its holder waits in front of permits that are taken.
     pub(crate) fn is_draining(&self) -> bool {
         match &self.0 {
-            Engine::File(_) => false,
-            Engine::Table(slot) => slot.is_draining(),
+            EitherEngine::File(_) => false,
+            EitherEngine::Table(slot) => slot.is_draining(),
         }
     }
 
     /// Whether this process's readers and permits are counted still.
     pub(crate) fn is_counted(&self) -> bool {
         match &self.0 {
-            Engine::File(_) => true,
-            Engine::Table(slot) => slot.is_counted(),
+            EitherEngine::File(_) => true,
+            EitherEngine::Table(slot) => slot.is_counted(),
         }
     }
 
@@ -420,8 +426,8 @@ impl Slot {
     /// them. Only for the holder.
     pub(crate) fn set_readable(&self, readable: Option<Predecessor>) -> Result<(), LockError> {
         match &self.0 {
-            Engine::File(slot) => slot.set_readable(readable.is_some()),
-            Engine::Table(slot) => slot.set_readable(readable),
+            EitherEngine::File(slot) => slot.set_readable(readable.is_some()),
+            EitherEngine::Table(slot) => slot.set_readable(readable),
         }
     }
 
@@ -434,8 +440,8 @@ impl Slot {
         waits: bool,
     ) -> Result<Drain, LockError> {
         match &self.0 {
-            Engine::File(slot) => slot.drain(drainer),
-            Engine::Table(slot) => slot.drain(&mut drainer.0, room, waits),
+            EitherEngine::File(slot) => slot.drain(drainer),
+            EitherEngine::Table(slot) => slot.drain(&mut drainer.0, room, waits),
         }
     }
 
@@ -447,30 +453,30 @@ impl Slot {
         longest: Duration,
     ) -> Result<(), LockError> {
         match &self.0 {
-            Engine::File(_) => {
+            EitherEngine::File(_) => {
                 std::thread::sleep(longest);
                 Ok(())
             }
-            Engine::Table(slot) => slot.sleep_on_bell(&mut drainer.0, bell, longest),
+            EitherEngine::Table(slot) => slot.sleep_on_bell(&mut drainer.0, bell, longest),
         }
     }
 
     /// The same for a task, without an end of its own; `None` where it has to look by itself.
     pub(crate) fn await_bell(&self, bell: u32) -> Option<impl Future<Output = ()> + Send + use<>> {
         match &self.0 {
-            Engine::File(_) => None,
-            Engine::Table(slot) => slot.await_bell(bell),
+            EitherEngine::File(_) => None,
+            EitherEngine::Table(slot) => slot.await_bell(bell),
         }
     }
 
     /// Where it is for the process of this fork generation, which must be the caller's. `None`:
     /// it has to be looked up, or the engine has no quiet way.
     #[inline]
-    pub(crate) fn place(&self, generation: u64) -> Option<Place<'_>> {
+    pub(crate) fn place(&self, generation: u64) -> Option<SlotPlace<'_>> {
         match &self.0 {
-            Engine::Table(slot) => slot.near(generation).map(Place),
+            EitherEngine::Table(slot) => slot.near(generation).map(SlotPlace),
             // A system call costs more than a second attempt.
-            Engine::File(_) => None,
+            EitherEngine::File(_) => None,
         }
     }
 
@@ -478,8 +484,8 @@ impl Slot {
     /// the holder.
     pub(crate) fn raise_token(&self, token: Token) {
         match &self.0 {
-            Engine::File(slot) => slot.raise_token(token),
-            Engine::Table(slot) => slot.raise_token(token),
+            EitherEngine::File(slot) => slot.raise_token(token),
+            EitherEngine::Table(slot) => slot.raise_token(token),
         }
     }
 
@@ -487,8 +493,8 @@ impl Slot {
     /// holder, and before its leader is asked.
     pub(crate) fn widen(&self, by: &str) -> Result<(), LockError> {
         match &self.0 {
-            Engine::File(slot) => slot.widen(by),
-            Engine::Table(slot) => slot.widen(by),
+            EitherEngine::File(slot) => slot.widen(by),
+            EitherEngine::Table(slot) => slot.widen(by),
         }
     }
 
@@ -496,16 +502,16 @@ impl Slot {
     /// that. Only for the holder, before its caller runs. A reboot of the machine ends it too.
     pub(crate) fn keep_until(&self, end: Option<Time>) {
         match &self.0 {
-            Engine::File(slot) => slot.keep_until(end),
-            Engine::Table(slot) => slot.keep_until(end),
+            EitherEngine::File(slot) => slot.keep_until(end),
+            EitherEngine::Table(slot) => slot.keep_until(end),
         }
     }
 
     /// The last token that was granted. Only for the holder.
     pub(crate) fn last_token(&self) -> Token {
         match &self.0 {
-            Engine::File(slot) => slot.last_token(),
-            Engine::Table(slot) => slot.last_token(),
+            EitherEngine::File(slot) => slot.last_token(),
+            EitherEngine::Table(slot) => slot.last_token(),
         }
     }
 
@@ -513,8 +519,8 @@ impl Slot {
     #[inline]
     pub(crate) fn release(&self, how: Predecessor) {
         match &self.0 {
-            Engine::File(slot) => slot.release(how),
-            Engine::Table(slot) => slot.release(how),
+            EitherEngine::File(slot) => slot.release(how),
+            EitherEngine::Table(slot) => slot.release(how),
         }
     }
 
@@ -522,8 +528,8 @@ impl Slot {
     /// another one: the right was lost, and another holder has it.
     pub(crate) fn release_token(&self, token: Token, how: Predecessor) {
         match &self.0 {
-            Engine::File(slot) => slot.release(how),
-            Engine::Table(slot) => slot.release_token(token, how),
+            EitherEngine::File(slot) => slot.release(how),
+            EitherEngine::Table(slot) => slot.release_token(token, how),
         }
     }
 
@@ -531,14 +537,14 @@ impl Slot {
     /// lock has to be won first.
     #[inline]
     pub(crate) fn is_gate(&self) -> bool {
-        matches!(self.0, Engine::Table(_))
+        matches!(self.0, EitherEngine::Table(_))
     }
 
     /// Its holder, as far as published.
     pub(crate) fn holder(&self) -> Option<Holder> {
         match &self.0 {
-            Engine::File(slot) => slot.holder(),
-            Engine::Table(slot) => slot.holder(),
+            EitherEngine::File(slot) => slot.holder(),
+            EitherEngine::Table(slot) => slot.holder(),
         }
     }
 
@@ -553,8 +559,8 @@ impl Slot {
     /// Whether its name was locked at host scope.
     pub(crate) fn is_wide(&self) -> bool {
         match &self.0 {
-            Engine::File(slot) => slot.is_wide(),
-            Engine::Table(slot) => slot.is_wide(),
+            EitherEngine::File(slot) => slot.is_wide(),
+            EitherEngine::Table(slot) => slot.is_wide(),
         }
     }
 
@@ -566,8 +572,8 @@ impl Slot {
     /// exec; any other fork while the caller has it keeps a copy too.
     pub(crate) fn proof_of_life(&self) -> std::io::Result<std::os::fd::OwnedFd> {
         match &self.0 {
-            Engine::File(slot) => slot.proof_of_life(),
-            Engine::Table(slot) => slot.proof_of_life(),
+            EitherEngine::File(slot) => slot.proof_of_life(),
+            EitherEngine::Table(slot) => slot.proof_of_life(),
         }
     }
 
@@ -576,8 +582,8 @@ impl Slot {
     #[cfg(feature = "cli")]
     pub(crate) fn proof_of_sharing(&self) -> std::io::Result<std::os::fd::OwnedFd> {
         match &self.0 {
-            Engine::File(slot) => slot.proof_of_sharing(),
-            Engine::Table(slot) => slot.proof_of_sharing(),
+            EitherEngine::File(slot) => slot.proof_of_sharing(),
+            EitherEngine::Table(slot) => slot.proof_of_sharing(),
         }
     }
 }
@@ -609,9 +615,9 @@ pub(crate) enum Drain {
 /// Where a slot is, found before the tier below is won: a quiet lock then is one compare-and-swap
 /// and a quiet release another, with nothing to look up in between.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a>(table::Near<'a>);
+pub(crate) struct SlotPlace<'a>(table::Near<'a>);
 
-impl Place<'_> {
+impl SlotPlace<'_> {
     /// Takes the slot where nothing stands in the way: its token. `None` leaves it as it was. A word
     /// with WIDE is in the way.
     #[inline]
@@ -655,11 +661,11 @@ pub(crate) struct NameStatus {
     /// Which processes read it, and how many threads and tasks of each; or have permits, and how many.
     pub(crate) sharers: Vec<(Holder, u32)>,
     /// The files with the locks that prove them alive.
-    pub(crate) share_proofs: Vec<files::Identity>,
+    pub(crate) share_proofs: Vec<files::FileIdentity>,
     /// The waiters, as far as they are published.
     pub(crate) waiters: Vec<WaiterStatus>,
     /// The file with the lock that proves the holder alive.
-    pub(crate) proof: Option<files::Identity>,
+    pub(crate) proof: Option<files::FileIdentity>,
     /// The processes that keep it in the place of a holder that has ended; see [`find_survivors`].
     pub(crate) survivors: Vec<keepers::Survivor>,
 }

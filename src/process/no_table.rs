@@ -14,18 +14,18 @@ use crate::{
 
 use super::{
     DirectoryKey, Drain, NameStatus, Options, Taken,
-    dir::{home::Home, report::Report},
+    dir::{home::Home, report::DirectoryReport},
 };
 
 pub(super) const IS_HERE: bool = false;
 pub(super) const FORMAT: &str = "tierlock table 3";
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
-pub(super) fn holding(home: &Home, _: &Name) -> Result<super::ending::Standing, LockError> {
+pub(super) fn holding(home: &Home, _: &Name) -> Result<super::ending::HolderState, LockError> {
     Err(home.about(LockError::config("the table engine needs a little-endian 64-bit Linux")))
 }
 
-pub(super) fn examine(home: Home, report: &mut Report) {
+pub(super) fn examine(home: Home, report: &mut DirectoryReport) {
     let here = "the table engine needs a little-endian 64-bit Linux, which this is not; examine \
                 the directory where it is used";
     report.error(&home.about(LockError::config(here)));
@@ -36,10 +36,10 @@ pub(super) fn examine(home: Home, report: &mut Report) {
 pub mod parts {}
 
 /// There is none.
-pub(super) struct Directory(Infallible);
+pub(super) struct TableDirectory(Infallible);
 
-impl Directory {
-    pub(super) fn open(home: Home, _: &Options) -> Result<Directory, LockError> {
+impl TableDirectory {
+    pub(super) fn open(home: Home, _: &Options) -> Result<TableDirectory, LockError> {
         Err(home.about(LockError::config(
             "the table engine needs a little-endian 64-bit Linux; use the file-lock engine",
         )))

@@ -82,12 +82,12 @@ pub(super) use self::holding::holding;
 pub(super) use self::{checkup::examine, layout::FORMAT, place::Near};
 use self::{
     index::Found,
-    lock::{Admission, Lost, Stop},
+    lock::{LostHold, SlotWon, Stop},
     marks::Marks,
     member::Member,
-    place::{Heirloom, NOT_HELD, Place},
+    place::{Heirloom, NOT_HELD, NamePlace},
     presence::Presences,
-    protocol::{Mark, Slept, Way},
+    protocol::{Slept, SlotMark, Way},
     step::step,
     word::Word,
 };
@@ -104,20 +104,20 @@ pub(super) const IS_HERE: bool = true;
 const TOKENS_PER_LOOK: u64 = 1 << 16;
 
 /// A directory in this engine's format.
-pub(super) struct Directory {
+pub(super) struct TableDirectory {
     home: Arc<Home>,
     label: String,
     /// This process as one of those that use the table, once it uses a name.
     member: PerFork<Mutex<Option<Arc<Member>>>>,
 }
 
-impl Directory {
-    pub(super) fn open(home: Home, options: &Options) -> Result<Directory, LockError> {
+impl TableDirectory {
+    pub(super) fn open(home: Home, options: &Options) -> Result<TableDirectory, LockError> {
         home.settle(FORMAT, || Presences::prepare(&home))?;
         // Before the table can be opened: one that starts anew has the names that stand there.
         home.make_wide(|| member::wide_names(&home))?;
         member::prepare(&home)?;
-        Ok(Directory {
+        Ok(TableDirectory {
             home: Arc::new(home),
             label: options.label.clone(),
             member: PerFork::new(Mutex::default()),
@@ -151,7 +151,7 @@ impl Directory {
     /// Ends the stay of `at_least` that the hold with this token left; whether there was one.
     #[cfg(feature = "cli")]
     pub(super) fn end_stay(&self, name: &Name, token: Token) -> Result<bool, LockError> {
-        let Place { slot, number, generation, member, .. } = &self.place(name, Usage::Lock)?;
+        let NamePlace { slot, number, generation, member, .. } = &self.place(name, Usage::Lock)?;
         let at = lock::SlotAt { slot, number: *number, table: &member.table, kept: Some(slot) };
         match lock::end_stay(at, member.id, *generation, &**member, token.get()) {
             Ok(ended) => Ok(ended),
@@ -162,13 +162,13 @@ impl Directory {
     }
 
     /// Where the name stands, for this process.
-    fn place(&self, name: &Name, usage: Usage) -> Result<Place, LockError> {
+    fn place(&self, name: &Name, usage: Usage) -> Result<NamePlace, LockError> {
         let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);
         let member = self.member().map_err(named)?;
         let Found { number, generation } = member.find_for(name, usage).map_err(named)?;
         let slot = member.table.slot_cell(number);
         let slot = slot.map_err(|error| named(store::about(&self.home, error)))?;
-        Ok(Place {
+        Ok(NamePlace {
             slot,
             generation,
             number,
@@ -202,10 +202,10 @@ fn is_to_look(last: u64, token: u64) -> bool {
 
 /// The lock of one name.
 pub(super) struct Slot {
-    places: PerFork<Place>,
+    places: PerFork<NamePlace>,
     name: Name,
     usage: Usage,
-    directory: Arc<Directory>,
+    directory: Arc<TableDirectory>,
 }
 
 /// When a wait began, and the token of the holder then.
@@ -216,7 +216,7 @@ struct Begin {
 }
 
 impl Begin {
-    fn at(place: &Place) -> Begin {
+    fn at(place: &NamePlace) -> Begin {
         Begin { time: clock::now(), token: place.slot.token.load(Relaxed) }
     }
 }
@@ -246,7 +246,7 @@ impl Slot {
     /// Whether a waiter sleeps for it, or may.
     #[cfg(test)]
     pub(super) fn is_waited_for(&self) -> bool {
-        let place = self.places.so_far().map(Place::last);
+        let place = self.places.so_far().map(NamePlace::last);
         place.is_some_and(|place| Word::from_bits(place.slot.word.load(Relaxed)).has_waiters())
     }
 
@@ -285,7 +285,7 @@ impl Slot {
         loop {
             let place = self.place()?;
             let begin = *begin.get_or_insert_with(|| Begin::at(place));
-            let Place { slot, number, member, generation, .. } = place;
+            let NamePlace { slot, number, member, generation, .. } = place;
             let wait = wait::take(slot, *number, member, *generation, until).sharing(shares);
             let taken = wait.await;
             match taken.and_then(|admission| self.enter(place, admission, above)) {
@@ -335,7 +335,7 @@ impl Slot {
 
     /// The last token that was granted.
     pub(super) fn last_token(&self) -> Token {
-        let place = self.places.so_far().map(Place::last);
+        let place = self.places.so_far().map(NamePlace::last);
         let last = place.map_or(0, |place| place.slot.token.load(Relaxed));
         Token::new(last).unwrap_or(Token::ZERO)
     }
@@ -343,14 +343,14 @@ impl Slot {
     /// Releases what was won on the way to host scope, whatever token the slot bears by now.
     #[inline]
     pub(super) fn release(&self, how: Predecessor) {
-        let Some(place) = self.places.so_far().map(Place::last) else { return };
+        let Some(place) = self.places.so_far().map(NamePlace::last) else { return };
         place.leave(how);
     }
 
     /// Releases the hold with this token. Another thread of this process may have the word by now,
     /// under the same id: then nothing happens.
     pub(super) fn release_token(&self, token: Token, how: Predecessor) {
-        let Some(place) = self.places.so_far().map(Place::last) else { return };
+        let Some(place) = self.places.so_far().map(NamePlace::last) else { return };
         if place.slot.token.load(Relaxed) == token.get() {
             self.release(how);
         }
@@ -440,7 +440,7 @@ impl Slot {
     /// A reader leaves, or permits come back.
     #[inline]
     pub(super) fn unshare(&self, share: Share) {
-        if let Some(place) = self.places.so_far().map(Place::last) {
+        if let Some(place) = self.places.so_far().map(NamePlace::last) {
             place.unshare(share);
         }
     }
@@ -450,13 +450,13 @@ impl Slot {
     pub(super) fn set_readable(&self, readable: Option<Predecessor>) -> Result<(), LockError> {
         let lost = || self.named(LockError::lost(LostReason::Broken));
         let place = self.held().ok_or_else(lost)?;
-        let mark = readable.map_or(Mark::Unreadable, Mark::Readable);
-        sharing::mark(place.at(), place.owner(), mark).map_err(|Lost| lost())
+        let mark = readable.map_or(SlotMark::Unreadable, SlotMark::Readable);
+        sharing::mark(place.at(), place.owner(), mark).map_err(|LostHold| lost())
     }
 
     /// Whether readers come in beside its holder, but for waiters, and none of those is a writer.
     pub(super) fn may_read_beside(&self) -> bool {
-        let Some(place) = self.places.so_far().map(Place::last) else { return false };
+        let Some(place) = self.places.so_far().map(NamePlace::last) else { return false };
         let word = Word::from_bits(place.slot.word.load(SeqCst));
         word.admits_readers(true)
             && word.is_readable()
@@ -505,7 +505,7 @@ impl Slot {
 
     /// Until the bell rings, for a task; `None` where tasks have to look by themselves.
     pub(super) fn await_bell(&self, bell: u32) -> Option<impl Future<Output = ()> + use<>> {
-        let place = self.places.so_far().map(Place::last)?;
+        let place = self.places.so_far().map(NamePlace::last)?;
         bells::wake_tasks().then(|| bells::BellWait::new(&place.slot, bell))
     }
 
@@ -513,13 +513,13 @@ impl Slot {
 
     /// Where the name stands, as far as this process knows.
     #[inline]
-    fn place(&self) -> Result<&Place, LockError> {
+    fn place(&self) -> Result<&NamePlace, LockError> {
         let place = self.places.try_here(|| self.directory.place(&self.name, self.usage))?;
         Ok(place.last())
     }
 
     /// Where the name stands, if this process holds it.
-    fn held(&self) -> Option<&Place> {
+    fn held(&self) -> Option<&NamePlace> {
         let place = self.places.so_far()?.last();
         let owner = Word::from_bits(place.slot.word.load(Relaxed)).owner();
         let is_held = place.held.load(Relaxed) != NOT_HELD;
@@ -528,9 +528,9 @@ impl Slot {
 
     /// Holding the word.
     #[inline]
-    fn enter(&self, place: &Place, admission: Admission, above: Token) -> Result<Taken, Stop> {
+    fn enter(&self, place: &NamePlace, admission: SlotWon, above: Token) -> Result<Taken, Stop> {
         step!(TakeEntered);
-        let Admission { left, token } = admission;
+        let SlotWon { left, token } = admission;
         let quiet = left == Predecessor::Clean
             && above.get() < token
             && place.member.has_reserved(token)
@@ -545,8 +545,13 @@ impl Slot {
     }
 
     #[cold]
-    fn enter_slow(&self, place: &Place, admission: Admission, above: Token) -> Result<Taken, Stop> {
-        let (slot, Admission { left, token }) = (&*place.slot, admission);
+    fn enter_slow(
+        &self,
+        place: &NamePlace,
+        admission: SlotWon,
+        above: Token,
+    ) -> Result<Taken, Stop> {
+        let (slot, SlotWon { left, token }) = (&*place.slot, admission);
         let last = token - 1;
         let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
         // Of a wide name the service counts the tokens: the slot is won only to ask it. But a stale
@@ -563,7 +568,7 @@ impl Slot {
                 let unused = match left == Predecessor::Died && admission.token <= Token::MAX.get()
                 {
                     true => admission,
-                    false => Admission { left, token: last },
+                    false => SlotWon { left, token: last },
                 };
                 slot.token.store(unused.token, Relaxed);
                 lock::give_back(place.at(), place.member.id, unused);
@@ -578,7 +583,12 @@ impl Slot {
         Ok(Taken { token, predecessor, widened_by })
     }
 
-    fn prepare_token(&self, place: &Place, stored: u64, token: u64) -> Result<Token, LockError> {
+    fn prepare_token(
+        &self,
+        place: &NamePlace,
+        stored: u64,
+        token: u64,
+    ) -> Result<Token, LockError> {
         if stored > Token::MAX.get() {
             return Err(store::about(
                 &self.directory.home,
@@ -603,7 +613,7 @@ impl Slot {
 
     /// Makes good what ended an attempt, or fails with it.
     #[cold]
-    fn go_on(&self, place: &Place, stop: Stop, begin: Option<Begin>) -> Result<(), LockError> {
+    fn go_on(&self, place: &NamePlace, stop: Stop, begin: Option<Begin>) -> Result<(), LockError> {
         match stop {
             Stop::Moved => {}
             Stop::Unsettled(word) => {

@@ -22,15 +22,15 @@ use crate::{
     scope::Scope,
 };
 
-struct Scene {
+struct ThreadScene {
     lock: ThreadLock,
     /// Read and written without an order of its own: a holder that does not see what
     /// the last holder did counts wrong.
     count: AtomicU64,
 }
 
-impl Scene {
-    fn play(scene: impl Fn(Arc<Scene>) + Send + Sync + Copy + 'static) {
+impl ThreadScene {
+    fn play(scene: impl Fn(Arc<ThreadScene>) + Send + Sync + Copy + 'static) {
         let clocks = [Clock::Still, Clock::Hurry, Clock::Restless];
         for clock in clocks {
             let mut model = loom::model::Builder::new();
@@ -38,7 +38,7 @@ impl Scene {
             model.check(move || {
                 start(clock);
                 let (lock, count) = (ThreadLock::new(), AtomicU64::new(0));
-                scene(Arc::new(Scene { lock, count }));
+                scene(Arc::new(ThreadScene { lock, count }));
             });
         }
     }
@@ -50,7 +50,7 @@ impl Scene {
         self.lock.release(Predecessor::Clean);
     }
 
-    fn thread(scene: &Arc<Scene>) -> thread::JoinHandle<()> {
+    fn thread(scene: &Arc<ThreadScene>) -> thread::JoinHandle<()> {
         let scene = scene.clone();
         thread::spawn(move || {
             scene.lock.take();
@@ -58,7 +58,7 @@ impl Scene {
         })
     }
 
-    fn task(scene: &Arc<Scene>) -> thread::JoinHandle<()> {
+    fn task(scene: &Arc<ThreadScene>) -> thread::JoinHandle<()> {
         let scene = scene.clone();
         thread::spawn(move || {
             block_on(scene.lock.take_async());
@@ -67,7 +67,7 @@ impl Scene {
     }
 
     /// A thread that may give up, and whether it did.
-    fn hurried_thread(scene: &Arc<Scene>) -> thread::JoinHandle<bool> {
+    fn hurried_thread(scene: &Arc<ThreadScene>) -> thread::JoinHandle<bool> {
         let scene = scene.clone();
         thread::spawn(move || {
             let taken = scene.lock.take_until(Time::ZERO + LONGEST_NAP / 2);
@@ -79,7 +79,7 @@ impl Scene {
     }
 
     /// A task that is dropped when it is not ready at the second poll, and whether it was.
-    fn dropped_task(scene: &Arc<Scene>) -> thread::JoinHandle<bool> {
+    fn dropped_task(scene: &Arc<ThreadScene>) -> thread::JoinHandle<bool> {
         let scene = scene.clone();
         thread::spawn(move || {
             let waker = Waker::noop();
@@ -111,8 +111,8 @@ impl Scene {
 
 #[test]
 fn three_threads() {
-    Scene::play(|scene| {
-        let (one, two) = (Scene::thread(&scene), Scene::thread(&scene));
+    ThreadScene::play(|scene| {
+        let (one, two) = (ThreadScene::thread(&scene), ThreadScene::thread(&scene));
         scene.lock.take();
         scene.hold_and_release();
         one.join().unwrap();
@@ -123,8 +123,8 @@ fn three_threads() {
 
 #[test]
 fn a_thread_and_two_tasks() {
-    Scene::play(|scene| {
-        let (one, two) = (Scene::task(&scene), Scene::task(&scene));
+    ThreadScene::play(|scene| {
+        let (one, two) = (ThreadScene::task(&scene), ThreadScene::task(&scene));
         scene.lock.take();
         scene.hold_and_release();
         one.join().unwrap();
@@ -135,8 +135,8 @@ fn a_thread_and_two_tasks() {
 
 #[test]
 fn a_task_and_two_threads() {
-    Scene::play(|scene| {
-        let (one, two) = (Scene::task(&scene), Scene::thread(&scene));
+    ThreadScene::play(|scene| {
+        let (one, two) = (ThreadScene::task(&scene), ThreadScene::thread(&scene));
         scene.lock.take();
         scene.hold_and_release();
         one.join().unwrap();
@@ -147,8 +147,8 @@ fn a_task_and_two_threads() {
 
 #[test]
 fn a_thread_gives_up_while_another_waits() {
-    Scene::play(|scene| {
-        let (one, two) = (Scene::hurried_thread(&scene), Scene::thread(&scene));
+    ThreadScene::play(|scene| {
+        let (one, two) = (ThreadScene::hurried_thread(&scene), ThreadScene::thread(&scene));
         scene.lock.take();
         scene.hold_and_release();
         let gave_up = one.join().unwrap();
@@ -159,8 +159,8 @@ fn a_thread_gives_up_while_another_waits() {
 
 #[test]
 fn a_thread_gives_up_while_a_task_waits() {
-    Scene::play(|scene| {
-        let (one, two) = (Scene::hurried_thread(&scene), Scene::task(&scene));
+    ThreadScene::play(|scene| {
+        let (one, two) = (ThreadScene::hurried_thread(&scene), ThreadScene::task(&scene));
         scene.lock.take();
         scene.hold_and_release();
         let gave_up = one.join().unwrap();
@@ -171,8 +171,8 @@ fn a_thread_gives_up_while_a_task_waits() {
 
 #[test]
 fn a_task_is_dropped_while_a_thread_waits() {
-    Scene::play(|scene| {
-        let (one, two) = (Scene::dropped_task(&scene), Scene::thread(&scene));
+    ThreadScene::play(|scene| {
+        let (one, two) = (ThreadScene::dropped_task(&scene), ThreadScene::thread(&scene));
         scene.lock.take();
         scene.hold_and_release();
         let dropped = one.join().unwrap();
@@ -183,8 +183,8 @@ fn a_task_is_dropped_while_a_thread_waits() {
 
 #[test]
 fn a_task_is_dropped_while_a_task_waits() {
-    Scene::play(|scene| {
-        let (one, two) = (Scene::dropped_task(&scene), Scene::task(&scene));
+    ThreadScene::play(|scene| {
+        let (one, two) = (ThreadScene::dropped_task(&scene), ThreadScene::task(&scene));
         scene.lock.take();
         scene.hold_and_release();
         let dropped = one.join().unwrap();
@@ -195,8 +195,8 @@ fn a_task_is_dropped_while_a_task_waits() {
 
 #[test]
 fn a_thread_that_takes_again_at_once_beside_another() {
-    Scene::play(|scene| {
-        let one = Scene::thread(&scene);
+    ThreadScene::play(|scene| {
+        let one = ThreadScene::thread(&scene);
         scene.lock.take();
         scene.hold_and_release();
         scene.lock.take();
@@ -214,13 +214,13 @@ struct Widening {
     in_force: InForce,
     /// 1: held.
     slot: AtomicU64,
-    /// As in [`Scene`].
+    /// As in [`ThreadScene`].
     count: AtomicU64,
-    mistake: Option<Mistake>,
+    mistake: Option<ThreadMistake>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mistake {
+enum ThreadMistake {
     /// A winner of the thread lock does not look again at the scope in force.
     NoSecondLook,
     /// The scope is raised when the thread lock is released.
@@ -228,7 +228,7 @@ enum Mistake {
 }
 
 impl Widening {
-    fn play(mistake: Option<Mistake>) {
+    fn play(mistake: Option<ThreadMistake>) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(move || {
@@ -257,8 +257,8 @@ impl Widening {
             return self.hold_at_slot();
         }
         self.lock.take();
-        let is_gate =
-            self.mistake == Some(Mistake::NoSecondLook) || self.in_force.get() == Scope::Thread;
+        let is_gate = self.mistake == Some(ThreadMistake::NoSecondLook)
+            || self.in_force.get() == Scope::Thread;
         if is_gate {
             self.hold();
             self.lock.release(Predecessor::Clean);
@@ -273,7 +273,7 @@ impl Widening {
     fn widen(&self) {
         self.lock.take();
         self.climb();
-        if self.mistake == Some(Mistake::RaisedOutside) {
+        if self.mistake == Some(ThreadMistake::RaisedOutside) {
             self.lock.release(Predecessor::Clean);
             self.in_force.raise(Scope::Process);
         } else {
@@ -312,13 +312,13 @@ fn a_name_is_widened_while_two_threads_lock_it() {
 #[test]
 #[should_panic(expected = "left == right")]
 fn found_a_thread_that_does_not_look_again() {
-    Widening::play(Some(Mistake::NoSecondLook));
+    Widening::play(Some(ThreadMistake::NoSecondLook));
 }
 
 #[test]
 #[should_panic(expected = "left == right")]
 fn found_a_scope_that_is_raised_outside_the_thread_lock() {
-    Widening::play(Some(Mistake::RaisedOutside));
+    Widening::play(Some(ThreadMistake::RaisedOutside));
 }
 
 /// Permits, and what waits for them. Readers are not played: they rest on the one order of SeqCst,

@@ -10,7 +10,7 @@ use super::{LAPSE, sync::Condvar};
 pub(super) type Ticket = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum WaiterKind {
     /// It blocks.
     Thread,
     /// It is polled.
@@ -24,7 +24,7 @@ pub(super) enum Call {
     Waker(Option<Waker>),
 }
 
-pub(super) struct Entry {
+pub(super) struct QueueEntry {
     ticket: Ticket,
     since: Time,
     call: Call,
@@ -34,13 +34,13 @@ pub(super) struct Entry {
 
 /// A waiter that was handed the lock and has not taken it up.
 struct Heir {
-    entry: Entry,
-    kind: Kind,
+    entry: QueueEntry,
+    kind: WaiterKind,
     at: Time,
 }
 
 /// A task that has the lock as a turnstile and waits at the gate.
-struct Seat {
+struct TaskSeat {
     /// The ticket at which it stands again once its turn has lapsed: ahead of all that wait.
     ticket: Ticket,
     /// When it was woken, until it is polled.
@@ -52,13 +52,13 @@ pub(super) struct Queue {
     next: Ticket,
     /// The ticket of the last seat; seats count downwards.
     front: Ticket,
-    threads: VecDeque<Entry>,
-    tasks: VecDeque<Entry>,
+    threads: VecDeque<QueueEntry>,
+    tasks: VecDeque<QueueEntry>,
     /// No longer in its queue. There is at most one, since the lock is its own meanwhile.
     heir: Option<Heir>,
-    seat: Option<Seat>,
+    seat: Option<TaskSeat>,
     /// Tasks that have let their turn lapse: each is at the head again once it is polled, and not before.
-    absent: Vec<Entry>,
+    absent: Vec<QueueEntry>,
     /// Which kind has its turn, of two that are due.
     task_is_next: bool,
     /// An alarm looks for a turn that lapses.
@@ -93,15 +93,15 @@ impl Queue {
         !mem::replace(&mut self.is_used, true)
     }
 
-    pub(super) fn push(&mut self, kind: Kind, since: Time, call: Call) -> Ticket {
+    pub(super) fn push(&mut self, kind: WaiterKind, since: Time, call: Call) -> Ticket {
         let ticket = self.next;
         self.next += 1;
-        self.of(kind).push_back(Entry { ticket, since, call, woken: None });
+        self.of(kind).push_back(QueueEntry { ticket, since, call, woken: None });
         ticket
     }
 
     /// Takes an entry out that is in its queue, or absent.
-    pub(super) fn remove(&mut self, kind: Kind, ticket: Ticket) -> Entry {
+    pub(super) fn remove(&mut self, kind: WaiterKind, ticket: Ticket) -> QueueEntry {
         if let Some(absent) = self.take_absent(ticket) {
             return absent;
         }
@@ -109,7 +109,7 @@ impl Queue {
         self.of(kind).remove(place).expect("the place was just found")
     }
 
-    fn take_absent(&mut self, ticket: Ticket) -> Option<Entry> {
+    fn take_absent(&mut self, ticket: Ticket) -> Option<QueueEntry> {
         let at = self.absent.iter().position(|entry| entry.ticket == ticket)?;
         Some(self.absent.swap_remove(at))
     }
@@ -127,19 +127,19 @@ impl Queue {
         self.threads.is_empty() && self.tasks.is_empty()
     }
 
-    pub(super) fn is_first(&mut self, kind: Kind, ticket: Ticket) -> bool {
+    pub(super) fn is_first(&mut self, kind: WaiterKind, ticket: Ticket) -> bool {
         self.of(kind).front().is_some_and(|first| first.ticket == ticket)
     }
 
     /// The waiter has looked in vain: the next call has to wake it again.
-    pub(super) fn fall_asleep(&mut self, kind: Kind, ticket: Ticket) {
+    pub(super) fn fall_asleep(&mut self, kind: WaiterKind, ticket: Ticket) {
         let place = self.place(kind, ticket);
         self.of(kind)[place].woken = None;
     }
 
     /// Has a waiting task woken by this waker from now on; hands back what is to be dropped.
     pub(super) fn replace_waker(&mut self, ticket: Ticket, waker: Waker) -> Option<Waker> {
-        let place = self.place(Kind::Task, ticket);
+        let place = self.place(WaiterKind::Task, ticket);
         match &mut self.tasks[place].call {
             Call::Waker(old) => old.replace(waker),
             Call::Bell(_) => unreachable!("tasks have no bell"),
@@ -147,26 +147,26 @@ impl Queue {
     }
 
     /// The kind that is to be handed the lock, if a waiter has waited over `patience`.
-    pub(super) fn kind_due(&self, now: Time, patience: Duration) -> Option<Kind> {
-        let due = |queue: &VecDeque<Entry>| {
+    pub(super) fn kind_due(&self, now: Time, patience: Duration) -> Option<WaiterKind> {
+        let due = |queue: &VecDeque<QueueEntry>| {
             queue.front().is_some_and(|first| now.since(first.since) > patience)
         };
         match (due(&self.threads), due(&self.tasks)) {
             (false, false) => None,
-            (true, false) => Some(Kind::Thread),
-            (false, true) => Some(Kind::Task),
-            (true, true) if self.task_is_next => Some(Kind::Task),
-            (true, true) => Some(Kind::Thread),
+            (true, false) => Some(WaiterKind::Thread),
+            (false, true) => Some(WaiterKind::Task),
+            (true, true) if self.task_is_next => Some(WaiterKind::Task),
+            (true, true) => Some(WaiterKind::Thread),
         }
     }
 
     /// Makes the first of this kind the heir.
-    pub(super) fn hand_over(&mut self, kind: Kind, now: Time) -> Option<Waker> {
+    pub(super) fn hand_over(&mut self, kind: WaiterKind, now: Time) -> Option<Waker> {
         assert!(self.heir.is_none(), "the lock was handed to two");
         let mut entry = self.of(kind).pop_front().expect("a waiter of this kind is due");
         let call = entry.wake(now);
         self.heir = Some(Heir { entry, kind, at: now });
-        self.task_is_next = kind == Kind::Thread;
+        self.task_is_next = kind == WaiterKind::Thread;
         call
     }
 
@@ -182,7 +182,7 @@ impl Queue {
             Some(at) if at <= now => {}
             _ => return false,
         }
-        let seat = self.seat.take().map(|Seat { ticket, woken }| Entry {
+        let seat = self.seat.take().map(|TaskSeat { ticket, woken }| QueueEntry {
             ticket,
             since: woken.unwrap_or(now),
             call: Call::Waker(None),
@@ -194,7 +194,7 @@ impl Queue {
 
     /// When the turn of a task lapses that has the lock, unless it is polled before.
     fn lapses_at(&self) -> Option<Time> {
-        let heir = self.heir.as_ref().filter(|heir| heir.kind == Kind::Task);
+        let heir = self.heir.as_ref().filter(|heir| heir.kind == WaiterKind::Task);
         let woken = heir.map(|heir| heir.at).or_else(|| self.seat.as_ref()?.woken);
         woken.map(|woken| woken + LAPSE)
     }
@@ -218,7 +218,7 @@ impl Queue {
         self.is_watched = false;
         let mut call = None;
         if !self.is_empty() && self.lapse(now) {
-            let kind = if self.threads.is_empty() { Kind::Task } else { Kind::Thread };
+            let kind = if self.threads.is_empty() { WaiterKind::Task } else { WaiterKind::Thread };
             call = self.hand_over(kind, now);
         } else if self.is_vain_at().is_some_and(|at| at <= now) {
             self.absent.extend(self.tasks.pop_front());
@@ -230,7 +230,7 @@ impl Queue {
     /// A task that has the lock as a turnstile is about to wait elsewhere: its seat's ticket.
     pub(super) fn sit_down(&mut self) -> Ticket {
         self.front -= 1;
-        self.seat = Some(Seat { ticket: self.front, woken: None });
+        self.seat = Some(TaskSeat { ticket: self.front, woken: None });
         self.front
     }
 
@@ -247,7 +247,7 @@ impl Queue {
     }
 
     /// The task waits no longer; whether it still has the lock. What is left of it is to be dropped.
-    pub(super) fn get_up(&mut self, ticket: Ticket) -> (bool, Option<Entry>) {
+    pub(super) fn get_up(&mut self, ticket: Ticket) -> (bool, Option<QueueEntry>) {
         let has_it = self.seat.take_if(|seat| seat.ticket == ticket).is_some();
         (has_it, self.take_absent(ticket))
     }
@@ -270,14 +270,14 @@ impl Queue {
         }
     }
 
-    fn of(&mut self, kind: Kind) -> &mut VecDeque<Entry> {
+    fn of(&mut self, kind: WaiterKind) -> &mut VecDeque<QueueEntry> {
         match kind {
-            Kind::Thread => &mut self.threads,
-            Kind::Task => &mut self.tasks,
+            WaiterKind::Thread => &mut self.threads,
+            WaiterKind::Task => &mut self.tasks,
         }
     }
 
-    fn place(&mut self, kind: Kind, ticket: Ticket) -> usize {
+    fn place(&mut self, kind: WaiterKind, ticket: Ticket) -> usize {
         // Tickets grow from front to back, also when a task comes back to its place.
         let found = self.of(kind).binary_search_by_key(&ticket, |entry| entry.ticket);
         found.expect("a waiter that is no heir has an entry")
@@ -295,7 +295,7 @@ impl Queue {
     }
 }
 
-impl Entry {
+impl QueueEntry {
     /// Calls it, unless it was called already. A task's waker is for the caller to use once the
     /// queues' mutex is free; a thread waits on that mutex anyway.
     fn wake(&mut self, now: Time) -> Option<Waker> {

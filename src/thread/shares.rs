@@ -15,7 +15,7 @@ use event_listener::Listener;
 
 use super::{
     ThreadLock,
-    sync::{self, AtomicBool, AtomicU32, Bell, BellListener, Ordering::*, now},
+    sync::{self, AtomicBool, AtomicU32, BellListener, GateBell, Ordering::*, now},
 };
 use crate::{
     mode::{Room, Share},
@@ -34,7 +34,7 @@ pub(crate) struct ThreadShares {
     /// So many threads and tasks wait to be writers.
     writers: AtomicU32,
     /// Rung by the last reader that a writer waits for, and by permits that come back.
-    bell: Bell,
+    bell: GateBell,
 }
 
 /// The holder of the lock waits until less is counted.
@@ -51,7 +51,7 @@ impl ThreadShares {
                 readable: AtomicBool::new(false),
                 drains: AtomicBool::new(false),
                 writers: AtomicU32::new(0),
-                bell: Bell::new(),
+                bell: GateBell::new(),
             }
         }
     }

@@ -47,11 +47,11 @@ mod real {
     pub(crate) type BellListener = EventListener;
 
     /// Rung for all that listen in this process.
-    pub(in super::super) struct Bell(PerFork<Event>);
+    pub(in super::super) struct GateBell(PerFork<Event>);
 
-    impl Bell {
-        pub(in super::super) const fn new() -> Bell {
-            Bell(PerFork::unset())
+    impl GateBell {
+        pub(in super::super) const fn new() -> GateBell {
+            GateBell(PerFork::unset())
         }
 
         pub(in super::super) fn listen(&self) -> BellListener {
@@ -146,11 +146,13 @@ mod modelled {
 
     /// Counts its rings. A listener waits until there is another one, and no nap's end hides that there
     /// is none.
-    pub(in super::super) struct Bell(std::sync::Arc<(loom::sync::Mutex<u32>, loom::sync::Condvar)>);
+    pub(in super::super) struct GateBell(
+        std::sync::Arc<(loom::sync::Mutex<u32>, loom::sync::Condvar)>,
+    );
 
-    impl Bell {
-        pub(in super::super) fn new() -> Bell {
-            Bell(std::sync::Arc::new((loom::sync::Mutex::new(0), loom::sync::Condvar::new())))
+    impl GateBell {
+        pub(in super::super) fn new() -> GateBell {
+            GateBell(std::sync::Arc::new((loom::sync::Mutex::new(0), loom::sync::Condvar::new())))
         }
 
         pub(in super::super) fn listen(&self) -> BellListener {

@@ -17,21 +17,21 @@ use super::*;
 use crate::clock;
 
 /// Lets go on drop, so that a failing test does not hang the others' threads.
-struct Held<'a>(&'a ThreadLock, Taken);
+struct Releaser<'a>(&'a ThreadLock, ThreadTaken);
 
-impl Drop for Held<'_> {
+impl Drop for Releaser<'_> {
     fn drop(&mut self) {
         self.0.release(Predecessor::Clean);
     }
 }
 
-fn hold(lock: &ThreadLock) -> Held<'_> {
-    Held(lock, lock.take())
+fn hold(lock: &ThreadLock) -> Releaser<'_> {
+    Releaser(lock, lock.take())
 }
 
 /// A task driven by hand, and how often it was woken.
 struct PlayedTask<'a> {
-    future: Option<Pin<Box<dyn Future<Output = Taken> + Send + 'a>>>,
+    future: Option<Pin<Box<dyn Future<Output = ThreadTaken> + Send + 'a>>>,
     waker: Arc<PollCount>,
 }
 
@@ -363,7 +363,7 @@ fn hand_overs_alternate_between_the_kinds() {
             let (lock, order) = (&lock, &order);
             scope.spawn(move || {
                 lock.take();
-                order.lock().push((Kind::Thread, i));
+                order.lock().push((WaiterKind::Thread, i));
                 lock.free();
             });
             lock.until_threads_wait(i + 1);
@@ -376,11 +376,11 @@ fn hand_overs_alternate_between_the_kinds() {
                 thread::yield_now();
             }
             assert!(task.poll());
-            order.lock().push((Kind::Task, i));
+            order.lock().push((WaiterKind::Task, i));
             lock.free();
         }
     });
-    use Kind::{Task as Async, Thread};
+    use WaiterKind::{Task as Async, Thread};
     assert_eq!(
         *order.lock(),
         [(Thread, 0), (Async, 0), (Thread, 1), (Async, 1), (Thread, 2), (Async, 2)]
@@ -390,7 +390,7 @@ fn hand_overs_alternate_between_the_kinds() {
 
 #[test]
 fn a_stream_of_one_kind_does_not_starve_the_other() {
-    for starving in [Kind::Thread, Kind::Task] {
+    for starving in [WaiterKind::Thread, WaiterKind::Task] {
         let lock = ThreadLock::new();
         let served = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -398,8 +398,8 @@ fn a_stream_of_one_kind_does_not_starve_the_other() {
                 scope.spawn(|| {
                     while !served.load(SeqCst) {
                         match starving {
-                            Kind::Thread => block_on(lock.take_async()),
-                            Kind::Task => lock.take(),
+                            WaiterKind::Thread => block_on(lock.take_async()),
+                            WaiterKind::Task => lock.take(),
                         };
                         lock.free();
                     }
@@ -407,8 +407,8 @@ fn a_stream_of_one_kind_does_not_starve_the_other() {
             }
             for _ in 0..100 {
                 match starving {
-                    Kind::Thread => lock.take(),
-                    Kind::Task => block_on(lock.take_async()),
+                    WaiterKind::Thread => lock.take(),
+                    WaiterKind::Task => block_on(lock.take_async()),
                 };
                 lock.free();
             }
@@ -737,7 +737,7 @@ fn tokens_grow_from_holder_to_holder() {
             scope.spawn(|| {
                 for i in 0..5_000 {
                     let taken = if i % 2 == 0 { lock.take() } else { block_on(lock.take_async()) };
-                    let held = Held(&lock, taken);
+                    let held = Releaser(&lock, taken);
                     let token = held.1.token.get();
                     assert_eq!(last.load(Relaxed) + 1, token);
                     last.store(token, Relaxed);
@@ -771,7 +771,7 @@ fn a_predecessor_that_panicked_is_told_to_the_next_only() {
 
     // Through a hand-over.
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| Held(&lock, lock.take()).1.predecessor);
+        let waiter = scope.spawn(|| Releaser(&lock, lock.take()).1.predecessor);
         lock.until_threads_wait(1);
         try_patience();
         lock.release(Predecessor::Panicked);

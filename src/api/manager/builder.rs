@@ -405,7 +405,7 @@ impl LockManagerBuilder {
             seen: seen_in(ground),
         };
         #[cfg(feature = "tokio")]
-        let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;
+        let reader = self.runtime.clone().map(crate::host::LentReader::new).transpose()?;
         #[cfg(not(feature = "tokio"))]
         let reader = None;
         let generation = crate::fork::generation;

@@ -56,7 +56,7 @@ impl Cost {
 
 /// How the next holder comes to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum NextHolder {
     /// It asks once the lock is free.
     Comes,
     /// It waits in the leader's queue.
@@ -98,7 +98,7 @@ impl Siblings {
     }
 
     /// Has the lock move so many times between the two; what each move cost.
-    fn moves(&self, count: usize, next: Next, leaves: Leaves) -> Vec<Cost> {
+    fn moves(&self, count: usize, next: NextHolder, leaves: Leaves) -> Vec<Cost> {
         let mut held = self.mutexes[0].lock().unwrap();
         self.leader.take_frames();
         let mut costs = Vec::new();
@@ -108,11 +108,11 @@ impl Siblings {
             held = thread::scope(|scope| {
                 let lock = || mutex.try_lock_for(LONG).unwrap();
                 match next {
-                    Next::Comes => {
+                    NextHolder::Comes => {
                         leaves.leave(held);
                         lock()
                     }
-                    Next::Waits => {
+                    NextHolder::Waits => {
                         let waiting = scope.spawn(lock);
                         frames = self.until_one_waits();
                         leaves.leave(held);
@@ -153,10 +153,10 @@ const LONG: Duration = Duration::from_secs(60);
 #[test]
 fn a_lease_that_is_not_kept_moves_for_one_message_each_way() {
     for leaves in [Leaves::Dropping, Leaves::Unlocking] {
-        let costs = Siblings::new(Keep::Never).moves(20, Next::Comes, leaves);
+        let costs = Siblings::new(Keep::Never).moves(20, NextHolder::Comes, leaves);
         assert!(costs.iter().all(|cost| *cost == ONE_EACH), "{costs:?}");
         // A waiter is told its place besides.
-        let costs = Siblings::new(Keep::Never).moves(20, Next::Waits, leaves);
+        let costs = Siblings::new(Keep::Never).moves(20, NextHolder::Waits, leaves);
         let with_place = Cost { queued: 1, ..ONE_EACH };
         assert!(costs.iter().all(|cost| *cost == with_place), "{costs:?}");
     }
@@ -164,7 +164,7 @@ fn a_lease_that_is_not_kept_moves_for_one_message_each_way() {
 
 #[test]
 fn a_kept_lease_moves_for_one_recall_more() {
-    for next in [Next::Comes, Next::Waits] {
+    for next in [NextHolder::Comes, NextHolder::Waits] {
         let costs = Siblings::new(Keep::Always).moves(20, next, Leaves::Dropping);
         let recalled = Cost { queued: 1, recalls: 1, ..ONE_EACH };
         assert!(costs.iter().all(|cost| *cost == recalled), "{costs:?}");
@@ -175,7 +175,7 @@ fn a_kept_lease_moves_for_one_recall_more() {
 /// place in the queue until it is answered.
 #[test]
 fn a_lease_that_moves_is_hardly_ever_kept() {
-    let costs = Siblings::new(Keep::Adaptive).moves(200, Next::Comes, Leaves::Dropping);
+    let costs = Siblings::new(Keep::Adaptive).moves(200, NextHolder::Comes, Leaves::Dropping);
     let dear: Vec<_> = costs[1..].iter().filter(|cost| **cost != ONE_EACH).collect();
     assert!(
         dear.iter().all(|cost| **cost == Cost { queued: 1, recalls: 1, ..ONE_EACH }),

@@ -1,6 +1,6 @@
 use super::*;
 
-fn claim(place: Place) -> ClaimedHold {
+fn claim(place: LockPlace) -> ClaimedHold {
     let process = KnownProcess { pid: 4711, began: 99 };
     let name = Name::new("a b  c").unwrap();
     ClaimedHold { process, place, token: Token::new(7).unwrap(), name }
@@ -9,8 +9,8 @@ fn claim(place: Place) -> ClaimedHold {
 #[test]
 fn claims_survive_the_environment() {
     for place in [
-        Place::Directory(DirectoryKey { device: 0xfe00, inode: u64::MAX }),
-        Place::Cluster(u128::MAX),
+        LockPlace::Directory(DirectoryKey { device: 0xfe00, inode: u64::MAX }),
+        LockPlace::Cluster(u128::MAX),
     ] {
         assert_eq!(ClaimedHold::from_line(&claim(place).to_line()), Some(claim(place)));
     }
@@ -32,7 +32,7 @@ fn this_process_is_the_first_and_its_parent_the_second() {
 #[test]
 fn a_claim_that_differs_in_any_part_proves_nothing() {
     use crate::{api::status::State, error::Holder};
-    let (here, there) = (Place::Cluster(1), Place::Cluster(2));
+    let (here, there) = (LockPlace::Cluster(1), LockPlace::Cluster(2));
     let claims = [claim(here)];
     let process = claims[0].process;
     let lock = |name: &str, pid, token| LockStatus {

@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     link::{Drive, Lent, Link, expecting},
-    reader::{self, Next, Reader},
+    reader::{self, AfterTurn, LentReader},
     routes::{Map, Routes},
 };
 use crate::{
@@ -64,7 +64,7 @@ pub(crate) fn connect(
     addresses: &[String],
     secret: Secret,
     mut config: Config,
-    reader: Option<Reader>,
+    reader: Option<LentReader>,
     generation: fn() -> u64,
 ) -> Result<Arc<Link>, LockError> {
     let addresses = addresses.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
@@ -158,7 +158,7 @@ struct Carrier {
     /// For how long a task lends its thread before it waits.
     lending: Mutex<Lending>,
     /// The runtime that was lent.
-    reader: Option<Reader>,
+    reader: Option<LentReader>,
     /// A task would rather have its answer read there.
     is_wished_for_by_tasks: AtomicBool,
     /// The thread looks for frames within `SOON` of now. Cleared before it looks, set only after:
@@ -755,19 +755,19 @@ impl reader::ReadFrames for Carrier {
         is_open && self.post.load(SeqCst) == READER && !self.has_failed.load(SeqCst)
     }
 
-    fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> Next {
+    fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> AfterTurn {
         let Some(link) = self.link.upgrade().filter(|_| self.post.load(SeqCst) == READER) else {
-            return Next::End;
+            return AfterTurn::End;
         };
         catch_unwind(AssertUnwindSafe(|| self.read(&link, sockets))).unwrap_or_else(|_| {
             self.fail();
-            Next::End
+            AfterTurn::End
         })
     }
 }
 
 impl Carrier {
-    fn read(&self, link: &Link, sockets: &mut Vec<Arc<UdpSocket>>) -> Next {
+    fn read(&self, link: &Link, sockets: &mut Vec<Arc<UdpSocket>>) -> AfterTurn {
         #[cfg(test)]
         assert!(!self.is_to_fail.load(SeqCst), "a test wants it to fail");
         self.turns.fetch_add(1, SeqCst);
@@ -781,9 +781,9 @@ impl Carrier {
         self.heed();
         link.follow_up();
         match (link.is_closed(), has_unread) {
-            (true, _) => Next::End,
-            (false, true) => Next::Again,
-            (false, false) => Next::Sleep,
+            (true, _) => AfterTurn::End,
+            (false, true) => AfterTurn::Again,
+            (false, false) => AfterTurn::Sleep,
         }
     }
 }

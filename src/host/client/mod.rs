@@ -11,4 +11,4 @@ mod routes;
 #[cfg(feature = "host")]
 pub(crate) use self::driver::connect;
 #[cfg(feature = "tokio")]
-pub(crate) use self::reader::Reader;
+pub(crate) use self::reader::LentReader;

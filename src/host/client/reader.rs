@@ -11,13 +11,13 @@ mod lent;
 use std::{net::UdpSocket, sync::Arc};
 
 #[cfg(feature = "tokio")]
-pub(crate) use lent::Reader;
+pub(crate) use lent::LentReader;
 
 /// What the reading task does at each turn.
 pub(crate) trait ReadFrames: Send + Sync + 'static {
     /// Carries what came and what is to go, and writes down which sockets are read from now on.
     /// Whether the task goes on.
-    fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> Next;
+    fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> AfterTurn;
 
     /// Whether a task is to read.
     fn is_wanted(&self) -> bool;
@@ -25,7 +25,7 @@ pub(crate) trait ReadFrames: Send + Sync + 'static {
 
 /// What the reading task does after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum AfterTurn {
     /// Sleeps until there is something to read or to look at.
     Sleep,
     /// Reads on: the sockets had more than was taken.
@@ -36,10 +36,10 @@ pub(crate) enum Next {
 
 /// Without the feature `tokio` no runtime can be lent.
 #[cfg(not(feature = "tokio"))]
-pub(crate) enum Reader {}
+pub(crate) enum LentReader {}
 
 #[cfg(not(feature = "tokio"))]
-impl Reader {
+impl LentReader {
     pub(in crate::host) fn ensure<R: ReadFrames>(&self, _: impl FnOnce() -> Option<Arc<R>>) {
         match *self {}
     }

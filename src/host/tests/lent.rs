@@ -3,12 +3,12 @@
 use tokio::runtime::{Builder, Runtime};
 
 use super::*;
-use crate::host::Reader;
+use crate::host::LentReader;
 use crate::token::Token;
 
 impl Town {
     pub(in crate::host) fn link_on(&self, leader: &Leader, runtime: &Runtime) -> Arc<Link> {
-        let reader = Reader::new(runtime.handle().clone()).unwrap();
+        let reader = LentReader::new(runtime.handle().clone()).unwrap();
         let addresses = [leader.local_addr().to_string()];
         let secret = Secret::read(self.path("key")).unwrap();
         super::super::connect(&addresses, secret, config(), Some(reader), generation).unwrap()
@@ -147,7 +147,7 @@ fn a_reading_task_that_panicked_leaves_no_caller_waiting() {
 #[test]
 fn a_runtime_without_an_io_driver_is_refused() {
     let runtime = Builder::new_current_thread().build().unwrap();
-    let error = Reader::new(runtime.handle().clone()).map(drop).unwrap_err();
+    let error = LentReader::new(runtime.handle().clone()).map(drop).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Config);
     assert!(error.to_string().contains("enable_io"), "{error}");
 }

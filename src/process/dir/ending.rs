@@ -32,7 +32,7 @@ use crate::{
 
 use super::{
     births::{self, Birth},
-    files::Identity,
+    files::FileIdentity,
 };
 use crate::process::Order;
 
@@ -43,20 +43,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LONGEST_END: Duration = Duration::from_secs(30);
 
 /// A hold, as an engine knows it.
-pub(in crate::process) struct Holding {
+pub(in crate::process) struct HolderProcess {
     /// With its token.
     pub(in crate::process) holder: Holder,
     /// The process that took the lock; `None` if it did not say which.
     pub(in crate::process) birth: Option<Birth>,
     /// The file that is locked for as long as the holder, or a process that it left that to, lives.
-    pub(in crate::process) proof: Identity,
+    pub(in crate::process) proof: FileIdentity,
 }
 
 /// What an engine knows of a name.
 #[derive(Default)]
-pub(in crate::process) struct Standing {
+pub(in crate::process) struct HolderState {
     /// `None`: no living process has it in this directory.
-    pub(in crate::process) hold: Option<Holding>,
+    pub(in crate::process) hold: Option<HolderProcess>,
     /// The process that locked it at host scope, in words. The hold is then one of a process on its
     /// way to the leader.
     pub(in crate::process) widened_by: Option<String>,
@@ -70,7 +70,7 @@ pub(in crate::process) struct Standing {
 pub(in crate::process) fn end_holder(
     name: &Name,
     Order { token, grace, asked_leader }: Order,
-    look: impl Fn() -> Result<Standing, LockError>,
+    look: impl Fn() -> Result<HolderState, LockError>,
     end_stay: impl FnOnce() -> Result<bool, LockError>,
 ) -> Result<(), LockError> {
     let ending = Ending { token, asked_leader, look };
@@ -95,7 +95,7 @@ struct Target {
     told: Option<Signal>,
 }
 
-impl<Look: Fn() -> Result<Standing, LockError>> Ending<Look> {
+impl<Look: Fn() -> Result<HolderState, LockError>> Ending<Look> {
     /// Whether `at_least` keeps it taken after the hold with this token.
     fn stays(&self) -> Result<bool, LockError> {
         let found = (self.look)()?;
@@ -143,14 +143,15 @@ impl<Look: Fn() -> Result<Standing, LockError>> Ending<Look> {
     }
 
     /// The hold, if it still is the one that is to end.
-    fn same(&self, proof: Identity) -> Result<Option<Holding>, LockError> {
-        let is_same = |now: &Holding| now.holder.token == Some(self.token) && now.proof == proof;
+    fn same(&self, proof: FileIdentity) -> Result<Option<HolderProcess>, LockError> {
+        let is_same =
+            |now: &HolderProcess| now.holder.token == Some(self.token) && now.proof == proof;
         Ok((self.look)()?.hold.filter(is_same))
     }
 
     /// A name of host scope is its leader's to take away. The directory does not even know whether
     /// it is held.
-    fn check_scope(&self, found: &Standing) -> Result<(), LockError> {
+    fn check_scope(&self, found: &HolderState) -> Result<(), LockError> {
         let Some(by) = found.widened_by.as_ref().filter(|_| !self.asked_leader) else {
             return Ok(());
         };
@@ -174,7 +175,7 @@ impl<Look: Fn() -> Result<Standing, LockError>> Ending<Look> {
 
 /// Which processes are to end, so that the hold does: the one that took the lock, or, if that is
 /// gone, those that have its proof of life.
-fn find(holding: &Holding) -> Result<Vec<Target>, LockError> {
+fn find(holding: &HolderProcess) -> Result<Vec<Target>, LockError> {
     if let Some(birth) = holding.birth {
         check_is_visible(birth, &holding.holder)?;
         if let Some(target) = Target::born(birth)? {
@@ -210,7 +211,7 @@ impl Target {
     }
 
     /// The process of this pid, if it has the proof of life; `None` if not.
-    fn with_proof(pid: u32, proof: Identity) -> Option<Result<Target, LockError>> {
+    fn with_proof(pid: u32, proof: FileIdentity) -> Option<Result<Target, LockError>> {
         let target = match Target::open(pid) {
             Ok(opened) => opened?,
             Err(error) => return Some(Err(error)),
@@ -293,7 +294,7 @@ fn check_is_visible(birth: Birth, holder: &Holder) -> Result<(), LockError> {
     Err(error.with_holder(Some(holder.clone())))
 }
 
-fn check_is_not_ours(holding: &Holding) -> Result<(), LockError> {
+fn check_is_not_ours(holding: &HolderProcess) -> Result<(), LockError> {
     let own = std::process::id();
     let is_holder = holding.birth.is_some_and(|birth| Birth::of_this_process() == Some(birth));
     if !is_holder && !holding.proof.is_kept_by(own).unwrap_or(false) {

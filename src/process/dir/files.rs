@@ -14,36 +14,36 @@ use super::home::{damaged, failed};
 
 /// Which file it is: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Identity(u64, u64);
+pub(crate) struct FileIdentity(u64, u64);
 
-impl Identity {
+impl FileIdentity {
     // Their types differ between systems.
     #[allow(clippy::unnecessary_cast)]
-    pub(in crate::process) fn of(found: &rustix::fs::Stat) -> Identity {
-        Identity(found.st_dev as u64, found.st_ino as u64)
+    pub(in crate::process) fn of(found: &rustix::fs::Stat) -> FileIdentity {
+        FileIdentity(found.st_dev as u64, found.st_ino as u64)
     }
 
-    pub(in crate::process) fn of_file(file: &File) -> io::Result<Identity> {
-        file.metadata().map(|found| Identity::of_metadata(&found))
+    pub(in crate::process) fn of_file(file: &File) -> io::Result<FileIdentity> {
+        file.metadata().map(|found| FileIdentity::of_metadata(&found))
     }
 
-    pub(in crate::process) fn of_metadata(found: &Metadata) -> Identity {
-        Identity(found.dev(), found.ino())
+    pub(in crate::process) fn of_metadata(found: &Metadata) -> FileIdentity {
+        FileIdentity(found.dev(), found.ino())
     }
 
     /// Of no file that there is.
     #[cfg(all(test, feature = "cli", target_os = "linux"))]
-    pub(in crate::process) fn made_up(number: u64) -> Identity {
-        Identity(u64::MAX, number)
+    pub(in crate::process) fn made_up(number: u64) -> FileIdentity {
+        FileIdentity(u64::MAX, number)
     }
 }
 
 /// A lock error, for a caller that may also meet the system's.
-pub(in crate::process) struct Failure(pub(in crate::process) LockError);
+pub(in crate::process) struct FileFailure(pub(in crate::process) LockError);
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure(failed("cannot guard it against forks", error))
+impl From<io::Error> for FileFailure {
+    fn from(error: io::Error) -> FileFailure {
+        FileFailure(failed("cannot guard it against forks", error))
     }
 }
 

@@ -218,7 +218,7 @@ impl Home {
 
     /// Waits for its turn to open, make or replace what the processes of the directory share. It
     /// ends with the value.
-    pub(in crate::process) fn gate(&self, gate: Gate) -> Result<LockFile, LockError> {
+    pub(in crate::process) fn gate(&self, gate: CreationGate) -> Result<LockFile, LockError> {
         let flags = OFlags::RDONLY | SAFELY;
         let opened = LockFile::open(|| {
             let fd = rustix::fs::openat(&self.fd, "format", flags, Mode::empty());
@@ -227,8 +227,8 @@ impl Home {
         let locked = opened.and_then(|file| {
             // By their paths: `file.lock()` would be std's method since Rust 1.89.
             sys::retried(|| match gate {
-                Gate::Alone => FileExt::lock(file.file()),
-                Gate::Together => FileExt::lock_shared(file.file()),
+                CreationGate::Alone => FileExt::lock(file.file()),
+                CreationGate::Together => FileExt::lock_shared(file.file()),
             })?;
             Ok(file)
         });
@@ -352,7 +352,7 @@ pub(in crate::process) enum Made {
 
 /// How one passes the gate.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::process) enum Gate {
+pub(in crate::process) enum CreationGate {
     /// Beside others that only come in.
     Together,
     Alone,

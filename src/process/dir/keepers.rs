@@ -12,7 +12,7 @@ use std::{
 
 use crate::printable::Printable;
 
-use super::files::Identity;
+use super::files::FileIdentity;
 use crate::process::NameStatus;
 
 /// A process that keeps a lock which another one took.
@@ -30,7 +30,7 @@ impl fmt::Display for Survivor {
 }
 
 /// As the proof of a holder's life: the file that is locked for as long as it lives.
-impl Identity {
+impl FileIdentity {
     /// Whether the process has it open and locked. An error: that is not to be seen.
     pub(crate) fn is_kept_by(self, pid: u32) -> io::Result<bool> {
         self.is_kept_in(&Path::new("/proc").join(pid.to_string()))
@@ -63,14 +63,14 @@ impl Identity {
 }
 
 /// The proofs that this process has open and locked, of any holder.
-pub(crate) fn proofs_here() -> Vec<Identity> {
+pub(crate) fn proofs_here() -> Vec<FileIdentity> {
     locked_by(Path::new("/proc/self"), |_| true).unwrap_or_default()
 }
 
 /// Finds the processes that keep locks after their holders have ended or given theirs back.
 pub(crate) fn find_survivors(names: &mut [NameStatus]) {
-    let mut kept: HashMap<(Identity, u32), bool> = HashMap::new();
-    let mut orphans: HashMap<Identity, (u32, Vec<Survivor>)> = HashMap::new();
+    let mut kept: HashMap<(FileIdentity, u32), bool> = HashMap::new();
+    let mut orphans: HashMap<FileIdentity, (u32, Vec<Survivor>)> = HashMap::new();
     for (proof, pid) in names.iter().filter_map(proof_and_pid) {
         // Where that is not to be seen, the holder is believed.
         let ask = || proof.is_kept_by(pid).unwrap_or(true);
@@ -101,7 +101,7 @@ pub(crate) fn find_survivors(names: &mut [NameStatus]) {
     }
 }
 
-fn proof_and_pid(status: &NameStatus) -> Option<(Identity, u32)> {
+fn proof_and_pid(status: &NameStatus) -> Option<(FileIdentity, u32)> {
     Some((status.proof?, status.holder.as_ref()?.pid?))
 }
 
@@ -111,16 +111,19 @@ fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
 }
 
 /// Those of the files `asked_for` that a process has open and locked exclusively as a whole.
-fn locked_by(process: &Path, asked_for: impl Fn(Identity) -> bool) -> io::Result<Vec<Identity>> {
+fn locked_by(
+    process: &Path,
+    asked_for: impl Fn(FileIdentity) -> bool,
+) -> io::Result<Vec<FileIdentity>> {
     locked_as(process, asked_for, &["WRITE"])
 }
 
 /// The same of these kinds of lock, in the kernel's words.
 fn locked_as(
     process: &Path,
-    asked_for: impl Fn(Identity) -> bool,
+    asked_for: impl Fn(FileIdentity) -> bool,
     kinds: &[&str],
-) -> io::Result<Vec<Identity>> {
+) -> io::Result<Vec<FileIdentity>> {
     let entries = match fs::read_dir(process.join("fd")) {
         Ok(entries) => entries,
         // It has ended.
@@ -131,7 +134,7 @@ fn locked_as(
     };
     let file = |entry: fs::DirEntry| {
         let found = fs::metadata(entry.path()).ok().filter(fs::Metadata::is_file)?;
-        let file = Identity::of_metadata(&found);
+        let file = FileIdentity::of_metadata(&found);
         (asked_for(file) && is_locked(process, &entry, kinds)).then_some(file)
     };
     Ok(entries.flatten().filter_map(file).collect())

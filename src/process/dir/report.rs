@@ -31,12 +31,12 @@ pub(crate) struct Finding {
 
 /// What was found so far.
 #[derive(Default)]
-pub(in crate::process) struct Report(Vec<Finding>);
+pub(in crate::process) struct DirectoryReport(Vec<Finding>);
 
 /// Of things of one kind so many are told one by one.
 const TOLD: usize = 20;
 
-impl Report {
+impl DirectoryReport {
     pub(in crate::process) fn into_findings(self) -> Vec<Finding> {
         self.0
     }

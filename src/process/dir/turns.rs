@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::{
-    files::{Identity, cannot_open},
+    files::{FileIdentity, cannot_open},
     home::{SAFELY, damaged, failed},
 };
 use crate::{
@@ -34,11 +34,11 @@ use crate::{
 pub(crate) struct TurnFile {
     /// Absolute, its symbolic links not resolved.
     path: PathBuf,
-    identity: Identity,
+    identity: FileIdentity,
 }
 
 /// The file's lock: while this exists, no other process has it.
-pub(crate) struct Turn(LockFile);
+pub(crate) struct FileTurn(LockFile);
 
 /// How often a file may come and go under a caller before that is an error.
 const MOST_TRIES: u32 = 100;
@@ -60,7 +60,7 @@ impl TurnFile {
                 names[0]
             )));
         }
-        let identity = Identity::of_file(&file).map_err(|e| failed("cannot look at it", e))?;
+        let identity = FileIdentity::of_file(&file).map_err(|e| failed("cannot look at it", e))?;
         Ok(TurnFile { path, identity })
     }
 
@@ -69,7 +69,7 @@ impl TurnFile {
     }
 
     /// Waits for its turn, without limit.
-    pub(crate) fn take(&self) -> Result<Turn, LockError> {
+    pub(crate) fn take(&self) -> Result<FileTurn, LockError> {
         let lock = self.lock_file()?;
         // By its path: `file.lock()` would be std's method since Rust 1.89.
         retried(|| FileExt::lock(lock.file())).map_err(cannot_lock)?;
@@ -77,7 +77,7 @@ impl TurnFile {
     }
 
     /// `None` if it is another process's turn.
-    pub(crate) fn try_take(&self) -> Result<Option<Turn>, LockError> {
+    pub(crate) fn try_take(&self) -> Result<Option<FileTurn>, LockError> {
         let lock = self.lock_file()?;
         loop {
             match FileExt::try_lock(lock.file()) {
@@ -98,10 +98,11 @@ impl TurnFile {
     }
 
     /// filelock#574: the lock of a file that lost its name excludes no process.
-    fn found_in_place(&self, lock: LockFile) -> Result<Turn, LockError> {
-        let ours = Identity::of_file(lock.file()).map_err(|e| failed("cannot look at it", e))?;
+    fn found_in_place(&self, lock: LockFile) -> Result<FileTurn, LockError> {
+        let ours =
+            FileIdentity::of_file(lock.file()).map_err(|e| failed("cannot look at it", e))?;
         let there = match rustix::fs::lstat(&self.path) {
-            Ok(found) => Identity::of(&found),
+            Ok(found) => FileIdentity::of(&found),
             Err(Errno::NOENT | Errno::NOTDIR) => return Err(self.removed()),
             Err(e) => return Err(failed("cannot look at it", e.into())),
         };
@@ -111,7 +112,7 @@ impl TurnFile {
                  it now knows nothing of what went before: restart every process that uses it",
             ));
         }
-        Ok(Turn(lock))
+        Ok(FileTurn(lock))
     }
 
     fn removed(&self) -> LockError {
@@ -122,7 +123,7 @@ impl TurnFile {
     }
 }
 
-impl Turn {
+impl FileTurn {
     pub(crate) fn file(&self) -> &File {
         self.0.file()
     }

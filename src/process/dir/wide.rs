@@ -37,7 +37,7 @@ use crate::{
 
 use super::{
     files::cannot_open,
-    home::{Gate, Home, Replace, SAFELY, damaged, failed},
+    home::{CreationGate, Home, Replace, SAFELY, damaged, failed},
 };
 
 /// The file's name.
@@ -120,7 +120,7 @@ impl Home {
         if let Some(known) = self.service_in(&file)? {
             return self.compare_service(&known, service);
         }
-        let _alone = self.gate(Gate::Alone)?;
+        let _alone = self.gate(CreationGate::Alone)?;
         if let Some(known) = self.service_in(&file)? {
             return self.compare_service(&known, service);
         }

@@ -1,15 +1,15 @@
 //! What is wrong with a directory of the file-lock engine. See `process::checkup`.
 
-use super::super::dir::report::{Level, Report, foreign_entry, judge_file_rights};
-use super::{Directory, Home, LOCKS, READERS, WideNames, open_locks};
+use super::super::dir::report::{DirectoryReport, Level, foreign_entry, judge_file_rights};
+use super::{FileDirectory, Home, LOCKS, READERS, WideNames, open_locks};
 
 /// Looks at every lock file.
-pub(in super::super) fn examine(home: Home, report: &mut Report) {
+pub(in super::super) fn examine(home: Home, report: &mut DirectoryReport) {
     let locks = match open_locks(&home) {
         Ok(locks) => locks,
         Err(error) => return report.error(&error),
     };
-    let directory = Directory {
+    let directory = FileDirectory {
         locks_path: home.path.join(LOCKS),
         home,
         locks,
@@ -36,7 +36,7 @@ pub(in super::super) fn examine(home: Home, report: &mut Report) {
 }
 
 /// Their rights, and what is hidden among them.
-fn examine_files(Directory { home, locks, .. }: &Directory, report: &mut Report) {
+fn examine_files(FileDirectory { home, locks, .. }: &FileDirectory, report: &mut DirectoryReport) {
     // `inspect` could list them.
     let Ok(entries) = rustix::fs::Dir::read_from(locks) else { return };
     let (mut rights, mut foreign) = (Vec::new(), Vec::new());

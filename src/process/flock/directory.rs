@@ -26,7 +26,7 @@ use crate::{
     process::{
         DirectoryKey, NameStatus, Options,
         dir::{
-            files::{Identity, cannot_open},
+            files::{FileIdentity, cannot_open},
             home::{Home, Made, SAFELY, damaged, failed},
             names, record,
             wide::WideNames,
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// A directory in this engine's format.
-pub(in crate::process) struct Directory {
+pub(in crate::process) struct FileDirectory {
     pub(super) home: Home,
     pub(super) locks: OwnedFd,
     pub(super) locks_path: PathBuf,
@@ -46,11 +46,14 @@ pub(in crate::process) struct Directory {
     pub(super) wide: WideNames,
 }
 
-impl Directory {
-    pub(in crate::process) fn open(home: Home, options: &Options) -> Result<Directory, LockError> {
+impl FileDirectory {
+    pub(in crate::process) fn open(
+        home: Home,
+        options: &Options,
+    ) -> Result<FileDirectory, LockError> {
         home.settle(FORMAT, || prepare(&home))?;
         let locks = open_locks(&home)?;
-        let directory = Directory {
+        let directory = FileDirectory {
             locks_path: home.path.join(LOCKS),
             home,
             locks,
@@ -165,7 +168,7 @@ impl Directory {
             sharers: Vec::new(),
             share_proofs: self.reader_proof(&file_name).into_iter().collect(),
             waiters: Vec::new(),
-            proof: rustix::fs::fstat(file).ok().as_ref().map(Identity::of),
+            proof: rustix::fs::fstat(file).ok().as_ref().map(FileIdentity::of),
             survivors: Vec::new(),
         })
     }

@@ -12,8 +12,8 @@ use crate::{error::LockError, name::Name};
 
 use super::super::{
     dir::{
-        ending::{Holding, Standing},
-        files::{Identity, cannot_open},
+        ending::{HolderProcess, HolderState},
+        files::{FileIdentity, cannot_open},
         home::SAFELY,
         names,
     },
@@ -25,26 +25,26 @@ use super::{Home, LOCKS, NO_LIFE, failed, is_alive, open_locks, record};
 const LOOKS: usize = 100;
 
 /// The hold of this name, if a living process has it.
-pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Standing, LockError> {
+pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<HolderState, LockError> {
     let file_name = names::file_name(name);
     let about = |error| home.about_file(&format!("{LOCKS}/{file_name}"), error);
     let locks = open_locks(home)?;
     let flags = OFlags::RDONLY | SAFELY;
     let file = match rustix::fs::openat(&locks, &*file_name, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
-        Err(Errno::NOENT) => return Ok(Standing::default()),
+        Err(Errno::NOENT) => return Ok(HolderState::default()),
         Err(e) => return Err(about(cannot_open(e))),
     };
     let unread = |e| about(failed("cannot read it", e));
-    let proof = Identity::of_file(&file).map_err(unread)?;
-    let mut found = Standing::default();
+    let proof = FileIdentity::of_file(&file).map_err(unread)?;
+    let mut found = HolderState::default();
     for _ in 0..LOOKS {
         let mut bytes = Box::new([0; BYTES]);
         match file.read_exact_at(bytes.as_mut_slice(), 0) {
             Ok(()) => {}
             // No process has taken it yet.
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Ok(Standing::default());
+                return Ok(HolderState::default());
             }
             Err(e) => return Err(unread(e)),
         }
@@ -52,7 +52,7 @@ pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Standing, Lo
         let widened_by = record::widened_by(&copy);
         if !record::held_by(&copy).is_some_and(|life| is_held(&file, life)) {
             let stays = record::stays_for(&copy).and(record::token(&copy));
-            return Ok(Standing { hold: None, widened_by, stays });
+            return Ok(HolderState { hold: None, widened_by, stays });
         }
         let mut sequence = [0; 8];
         file.read_exact_at(&mut sequence, record::SEQUENCE_OFFSET).map_err(unread)?;
@@ -61,8 +61,8 @@ pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Standing, Lo
         // A process that is stopped while it writes is found too: by its proof of life.
         let birth = is_whole.then(|| record::birth(&copy)).flatten();
         let holder = record::holder(&copy, || now);
-        let hold = Some(Holding { holder, birth, proof });
-        found = Standing { hold, widened_by, stays: None };
+        let hold = Some(HolderProcess { holder, birth, proof });
+        found = HolderState { hold, widened_by, stays: None };
         if is_whole {
             break;
         }

@@ -6,7 +6,7 @@ use fs4::{FileExt, TryLockError};
 
 use super::{
     LOOK_EVERY, MOST_TURNS,
-    directory::Directory,
+    directory::FileDirectory,
     life::{allocate, begin_life},
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     name::Name,
     process::{
         dir::{
-            files::{Failure, Identity},
+            files::{FileFailure, FileIdentity},
             home::{damaged, failed},
             record,
         },
@@ -74,24 +74,24 @@ impl Queued {
 pub(super) struct Open {
     pub(super) lock: LockFile,
     pub(super) words: Words,
-    pub(super) identity: Identity,
+    pub(super) identity: FileIdentity,
     /// The byte that is locked for as long as `lock` or a copy of it is open.
     pub(super) life: u64,
 }
 
 impl Open {
     pub(super) fn new(
-        directory: &Directory,
+        directory: &FileDirectory,
         file_name: &str,
         name: &Name,
     ) -> Result<Open, LockError> {
         for _ in 0..MOST_TURNS {
-            let lock = LockFile::open(|| directory.open_file(file_name).map_err(Failure))
-                .map_err(|Failure(error)| error)?;
+            let lock = LockFile::open(|| directory.open_file(file_name).map_err(FileFailure))
+                .map_err(|FileFailure(error)| error)?;
             let mapped = directory.open_file(file_name)?;
             let unseen = |e| failed("cannot look at it", e);
-            let identity = Identity::of_file(&mapped).map_err(unseen)?;
-            if Identity::of_file(lock.file()).map_err(unseen)? != identity {
+            let identity = FileIdentity::of_file(&mapped).map_err(unseen)?;
+            if FileIdentity::of_file(lock.file()).map_err(unseen)? != identity {
                 continue;
             }
             allocate(&mapped)?;

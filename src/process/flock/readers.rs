@@ -24,13 +24,13 @@ use rustix::{
 use super::super::{
     Drain, Drainer, Taken,
     dir::{
-        files::{Failure, Identity, cannot_open},
+        files::{FileFailure, FileIdentity, cannot_open},
         home::{SAFELY, failed},
         record,
     },
     sys::unless_interrupted,
 };
-use super::{Directory, LONGEST_PAUSE, Slot, State};
+use super::{FileDirectory, FileState, LONGEST_PAUSE, Slot};
 use crate::{
     error::{LockError, LostReason, Predecessor},
     fork::LockFile,
@@ -58,12 +58,12 @@ impl SharedFile {
     }
 }
 
-impl Directory {
+impl FileDirectory {
     /// Which file the readers of a name lock, if there is one.
-    pub(super) fn reader_proof(&self, file_name: &str) -> Option<Identity> {
+    pub(super) fn reader_proof(&self, file_name: &str) -> Option<FileIdentity> {
         let path = format!("{READERS}/{file_name}");
         let found = rustix::fs::statat(&self.home.fd, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some(Identity::of(&found))
+        Some(FileIdentity::of(&found))
     }
 }
 
@@ -164,14 +164,14 @@ impl Slot {
         Ok(Drain::Drained)
     }
 
-    fn share(&self, state: &mut State) -> Result<(), LockError> {
+    fn share(&self, state: &mut FileState) -> Result<(), LockError> {
         record::share(&self.held(state)?.words);
         // The gate is held, so no reader or writer comes in between.
         state.readers.excluded = None;
         self.count(state)
     }
 
-    fn count(&self, state: &mut State) -> Result<(), LockError> {
+    fn count(&self, state: &mut FileState) -> Result<(), LockError> {
         if state.readers.count == 0 {
             let file = self.second_file()?;
             if !self.locked(FileExt::try_lock_shared(file.file()))? {
@@ -183,7 +183,7 @@ impl Slot {
         Ok(())
     }
 
-    fn uncount(&self, state: &mut State) {
+    fn uncount(&self, state: &mut FileState) {
         let Some(count) = state.readers.count.checked_sub(1) else { return };
         state.readers.count = count;
         if count == 0 {
@@ -191,7 +191,7 @@ impl Slot {
         }
     }
 
-    fn held<'a>(&self, state: &'a State) -> Result<&'a super::Open, LockError> {
+    fn held<'a>(&self, state: &'a FileState) -> Result<&'a super::Open, LockError> {
         let open = state.open.as_deref().filter(|_| state.held);
         open.ok_or_else(|| self.named(LockError::lost(LostReason::Broken)))
     }
@@ -210,8 +210,8 @@ impl Slot {
 
     fn second_file(&self) -> Result<LockFile, LockError> {
         let home = &self.directory.home;
-        let open = || -> Result<File, Failure> {
-            let directory = home.open_inside(READERS, "readers").map_err(Failure)?;
+        let open = || -> Result<File, FileFailure> {
+            let directory = home.open_inside(READERS, "readers").map_err(FileFailure)?;
             let (flags, mode) = (OFlags::RDWR | SAFELY, home.file_mode());
             let made = OFlags::CREATE | OFlags::EXCL;
             let mut tried = 0;
@@ -219,7 +219,7 @@ impl Slot {
                 match rustix::fs::openat(&directory, &self.file_name, flags, Mode::empty()) {
                     Ok(fd) => return Ok(fd.into()),
                     Err(Errno::NOENT) => {}
-                    Err(e) => return Err(Failure(cannot_open(e))),
+                    Err(e) => return Err(FileFailure(cannot_open(e))),
                 }
                 let raw = Mode::from_raw_mode(mode as _);
                 match rustix::fs::openat(&directory, &self.file_name, flags | made, raw) {
@@ -229,10 +229,10 @@ impl Slot {
                         return Ok(file);
                     }
                     Err(Errno::EXIST) if tried < super::MOST_TURNS => tried += 1,
-                    Err(e) => return Err(Failure(cannot_open(e))),
+                    Err(e) => return Err(FileFailure(cannot_open(e))),
                 }
             }
         };
-        LockFile::open(open).map_err(|Failure(error)| self.named(error))
+        LockFile::open(open).map_err(|FileFailure(error)| self.named(error))
     }
 }

@@ -12,7 +12,7 @@ use super::super::dir::home::damaged;
 use super::{
     index::{Changing, Found},
     layout::ShareRecord,
-    map::Seen,
+    map::Loads,
     protocol::{Answer, ShareAnswer, ShareOp},
     share::{Generation, ShareWord, number_of},
     slot::Slot,

@@ -10,11 +10,11 @@ use crate::{
 use super::super::dir::{
     home::Home,
     record,
-    report::{Level, Report, counted, foreign_entry, judge_file_rights},
+    report::{DirectoryReport, Level, counted, foreign_entry, judge_file_rights},
 };
 use super::{
     index::Found,
-    map::{Access, Seen},
+    map::{Access, Loads},
     marks::Marks,
     presence::{PRESENCE, Presences, file_name},
     protocol::Verdict,
@@ -23,14 +23,14 @@ use super::{
     slot::Slot,
     store::{self, Table},
     survey::Survey,
-    word::{OwnerId, State, Word},
+    word::{OwnerId, SlotState, Word},
 };
 
 /// How often what others may just be changing is looked at before it is damage.
 const LOOKS: usize = 5;
 
 /// Looks at the table, the tokens and the presences.
-pub(in super::super) fn examine(home: Home, report: &mut Report) {
+pub(in super::super) fn examine(home: Home, report: &mut DirectoryReport) {
     let presences = match Presences::open(&home) {
         Ok(presences) => presences,
         Err(error) => return report.error(&error),
@@ -76,7 +76,7 @@ fn missing_table(alive: usize) -> String {
 
 // ---- tokens ------------------------------------------------------------------------------------
 
-fn examine_tokens(home: &Home, table: Option<&Table>, report: &mut Report) {
+fn examine_tokens(home: &Home, table: Option<&Table>, report: &mut DirectoryReport) {
     let known = table.map_or(Ok(Token::ZERO), Table::limit);
     match (reserve::read(home), known) {
         (Err(error), _) => report.error(&error),
@@ -98,7 +98,7 @@ fn examine_tokens(home: &Home, table: Option<&Table>, report: &mut Report) {
 // ---- presences ---------------------------------------------------------------------------------
 
 /// How many processes are alive, or may be.
-fn examine_presences(home: &Home, presences: &Presences, report: &mut Report) -> usize {
+fn examine_presences(home: &Home, presences: &Presences, report: &mut DirectoryReport) -> usize {
     let (ids, others) = match presences.entries() {
         Ok(found) => found,
         Err(e) => {
@@ -155,7 +155,12 @@ fn unknowable(id: OwnerId, why: Option<io::Error>) -> String {
 // ---- the table ---------------------------------------------------------------------------------
 
 /// The lock of the table's own changes.
-fn examine_structure(home: &Home, presences: &Presences, table: &Table, report: &mut Report) {
+fn examine_structure(
+    home: &Home,
+    presences: &Presences,
+    table: &Table,
+    report: &mut DirectoryReport,
+) {
     let structure = &table.header().structure;
     if let Some(fault) = fault_of_word(structure, presences) {
         let text = format!("the lock of its own changes is damaged: {fault}");
@@ -176,7 +181,7 @@ fn examine_structure(home: &Home, presences: &Presences, table: &Table, report: 
     }
 }
 
-fn examine_slots(home: &Home, survey: Survey, report: &mut Report) {
+fn examine_slots(home: &Home, survey: Survey, report: &mut DirectoryReport) {
     let about = |error| store::about(home, error).to_string();
     let (mut names, mut damaged, mut struck) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..survey.table.header().slots_used.seen() {
@@ -263,8 +268,8 @@ fn fault_of_word(slot: &Slot, presences: &Presences) -> Option<String> {
         let word = Word::from_bits(slot.word.seen_in_order());
         let fault = match word.state() {
             None => format!("its word is {:#x}, which no lock wrote", word.bits()),
-            Some(State::Free | State::Reserved(_) | State::Staying(_)) => return None,
-            Some(State::Held(owner) | State::Retiring(owner)) => {
+            Some(SlotState::Free | SlotState::Reserved(_) | SlotState::Staying(_)) => return None,
+            Some(SlotState::Held(owner) | SlotState::Retiring(owner)) => {
                 if presences.verdict(owner, &mut None).0 != Verdict::Missing {
                     return None;
                 }

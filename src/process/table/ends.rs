@@ -72,11 +72,11 @@ struct Process {
     woken: Option<u32>,
     /// The same, for the waiters: it has ended.
     ended: Arc<AtomicBool>,
-    sleepers: Vec<Sleeper>,
+    sleepers: Vec<EndSleeper>,
 }
 
 /// A thread that sleeps on a word.
-struct Sleeper {
+struct EndSleeper {
     number: u64,
     slot: Cell<Slot>,
     bits: NonZeroU32,
@@ -114,7 +114,7 @@ impl EndHints {
         inner.last += 1;
         let number = inner.last;
         let process = inner.watched.get_mut(&watched).expect("it was inserted");
-        process.sleepers.push(Sleeper { number, slot: slot.clone(), bits });
+        process.sleepers.push(EndSleeper { number, slot: slot.clone(), bits });
         let ended = process.ended.clone();
         Some(EndHint { hints, watched, number, ended })
     }
@@ -197,7 +197,7 @@ impl Inner {
             if *woken > REPEATS {
                 continue;
             }
-            for Sleeper { slot, bits, .. } in &process.sleepers {
+            for EndSleeper { slot, bits, .. } in &process.sleepers {
                 futex::wake(&slot.word, *bits, u32::MAX >> 1);
             }
             let after = FIRST_REPEAT * (1 << *woken);

@@ -9,14 +9,14 @@ use std::{io, os::fd::OwnedFd};
 
 #[cfg(feature = "cli")]
 use super::Slot;
-use super::{Heirloom, Place, sharing::Own};
+use super::{Heirloom, NamePlace, sharing::Own};
 
 #[cfg(feature = "cli")]
 impl Slot {
     /// See `process::Slot::proof_of_sharing`.
     pub(in super::super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
         let not_read = || io::Error::other("the lock is not read by this process's only reader");
-        let place = self.places.so_far().map(Place::last).ok_or_else(not_read)?;
+        let place = self.places.so_far().map(NamePlace::last).ok_or_else(not_read)?;
         let own = place.own().ok_or_else(not_read)?;
         let mut heirloom = place.heirloom_of_reader();
         if heirloom.is_none() {
@@ -34,7 +34,7 @@ impl Slot {
     }
 }
 
-impl Place {
+impl NamePlace {
     /// The reader leaves that was counted under a presence of its own, if there is one. If not, it is
     /// not counted any more.
     #[cold]

@@ -9,31 +9,31 @@ use crate::{
 };
 
 use super::super::dir::{
-    ending::{Holding, Standing},
+    ending::{HolderProcess, HolderState},
     home::Home,
 };
 use super::{
     lock,
-    map::Seen,
+    map::Loads,
     presence::Presences,
     store::{self, Table},
-    word::{OwnerId, State, Word},
+    word::{OwnerId, SlotState, Word},
 };
 
 /// How often what others may just be changing is looked at.
 const LOOKS: usize = 100;
 
 /// The hold of this name, if a living process has it.
-pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Standing, LockError> {
+pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<HolderState, LockError> {
     // No name was locked yet.
-    let Some(table) = Table::open_to_look(home)? else { return Ok(Standing::default()) };
+    let Some(table) = Table::open_to_look(home)? else { return Ok(HolderState::default()) };
     let presences = Presences::open(home)?;
     let found = find(&table, &presences, name);
     found.map_err(|error| store::about(home, error))
 }
 
 /// Without a lock: what is seen only belongs together if it is seen again.
-fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Standing, LockError> {
+fn find(table: &Table, presences: &Presences, name: &Name) -> Result<HolderState, LockError> {
     for _ in 0..LOOKS {
         // A miss may be one of a name that is on its way into another chain.
         let Some(found) = table.find(name, table.hash(name))? else { continue };
@@ -48,12 +48,12 @@ fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Standing, L
                 continue;
             }
             let stay = match word_now.state() {
-                Some(State::Staying(end)) => Some(end),
-                Some(State::Held(_)) => lock::stay_ahead(slot),
+                Some(SlotState::Staying(end)) => Some(end),
+                Some(SlotState::Held(_)) => lock::stay_ahead(slot),
                 _ => None,
             };
             let stays = stay.and_then(lock::time_ahead).and(Token::new(token));
-            return Ok(Standing { hold: None, widened_by, stays });
+            return Ok(HolderState { hold: None, widened_by, stays });
         };
         let Some((text, birth, proof)) = presences.described(owner) else { continue };
         let is_whole = Word::from_bits(slot.word.seen_in_order()).owner() == Some(owner)
@@ -61,9 +61,9 @@ fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Standing, L
             && slot.generation.load(Relaxed) == found.generation;
         if is_whole {
             let holder = Holder { token: Token::new(token), ..text };
-            let hold = Some(Holding { holder, birth, proof });
-            return Ok(Standing { hold, widened_by, stays: None });
+            let hold = Some(HolderProcess { holder, birth, proof });
+            return Ok(HolderState { hold, widened_by, stays: None });
         }
     }
-    Ok(Standing::default())
+    Ok(HolderState::default())
 }

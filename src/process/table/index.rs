@@ -35,7 +35,7 @@ use crate::{
 use super::super::dir::home::damaged;
 use super::{
     layout::{FIRST_HEADS, HEAD_PARTS, HEADS, NAMES, UNITS_MAX, place},
-    map::Seen,
+    map::Loads,
     marks::Marks,
     records::STRUCTURE,
     slot::Slot,
@@ -117,7 +117,7 @@ impl Table {
 enum Intent {
     Nothing,
     /// To give a slot to a name of this hash.
-    Enter(Entering),
+    Enter(ReservedPlace),
     /// To forget the name of a slot of this generation.
     Forget {
         number: u32,
@@ -127,7 +127,7 @@ enum Intent {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entering {
+struct ReservedPlace {
     number: u32,
     hash: u64,
     /// Where the slot's name is to stand, and how many units it may have.
@@ -142,7 +142,7 @@ impl Intent {
     fn to_words(self) -> [u64; 4] {
         match self {
             Intent::Nothing => [0; 4],
-            Intent::Enter(Entering { number, hash, unit, units }) => {
+            Intent::Enter(ReservedPlace { number, hash, unit, units }) => {
                 [ENTER, u64::from(number) | (unit as u64) << 32, hash, units as u64]
             }
             Intent::Forget { number, generation, token } => {
@@ -157,7 +157,7 @@ impl Intent {
         match (kind, units) {
             (0, _) => Some(Intent::Nothing),
             (ENTER, Some(units)) => {
-                Some(Intent::Enter(Entering { number, hash: third, unit: upper, units }))
+                Some(Intent::Enter(ReservedPlace { number, hash: third, unit: upper, units }))
             }
             (FORGET, _) => Some(Intent::Forget { number, generation: upper, token: third }),
             _ => None,
@@ -238,12 +238,12 @@ impl Changing<'_> {
 
     /// Finds a slot, and a place for a name of so many units, growing what is too small. Changes
     /// nothing else.
-    fn reserve(&self, needed: usize, hash: u64) -> Result<Entering, LockError> {
+    fn reserve(&self, needed: usize, hash: u64) -> Result<ReservedPlace, LockError> {
         let header = self.table.header();
         for units in needed..=UNITS_MAX {
             if let Some(number) = header.free[units].load(Relaxed).checked_sub(1) {
                 let unit = self.table.slot(number)?.name_offset.load(Relaxed);
-                return Ok(Entering { number, hash, unit, units });
+                return Ok(ReservedPlace { number, hash, unit, units });
             }
         }
         let number = header.slots_used.load(Relaxed);
@@ -253,7 +253,7 @@ impl Changing<'_> {
         }
         self.table.grow_slots(number)?;
         let unit = self.reserve_units(needed)?;
-        Ok(Entering { number, hash, unit, units: needed })
+        Ok(ReservedPlace { number, hash, unit, units: needed })
     }
 
     /// A place for that many units, behind all others.
@@ -269,9 +269,9 @@ impl Changing<'_> {
     }
 
     /// Takes slot and place away from where the next one would find them.
-    fn take_reserved(&self, entering: &Entering) -> Result<(), LockError> {
+    fn take_reserved(&self, entering: &ReservedPlace) -> Result<(), LockError> {
         let header = self.table.header();
-        let Entering { number, unit, units, .. } = *entering;
+        let ReservedPlace { number, unit, units, .. } = *entering;
         if header.free[units].load(Relaxed) == number + 1 {
             let next = self.table.slot(number)?.next.load(Relaxed);
             header.free[units].store(next, Relaxed);
@@ -282,7 +282,7 @@ impl Changing<'_> {
         Ok(())
     }
 
-    fn fill(&self, entering: &Entering, name: &Name, usage: Usage) -> Result<u32, LockError> {
+    fn fill(&self, entering: &ReservedPlace, name: &Name, usage: Usage) -> Result<u32, LockError> {
         let slot = self.table.slot(entering.number)?;
         self.table.write_name(entering.unit, name.as_bytes())?;
         let generation = slot.generation.load(Relaxed).wrapping_add(1);
@@ -310,8 +310,8 @@ impl Changing<'_> {
     }
 
     /// A process died while entering: what is in its chain is entered, everything else is free.
-    fn finish_entering(&self, entering: Entering) -> Result<(), LockError> {
-        let Entering { number, hash, unit, units } = entering;
+    fn finish_entering(&self, entering: ReservedPlace) -> Result<(), LockError> {
+        let ReservedPlace { number, hash, unit, units } = entering;
         self.check_fits(unit, units)?;
         if self.link_before(hash, number)?.is_some() {
             return Ok(());

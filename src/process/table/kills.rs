@@ -49,7 +49,7 @@ const ENDS: [Signal; 2] = [Signal::KILL, Signal::STOP];
 
 /// What a worker was at.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Phase {
+enum WorkerPhase {
     Outside,
     Taking,
     Asleep,
@@ -65,46 +65,46 @@ enum Phase {
     Sweeping,
 }
 
-impl Phase {
-    const ALL: [Phase; 13] = [
-        Phase::Outside,
-        Phase::Taking,
-        Phase::Asleep,
-        Phase::Inside,
-        Phase::LettingGo,
-        Phase::Sharing,
-        Phase::ChangingItsWord,
-        Phase::Entering,
-        Phase::Forgetting,
-        Phase::Growing,
-        Phase::Reserving,
-        Phase::ComingAndGoing,
-        Phase::Sweeping,
+impl WorkerPhase {
+    const ALL: [WorkerPhase; 13] = [
+        WorkerPhase::Outside,
+        WorkerPhase::Taking,
+        WorkerPhase::Asleep,
+        WorkerPhase::Inside,
+        WorkerPhase::LettingGo,
+        WorkerPhase::Sharing,
+        WorkerPhase::ChangingItsWord,
+        WorkerPhase::Entering,
+        WorkerPhase::Forgetting,
+        WorkerPhase::Growing,
+        WorkerPhase::Reserving,
+        WorkerPhase::ComingAndGoing,
+        WorkerPhase::Sweeping,
     ];
 
     /// The last step of each part, in their order.
-    const PARTS: [(Step, Phase); 13] = [
-        (Step::TakeEntered, Phase::Taking),
-        (Step::LeaveEnd, Phase::LettingGo),
-        (Step::BuryEnd, Phase::Sweeping),
-        (Step::DrainEnd, Phase::Sharing),
-        (Step::RenameSwap, Phase::ChangingItsWord),
-        (Step::RetireBegun, Phase::Forgetting),
-        (Step::TextPlaced, Phase::Entering),
-        (Step::ShareLinked, Phase::Sharing),
-        (Step::ForgetDone, Phase::Forgetting),
-        (Step::PartedOne, Phase::Growing),
-        (Step::ReserveKnown, Phase::Reserving),
-        (Step::PresenceGone, Phase::ComingAndGoing),
-        (Step::SweepForgotten, Phase::Sweeping),
+    const PARTS: [(Step, WorkerPhase); 13] = [
+        (Step::TakeEntered, WorkerPhase::Taking),
+        (Step::LeaveEnd, WorkerPhase::LettingGo),
+        (Step::BuryEnd, WorkerPhase::Sweeping),
+        (Step::DrainEnd, WorkerPhase::Sharing),
+        (Step::RenameSwap, WorkerPhase::ChangingItsWord),
+        (Step::RetireBegun, WorkerPhase::Forgetting),
+        (Step::TextPlaced, WorkerPhase::Entering),
+        (Step::ShareLinked, WorkerPhase::Sharing),
+        (Step::ForgetDone, WorkerPhase::Forgetting),
+        (Step::PartedOne, WorkerPhase::Growing),
+        (Step::ReserveKnown, WorkerPhase::Reserving),
+        (Step::PresenceGone, WorkerPhase::ComingAndGoing),
+        (Step::SweepForgotten, WorkerPhase::Sweeping),
     ];
 
     /// Where one is that came to this step last.
-    fn of(step: Step) -> Phase {
+    fn of(step: Step) -> WorkerPhase {
         if matches!(step, Step::TakeSleep | Step::DrainSleep) {
-            return Phase::Asleep;
+            return WorkerPhase::Asleep;
         }
-        let part = Phase::PARTS.iter().find(|(last, _)| step <= *last);
+        let part = WorkerPhase::PARTS.iter().find(|(last, _)| step <= *last);
         part.expect("every step is in a part").1
     }
 }
@@ -132,7 +132,7 @@ impl Tally {
             told(self.at_steps.all(), self.at_random.all()),
             self.increments
         );
-        for phase in Phase::ALL {
+        for phase in WorkerPhase::ALL {
             println!("  {phase:?}: {}", told(self.at_steps.of(phase), self.at_random.of(phase)));
         }
     }
@@ -146,8 +146,8 @@ fn told(at_steps: [u64; 2], at_random: [u64; 2]) -> String {
 /// How often workers were killed and stopped, by what they were at.
 #[derive(Default)]
 struct Ends {
-    kills: BTreeMap<Phase, u64>,
-    stops: BTreeMap<Phase, u64>,
+    kills: BTreeMap<WorkerPhase, u64>,
+    stops: BTreeMap<WorkerPhase, u64>,
 }
 
 impl Ends {
@@ -158,7 +158,7 @@ impl Ends {
     }
 
     /// By [`ENDS`], of this phase.
-    fn of(&self, phase: Phase) -> [u64; 2] {
+    fn of(&self, phase: WorkerPhase) -> [u64; 2] {
         [&self.kills, &self.stops].map(|ends| ends.get(&phase).copied().unwrap_or_default())
     }
 
@@ -182,15 +182,22 @@ fn a_worker_killed_or_stopped_at_any_step_costs_no_count_and_no_token() {
     crew.end_at_random_for(SHORT);
     let tally = crew.dismiss().unwrap_or_else(|violations| panic!("{violations}"));
     tally.print("at every step, and at random for a while");
-    let at_steps = |phase: &Phase| Step::ALL.iter().any(|step| Phase::of(*step) == *phase);
-    for phase in Phase::ALL.into_iter().filter(at_steps) {
+    let at_steps =
+        |phase: &WorkerPhase| Step::ALL.iter().any(|step| WorkerPhase::of(*step) == *phase);
+    for phase in WorkerPhase::ALL.into_iter().filter(at_steps) {
         assert!(!tally.at_steps.of(phase).contains(&0), "no worker ended {phase:?}");
     }
     // The other phases are too short to be come to in so short a time.
-    for phase in [Phase::Outside, Phase::Taking, Phase::Asleep, Phase::Inside, Phase::LettingGo] {
+    for phase in [
+        WorkerPhase::Outside,
+        WorkerPhase::Taking,
+        WorkerPhase::Asleep,
+        WorkerPhase::Inside,
+        WorkerPhase::LettingGo,
+    ] {
         assert_ne!(tally.at_random.of(phase)[0], 0, "no worker was killed at random {phase:?}");
     }
-    for phase in [Phase::Taking, Phase::Asleep, Phase::Inside] {
+    for phase in [WorkerPhase::Taking, WorkerPhase::Asleep, WorkerPhase::Inside] {
         assert_ne!(tally.at_random.of(phase)[1], 0, "no worker was stopped at random {phase:?}");
     }
     assert!(tally.at_steps.all().iter().sum::<u64>() >= 2 * Step::ALL.len() as u64);
@@ -212,7 +219,7 @@ fn random_kills_and_stops_for_long() {
     }
     all.print("for long");
     if seconds >= LONG.as_secs() {
-        for phase in Phase::ALL {
+        for phase in WorkerPhase::ALL {
             assert!(!all.at_random.of(phase).contains(&0), "no worker ended at random {phase:?}");
         }
     }

@@ -19,12 +19,12 @@
 //! **Threads.** A thread that holds the slot need not be the representative: all threads of a
 //! process write one id, and the slot's token tells their holds apart. A release names the token
 //! that its hold was given ([`Exit::token`]): it is compared before each exchange, and a hold that
-//! was taken away is `Lost` without a change. A waiter of the holder's own process stands in the
+//! was taken away is `LostHold` without a change. A waiter of the holder's own process stands in the
 //! order of all waits, and is woken like a foreign one, by one futex wake on the slot's word with
 //! the bit of its record: the releasing thread needs to know nothing of its own process's waiter.
 //!
 //! **Tokens.** Each of these raises the slot's token by one when it wins, and says which token
-//! the hold now has ([`Admission`]). Off the fast path that is the first thing after the winning
+//! the hold now has ([`SlotWon`]). Off the fast path that is the first thing after the winning
 //! exchange, used or not, before even the generation is compared: a stale guard of a process that
 //! was wrongly judged to be dead must not find its own token there.
 //!
@@ -53,14 +53,14 @@ use crate::{
     time::{AT_LEAST_MAX, Time},
 };
 
-pub(super) use self::seeker::{Seeker, Turn};
+pub(super) use self::seeker::{Seeker, SeekerTurn};
 use super::{
     chain,
     ends::EndHint,
     map::Cell,
     marks::milliseconds,
     protocol::{
-        Answer, Burying, Leaving, Machine, Mark, Marking, Op, Outcome, Renaming, Slept, Taking,
+        Answer, Burying, Leaving, Machine, Marking, Op, Outcome, Renaming, Slept, SlotMark, Taking,
         Verdict, Whom,
     },
     slot::Slot,
@@ -85,7 +85,7 @@ const LONGEST_CLAIM_MS: u64 = 100;
 const LONGEST_DOUBLED_MS: u64 = 1000;
 
 /// The presences of the processes that use the table.
-pub(super) trait Presences {
+pub(super) trait PresenceView {
     /// Whether the process that owns `owner` is alive. Never by its pid. For [`Verdict::Unknown`]
     /// it reports why.
     ///
@@ -112,19 +112,19 @@ pub(super) trait Presences {
 }
 
 /// The presence that is looked at while waiting.
-pub(super) type Kept = Option<(OwnerId, Looked)>;
+pub(super) type Kept = Option<(OwnerId, LookedPresence)>;
 
 /// An open presence: of one look, or shared by all that wait behind its owner.
-pub(super) enum Looked {
+pub(super) enum LookedPresence {
     Once(File),
     Shared(Arc<File>),
 }
 
-impl Looked {
+impl LookedPresence {
     pub(super) fn file(&self) -> &File {
         match self {
-            Looked::Once(file) => file,
-            Looked::Shared(file) => file,
+            LookedPresence::Once(file) => file,
+            LookedPresence::Shared(file) => file,
         }
     }
 }
@@ -143,7 +143,7 @@ pub(super) struct SlotAt<'a> {
 
 /// What the winner of a slot is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Admission {
+pub(super) struct SlotWon {
     /// How the holder before it left.
     pub(super) left: Predecessor,
     /// What the slot's token was raised to.
@@ -167,7 +167,7 @@ impl Exit {
     }
 
     /// As if it had never been there.
-    const fn unused(admission: Admission) -> Exit {
+    const fn unused(admission: SlotWon) -> Exit {
         Exit::new(admission.token, admission.left)
     }
 
@@ -191,16 +191,16 @@ pub(super) enum Stop {
 
 /// The hold was not this guard's any more: a wrong verdict of death, or damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Lost;
+pub(super) struct LostHold;
 
 /// Takes it if it is free, or if its holder is dead, and no wait stands before; `None` if not.
 #[inline]
-pub(super) fn try_take<P: Presences>(
+pub(super) fn try_take<P: PresenceView>(
     at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
     presences: &P,
-) -> Result<Option<Admission>, Stop> {
+) -> Result<Option<SlotWon>, Stop> {
     match take_quietly(at.slot, me) {
         Ok(()) => entered_quietly(at, me, generation).map(Some),
         Err(found) => try_take_slow(at, me, generation, presences, found),
@@ -241,27 +241,27 @@ pub(super) fn stays_shared(
 
 /// Takes it, waiting for it until `until`.
 #[inline]
-pub(super) fn take<P: Presences>(
+pub(super) fn take<P: PresenceView>(
     at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
     presences: &P,
     until: Time,
-) -> Result<Admission, Stop> {
+) -> Result<SlotWon, Stop> {
     take_unless(at, me, generation, presences, (until, &|| false), false)
 }
 
 /// The same, for a wait that may be over before that. It looks whether it is whenever it wakes.
 /// `shares`: in order to share it, so that another reader need not wait behind this one.
 #[inline]
-pub(super) fn take_unless<P: Presences>(
+pub(super) fn take_unless<P: PresenceView>(
     at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
     presences: &P,
     limit: (Time, &dyn Fn() -> bool),
     shares: bool,
-) -> Result<Admission, Stop> {
+) -> Result<SlotWon, Stop> {
     let seeker = || Seeker::new(me, generation, true).sharing(shares);
     match take_quietly(at.slot, me) {
         Ok(()) => entered_quietly(at, me, generation),
@@ -271,7 +271,7 @@ pub(super) fn take_unless<P: Presences>(
 
 /// Lets go of what this process took.
 #[inline]
-pub(super) fn release(at: SlotAt<'_>, me: OwnerId, exit: Exit) -> Result<(), Lost> {
+pub(super) fn release(at: SlotAt<'_>, me: OwnerId, exit: Exit) -> Result<(), LostHold> {
     match leave_quietly(at.slot, me, exit) {
         Ok(()) => Ok(()),
         Err(found) => release_slow(at, me, exit, found),
@@ -303,12 +303,12 @@ pub(super) fn keep_until(slot: &Slot, end: Option<Time>) {
 }
 
 /// Marks what this process took as locked at host scope.
-pub(super) fn widen(at: SlotAt<'_>, me: OwnerId) -> Result<(), Lost> {
-    owners_result(run(at, Marking::new(me, Mark::Wide), None))
+pub(super) fn widen(at: SlotAt<'_>, me: OwnerId) -> Result<(), LostHold> {
+    owners_result(run(at, Marking::new(me, SlotMark::Wide), None))
 }
 
 /// Goes on holding, under the id `to`, what this process took under the id `from`.
-pub(super) fn rename(at: SlotAt<'_>, from: OwnerId, to: OwnerId) -> Result<(), Lost> {
+pub(super) fn rename(at: SlotAt<'_>, from: OwnerId, to: OwnerId) -> Result<(), LostHold> {
     owners_result(run(at, Renaming::new(from, to), None))
 }
 
@@ -323,7 +323,7 @@ pub(super) fn retire(slot: &Slot, me: OwnerId) -> bool {
 }
 
 /// The name is forgotten: the slot is free again.
-pub(super) fn retired(at: SlotAt<'_>, me: OwnerId) -> Result<(), Lost> {
+pub(super) fn retired(at: SlotAt<'_>, me: OwnerId) -> Result<(), LostHold> {
     owners_result(run(at, Leaving::retiring(me), None))
 }
 
@@ -334,7 +334,7 @@ pub(super) fn settle(at: SlotAt<'_>, judged: Word) {
 }
 
 /// Releases the word if its owner is dead; whether it did.
-pub(super) fn bury<P: Presences>(at: SlotAt<'_>, presences: &P) -> Result<bool, Stop> {
+pub(super) fn bury<P: PresenceView>(at: SlotAt<'_>, presences: &P) -> Result<bool, Stop> {
     let mut machine = Burying::sweeping();
     let mut kept = None;
     loop {
@@ -352,7 +352,7 @@ pub(super) fn bury<P: Presences>(at: SlotAt<'_>, presences: &P) -> Result<bool, 
 
 /// Ends the stay that the hold with this token left, before its time: whether there was one.
 #[cfg(feature = "cli")]
-pub(super) fn end_stay<P: Presences>(
+pub(super) fn end_stay<P: PresenceView>(
     at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
@@ -367,7 +367,7 @@ pub(super) fn end_stay<P: Presences>(
             at.slot.token.load(Ordering::Relaxed) == token
                 && at.slot.generation.load(Ordering::Relaxed) == generation
         };
-        if !matches!(seen.state(), Some(super::word::State::Staying(_))) || !is_its() {
+        if !matches!(seen.state(), Some(super::word::SlotState::Staying(_))) || !is_its() {
             return Ok(false);
         }
         // A waiter may mark it meanwhile.
@@ -410,14 +410,14 @@ fn take_quietly(slot: &Slot, me: OwnerId) -> Result<(), Word> {
 
 /// Has the word by the quiet way: compares the generation, then raises the token.
 #[inline]
-fn entered_quietly(at: SlotAt<'_>, me: OwnerId, generation: u32) -> Result<Admission, Stop> {
+fn entered_quietly(at: SlotAt<'_>, me: OwnerId, generation: u32) -> Result<SlotWon, Stop> {
     if !stands(at, me, generation) {
         return Err(Stop::Moved);
     }
     // No other thread writes it under this word.
     let token = at.slot.token.load(Ordering::Relaxed).saturating_add(1);
     at.slot.token.store(token, Ordering::Relaxed);
-    Ok(Admission { left: Predecessor::Clean, token })
+    Ok(SlotWon { left: Predecessor::Clean, token })
 }
 
 /// Whether the name stands where the word was won by the quiet way; else that is given back.
@@ -435,8 +435,8 @@ fn entered(
     at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
-    admission: Admission,
-) -> Result<Admission, Stop> {
+    admission: SlotWon,
+) -> Result<SlotWon, Stop> {
     if at.slot.generation.load(Ordering::Relaxed) == generation {
         return Ok(admission);
     }
@@ -460,41 +460,41 @@ fn raise_token(slot: &Slot) -> u64 {
 }
 
 /// Gives back what was won and is not used.
-pub(super) fn give_back(at: SlotAt<'_>, me: OwnerId, admission: Admission) {
+pub(super) fn give_back(at: SlotAt<'_>, me: OwnerId, admission: SlotWon) {
     // If it is lost, another has it by a wrong verdict.
     let _ = release(at, me, Exit::unused(admission));
 }
 
 #[cold]
-fn try_take_slow<P: Presences>(
+fn try_take_slow<P: PresenceView>(
     at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
     presences: &P,
     found: Word,
-) -> Result<Option<Admission>, Stop> {
+) -> Result<Option<SlotWon>, Stop> {
     let mut seeker = Seeker::new(me, generation, false);
     seeker.found(found);
     match seeker.go_on(at, presences)? {
-        Turn::Won(admission) => Ok(Some(admission)),
-        Turn::WouldBlock => Ok(None),
+        SeekerTurn::Won(admission) => Ok(Some(admission)),
+        SeekerTurn::WouldBlock => Ok(None),
         turn => unreachable!("{turn:?} of one that does not wait"),
     }
 }
 
 #[cold]
-fn take_slow<P: Presences>(
+fn take_slow<P: PresenceView>(
     at: SlotAt<'_>,
     mut seeker: Seeker,
     presences: &P,
     (until, is_over): (Time, &dyn Fn() -> bool),
     found: Word,
-) -> Result<Admission, Stop> {
+) -> Result<SlotWon, Stop> {
     seeker.found(found);
     loop {
         match seeker.go_on(at, presences)? {
-            Turn::Won(admission) => return Ok(admission),
-            Turn::Sleep { seen, longest, record } => {
+            SeekerTurn::Won(admission) => return Ok(admission),
+            SeekerTurn::Sleep { seen, longest, record } => {
                 let slept = match seeker.is_in_place(at.slot) && !is_over() {
                     true => sleep(at.slot, seen, longest, record, until),
                     false => Ok(Slept::GiveUp),
@@ -502,8 +502,10 @@ fn take_slow<P: Presences>(
                 let slept = slept.inspect_err(|_| seeker.abandon(at))?;
                 seeker.slept(slept);
             }
-            Turn::GaveUp => return Err(Stop::TimedOut),
-            turn @ (Turn::WouldBlock | Turn::Park) => unreachable!("{turn:?} of a thread"),
+            SeekerTurn::GaveUp => return Err(Stop::TimedOut),
+            turn @ (SeekerTurn::WouldBlock | SeekerTurn::Park) => {
+                unreachable!("{turn:?} of a thread")
+            }
         }
     }
 }
@@ -534,15 +536,15 @@ pub(super) fn release_slow(
     me: OwnerId,
     exit: Exit,
     found: Word,
-) -> Result<(), Lost> {
+) -> Result<(), LostHold> {
     let leaving = Leaving::found(me, exit.how, exit.may_stay, found);
     owners_result(run(at, leaving, Some(exit)))
 }
 
-fn owners_result(outcome: Outcome) -> Result<(), Lost> {
+fn owners_result(outcome: Outcome) -> Result<(), LostHold> {
     match outcome {
         Outcome::LetGo | Outcome::Marked | Outcome::Renamed => Ok(()),
-        Outcome::Lost => Err(Lost),
+        Outcome::Lost => Err(LostHold),
         outcome => unreachable!("{outcome:?} of a holder"),
     }
 }
@@ -626,7 +628,7 @@ pub(super) fn advance(machine: &mut impl Machine, at: SlotAt<'_>, exit: Option<E
     }
 }
 
-pub(super) fn judge<P: Presences>(
+pub(super) fn judge<P: PresenceView>(
     presences: &P,
     owner: OwnerId,
     kept: &mut Kept,

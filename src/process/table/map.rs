@@ -54,13 +54,13 @@ unsafe impl Shared for Header {}
 pub(super) enum Access {
     Full,
     /// The mapping is not writable: a store would end the process. Only relaxed loads are made
-    /// there, by [`Seen`] where an order is needed.
+    /// there, by [`Loads`] where an order is needed.
     Look,
 }
 
 /// Loads that may be made of a mapping that is not writable. Of those, only relaxed ones are
 /// defined everywhere; the order comes from a fence.
-pub(super) trait Seen {
+pub(super) trait Loads {
     type Value;
 
     /// As an acquiring load.
@@ -72,7 +72,7 @@ pub(super) trait Seen {
 
 macro_rules! seen {
     ($($atomic:ty => $value:ty),+) => {
-        $(impl Seen for $atomic {
+        $(impl Loads for $atomic {
             type Value = $value;
 
             #[inline]
@@ -94,7 +94,7 @@ macro_rules! seen {
 
 seen!(AtomicU32 => u32, AtomicU64 => u64);
 
-impl Seen for Generation {
+impl Loads for Generation {
     type Value = u32;
 
     #[inline]

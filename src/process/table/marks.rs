@@ -15,7 +15,7 @@ use std::{sync::atomic::Ordering::*, time::Duration};
 
 use crate::{error::Predecessor, mode::Usage, time::Time};
 
-use super::{map::Seen, slot::Slot};
+use super::{map::Loads, slot::Slot};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Marks(u32);

@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::super::dir::{
-    home::{Gate, Home, Replace, damaged, failed},
+    home::{CreationGate, Home, Replace, damaged, failed},
     record,
     wide::WideNames,
 };
@@ -30,7 +30,7 @@ use super::{
     ends::{EndHint, EndHints},
     index::{Changing, Found, Retiring},
     layout::BURIED_AT_ONCE,
-    lock::{self, Admission, Exit, Kept, SlotAt, Stop},
+    lock::{self, Exit, Kept, SlotAt, SlotWon, Stop},
     map::{Access, Cell},
     presence::{PRESENCE, Presence, Presences, file_name},
     protocol::Verdict,
@@ -41,7 +41,7 @@ use super::{
     step::step,
     store::{self, Beginning, Table},
     wide::{self, Wide},
-    word::{OwnerId, State, Word},
+    word::{OwnerId, SlotState, Word},
 };
 
 /// How long others may take to change the table's structure; it takes them microseconds.
@@ -96,7 +96,7 @@ fn check_usage(in_force: Usage, wanted: Usage) -> Result<(), LockError> {
 /// Makes sure that there is a table, and that it is of this boot unless a process of it lives.
 pub(super) fn prepare(home: &Home) -> Result<(), LockError> {
     if !is_current(home)? {
-        let _alone = home.gate(Gate::Alone)?;
+        let _alone = home.gate(CreationGate::Alone)?;
         renew(home)?;
     }
     Ok(())
@@ -158,10 +158,10 @@ pub(super) fn wide_names(home: &Home) -> Result<Vec<Wide>, LockError> {
 
 impl Member {
     pub(super) fn join(home: &Arc<Home>, label: &str) -> Result<Member, LockError> {
-        let mut gate = home.gate(Gate::Together)?;
+        let mut gate = home.gate(CreationGate::Together)?;
         if !is_current(home)? {
             drop(gate);
-            gate = home.gate(Gate::Alone)?;
+            gate = home.gate(CreationGate::Alone)?;
             renew(home)?;
         }
         let table = Table::open(home, Access::Full)?.ok_or_else(|| home.vanished())?;
@@ -209,7 +209,7 @@ impl Member {
         if owner == self.id {
             return Some(self.myself());
         }
-        let may_live = lock::Presences::verdict(self, owner, &mut None).may_live();
+        let may_live = lock::PresenceView::verdict(self, owner, &mut None).may_live();
         may_live.then(|| self.presences.holder(owner).unwrap_or_default())
     }
 
@@ -272,7 +272,7 @@ impl Member {
     }
 
     fn may_live(&self, owner: OwnerId) -> bool {
-        owner == self.id || lock::Presences::verdict(self, owner, &mut None).may_live()
+        owner == self.id || lock::PresenceView::verdict(self, owner, &mut None).may_live()
     }
 
     fn find_or_enter(&self, name: &Name, usage: Usage) -> Result<Found, LockError> {
@@ -566,7 +566,7 @@ impl Drop for Member {
     }
 }
 
-impl lock::Presences for Member {
+impl lock::PresenceView for Member {
     fn verdict(&self, owner: OwnerId, kept: &mut Kept) -> Verdict {
         if owner == self.id {
             return Verdict::Alive;
@@ -631,7 +631,7 @@ impl Retiring for Member {
 
     fn finish(&self, slot: &Slot) {
         let word = Word::from_bits(slot.word.load(SeqCst));
-        if matches!(word.state(), Some(State::Retiring(_))) {
+        if matches!(word.state(), Some(SlotState::Retiring(_))) {
             lock::settle(unqueued(&self.table, slot), word);
         }
     }
@@ -650,7 +650,7 @@ fn unqueued<'a>(table: &'a Table, slot: &'a Slot) -> SlotAt<'a> {
 /// The structural lock.
 struct Change<'a> {
     member: &'a Member,
-    admission: Admission,
+    admission: SlotWon,
     /// The change before did not come to its end.
     unfinished: bool,
     _alone: MutexGuard<'a, ()>,

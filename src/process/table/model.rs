@@ -17,7 +17,7 @@
 //!
 //! **First come, first served** is a property here: a waiter that stands, and has seen the word
 //! say so before a hold began, or before its holder began to release or died, is overtaken by no
-//! younger wait, unless it was passed over ([`Place`]).
+//! younger wait, unless it was passed over ([`CountedPlace`]).
 //!
 //! The sound protocol is run first; then each planted mistake, which must be found out.
 
@@ -39,20 +39,20 @@ use super::{
     },
     share::ShareWord,
     step::Step,
-    word::{OwnerId, RecordWord, State, StayEnd, WaitId, Word},
+    word::{OwnerId, RecordWord, SlotState, StayEnd, WaitId, Word},
 };
 use crate::error::Predecessor;
 
 use self::{
     play::{Job, Play, RECORDS},
-    turn::Turn,
+    turn::ThreadTurn,
 };
 
 /// The world between two steps.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct World<const N: usize> {
     word: Word,
-    records: [Record; RECORDS],
+    records: [ModelRecord; RECORDS],
     /// The highest number of a record ever taken.
     used: u8,
     /// The next time.
@@ -72,7 +72,7 @@ struct World<const N: usize> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Record {
+struct ModelRecord {
     word: RecordWord,
     /// It waits for the slot of the play.
     here: bool,
@@ -106,7 +106,7 @@ struct Thread {
     inside: bool,
     /// It is its process's representative.
     represents: bool,
-    place: Place,
+    place: CountedPlace,
     /// The token of its hold.
     token: u8,
     /// How far it is with reading a record, and what it read of it.
@@ -128,7 +128,7 @@ struct Thread {
 
 /// What a waiter can count on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-enum Place {
+enum CountedPlace {
     /// It does not stand, or was passed over.
     None,
     /// It stands, and has seen that the word says so.
@@ -256,7 +256,7 @@ impl fmt::Display for Violation {
 
 /// What kind of step it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
-enum Kind {
+enum StepKind {
     Plain,
     Timer,
     /// A taker's time is over, or its lock is not wanted any more.
@@ -267,7 +267,7 @@ enum Kind {
 /// A step of one thread.
 struct Move<const N: usize> {
     thread: usize,
-    kind: Kind,
+    kind: StepKind,
     /// For people.
     what: (Option<Op>, Option<Answer>),
     to: Result<World<N>, Violation>,
@@ -279,7 +279,7 @@ impl<const N: usize> World<N> {
             job: 0,
             inside: false,
             represents: false,
-            place: Place::None,
+            place: CountedPlace::None,
             token: 0,
             look: RecordLook::Nothing,
             reads: false,
@@ -290,7 +290,7 @@ impl<const N: usize> World<N> {
             counts_later: false,
             doing: Doing::Done,
         };
-        let free = Record { word: RecordWord::from_bits(0), here: false, since: 0 };
+        let free = ModelRecord { word: RecordWord::from_bits(0), here: false, since: 0 };
         let mut world = World {
             word: Word::FREE,
             records: [free; RECORDS],
@@ -336,7 +336,7 @@ impl<const N: usize> World<N> {
     fn begin(&mut self, play: &Play<N>, thread: usize) {
         let me = play.id(thread);
         let at = &mut self.threads[thread];
-        (at.represents, at.place) = (false, Place::None);
+        (at.represents, at.place) = (false, CountedPlace::None);
         (at.is_in_front, at.gave_up) = (false, false);
         at.doing = match play.jobs[thread].get(usize::from(at.job)) {
             None => Doing::Done,
@@ -390,7 +390,7 @@ impl<const N: usize> World<N> {
                 };
                 let mut to = *self;
                 to.die(play, process);
-                let (kind, what) = (Kind::Death, (None, None));
+                let (kind, what) = (StepKind::Death, (None, None));
                 moves.push(Move { thread, kind, what, to: Ok(to) });
             }
         }
@@ -398,13 +398,13 @@ impl<const N: usize> World<N> {
     }
 
     fn die(&mut self, play: &Play<N>, process: usize) {
-        let held = matches!(self.word.state(), Some(State::Held(_)));
+        let held = matches!(self.word.state(), Some(SlotState::Held(_)));
         for thread in (0..N).filter(|thread| play.process[*thread] == process) {
             let at = &mut self.threads[thread];
             at.doing = Doing::Dead;
             (at.reads, at.excludes) = (false, false);
             (at.permits, at.is_in_front) = (0, false);
-            (at.look, at.place, at.represents) = (RecordLook::Nothing, Place::None, false);
+            (at.look, at.place, at.represents) = (RecordLook::Nothing, CountedPlace::None, false);
             if std::mem::take(&mut at.inside) && held && play.owner(self.word) == Some(process) {
                 self.truth = Predecessor::Died;
                 // Its prover scans after this.
@@ -433,7 +433,7 @@ impl<const N: usize> World<N> {
     fn own_moves(&self, play: &Play<N>, thread: usize, moves: &mut Vec<Move<N>>) {
         let job = play.jobs[thread].get(usize::from(self.threads[thread].job));
         let step = self.step(thread);
-        let mut turn = Turn { world: self, play, thread, step, moves };
+        let mut turn = ThreadTurn { world: self, play, thread, step, moves };
         match self.threads[thread].doing {
             Doing::AtTurnstile => turn.passes_turnstile(),
             Doing::Taking(taking) => turn.machine(taking.op()),
@@ -455,11 +455,11 @@ impl<const N: usize> World<N> {
             Doing::Leaving(leaving) => turn.machine(leaving.op()),
             Doing::Burying(burying) | Doing::Finishing(burying) => turn.machine(burying.op()),
             Doing::Asleep(taking, _) => {
-                turn.ends_sleep(taking, Kind::Timer, Slept::ByItself);
+                turn.ends_sleep(taking, StepKind::Timer, Slept::ByItself);
                 turn.gives_up(taking);
             }
             Doing::Woken(taking) => {
-                turn.ends_sleep(taking, Kind::Plain, Slept::Woken);
+                turn.ends_sleep(taking, StepKind::Plain, Slept::Woken);
                 turn.gives_up(taking);
             }
             Doing::Parked(taking) => {
@@ -470,13 +470,13 @@ impl<const N: usize> World<N> {
                 let mut to = *self;
                 to.threads[thread].inside = true;
                 to.threads[thread].doing = Doing::Inside(told);
-                turn.done(to, Kind::Plain, (None, Some(Answer::Polled)));
+                turn.done(to, StepKind::Plain, (None, Some(Answer::Polled)));
             }
             Doing::WritesEnd(told) => {
                 let mut to = *self;
                 to.stay = AtLeast::Running(to.stay.next());
                 to.threads[thread].doing = Doing::Inside(told);
-                turn.done(to, Kind::Plain, (None, None));
+                turn.done(to, StepKind::Plain, (None, None));
             }
             Doing::Inside(told) => turn.is_inside(told, job),
             Doing::Forgetting => turn.forgets(),

@@ -5,18 +5,18 @@ use std::{path::Path, sync::Arc};
 use crate::{error::LockError, fork, name::Name, time::Time, token::Token};
 
 use super::super::{Options, dir::home::Home};
-use super::{Directory, Slot, index::Found, member::Member};
+use super::{Slot, TableDirectory, index::Found, member::Member};
 
 /// A directory of locks, as this process has it open.
 pub struct Table {
-    directory: Arc<Directory>,
+    directory: Arc<TableDirectory>,
     member: Arc<Member>,
 }
 
 impl Table {
     /// Opens the directory, making it if it is missing.
     pub fn open(path: &Path) -> Result<Table, LockError> {
-        let directory = Directory::open(Home::open(path, &[])?, &Options::default())?;
+        let directory = TableDirectory::open(Home::open(path, &[])?, &Options::default())?;
         let member = directory.member()?;
         Ok(Table { directory: Arc::new(directory), member })
     }

@@ -32,14 +32,14 @@ impl Slot {
 
     /// Whether what this process shares is counted: it was not taken for dead while it lived.
     pub(in super::super) fn is_counted(&self) -> bool {
-        let Some(place) = self.places.so_far().map(super::Place::last) else { return false };
+        let Some(place) = self.places.so_far().map(super::NamePlace::last) else { return false };
         place.own().is_some_and(|own| own.is_of(place.member.id))
             || place.heirloom_of_reader().is_some()
     }
 
     /// Whether its holder is not about to leave: it waits in front of permits that are taken.
     pub(in super::super) fn is_draining(&self) -> bool {
-        let place = self.places.so_far().map(super::Place::last);
+        let place = self.places.so_far().map(super::NamePlace::last);
         place.is_some_and(|place| Word::from_bits(place.slot.word.load(Relaxed)).drains())
     }
 

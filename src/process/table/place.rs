@@ -27,7 +27,7 @@ use super::{
 };
 
 /// Where a name stands, as this process found it.
-pub(super) struct Place {
+pub(super) struct NamePlace {
     pub(super) slot: Cell<slot::Slot>,
     /// The name stands there as long as this is the slot's generation.
     pub(super) generation: u32,
@@ -44,10 +44,10 @@ pub(super) struct Place {
     /// This process's share record of it, once it has one.
     pub(super) own: FirstMade<Arc<Own>>,
     /// Where it was found when it was not here any more.
-    pub(super) again: FirstMade<Place>,
+    pub(super) again: FirstMade<NamePlace>,
 }
 
-/// What `Place::held` says of a lock that is not held. No hold has this token.
+/// What `NamePlace::held` says of a lock that is not held. No hold has this token.
 pub(super) const NOT_HELD: u64 = 0;
 
 pub(super) struct Heirloom {
@@ -59,7 +59,7 @@ pub(super) struct Heirloom {
 /// A place, with what is needed to take and to release read out of it.
 #[derive(Clone, Copy)]
 pub(in crate::process) struct Near<'a> {
-    place: &'a Place,
+    place: &'a NamePlace,
     slot: &'a slot::Slot,
     member: &'a Member,
     me: OwnerId,
@@ -120,7 +120,7 @@ impl Near<'_> {
     }
 }
 
-impl Place {
+impl NamePlace {
     #[inline]
     pub(super) fn near(&self) -> Near<'_> {
         let (slot, member) = (&*self.slot, &*self.member);
@@ -128,7 +128,7 @@ impl Place {
     }
 
     #[inline]
-    pub(super) fn last(&self) -> &Place {
+    pub(super) fn last(&self) -> &NamePlace {
         let mut place = self;
         while let Some(again) = place.again.get() {
             place = again;
@@ -231,7 +231,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for NamePlace {
     fn drop(&mut self) {
         if let Some(own) = self.own.get().filter(|_| self.member.is_here()) {
             // Guards of readers were forgotten, if any are counted still.

@@ -34,13 +34,13 @@ use crate::{
 use super::super::{
     dir::{
         births::Birth,
-        files::{Failure, Identity},
+        files::{FileFailure, FileIdentity},
         home::{Home, Made, SAFELY, damaged, failed, is_aside, rename_without_replacing},
     },
     sys::{retried, unless_interrupted},
 };
 use super::{
-    lock::{Kept, Looked},
+    lock::{Kept, LookedPresence},
     protocol::Verdict,
     step::step,
     store::Table,
@@ -127,9 +127,9 @@ impl Presences {
             self.remove(aside.take().as_deref());
             let (temporary, file) = home.make_aside(&self.directory, &name)?;
             aside = Some(temporary);
-            Ok::<_, Failure>(file)
+            Ok::<_, FileFailure>(file)
         });
-        let placed = made.map_err(|Failure(error)| error).and_then(|lock| {
+        let placed = made.map_err(|FileFailure(error)| error).and_then(|lock| {
             let temporary = aside.as_deref().expect("`open` came to its end");
             self.place(lock, temporary, &name, text).map_err(|e| failed("cannot make it", e))
         });
@@ -207,34 +207,34 @@ impl Presences {
     }
 
     /// The file that proves that the process of this id is alive.
-    pub(super) fn proof(&self, owner: OwnerId) -> Option<Identity> {
+    pub(super) fn proof(&self, owner: OwnerId) -> Option<FileIdentity> {
         let name = file_name(owner);
         let found = rustix::fs::statat(&self.directory, &*name, AtFlags::SYMLINK_NOFOLLOW);
-        found.ok().as_ref().map(Identity::of)
+        found.ok().as_ref().map(FileIdentity::of)
     }
 
     /// The presence of this id, opened to be probed.
-    fn look_at(&self, owner: OwnerId) -> Result<Looked, Errno> {
+    fn look_at(&self, owner: OwnerId) -> Result<LookedPresence, Errno> {
         if let Some(shared) = self.shared(owner) {
-            return Ok(Looked::Shared(shared));
+            return Ok(LookedPresence::Shared(shared));
         }
         let flags = OFlags::RDONLY | SAFELY;
         let fd = rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty())?;
-        Ok(Looked::Once(File::from(fd)))
+        Ok(LookedPresence::Once(File::from(fd)))
     }
 
     /// A waiter that looks again shares what it looks at. A probe by one of those takes nothing from
     /// the others: they all find the same.
-    fn share(&self, owner: OwnerId, looked: Looked) -> Looked {
-        let Looked::Once(file) = looked else { return looked };
+    fn share(&self, owner: OwnerId, looked: LookedPresence) -> LookedPresence {
+        let LookedPresence::Once(file) = looked else { return looked };
         if let Some(shared) = self.shared(owner) {
-            return Looked::Shared(shared);
+            return LookedPresence::Shared(shared);
         }
         let file = Arc::new(file);
         let mut looked_at = self.looked_at.lock();
         looked_at.retain(|(_, file)| file.strong_count() > 0);
         looked_at.push((owner, Arc::downgrade(&file)));
-        Looked::Shared(file)
+        LookedPresence::Shared(file)
     }
 
     fn shared(&self, owner: OwnerId) -> Option<Arc<File>> {
@@ -250,18 +250,21 @@ impl Presences {
 
     /// The same, which process that is, and by which file it proves that it is alive.
     #[cfg(feature = "cli")]
-    pub(super) fn described(&self, owner: OwnerId) -> Option<(Holder, Option<Birth>, Identity)> {
+    pub(super) fn described(
+        &self,
+        owner: OwnerId,
+    ) -> Option<(Holder, Option<Birth>, FileIdentity)> {
         let (text, proof) = self.read(owner)?;
         let (holder, birth) = described(&text).unwrap_or_default();
         Some((holder, birth, proof))
     }
 
-    fn read(&self, owner: OwnerId) -> Option<(String, Identity)> {
+    fn read(&self, owner: OwnerId) -> Option<(String, FileIdentity)> {
         let flags = OFlags::RDONLY | SAFELY;
         let fd =
             rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty()).ok()?;
         let (file, mut bytes) = (File::from(fd), Vec::new());
-        let proof = Identity::of_file(&file).ok()?;
+        let proof = FileIdentity::of_file(&file).ok()?;
         file.take(LONGEST).read_to_end(&mut bytes).ok()?;
         Some((String::from_utf8_lossy(&bytes).into_owned(), proof))
     }
@@ -424,7 +427,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::{
-        super::{super::Options, Directory, member::Member},
+        super::{super::Options, TableDirectory, member::Member},
         *,
     };
 
@@ -442,7 +445,7 @@ mod tests {
     fn an_id_that_no_word_may_hold_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();
         let open = || Home::open(dir.path(), &[]).unwrap();
-        Directory::open(open(), &Options::default()).unwrap();
+        TableDirectory::open(open(), &Options::default()).unwrap();
         let home = Arc::new(open());
         let first = Member::join(&home, "").unwrap();
         first.table.header().last_id.store(0x2_fffe, Relaxed);

@@ -32,7 +32,7 @@ use crate::error::Predecessor;
 
 use super::{
     share::ShareWord,
-    word::{OwnerId, RecordWord, State, StayEnd, WaitId, Word},
+    word::{OwnerId, RecordWord, SlotState, StayEnd, WaitId, Word},
 };
 
 use self::hand_over::{HandOver, HandedOver};
@@ -336,8 +336,8 @@ impl Leaving {
 
     fn look(&self, found: Word) -> LeavingPhase {
         match found.state() {
-            Some(State::Held(owner)) if owner == self.me => LeavingPhase::SeeToken(found),
-            Some(State::Retiring(owner)) if owner == self.me => LeavingPhase::LetGo(found),
+            Some(SlotState::Held(owner)) if owner == self.me => LeavingPhase::SeeToken(found),
+            Some(SlotState::Retiring(owner)) if owner == self.me => LeavingPhase::LetGo(found),
             _ => LeavingPhase::Ended(Outcome::Lost),
         }
     }
@@ -424,13 +424,13 @@ impl Machine for Leaving {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Marking {
     me: OwnerId,
-    mark: Mark,
+    mark: SlotMark,
     seen: Word,
     end: Option<Outcome>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Mark {
+pub(super) enum SlotMark {
     /// Locked at host scope, for good.
     Wide,
     /// Readers may come in beside the holder. They are told how the last writer left.
@@ -442,7 +442,7 @@ pub(super) enum Mark {
 }
 
 impl Marking {
-    pub(super) const fn new(me: OwnerId, mark: Mark) -> Marking {
+    pub(super) const fn new(me: OwnerId, mark: SlotMark) -> Marking {
         Marking { me, mark, seen: Word::held(me), end: None }
     }
 }
@@ -450,10 +450,10 @@ impl Marking {
 impl Machine for Marking {
     fn op(&self) -> Op {
         let to = match self.mark {
-            Mark::Wide => self.seen.widened(),
-            Mark::Readable(how) => self.seen.readable(how),
-            Mark::Unreadable => self.seen.unreadable(),
-            Mark::Draining => self.seen.draining(),
+            SlotMark::Wide => self.seen.widened(),
+            SlotMark::Readable(how) => self.seen.readable(how),
+            SlotMark::Unreadable => self.seen.unreadable(),
+            SlotMark::Draining => self.seen.draining(),
         };
         match self.end {
             None => Op::Swap { from: self.seen, to },
@@ -473,10 +473,10 @@ impl Machine for Marking {
     #[cfg(test)]
     fn step(&self) -> super::step::Step {
         match self.mark {
-            Mark::Wide => super::step::Step::WidenMark,
-            Mark::Readable(_) => super::step::Step::ReadableMark,
-            Mark::Unreadable => super::step::Step::ReadableClear,
-            Mark::Draining => super::step::Step::DrainMark,
+            SlotMark::Wide => super::step::Step::WidenMark,
+            SlotMark::Readable(_) => super::step::Step::ReadableMark,
+            SlotMark::Unreadable => super::step::Step::ReadableClear,
+            SlotMark::Draining => super::step::Step::DrainMark,
         }
     }
 }
@@ -579,7 +579,7 @@ impl Machine for Burying {
             },
             (BuryingPhase::Judge(seen), Answer::Verdict(verdict)) => {
                 match (verdict, seen.state()) {
-                    (Verdict::Dead, Some(State::Held(_))) => BuryingPhase::SeeStay(seen),
+                    (Verdict::Dead, Some(SlotState::Held(_))) => BuryingPhase::SeeStay(seen),
                     (Verdict::Dead, _) => ended(Outcome::Unsettled(seen)),
                     (Verdict::Missing, _) => BuryingPhase::Recheck(seen),
                     (Verdict::Alive | Verdict::Unknown, _) => ended(Outcome::Nothing),

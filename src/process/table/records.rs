@@ -19,7 +19,7 @@ use crate::time::Time;
 
 use super::{
     layout::{RECORDS, RECORDS_MAX, WaitRecord, place},
-    map::Seen,
+    map::Loads,
     protocol::ReadRecord,
     step::step,
     store::Table,

@@ -8,7 +8,7 @@
 //! a writer waits for the count stand in *one* word, so that the record of a dead process is struck
 //! by an exchange of exactly the word that was judged. Every change is a compare-and-swap of a word
 //! that bears the changer's own id: a process that was taken for dead while it lived finds another
-//! word there, and its readers are `Lost` instead of being counted for another process.
+//! word there, and its readers are `LostHold` instead of being counted for another process.
 //!
 //! A reader adds 1 and then looks at the gate; a writer wins the gate and then looks at the counts.
 //! All four are SeqCst: in their one order one of the two comes second, and sees the other.

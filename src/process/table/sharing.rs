@@ -27,9 +27,11 @@ use super::super::{Drain, dir::home::damaged};
 use super::{
     chain::{ring, swap_share},
     layout::ShareRecord,
-    lock::{Ahead, Kept, Lost, Presences, SlotAt, Stop, advance, cannot_sleep, judge, run},
+    lock::{Ahead, Kept, LostHold, PresenceView, SlotAt, Stop, advance, cannot_sleep, judge, run},
     map::Cell,
-    protocol::{Answer, Draining, Machine, Mark, Marking, Outcome, Reading, Slept, Unsharing, Way},
+    protocol::{
+        Answer, Draining, Machine, Marking, Outcome, Reading, Slept, SlotMark, Unsharing, Way,
+    },
     share::ShareWord,
     slot::Slot,
     step::step,
@@ -144,7 +146,12 @@ pub(super) fn count_permits(at: SlotAt<'_>, own: &Own, me: OwnerId, count: u32) 
 
 /// Takes back what an entry counted.
 #[inline]
-pub(super) fn unshare(at: SlotAt<'_>, own: &Own, me: OwnerId, share: Share) -> Result<(), Lost> {
+pub(super) fn unshare(
+    at: SlotAt<'_>,
+    own: &Own,
+    me: OwnerId,
+    share: Share,
+) -> Result<(), LostHold> {
     step!(UnreadLoad);
     let found = ShareWord::from_bits(own.record.word.load(Relaxed));
     if found.is_of(me)
@@ -161,21 +168,21 @@ pub(super) fn unshare(at: SlotAt<'_>, own: &Own, me: OwnerId, share: Share) -> R
 }
 
 #[cold]
-fn unshare_slow(at: SlotAt<'_>, own: &Own, me: OwnerId, share: Share) -> Result<(), Lost> {
+fn unshare_slow(at: SlotAt<'_>, own: &Own, me: OwnerId, share: Share) -> Result<(), LostHold> {
     match run(at, Unsharing::new(me, own.number, share), None) {
         Outcome::LetGo => Ok(()),
-        _ => Err(Lost),
+        _ => Err(LostHold),
     }
 }
 
 /// Marks a word that this process holds, or takes the mark out of it. Where it lets readers in,
 /// every sleeper looks.
-pub(super) fn mark(at: SlotAt<'_>, me: OwnerId, mark: Mark) -> Result<(), Lost> {
+pub(super) fn mark(at: SlotAt<'_>, me: OwnerId, mark: SlotMark) -> Result<(), LostHold> {
     match run(at, Marking::new(me, mark), None) {
         Outcome::Marked => {}
-        _ => return Err(Lost),
+        _ => return Err(LostHold),
     }
-    if matches!(mark, Mark::Readable(_)) {
+    if matches!(mark, SlotMark::Readable(_)) {
         futex::wake(&at.slot.word, futex::ALL, u32::MAX >> 1);
     }
     Ok(())
@@ -201,7 +208,7 @@ impl WriterDrain {
     }
 
     /// Goes on until there is nothing to do but to sleep. Never blocks.
-    pub(super) fn go_on<P: Presences>(
+    pub(super) fn go_on<P: PresenceView>(
         &mut self,
         at: SlotAt<'_>,
         presences: &P,

@@ -27,7 +27,7 @@ use crate::{
 };
 
 use super::super::dir::{
-    files::{self, Identity, cannot_open},
+    files::{self, FileIdentity, cannot_open},
     home::{self, Home, Replace, SAFELY, damaged, failed},
 };
 use super::{
@@ -36,7 +36,7 @@ use super::{
         RECORD_PARTS, RECORDS, SHARE_PARTS, SHARES, SLOTS, ShareRecord, UNITS_MAX, WaitRecord,
         place, size,
     },
-    map::{Access, Cell, PAGE, Part, Seen, Shared},
+    map::{Access, Cell, Loads, PAGE, Part, Shared},
     marks::Marks,
     slot::Slot,
     step::step,
@@ -51,7 +51,7 @@ const NAMES_MAX: u32 = 1 << 22;
 pub(super) struct Table {
     file: File,
     access: Access,
-    pub(super) identity: Identity,
+    pub(super) identity: FileIdentity,
     header: Part<Header>,
     slots: Box<[FirstMade<Arc<Part<Slot>>>; PARTS]>,
     names: Box<[FirstMade<Arc<Part<AtomicU32>>>; PARTS]>,
@@ -116,7 +116,7 @@ impl Table {
         }
         let key = [0, 1].map(|half| first.key[half].load(Relaxed));
         Ok(Table {
-            identity: Identity::of_file(&file).map_err(|e| failed("cannot look at it", e))?,
+            identity: FileIdentity::of_file(&file).map_err(|e| failed("cannot look at it", e))?,
             file,
             access,
             header,
@@ -201,7 +201,7 @@ impl Table {
     /// That the path still leads to this very file.
     pub(super) fn is_in_place(&self, home: &Home) -> Result<bool, LockError> {
         match rustix::fs::statat(&home.fd, TABLE, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => Ok(Identity::of(&found) == self.identity),
+            Ok(found) => Ok(FileIdentity::of(&found) == self.identity),
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(about(home, failed("cannot look at it", e.into()))),
         }

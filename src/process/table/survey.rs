@@ -12,19 +12,19 @@ use crate::{
 use super::super::{
     NameStatus, WaiterStatus,
     dir::{
-        files::Identity,
+        files::FileIdentity,
         home::{Home, damaged},
     },
 };
 use super::{
     lock,
-    map::Seen,
+    map::Loads,
     marks::Marks,
     presence::Presences,
     records::ShownWait,
     slot::Slot,
     store::{self, Table},
-    word::{OwnerId, State, Word},
+    word::{OwnerId, SlotState, Word},
 };
 
 /// Every name: its status, or what is wrong with its slot.
@@ -80,9 +80,9 @@ impl Survey {
         })?;
         let limit = marks.counts_permits().then(|| slot.limit.seen());
         let (holder, predecessor, stay) = match state {
-            State::Free | State::Reserved(_) => (None, word.left(), None),
-            State::Staying(end) => (None, word.left(), Some(end)),
-            State::Held(owner) => match self.living(owner) {
+            SlotState::Free | SlotState::Reserved(_) => (None, word.left(), None),
+            SlotState::Staying(end) => (None, word.left(), Some(end)),
+            SlotState::Held(owner) => match self.living(owner) {
                 Some(holder) => {
                     if self.table.may_write() {
                         Marks::note_held(slot, token, clock::now());
@@ -91,7 +91,7 @@ impl Survey {
                 }
                 None => (None, marks.told(Predecessor::Died, token), lock::stay_ahead(slot)),
             },
-            State::Retiring(_) => (None, Predecessor::Clean, None),
+            SlotState::Retiring(_) => (None, Predecessor::Clean, None),
         };
         let (sharers, share_proofs) = self.sharers(slot);
         let mut waiters = self.waiters(number);
@@ -121,7 +121,7 @@ impl Survey {
     }
 
     /// The living processes that share it, how much each has, and what proves them alive.
-    fn sharers(&self, slot: &Slot) -> (Vec<(Holder, u32)>, Vec<Identity>) {
+    fn sharers(&self, slot: &Slot) -> (Vec<(Holder, u32)>, Vec<FileIdentity>) {
         let shares = self.table.shares_of(slot).unwrap_or_default().into_iter();
         let its = shares.filter(|share| share.count() > 0);
         let living = its.filter_map(|share| {

@@ -1,7 +1,7 @@
 //! Situations of the table engine: its storage, its presences, its tokens. What it has in common
 //! with the file-lock engine is in `process::tests`, and the word's own situations in `lock`.
 //!
-//! Each [`Directory`] value has a presence of its own, so several of them in this process stand
+//! Each [`TableDirectory`] value has a presence of its own, so several of them in this process stand
 //! for several processes.
 
 use std::{
@@ -35,13 +35,13 @@ fn directory() -> TempDir {
     directory_of(EngineKind::Table)
 }
 
-fn open(path: &Path) -> Arc<Directory> {
+fn open(path: &Path) -> Arc<TableDirectory> {
     try_open(path).unwrap()
 }
 
-fn try_open(path: &Path) -> Result<Arc<Directory>, LockError> {
+fn try_open(path: &Path) -> Result<Arc<TableDirectory>, LockError> {
     let home = Home::open(path, &[])?;
-    Directory::open(home, &Options::default()).map(Arc::new)
+    TableDirectory::open(home, &Options::default()).map(Arc::new)
 }
 
 fn open_error(path: &Path) -> LockError {
@@ -69,7 +69,7 @@ fn status(path: &Path, text: &str) -> Option<NameStatus> {
     statuses(path).into_iter().find(|status| *status.name == *text)
 }
 
-fn member(all: &Directory) -> Arc<Member> {
+fn member(all: &TableDirectory) -> Arc<Member> {
     all.member().unwrap()
 }
 
@@ -82,7 +82,7 @@ fn presences(path: &Path) -> HashSet<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-fn presence_of(path: &Path, all: &Directory) -> PathBuf {
+fn presence_of(path: &Path, all: &TableDirectory) -> PathBuf {
     path.join("presence").join(format!("{:010x}", member(all).id.get()))
 }
 
@@ -92,7 +92,7 @@ fn looked_up(member: &Member, name: &Name) -> Option<Found> {
 }
 
 /// Forgets a name as a sweep does.
-fn forget(all: &Directory, text: &str) -> bool {
+fn forget(all: &TableDirectory, text: &str) -> bool {
     let member = member(all);
     let found = member.find(&name(text)).unwrap();
     member.change(|changing| changing.forget(found.number, &*member)).unwrap()
@@ -507,7 +507,7 @@ fn a_name_being_forgotten_is_not_found_under_its_next_generation() {
 /// Words by which a helper does what only this engine can.
 pub(in super::super) fn obey(word: &str, argument: &str, dir: &Path) -> Option<String> {
     thread_local! {
-        static ALL: std::cell::RefCell<Option<Arc<Directory>>> = const { std::cell::RefCell::new(None) };
+        static ALL: std::cell::RefCell<Option<Arc<TableDirectory>>> = const { std::cell::RefCell::new(None) };
     }
     let all = ALL.with_borrow_mut(|all| all.get_or_insert_with(|| open(dir)).clone());
     let step = || *Step::ALL.iter().find(|step| format!("{step:?}") == argument).unwrap();
@@ -1529,7 +1529,7 @@ fn a_waiter_is_woken_at_the_end_of_the_process_that_it_waits_for() {
     let word = Word::from_bits(slot.word.load(SeqCst));
     let bit = futex::bit(5);
     let owner = word.owner().unwrap();
-    let hint = lock::Presences::hint_at_end(&*member, owner, &slot, bit);
+    let hint = lock::PresenceView::hint_at_end(&*member, owner, &slot, bit);
     assert!(hint.is_some(), "its process is one of this pid namespace");
     let is_next_to_sleep = AtomicBool::new(false);
     thread::scope(|scope| {

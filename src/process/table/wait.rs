@@ -59,12 +59,12 @@ use crate::{
 
 use super::{
     super::sys::futex,
-    lock::{Admission, Seeker, SlotAt, Stop, Turn, cannot_sleep, wake_another},
+    lock::{Seeker, SeekerTurn, SlotAt, SlotWon, Stop, cannot_sleep, wake_another},
     map::Cell,
     member::Member,
     protocol::Slept,
     slot::Slot,
-    word::{State as WordState, Word},
+    word::{SlotState as WordState, Word},
 };
 
 /// The names that a thread without `futex_waitv` looks at, it looks at so often.
@@ -77,11 +77,11 @@ const SLACK: Duration = Duration::from_millis(1);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How a wait ended: what its winner is told, or why the lock is not held.
-pub(super) type End = Result<Admission, Stop>;
+pub(super) type End = Result<SlotWon, Stop>;
 
 /// A lock that is being taken without blocking a thread. The word is this process's when it is
-/// ready with an [`Admission`]; dropped before, it hands on what was reserved for it.
-pub(super) struct Wait<'a> {
+/// ready with an [`SlotWon`]; dropped before, it hands on what was reserved for it.
+pub(super) struct SlotWait<'a> {
     slot: &'a Cell<Slot>,
     number: u32,
     member: &'a Arc<Member>,
@@ -99,12 +99,12 @@ pub(super) fn take<'a>(
     member: &'a Arc<Member>,
     generation: u32,
     until: Time,
-) -> Wait<'a> {
+) -> SlotWait<'a> {
     let (shares, sleepers) = (false, Sleepers::here());
-    Wait { slot, number, member, generation, until, shares, sleepers, asked: None }
+    SlotWait { slot, number, member, generation, until, shares, sleepers, asked: None }
 }
 
-impl Wait<'_> {
+impl SlotWait<'_> {
     /// The same, in order to share it, or not: another reader need not wait behind this one.
     pub(super) fn sharing(self, shares: bool) -> Self {
         let mut wait = self;
@@ -113,7 +113,7 @@ impl Wait<'_> {
     }
 }
 
-impl Future for Wait<'_> {
+impl Future for SlotWait<'_> {
     type Output = End;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
@@ -141,7 +141,7 @@ impl Future for Wait<'_> {
     }
 }
 
-impl Wait<'_> {
+impl SlotWait<'_> {
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let seeker = Seeker::for_task(self.member.id, self.generation).sharing(self.shares);
         let member = self.member.clone();
@@ -150,8 +150,8 @@ impl Wait<'_> {
             Ok(nap) => nap,
             Err(end) => return Poll::Ready(end),
         };
-        let waiting = Waiting { search, nap, slept: false, waker: cx.waker().clone() };
-        let state = Mutex::new(State::Waiting(waiting));
+        let waiting = WaitingPolled { search, nap, slept: false, waker: cx.waker().clone() };
+        let state = Mutex::new(WaitState::Waiting(waiting));
         let asked = Arc::new(Asked { slot: self.slot.clone(), state });
         match self.sleepers.add(&asked) {
             Ok(()) => {
@@ -166,7 +166,7 @@ impl Wait<'_> {
     }
 }
 
-impl Drop for Wait<'_> {
+impl Drop for SlotWait<'_> {
     fn drop(&mut self) {
         if let Some(asked) = self.asked.take().filter(|_| self.member.is_here()) {
             asked.give_up();
@@ -186,12 +186,12 @@ fn cannot_start(error: io::Error) -> LockError {
 struct Asked {
     slot: Cell<Slot>,
     /// Locked for as long as a look takes, never during a sleep.
-    state: Mutex<State>,
+    state: Mutex<WaitState>,
 }
 
-enum State {
+enum WaitState {
     /// A thread here waits for it.
-    Waiting(Waiting),
+    Waiting(WaitingPolled),
     /// The future was woken, and goes on when it is polled.
     Parked(Search),
     /// It failed, for the future to pick up.
@@ -208,7 +208,7 @@ enum Polled {
     Ended(End),
 }
 
-struct Waiting {
+struct WaitingPolled {
     search: Search,
     nap: Nap,
     /// It slept since `search` asked for it.
@@ -237,20 +237,21 @@ impl Asked {
         // Foreign code, so before the state is locked; and the old one is dropped afterwards.
         let waker = cx.waker().clone();
         let mut state = self.state.lock();
-        if let State::Waiting(waiting) = &mut *state {
+        if let WaitState::Waiting(waiting) = &mut *state {
             let old = std::mem::replace(&mut waiting.waker, waker);
             drop(state);
             drop(old);
             return Polled::Waits;
         }
-        match std::mem::replace(&mut *state, State::Over) {
-            State::Failed(stop) => Polled::Ended(Err(stop)),
-            State::Parked(mut search) => {
+        match std::mem::replace(&mut *state, WaitState::Over) {
+            WaitState::Failed(stop) => Polled::Ended(Err(stop)),
+            WaitState::Parked(mut search) => {
                 search.seeker.polled();
                 match search.go_on_polled(&self.slot) {
                     Err(end) => Polled::Ended(end),
                     Ok(nap) => {
-                        *state = State::Waiting(Waiting { search, nap, slept: false, waker });
+                        *state =
+                            WaitState::Waiting(WaitingPolled { search, nap, slept: false, waker });
                         Polled::Again
                     }
                 }
@@ -261,11 +262,11 @@ impl Asked {
 
     /// The lock is not wanted any more.
     fn give_up(&self) {
-        let state = std::mem::replace(&mut *self.state.lock(), State::Over);
+        let state = std::mem::replace(&mut *self.state.lock(), WaitState::Over);
         let (mut search, waker) = match state {
-            State::Waiting(Waiting { search, waker, .. }) => (search, Some(waker)),
-            State::Parked(search) => (search, None),
-            State::Failed(_) | State::Over => return,
+            WaitState::Waiting(WaitingPolled { search, waker, .. }) => (search, Some(waker)),
+            WaitState::Parked(search) => (search, None),
+            WaitState::Failed(_) | WaitState::Over => return,
         };
         search.give_up(&self.slot);
         drop(waker);
@@ -275,7 +276,7 @@ impl Asked {
     /// any more.
     fn go_on(&self, woken: Woken, slept: bool, due: Time) -> Option<Nap> {
         let mut state = self.state.lock();
-        let State::Waiting(waiting) = &mut *state else {
+        let WaitState::Waiting(waiting) = &mut *state else {
             drop(state);
             if woken != Woken::No {
                 wake_another(&self.slot);
@@ -287,11 +288,11 @@ impl Asked {
             return Some(waiting.nap);
         };
         match waiting.go_on(&self.slot, slept) {
-            Next::Sleep(nap) => return Some(nap),
-            Next::Park => self.stop(state, State::Parked),
-            Next::End(end) => {
+            NextLook::Sleep(nap) => return Some(nap),
+            NextLook::Park => self.stop(state, WaitState::Parked),
+            NextLook::End(end) => {
                 let stop = end.expect_err("nothing is taken for a future");
-                self.stop(state, |_| State::Failed(stop));
+                self.stop(state, |_| WaitState::Failed(stop));
             }
         }
         None
@@ -300,18 +301,18 @@ impl Asked {
     /// Ends with this error.
     fn fail(&self, error: LockError) {
         let state = self.state.lock();
-        if let State::Waiting(_) = &*state {
+        if let WaitState::Waiting(_) = &*state {
             self.stop(state, |mut search| {
                 search.give_up(&self.slot);
-                State::Failed(Stop::Failed(error))
+                WaitState::Failed(Stop::Failed(error))
             });
         }
     }
 
     /// Stops waiting for the future, which is to be polled.
-    fn stop(&self, mut state: MutexGuard<'_, State>, to: impl FnOnce(Search) -> State) {
-        let State::Waiting(Waiting { search, waker, .. }) =
-            std::mem::replace(&mut *state, State::Over)
+    fn stop(&self, mut state: MutexGuard<'_, WaitState>, to: impl FnOnce(Search) -> WaitState) {
+        let WaitState::Waiting(WaitingPolled { search, waker, .. }) =
+            std::mem::replace(&mut *state, WaitState::Over)
         else {
             unreachable!("only what waits stops");
         };
@@ -322,7 +323,7 @@ impl Asked {
     }
 }
 
-impl Waiting {
+impl WaitingPolled {
     /// How its sleep ended, if it did.
     fn what_became(&self, slot: &Slot, woken: Woken, due: Time) -> Option<Slept> {
         let word = Word::from_bits(slot.word.load(SeqCst));
@@ -341,17 +342,17 @@ impl Waiting {
         }
     }
 
-    fn go_on(&mut self, slot: &Cell<Slot>, slept: Slept) -> Next {
+    fn go_on(&mut self, slot: &Cell<Slot>, slept: Slept) -> NextLook {
         self.search.seeker.slept(slept);
         let next = self.search.go_on(slot);
-        if let Next::Sleep(mut nap) = next {
+        if let NextLook::Sleep(mut nap) = next {
             if slept != Slept::ByItself {
                 // However often it is woken, in time it looks whether the owner lives.
                 nap.ends = nap.ends.min(self.nap.ends);
             }
             self.nap = nap;
             self.slept = false;
-            return Next::Sleep(nap);
+            return NextLook::Sleep(nap);
         }
         next
     }
@@ -365,7 +366,7 @@ struct Search {
     until: Time,
 }
 
-enum Next {
+enum NextLook {
     Sleep(Nap),
     /// The future is to be polled.
     Park,
@@ -374,23 +375,26 @@ enum Next {
 
 impl Search {
     /// Goes on until it is to sleep, to be polled, or at its end.
-    fn go_on(&mut self, slot: &Cell<Slot>) -> Next {
+    fn go_on(&mut self, slot: &Cell<Slot>) -> NextLook {
         let table = &self.member.table;
         let at = SlotAt { slot, number: self.number, table, kept: Some(slot) };
         loop {
-            return Next::End(match self.seeker.go_on(at, &*self.member) {
-                Ok(Turn::Sleep { seen, longest, .. }) => {
+            return NextLook::End(match self.seeker.go_on(at, &*self.member) {
+                Ok(SeekerTurn::Sleep { seen, longest, .. }) => {
                     let now = clock::now();
                     if now < self.until && self.seeker.is_in_place(slot) {
-                        return Next::Sleep(Nap { seen, ends: (now + longest).min(self.until) });
+                        return NextLook::Sleep(Nap {
+                            seen,
+                            ends: (now + longest).min(self.until),
+                        });
                     }
                     self.seeker.slept(Slept::GiveUp);
                     continue;
                 }
-                Ok(Turn::Park) => return Next::Park,
-                Ok(Turn::Won(admission)) => Ok(admission),
-                Ok(Turn::GaveUp) => Err(Stop::TimedOut),
-                Ok(Turn::WouldBlock) => unreachable!("it waits"),
+                Ok(SeekerTurn::Park) => return NextLook::Park,
+                Ok(SeekerTurn::Won(admission)) => Ok(admission),
+                Ok(SeekerTurn::GaveUp) => Err(Stop::TimedOut),
+                Ok(SeekerTurn::WouldBlock) => unreachable!("it waits"),
                 Err(stop) => Err(stop),
             });
         }
@@ -401,10 +405,10 @@ impl Search {
     fn go_on_polled(&mut self, slot: &Cell<Slot>) -> Result<Nap, End> {
         loop {
             match self.go_on(slot) {
-                Next::Sleep(nap) => return Ok(nap),
-                Next::End(end) => return Err(end),
+                NextLook::Sleep(nap) => return Ok(nap),
+                NextLook::End(end) => return Err(end),
                 // It looked once more after it had made up its mind to sleep.
-                Next::Park => self.seeker.polled(),
+                NextLook::Park => self.seeker.polled(),
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::{error::LockError, mode::Usage, name::Name};
 
 use super::{
     index::{Changing, Retiring},
-    map::Seen,
+    map::Loads,
     slot::Slot,
     store::Table,
     word::Word,

@@ -272,7 +272,7 @@ const STAYS_AND_RECORDS: u64 = STAYS | RECORDS_STAND;
 
 /// What a word means to a process that looks at it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
+pub(super) enum SlotState {
     /// The first to exchange it has it.
     Free,
     /// Released for this wait.
@@ -302,24 +302,26 @@ impl Word {
     }
 
     /// `None`: no lock ever wrote this.
-    pub(super) fn state(self) -> Option<State> {
+    pub(super) fn state(self) -> Option<SlotState> {
         let flags = self.0 & 0xffff & !WIDE;
         let (field, told) = (self.0 >> OWNER_SHIFT, flags & LEFT);
         match flags & !LEFT {
-            0 | WAITERS if field == 0 => Some(State::Free),
+            0 | WAITERS if field == 0 => Some(SlotState::Free),
             STAYS | STAYS_AND_WAITERS | STAYS_AND_RECORDS => {
-                StayEnd::new(field).map(State::Staying)
+                StayEnd::new(field).map(SlotState::Staying)
             }
-            RESERVED_AND_WAITERS => WaitId::of_field(field).map(State::Reserved),
-            0 | WAITERS | RECORDS_STAND if told == 0 => OwnerId::new(field).map(State::Held),
+            RESERVED_AND_WAITERS => WaitId::of_field(field).map(SlotState::Reserved),
+            0 | WAITERS | RECORDS_STAND if told == 0 => OwnerId::new(field).map(SlotState::Held),
             DRAINS | DRAINS_AND_WAITERS | DRAINS_AND_RECORDS if told == 0 => {
-                OwnerId::new(field).map(State::Held)
+                OwnerId::new(field).map(SlotState::Held)
             }
             // The last writer's way is for the readers that come in.
             READABLE | READABLE_AND_WAITERS | READABLE_AND_RECORDS => {
-                OwnerId::new(field).map(State::Held)
+                OwnerId::new(field).map(SlotState::Held)
             }
-            RETIRE | RETIRE_AND_WAITERS if told == 0 => OwnerId::new(field).map(State::Retiring),
+            RETIRE | RETIRE_AND_WAITERS if told == 0 => {
+                OwnerId::new(field).map(SlotState::Retiring)
+            }
             _ => None,
         }
     }
@@ -335,7 +337,7 @@ impl Word {
     /// The wait that it is reserved for.
     pub(super) fn reserved_for(self) -> Option<WaitId> {
         match self.state() {
-            Some(State::Reserved(wait)) => Some(wait),
+            Some(SlotState::Reserved(wait)) => Some(wait),
             _ => None,
         }
     }
@@ -498,13 +500,13 @@ impl fmt::Debug for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.state() {
             None => return write!(f, "{:#x}", self.0),
-            Some(State::Free) => f.write_str("free")?,
-            Some(State::Staying(end)) => write!(f, "staying until {}", end.milliseconds())?,
-            Some(State::Reserved(wait)) => {
+            Some(SlotState::Free) => f.write_str("free")?,
+            Some(SlotState::Staying(end)) => write!(f, "staying until {}", end.milliseconds())?,
+            Some(SlotState::Reserved(wait)) => {
                 write!(f, "reserved for wait {}.{}", wait.number, wait.use_count)?;
             }
-            Some(State::Held(owner)) => write!(f, "held by {}", owner.get())?,
-            Some(State::Retiring(owner)) => write!(f, "being forgotten by {}", owner.get())?,
+            Some(SlotState::Held(owner)) => write!(f, "held by {}", owner.get())?,
+            Some(SlotState::Retiring(owner)) => write!(f, "being forgotten by {}", owner.get())?,
         }
         let flags = [
             ("waiters", WAITERS),

@@ -21,11 +21,11 @@ use tokio::{
     task::yield_now,
 };
 
-use super::{Next, ReadFrames};
+use super::{AfterTurn, ReadFrames};
 use crate::error::{LockError, LockErrorKind};
 
 /// A runtime that was lent, and its reading task, if one runs.
-pub(crate) struct Reader {
+pub(crate) struct LentReader {
     runtime: Handle,
     task: Arc<Task>,
 }
@@ -36,17 +36,17 @@ struct Task {
     look: Notify,
 }
 
-impl Reader {
+impl LentReader {
     /// # Errors
     ///
     /// `Config` if the runtime has no I/O driver, `Io` if it is shutting down.
-    pub(crate) fn new(runtime: Handle) -> Result<Reader, LockError> {
+    pub(crate) fn new(runtime: Handle) -> Result<LentReader, LockError> {
         let attempt = catch_unwind(AssertUnwindSafe(|| {
             let _inside = runtime.enter();
             UnixDatagram::unbound().map(drop)
         }));
         match attempt {
-            Ok(Ok(())) => Ok(Reader { runtime, task: Arc::default() }),
+            Ok(Ok(())) => Ok(LentReader { runtime, task: Arc::default() }),
             Ok(Err(error)) => {
                 let text = format!("the runtime given does not watch sockets: {error}");
                 Err(LockError::new(LockErrorKind::Io, text).with_source(error))
@@ -68,8 +68,11 @@ impl Reader {
                 let mut watched = Vec::new();
                 loop {
                     // Nothing keeps the manager alive while this sleeps.
-                    match reader.upgrade().map_or(Next::End, |reader| reader.turn(&mut sockets)) {
-                        Next::End => {
+                    match reader
+                        .upgrade()
+                        .map_or(AfterTurn::End, |reader| reader.turn(&mut sockets))
+                    {
+                        AfterTurn::End => {
                             let ended = task.0.clone();
                             drop(task);
                             // A task that saw it run may want it by now.
@@ -80,8 +83,8 @@ impl Reader {
                             }
                         }
                         // Others of this runtime get their turn.
-                        Next::Again => yield_now().await,
-                        Next::Sleep => {
+                        AfterTurn::Again => yield_now().await,
+                        AfterTurn::Sleep => {
                             if watch(&mut watched, &sockets).is_err() {
                                 // The thread reads instead, as it would without a runtime.
                                 return;
@@ -100,7 +103,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for LentReader {
     fn drop(&mut self) {
         self.look();
     }

@@ -36,22 +36,22 @@ fn token(number: u64) -> Token {
     Token::new(number).unwrap()
 }
 
-fn holding(number: u64, birth: Birth) -> Holding {
+fn holding(number: u64, birth: Birth) -> HolderProcess {
     let holder = Holder { token: Some(token(number)), ..Holder::default() };
-    let proof = Identity::made_up(number);
-    Holding { holder, birth: Some(birth), proof }
+    let proof = FileIdentity::made_up(number);
+    HolderProcess { holder, birth: Some(birth), proof }
 }
 
 fn end(
     number: u64,
-    look: impl Fn() -> Result<Option<Holding>, LockError>,
+    look: impl Fn() -> Result<Option<HolderProcess>, LockError>,
 ) -> Result<(), LockError> {
     let order = Order { token: token(number), grace: Duration::ZERO, asked_leader: false };
     let looks = Cell::new(false);
     let look = || match looks.replace(true) {
         // The first one is for a stay.
-        false => Ok(Standing::default()),
-        true => Ok(Standing { hold: look()?, ..Standing::default() }),
+        false => Ok(HolderState::default()),
+        true => Ok(HolderState { hold: look()?, ..HolderState::default() }),
     };
     end_holder(&Name::new("a").unwrap(), order, look, || Ok(false))
 }

@@ -14,10 +14,10 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 
 use super::{
-    super::{Directory, step::Step},
-    ENDS, Phase, Tally,
+    super::{TableDirectory, step::Step},
+    ENDS, Tally, WorkerPhase,
     board::{Board, INSIDE, NAMES, OUTSIDE, WORKERS},
-    worker::{ORDERS, Orders, board, hot, locks, of_at_least, open, violations},
+    worker::{ORDERS, WorkerOrders, board, hot, locks, of_at_least, open, violations},
 };
 use crate::{clock, token::Token};
 
@@ -47,7 +47,7 @@ pub(super) struct Crew {
     random: u64,
     tally: Tally,
     /// Keeps the table, and sees to what the dead leave.
-    all: Arc<Directory>,
+    all: Arc<TableDirectory>,
 }
 
 /// A worker, as a process.
@@ -60,7 +60,7 @@ struct Hand {
 
 /// What became of a worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Event {
+enum WorkerEvent {
     Killed,
     Stopped,
     Ended,
@@ -96,10 +96,10 @@ impl Crew {
     fn start(&mut self, number: usize, plan: Option<Plan>) -> Hand {
         self.board.set_phase(number, OUTSIDE);
         // Doublings are rare.
-        let rare = |plan: &Plan| Phase::of(plan.step) == Phase::Growing;
+        let rare = |plan: &Plan| WorkerPhase::of(plan.step) == WorkerPhase::Growing;
         let passes = if plan.is_some_and(|plan| rare(&plan)) { 0 } else { self.random(3) as u32 };
         let goal = plan.map(|plan| plan.step).or_else(|| self.goal_to_linger_at(number));
-        let orders = Orders {
+        let orders = WorkerOrders {
             dir: self.dir.path().to_owned(),
             worker: number,
             goal,
@@ -122,8 +122,8 @@ impl Crew {
 
     /// Every phase as often as the others, and in it every step.
     fn goal_to_linger_at(&mut self, number: usize) -> Option<Step> {
-        let phase = Phase::ALL[self.random(Phase::ALL.len() as u64) as usize];
-        let may_be = |step: &Step| Phase::of(*step) == phase && may_reach(number, *step);
+        let phase = WorkerPhase::ALL[self.random(WorkerPhase::ALL.len() as u64) as usize];
+        let may_be = |step: &Step| WorkerPhase::of(*step) == phase && may_reach(number, *step);
         let steps: Vec<_> = Step::ALL.iter().copied().filter(may_be).collect();
         let is_to = self.lingers && !steps.is_empty();
         is_to.then(|| steps[self.random(steps.len() as u64) as usize])
@@ -134,19 +134,19 @@ impl Crew {
         self.workers[at] = self.start(number, plan);
     }
 
-    fn event(&self, at: usize) -> Option<Event> {
+    fn event(&self, at: usize) -> Option<WorkerEvent> {
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         let (_, status) = waitpid(Some(self.workers[at].pid), options).unwrap()?;
         Some(if status.stopped() {
-            Event::Stopped
+            WorkerEvent::Stopped
         } else if status.terminating_signal() == Some(Signal::KILL.as_raw()) {
-            Event::Killed
+            WorkerEvent::Killed
         } else {
-            Event::Ended
+            WorkerEvent::Ended
         })
     }
 
-    fn wait_for_event(&self, at: usize) -> Event {
+    fn wait_for_event(&self, at: usize) -> WorkerEvent {
         let start = Instant::now();
         loop {
             if let Some(event) = self.event(at) {
@@ -157,17 +157,17 @@ impl Crew {
         }
     }
 
-    fn phase(&self, at: usize) -> Phase {
+    fn phase(&self, at: usize) -> WorkerPhase {
         match self.board.phase(self.workers[at].number) {
-            OUTSIDE => Phase::Outside,
-            INSIDE => Phase::Inside,
-            step => Phase::of(Step::ALL[step as usize - 1]),
+            OUTSIDE => WorkerPhase::Outside,
+            INSIDE => WorkerPhase::Inside,
+            step => WorkerPhase::of(Step::ALL[step as usize - 1]),
         }
     }
 
     /// Where it ended itself. Its other threads may have gone on a little.
-    fn planned_phase(&self, at: usize) -> Phase {
-        self.workers[at].plan.map_or_else(|| self.phase(at), |plan| Phase::of(plan.step))
+    fn planned_phase(&self, at: usize) -> WorkerPhase {
+        self.workers[at].plan.map_or_else(|| self.phase(at), |plan| WorkerPhase::of(plan.step))
     }
 
     fn signal(&self, at: usize, signal: Signal) {
@@ -203,7 +203,7 @@ impl Crew {
 
     fn look_after(&mut self, at: usize, plans: &mut VecDeque<Plan>) {
         if let Some(event) = self.event(at) {
-            let is_stopped = event == Event::Stopped;
+            let is_stopped = event == WorkerEvent::Stopped;
             self.note_own_end(at, event);
             if is_stopped {
                 self.look_after_stopped(at);
@@ -219,17 +219,17 @@ impl Crew {
     }
 
     /// A worker came to the step where it was to end, or to an end that it was not to come to.
-    fn note_own_end(&mut self, at: usize, event: Event) {
+    fn note_own_end(&mut self, at: usize, event: WorkerEvent) {
         match event {
-            Event::Killed => {
+            WorkerEvent::Killed => {
                 *self.tally.at_steps.kills.entry(self.planned_phase(at)).or_default() += 1;
                 self.restart(at, None);
             }
-            Event::Stopped => {
+            WorkerEvent::Stopped => {
                 *self.tally.at_steps.stops.entry(self.planned_phase(at)).or_default() += 1;
                 self.workers[at].plan = None;
             }
-            Event::Ended => self.note_failure(at),
+            WorkerEvent::Ended => self.note_failure(at),
         }
     }
 
@@ -242,7 +242,7 @@ impl Crew {
         while others(self) < before + GOING_ON && self.is_sound() {
             for other in (0..WORKERS).filter(|other| *other != at) {
                 if let Some(event) = self.event(other) {
-                    let is_stopped = event == Event::Stopped;
+                    let is_stopped = event == WorkerEvent::Stopped;
                     self.note_own_end(other, event);
                     if is_stopped {
                         self.signal(other, Signal::CONT);
@@ -288,10 +288,10 @@ impl Crew {
         self.signal(at, Signal::KILL);
         loop {
             match self.wait_for_event(at) {
-                Event::Killed => return self.note_kill(at),
+                WorkerEvent::Killed => return self.note_kill(at),
                 // It came to its own stop just before.
-                Event::Stopped => {}
-                Event::Ended => return self.write_failure(at),
+                WorkerEvent::Stopped => {}
+                WorkerEvent::Ended => return self.write_failure(at),
             }
         }
     }
@@ -300,15 +300,15 @@ impl Crew {
     fn stop(&mut self, at: usize) {
         self.signal(at, Signal::STOP);
         match self.wait_for_event(at) {
-            Event::Stopped => {
+            WorkerEvent::Stopped => {
                 self.note_stop(at);
                 self.look_after_stopped(at);
             }
-            Event::Killed => {
+            WorkerEvent::Killed => {
                 self.note_kill(at);
                 self.restart(at, None);
             }
-            Event::Ended => self.note_failure(at),
+            WorkerEvent::Ended => self.note_failure(at),
         }
     }
 

@@ -17,11 +17,11 @@ use std::{
 use rustix::process::{Signal, WaitOptions};
 
 use super::super::{
-    Directory, Slot, TableDrainer,
+    Slot, TableDirectory, TableDrainer,
     step::{Step, disarm, dwell_at, end_at, witness},
 };
 use super::{
-    Phase,
+    WorkerPhase,
     board::{Board, INSIDE, NAMES, OTHERS, OUTSIDE},
 };
 use crate::{
@@ -51,7 +51,7 @@ const KEPT: usize = 12;
 const WIDE_NAMES: u64 = 40;
 
 /// A worker's orders.
-pub(super) struct Orders {
+pub(super) struct WorkerOrders {
     pub(super) dir: PathBuf,
     pub(super) worker: usize,
     pub(super) seed: u64,
@@ -65,7 +65,7 @@ pub(super) struct Orders {
     pub(super) ends: Vec<(Step, u32, Signal)>,
 }
 
-impl Orders {
+impl WorkerOrders {
     pub(super) fn to_line(&self) -> String {
         let mut parts = vec![
             self.dir.to_str().unwrap().to_owned(),
@@ -81,7 +81,7 @@ impl Orders {
         parts.join("\n")
     }
 
-    fn of_line(line: &str) -> Orders {
+    fn of_line(line: &str) -> WorkerOrders {
         let mut parts = line.split('\n');
         let dir = parts.next().unwrap().into();
         let mut number = || parts.next().unwrap().parse::<u64>().unwrap();
@@ -93,7 +93,7 @@ impl Orders {
             let signal = Signal::from_named_raw(numbers[2] as i32).unwrap();
             (Step::ALL[numbers[0] as usize], numbers[1], signal)
         });
-        Orders { dir, worker, seed, is_plain, lied_to, goal, ends: ends.collect() }
+        WorkerOrders { dir, worker, seed, is_plain, lied_to, goal, ends: ends.collect() }
     }
 }
 
@@ -113,9 +113,9 @@ pub(super) fn hot(name: usize) -> Name {
     Name::new(&format!("hot{name}")).unwrap()
 }
 
-pub(super) fn open(dir: &Path) -> Result<Arc<Directory>, LockError> {
+pub(super) fn open(dir: &Path) -> Result<Arc<TableDirectory>, LockError> {
     let options = Options { label: "worker".into(), ..Options::default() };
-    Directory::open(Home::open(&locks(dir), &[])?, &options).map(Arc::new)
+    TableDirectory::open(Home::open(&locks(dir), &[])?, &options).map(Arc::new)
 }
 
 /// Whether only a hold with `at_least` leads there.
@@ -137,7 +137,7 @@ pub(in super::super) fn is_lied_to() -> bool {
 #[ignore = "a part of other tests, which start it"]
 fn worker() {
     let Ok(orders) = std::env::var(ORDERS) else { return };
-    let orders = Orders::of_line(&orders);
+    let orders = WorkerOrders::of_line(&orders);
     let board = Arc::new(Board::open(&board(&orders.dir)));
     let (seen, worker) = (board.clone(), orders.worker);
     witness(move |step| seen.set_phase(worker, step as u64 + 1));
@@ -166,9 +166,9 @@ fn worker() {
 }
 
 struct Worker {
-    orders: Orders,
+    orders: WorkerOrders,
     board: Arc<Board>,
-    all: Arc<Directory>,
+    all: Arc<TableDirectory>,
     slots: Vec<Slot>,
     /// Of names that come and go.
     kept: Vec<(usize, Slot)>,
@@ -188,7 +188,7 @@ fn sound<T>(result: Result<T, LockError>) -> Sound<Option<T>> {
 }
 
 impl Worker {
-    fn work(orders: Orders, board: Arc<Board>) -> Sound {
+    fn work(orders: WorkerOrders, board: Arc<Board>) -> Sound {
         let parent = std::os::unix::process::parent_id();
         let (all, slots) = loop {
             let all = sound(open(&orders.dir))?.expect("no worker waits for that");
@@ -245,7 +245,7 @@ impl Worker {
 
     /// Does what leads to this step.
     fn go_to(&mut self, step: Step, name: usize) -> Option<Sound> {
-        Some(match (step, Phase::of(step)) {
+        Some(match (step, WorkerPhase::of(step)) {
             (Step::TakeFindReservation | Step::HandReload, _) => self.wait_shortly(name),
             (Step::BurySettle | Step::BuryWake, _) => self.follow_a_dead_forgetter(),
             (Step::TakeFree, _) => self.stay_and_await(),
@@ -261,12 +261,12 @@ impl Worker {
             (Step::DrainJudge | Step::DrainStrike, _) if name == 0 => self.outlive_permits(),
             (Step::DrainJudge | Step::DrainStrike, _) => self.outlive_a_reader(),
             (Step::ReadableMark | Step::ReadableClear, _) => self.upgrade(&shared_name()),
-            (_, Phase::Sharing) => self.share(),
-            (_, Phase::Growing) => self.grow(),
-            (_, Phase::Entering | Phase::Forgetting) => self.enter(),
-            (_, Phase::Reserving) => self.reserve(name),
-            (_, Phase::Sweeping) => self.leave_a_dead_one().and_then(|()| self.sweep()),
-            (_, Phase::ComingAndGoing) => self.visit(name),
+            (_, WorkerPhase::Sharing) => self.share(),
+            (_, WorkerPhase::Growing) => self.grow(),
+            (_, WorkerPhase::Entering | WorkerPhase::Forgetting) => self.enter(),
+            (_, WorkerPhase::Reserving) => self.reserve(name),
+            (_, WorkerPhase::Sweeping) => self.leave_a_dead_one().and_then(|()| self.sweep()),
+            (_, WorkerPhase::ComingAndGoing) => self.visit(name),
             _ => return None,
         })
     }

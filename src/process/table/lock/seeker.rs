@@ -7,9 +7,9 @@ use super::{
         ends::EndHint,
         protocol::{Answer, Machine as _, Outcome, SPINS, Slept, Taking, Verdict},
         slot::Slot,
-        word::{OwnerId, State, WaitId, Word},
+        word::{OwnerId, SlotState, WaitId, Word},
     },
-    Admission, Ahead, FIRST_NAP, Kept, LONGEST_NAP, NAP_PART, PATIENCE, Presences, SlotAt, Stop,
+    Ahead, FIRST_NAP, Kept, LONGEST_NAP, NAP_PART, PATIENCE, PresenceView, SlotAt, SlotWon, Stop,
     advance, entered, entered_quietly, judge, raise_token, stop, time_left,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 
 /// What a waiter needs next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in super::super) enum Turn {
+pub(in super::super) enum SeekerTurn {
     /// Sleep while the low half of the slot's word is `seen`'s, at most so long, and tell it how
     /// that ended.
     Sleep {
@@ -30,7 +30,7 @@ pub(in super::super) enum Turn {
     },
     /// The task is to be polled, and [`polled`](Seeker::polled) to be told.
     Park,
-    Won(Admission),
+    Won(SlotWon),
     WouldBlock,
     GaveUp,
 }
@@ -95,11 +95,11 @@ impl Seeker {
     }
 
     /// Goes on until there is nothing to do but to sleep. Never blocks.
-    pub(in super::super) fn go_on<P: Presences>(
+    pub(in super::super) fn go_on<P: PresenceView>(
         &mut self,
         at: SlotAt<'_>,
         presences: &P,
-    ) -> Result<Turn, Stop> {
+    ) -> Result<SeekerTurn, Stop> {
         loop {
             let answer = match advance(&mut self.taking, at, None) {
                 // A process that ended before it was watched is found by this look.
@@ -107,9 +107,13 @@ impl Seeker {
                     Answer::Slept(Slept::ByItself)
                 }
                 Ahead::Sleep { seen, record } => {
-                    return Ok(Turn::Sleep { seen, longest: self.longest_nap(at, seen), record });
+                    return Ok(SeekerTurn::Sleep {
+                        seen,
+                        longest: self.longest_nap(at, seen),
+                        record,
+                    });
                 }
-                Ahead::Park => return Ok(Turn::Park),
+                Ahead::Park => return Ok(SeekerTurn::Park),
                 Ahead::IsHungry => Answer::Yes(self.is_hungry(at.slot)),
                 Ahead::Enlist => Answer::Wait(self.enlist(at, presences)),
                 Ahead::FillIn(wait) => {
@@ -175,19 +179,19 @@ impl Seeker {
         slot.generation.load(Ordering::Acquire) == self.generation
     }
 
-    fn ended(&mut self, outcome: Outcome, at: SlotAt<'_>) -> Result<Turn, Stop> {
+    fn ended(&mut self, outcome: Outcome, at: SlotAt<'_>) -> Result<SeekerTurn, Stop> {
         match (outcome, self.token) {
             (Outcome::Won(left), Some(token)) => {
-                entered(at, self.taking.me(), self.generation, Admission { left, token })
-                    .map(Turn::Won)
+                entered(at, self.taking.me(), self.generation, SlotWon { left, token })
+                    .map(SeekerTurn::Won)
             }
             (Outcome::Won(_), None) => {
-                entered_quietly(at, self.taking.me(), self.generation).map(Turn::Won)
+                entered_quietly(at, self.taking.me(), self.generation).map(SeekerTurn::Won)
             }
             // The word may be another name's by now.
             _ if !self.is_in_place(at.slot) => Err(Stop::Moved),
-            (Outcome::WouldBlock, _) => Ok(Turn::WouldBlock),
-            (Outcome::GaveUp, _) => Ok(Turn::GaveUp),
+            (Outcome::WouldBlock, _) => Ok(SeekerTurn::WouldBlock),
+            (Outcome::GaveUp, _) => Ok(SeekerTurn::GaveUp),
             (outcome, _) => Err(stop(outcome)),
         }
     }
@@ -201,7 +205,7 @@ impl Seeker {
         now.since(since) >= PATIENCE
     }
 
-    fn enlist<P: Presences>(&self, at: SlotAt<'_>, presences: &P) -> Option<WaitId> {
+    fn enlist<P: PresenceView>(&self, at: SlotAt<'_>, presences: &P) -> Option<WaitId> {
         let me = self.taking.me();
         let free = at.table.enlist(me).or_else(|| {
             presences.make_room();
@@ -213,7 +217,12 @@ impl Seeker {
     }
 
     /// Whether it has just asked to be woken at the end of the process that it waits for.
-    fn asks_for_hint<P: Presences>(&mut self, at: SlotAt<'_>, presences: &P, seen: Word) -> bool {
+    fn asks_for_hint<P: PresenceView>(
+        &mut self,
+        at: SlotAt<'_>,
+        presences: &P,
+        seen: Word,
+    ) -> bool {
         let waits_long = self.since.is_some_and(|since| clock::now().since(since) >= FIRST_NAP);
         let Some(kept) = at.kept.filter(|_| waits_long) else { return false };
         let owner = match seen.reserved_for() {
@@ -240,8 +249,8 @@ impl Seeker {
         let nap = (waited.unwrap_or_default() / NAP_PART).clamp(FIRST_NAP, LONGEST_NAP);
         let nap = match seen.state() {
             // Its wait may be late before that.
-            Some(State::Reserved(wait)) => nap.min(time_left(at, wait, now)),
-            Some(State::Staying(end)) => {
+            Some(SlotState::Reserved(wait)) => nap.min(time_left(at, wait, now)),
+            Some(SlotState::Staying(end)) => {
                 let left = end.milliseconds().saturating_sub(now.as_millis());
                 nap.min(Duration::from_millis(left.max(1)))
             }
@@ -256,7 +265,7 @@ impl Seeker {
 /// A waiter sees the holder: since when it holds the lock is known from now on.
 fn note_holder(slot: &Slot, now: Time) {
     let word = Word::from_bits(slot.word.load(Ordering::Relaxed));
-    if matches!(word.state(), Some(State::Held(_))) {
+    if matches!(word.state(), Some(SlotState::Held(_))) {
         Marks::note_held(slot, slot.token.load(Ordering::Relaxed), now);
     }
 }

@@ -14,12 +14,12 @@ use tempfile::TempDir;
 use super::super::{
     ends::EndHints,
     member::Member,
-    word::{RecordWord, State},
+    word::{RecordWord, SlotState},
 };
 use super::*;
 use crate::{
     name::Name,
-    process::{DirectoryKey, Options, dir::home::Home, table::Directory},
+    process::{DirectoryKey, Options, dir::home::Home, table::TableDirectory},
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ impl Told {
     }
 }
 
-impl Presences for Told {
+impl PresenceView for Told {
     fn verdict(&self, owner: OwnerId, _: &mut Kept) -> Verdict {
         self.asked.lock().push(owner);
         self.verdicts.lock().get(&owner).copied().unwrap_or(Verdict::Alive)
@@ -64,25 +64,25 @@ impl Presences for Told {
 }
 
 /// A slot beside a table's wait records.
-struct Scene {
+struct SlotScene {
     _dir: TempDir,
     member: Arc<Member>,
     slot: Slot,
     told: Told,
 }
 
-impl Scene {
-    fn new() -> Scene {
-        Scene::of(Word::FREE, Told::default())
+impl SlotScene {
+    fn new() -> SlotScene {
+        SlotScene::of(Word::FREE, Told::default())
     }
 
-    fn of(word: Word, told: Told) -> Scene {
+    fn of(word: Word, told: Told) -> SlotScene {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::open(dir.path(), &[]).unwrap();
-        let member = Directory::open(home, &Options::default()).unwrap();
+        let member = TableDirectory::open(home, &Options::default()).unwrap();
         let member = Arc::new(member).member().unwrap();
         let slot = Slot { word: word.bits().into(), ..Slot::default() };
-        Scene { _dir: dir, member, slot, told }
+        SlotScene { _dir: dir, member, slot, told }
     }
 
     fn at(&self) -> SlotAt<'_> {
@@ -102,7 +102,7 @@ impl Scene {
         self.try_at(me, 0).unwrap()
     }
 
-    fn take_until(&self, me: u64, until: Time) -> Result<Admission, Stop> {
+    fn take_until(&self, me: u64, until: Time) -> Result<SlotWon, Stop> {
         take(self.at(), id(me), 0, &self.told, until)
     }
 
@@ -168,7 +168,7 @@ fn reserved(wait: WaitId) -> impl Fn(Word) -> bool {
 
 #[test]
 fn a_quiet_lock_is_two_words() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     assert_eq!(scene.tried(1), Some(Predecessor::Clean));
     assert_eq!(scene.word(), Word::held(id(1)));
     scene.release(1, Predecessor::Clean);
@@ -178,7 +178,7 @@ fn a_quiet_lock_is_two_words() {
 
 #[test]
 fn a_try_asks_whether_the_holder_lives_before_it_says_held() {
-    let scene = Scene::of(Word::held(id(1)), Told::default());
+    let scene = SlotScene::of(Word::held(id(1)), Told::default());
     assert_eq!(scene.tried(2), None);
     assert_eq!(*scene.told.asked.lock(), [id(1)]);
     assert_eq!(scene.word(), Word::held(id(1)), "and leaves no trace");
@@ -188,7 +188,7 @@ fn a_try_asks_whether_the_holder_lives_before_it_says_held() {
 
 #[test]
 fn a_death_is_told_once() {
-    let scene = Scene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
+    let scene = SlotScene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
     assert_eq!(scene.tried(2), Some(Predecessor::Died));
     scene.release(2, Predecessor::Clean);
     assert_eq!(scene.tried(3), Some(Predecessor::Clean));
@@ -196,7 +196,7 @@ fn a_death_is_told_once() {
 
 #[test]
 fn a_recovery_given_back_unused_is_told_again() {
-    let scene = Scene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
+    let scene = SlotScene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
     let left = scene.tried(2).unwrap();
     scene.release(2, left);
     assert_eq!(scene.word(), Word::left_so(Predecessor::Died));
@@ -205,7 +205,7 @@ fn a_recovery_given_back_unused_is_told_again() {
 
 #[test]
 fn every_way_to_leave_is_told() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     let ways = [Predecessor::Clean, Predecessor::Panicked, Predecessor::Died, Predecessor::Expired];
     scene.taken(1);
     for how in ways {
@@ -217,7 +217,7 @@ fn every_way_to_leave_is_told() {
 #[test]
 fn no_death_is_acted_upon_while_the_table_is_another() {
     let told = Told { replaced: true, ..Told::of(id(1), Verdict::Dead) };
-    let scene = Scene::of(Word::held(id(1)), told);
+    let scene = SlotScene::of(Word::held(id(1)), told);
     let error = failure(scene.try_at(2, 0));
     assert_eq!((error.kind(), error.to_string()), (LockErrorKind::Damaged, "replaced".into()));
     assert!(matches!(bury(scene.at(), &scene.told), Err(Stop::Failed(_))));
@@ -226,7 +226,7 @@ fn no_death_is_acted_upon_while_the_table_is_another() {
 
 #[test]
 fn a_holder_without_a_presence_is_damage() {
-    let scene = Scene::of(Word::held(id(7)), Told::of(id(7), Verdict::Missing));
+    let scene = SlotScene::of(Word::held(id(7)), Told::of(id(7), Verdict::Missing));
     let error = failure(scene.try_at(2, 0));
     assert_eq!(error.kind(), LockErrorKind::Damaged);
     assert!(error.to_string().contains("process 7"), "{error}");
@@ -234,12 +234,12 @@ fn a_holder_without_a_presence_is_damage() {
 
 #[test]
 fn a_hold_that_was_taken_away_is_lost_without_a_change() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     scene.taken(1);
     scene.slot.word.store(Word::held(id(2)).bits(), Ordering::SeqCst);
     let exit = Exit::new(1, Predecessor::Clean);
-    assert_eq!(release(scene.at(), id(1), exit), Err(Lost));
-    assert_eq!(widen(scene.at(), id(1)), Err(Lost));
+    assert_eq!(release(scene.at(), id(1), exit), Err(LostHold));
+    assert_eq!(widen(scene.at(), id(1)), Err(LostHold));
     assert_eq!(scene.word(), Word::held(id(2)));
 }
 
@@ -247,7 +247,7 @@ fn a_hold_that_was_taken_away_is_lost_without_a_change() {
 
 #[test]
 fn a_word_with_our_own_id_is_held_by_a_sibling_thread() {
-    let scene = Scene::of(Word::held(id(2)), Told::of(id(2), Verdict::Dead));
+    let scene = SlotScene::of(Word::held(id(2)), Told::of(id(2), Verdict::Dead));
     assert_eq!(scene.tried(2), None);
     let soon = clock::now() + 5 * PATIENCE;
     assert!(matches!(scene.take_until(2, soon), Err(Stop::TimedOut)));
@@ -256,7 +256,7 @@ fn a_word_with_our_own_id_is_held_by_a_sibling_thread() {
 
 #[test]
 fn a_sibling_is_woken_in_its_turn_like_a_foreign_waiter() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     scene.taken(1);
     thread::scope(|scope| {
         let sibling = scope.spawn(|| scene.taken(1));
@@ -274,7 +274,7 @@ fn a_sibling_is_woken_in_its_turn_like_a_foreign_waiter() {
 
 #[test]
 fn a_stale_guard_does_not_release_its_siblings_hold() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     let stale = scene.take_until(1, Time::NEVER).unwrap();
     scene.kills(1);
     let robber = try_take(scene.at(), id(2), 0, &scene.told).unwrap().unwrap();
@@ -282,7 +282,7 @@ fn a_stale_guard_does_not_release_its_siblings_hold() {
     let sibling = scene.take_until(1, Time::NEVER).unwrap();
     assert!(sibling.token > robber.token && robber.token > stale.token);
     let exit = Exit::new(stale.token, Predecessor::Clean);
-    assert_eq!(release(scene.at(), id(1), exit), Err(Lost));
+    assert_eq!(release(scene.at(), id(1), exit), Err(LostHold));
     assert_eq!(scene.word().owner(), Some(id(1)), "the sibling holds it");
     release(scene.at(), id(1), Exit::new(sibling.token, Predecessor::Clean)).unwrap();
 }
@@ -291,7 +291,7 @@ fn a_stale_guard_does_not_release_its_siblings_hold() {
 
 #[test]
 fn a_name_that_moved_is_given_back_as_it_was_found() {
-    let scene = Scene::of(Word::left_so(Predecessor::Died), Told::default());
+    let scene = SlotScene::of(Word::left_so(Predecessor::Died), Told::default());
     scene.slot.generation.store(1, Ordering::SeqCst);
     assert!(matches!(scene.try_at(1, 0), Err(Stop::Moved)));
     assert_eq!(scene.word(), Word::left_so(Predecessor::Died));
@@ -301,7 +301,7 @@ fn a_name_that_moved_is_given_back_as_it_was_found() {
 
 #[test]
 fn a_stale_winner_does_not_lower_the_token_of_a_new_name() {
-    let scene = Scene::of(Word::left_so(Predecessor::Died), Told::default());
+    let scene = SlotScene::of(Word::left_so(Predecessor::Died), Told::default());
     scene.slot.generation.store(1, Ordering::SeqCst);
     scene.slot.token.store(1000, Ordering::SeqCst);
     assert!(matches!(scene.try_at(1, 0), Err(Stop::Moved)));
@@ -310,7 +310,7 @@ fn a_stale_winner_does_not_lower_the_token_of_a_new_name() {
 
 #[test]
 fn a_waiter_for_a_name_that_moves_away_looks_it_up_again_and_leaves_no_record() {
-    let scene = Scene::of(Word::held(id(1)), Told::default());
+    let scene = SlotScene::of(Word::held(id(1)), Told::default());
     thread::scope(|scope| {
         let waiter = scope.spawn(|| scene.take_until(2, clock::now() + LONG));
         scene.until(Word::is_hungry);
@@ -326,7 +326,7 @@ fn a_waiter_for_a_name_that_moves_away_looks_it_up_again_and_leaves_no_record() 
 
 #[test]
 fn a_waiter_gets_what_is_let_go() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     scene.taken(1);
     thread::scope(|scope| {
         let waiter = scope.spawn(|| scene.taken(2));
@@ -339,7 +339,7 @@ fn a_waiter_gets_what_is_let_go() {
 
 #[test]
 fn a_waiter_gets_what_the_dead_held() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     scene.taken(1);
     thread::scope(|scope| {
         let waiter = scope.spawn(|| scene.taken(2));
@@ -351,7 +351,7 @@ fn a_waiter_gets_what_the_dead_held() {
 
 #[test]
 fn a_waiter_whose_time_is_over_leaves_nothing_behind() {
-    let scene = Scene::of(Word::held(id(1)), Told::default());
+    let scene = SlotScene::of(Word::held(id(1)), Told::default());
     // Long enough for a record.
     let end = clock::now() + 5 * PATIENCE;
     assert!(matches!(scene.take_until(2, end), Err(Stop::TimedOut)));
@@ -365,7 +365,7 @@ fn a_waiter_whose_time_is_over_leaves_nothing_behind() {
 #[test]
 fn a_look_that_fails_leaves_no_record() {
     let told = Told { replaced: true, ..Told::default() };
-    let scene = Scene::of(Word::held(id(1)), told);
+    let scene = SlotScene::of(Word::held(id(1)), told);
     thread::scope(|scope| {
         let waiter = scope.spawn(|| scene.take_until(2, clock::now() + LONG));
         scene.until(Word::is_hungry);
@@ -379,7 +379,7 @@ fn a_look_that_fails_leaves_no_record() {
 
 #[test]
 fn eight_waiters_are_served_in_the_order_in_which_they_came() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     scene.taken(1);
     let served = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -407,7 +407,7 @@ fn eight_waiters_are_served_in_the_order_in_which_they_came() {
 
 #[test]
 fn the_oldest_wait_is_appointed_and_woken() {
-    let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
+    let scene = SlotScene::of(Word::held(id(1)).hungered_for(), Told::default());
     let now = clock::now();
     let younger = scene.stand(8, now);
     let oldest = scene.stand(9, now - LONG);
@@ -418,7 +418,7 @@ fn the_oldest_wait_is_appointed_and_woken() {
 
 #[test]
 fn the_holder_that_released_does_not_get_in_before_the_next_wait() {
-    let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
+    let scene = SlotScene::of(Word::held(id(1)).hungered_for(), Told::default());
     let next = scene.stand(2, clock::now() - LONG);
     release(scene.at(), id(1), Exit::new(0, Predecessor::Clean)).unwrap();
     // Its wait has had a minute, so it has 100 ms.
@@ -428,7 +428,7 @@ fn the_holder_that_released_does_not_get_in_before_the_next_wait() {
 
 #[test]
 fn an_unpublished_record_is_not_believed() {
-    let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
+    let scene = SlotScene::of(Word::held(id(1)).hungered_for(), Told::default());
     scene.enlisted(2, clock::now());
     release(scene.at(), id(1), Exit::new(0, Predecessor::Clean)).unwrap();
     assert_eq!(scene.word(), Word::FREE);
@@ -436,7 +436,7 @@ fn an_unpublished_record_is_not_believed() {
 
 #[test]
 fn a_record_of_another_slot_is_left_alone() {
-    let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
+    let scene = SlotScene::of(Word::held(id(1)).hungered_for(), Told::default());
     let wait = scene.stand(2, clock::now());
     scene.member.table.fill_in(wait, HERE + 1, clock::now(), false);
     release(scene.at(), id(1), Exit::new(0, Predecessor::Clean)).unwrap();
@@ -446,7 +446,7 @@ fn a_record_of_another_slot_is_left_alone() {
 
 #[test]
 fn a_silent_wait_is_passed_over_and_its_record_says_so() {
-    let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
+    let scene = SlotScene::of(Word::held(id(1)).hungered_for(), Told::default());
     let silent = scene.stand(9, clock::now());
     release(scene.at(), id(1), Exit::new(0, Predecessor::Panicked)).unwrap();
     assert!(reserved(silent)(scene.word()));
@@ -458,7 +458,7 @@ fn a_silent_wait_is_passed_over_and_its_record_says_so() {
 
 #[test]
 fn a_try_passes_over_a_wait_that_had_its_time() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     let silent = scene.stand(9, clock::now());
     scene.give_a_second(silent);
     let word = Word::FREE.appointed(silent, Predecessor::Clean);
@@ -478,21 +478,21 @@ fn a_try_passes_over_a_wait_that_had_its_time() {
 
 #[test]
 fn a_reservation_for_a_wait_that_is_gone_binds_no_taker() {
-    let gone = |scene: &Scene, wait| scene.member.table.erase(wait);
-    let used_again = |scene: &Scene, wait| {
+    let gone = |scene: &SlotScene, wait| scene.member.table.erase(wait);
+    let used_again = |scene: &SlotScene, wait| {
         gone(scene, wait);
         let next = scene.stand(9, clock::now());
         assert_eq!(next.number(), wait.number());
         scene.member.table.fill_in(next, HERE + 1, clock::now(), false);
     };
-    let dead = |scene: &Scene, _| scene.kills(9);
-    let missing = |scene: &Scene, _: WaitId| {
+    let dead = |scene: &SlotScene, _| scene.kills(9);
+    let missing = |scene: &SlotScene, _: WaitId| {
         scene.told.verdicts.lock().insert(id(9), Verdict::Missing);
     };
-    type Way<'a> = &'a dyn Fn(&Scene, WaitId);
+    type Way<'a> = &'a dyn Fn(&SlotScene, WaitId);
     let ways: [Way<'_>; 4] = [&gone, &used_again, &dead, &missing];
     for way in ways {
-        let scene = Scene::new();
+        let scene = SlotScene::new();
         let wait = scene.stand(9, clock::now());
         let word = Word::FREE.appointed(wait, Predecessor::Died);
         scene.slot.word.store(word.bits(), Ordering::SeqCst);
@@ -504,7 +504,7 @@ fn a_reservation_for_a_wait_that_is_gone_binds_no_taker() {
 
 #[test]
 fn a_wait_that_was_passed_over_has_twice_the_time() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     let now = clock::now();
     let wait = scene.stand(9, now);
     scene.slot.since.store(milliseconds(now), Ordering::SeqCst);
@@ -521,7 +521,7 @@ fn a_wait_that_was_passed_over_has_twice_the_time() {
 #[test]
 fn the_prover_of_a_death_appoints_the_oldest_wait() {
     for (older, expected) in [(true, None), (false, Some(Predecessor::Died))] {
-        let scene = Scene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
+        let scene = SlotScene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
         let wait = older.then(|| {
             let wait = scene.stand(9, clock::now());
             scene.give_a_second(wait);
@@ -539,7 +539,7 @@ fn the_prover_of_a_death_appoints_the_oldest_wait() {
 #[test]
 fn a_waiter_that_is_woken_at_the_end_of_the_holder_looks_at_once() {
     let mut holder = Command::new("sleep").arg("1000").spawn().unwrap();
-    let scene = Scene::of(Word::FREE, Told { hints_at: Some(holder.id()), ..Told::default() });
+    let scene = SlotScene::of(Word::FREE, Told { hints_at: Some(holder.id()), ..Told::default() });
     let found = scene.member.find(&Name::new("a").unwrap()).unwrap();
     let cell = scene.member.table.slot_cell(found.number).unwrap();
     let at = SlotAt { slot: &cell, number: found.number, kept: Some(&cell), ..scene.at() };
@@ -548,7 +548,7 @@ fn a_waiter_that_is_woken_at_the_end_of_the_holder_looks_at_once() {
     seeker.since = Some(clock::now() - FIRST_NAP);
     let looks_before_it_sleeps = |seeker: &mut Seeker| {
         scene.told.asked.lock().clear();
-        assert!(matches!(seeker.go_on(at, &scene.told), Ok(Turn::Sleep { .. })));
+        assert!(matches!(seeker.go_on(at, &scene.told), Ok(SeekerTurn::Sleep { .. })));
         scene.told.asked.lock().len()
     };
     assert_eq!(looks_before_it_sleeps(&mut seeker), 2, "at first, and once it is to be woken");
@@ -568,17 +568,17 @@ fn a_waiter_that_is_woken_at_the_end_of_the_holder_looks_at_once() {
     scene.kills(1);
     seeker.slept(Slept::Woken);
     let won = seeker.go_on(at, &scene.told);
-    assert!(matches!(won, Ok(Turn::Won(Admission { left: Predecessor::Died, .. }))), "{won:?}");
+    assert!(matches!(won, Ok(SeekerTurn::Won(SlotWon { left: Predecessor::Died, .. }))), "{won:?}");
 }
 
 #[test]
 fn a_waiter_that_gives_up_hands_its_reservation_on() {
-    let scene = Scene::of(Word::held(id(1)), Told::default());
+    let scene = SlotScene::of(Word::held(id(1)), Told::default());
     let mut seeker = Seeker::new(id(2), 0, true);
     let record = loop {
         match seeker.go_on(scene.at(), &scene.told).unwrap() {
-            Turn::Sleep { record: Some(record), .. } => break record,
-            Turn::Sleep { .. } => seeker.slept(Slept::ByItself),
+            SeekerTurn::Sleep { record: Some(record), .. } => break record,
+            SeekerTurn::Sleep { .. } => seeker.slept(Slept::ByItself),
             turn => panic!("{turn:?}"),
         }
     };
@@ -591,7 +591,7 @@ fn a_waiter_that_gives_up_hands_its_reservation_on() {
 
 #[test]
 fn takers_of_a_word_with_waiters_keep_it_hungry() {
-    let scene = Scene::of(Word::FREE.waited_for(), Told::default());
+    let scene = SlotScene::of(Word::FREE.waited_for(), Told::default());
     scene.taken(1);
     assert!(scene.word().is_hungry());
     scene.kills(1);
@@ -603,10 +603,10 @@ fn takers_of_a_word_with_waiters_keep_it_hungry() {
 
 #[test]
 fn more_waits_than_the_first_part_of_records_has_room_for() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     let first: Vec<WaitId> = (0..1023).map(|_| scene.enlisted(9, Time::ZERO)).collect();
     assert!(scene.member.table.enlist(id(2)).is_none());
-    Presences::make_room(&*scene.member);
+    PresenceView::make_room(&*scene.member);
     let beyond = scene.enlisted(2, Time::ZERO);
     assert_eq!(u32::from(beyond.number()), 1024);
     // A dead one's is taken where there is no free one.
@@ -620,7 +620,7 @@ fn more_waits_than_the_first_part_of_records_has_room_for() {
 #[test]
 fn a_hold_with_at_least_stays_taken_after_its_holder_left_or_died() {
     for dies in [false, true] {
-        let scene = Scene::new();
+        let scene = SlotScene::new();
         let held = scene.take_until(1, Time::NEVER).unwrap();
         let end = clock::now() + Duration::from_millis(300);
         keep_until(&scene.slot, Some(end));
@@ -634,7 +634,7 @@ fn a_hold_with_at_least_stays_taken_after_its_holder_left_or_died() {
             how
         };
         assert_eq!(scene.tried(2), None);
-        assert!(matches!(scene.word().state(), Some(State::Staying(_))));
+        assert!(matches!(scene.word().state(), Some(SlotState::Staying(_))));
         assert_eq!(scene.taken(2), left);
         // It is kept in milliseconds.
         assert!(clock::now() + Duration::from_millis(1) >= end);
@@ -643,14 +643,14 @@ fn a_hold_with_at_least_stays_taken_after_its_holder_left_or_died() {
 
 #[test]
 fn waits_stand_in_order_behind_a_hold_that_stays() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     let held = scene.take_until(1, Time::NEVER).unwrap();
     keep_until(&scene.slot, Some(clock::now() + Duration::from_millis(50)));
     let exit = Exit { may_stay: true, ..Exit::new(held.token, Predecessor::Clean) };
     release(scene.at(), id(1), exit).unwrap();
     let first = scene.stand(9, clock::now() - LONG);
     assert_eq!(scene.tried(2), None, "it stays");
-    while matches!(scene.word().state(), Some(State::Staying(_))) {
+    while matches!(scene.word().state(), Some(SlotState::Staying(_))) {
         assert_eq!(scene.tried(2), None, "then it is the oldest wait's");
     }
     assert!(reserved(first)(scene.word()));
@@ -660,7 +660,7 @@ fn waits_stand_in_order_behind_a_hold_that_stays() {
 #[test]
 fn the_stay_of_exactly_one_token_is_ended_and_does_not_come_back() {
     for dies in [false, true] {
-        let scene = Scene::new();
+        let scene = SlotScene::new();
         let held = scene.take_until(1, Time::NEVER).unwrap();
         keep_until(&scene.slot, Some(clock::now() + Duration::from_secs(3600)));
         if dies {
@@ -688,7 +688,7 @@ fn an_end_that_no_lock_wrote_keeps_none_out() {
     let told = || Told::of(id(1), Verdict::Dead);
     let far = (clock::now() + AT_LEAST_MAX).as_nanos() / 1_000_000 + 60_000;
     for end in [0, 1, far, u64::MAX] {
-        let scene = Scene::of(Word::held(id(1)), told());
+        let scene = SlotScene::of(Word::held(id(1)), told());
         scene.slot.end.store(end, Ordering::SeqCst);
         assert_eq!(scene.tried(2), Some(Predecessor::Died), "{end}");
     }
@@ -698,7 +698,7 @@ fn an_end_that_no_lock_wrote_keeps_none_out() {
 
 #[test]
 fn a_widened_mark_stays_through_everything() {
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     scene.taken(1);
     widen(scene.at(), id(1)).unwrap();
     scene.release(1, Predecessor::Clean);
@@ -722,7 +722,7 @@ fn only_what_is_free_and_quiet_is_forgotten() {
         let slot = Slot { word: busy.bits().into(), ..Slot::default() };
         assert!(!retire(&slot, id(1)));
     }
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     assert!(retire(&scene.slot, id(1)));
     assert_eq!(scene.tried(2), None);
     thread::scope(|scope| {
@@ -737,7 +737,7 @@ fn only_what_is_free_and_quiet_is_forgotten() {
 
 #[test]
 fn a_forgetter_that_died_is_not_simply_followed() {
-    let scene = Scene::of(Word::FREE, Told::of(id(1), Verdict::Dead));
+    let scene = SlotScene::of(Word::FREE, Told::of(id(1), Verdict::Dead));
     assert!(retire(&scene.slot, id(1)));
     let Err(Stop::Unsettled(judged)) = scene.try_at(2, 0) else {
         panic!("it was to be finished first");
@@ -753,10 +753,10 @@ fn a_forgetter_that_died_is_not_simply_followed() {
 #[test]
 fn a_sweeper_frees_the_dead_and_no_other() {
     for word in [Word::FREE, Word::held(id(2)), Word::left_so(Predecessor::Expired)] {
-        let scene = Scene::of(word, Told::of(id(1), Verdict::Dead));
+        let scene = SlotScene::of(word, Told::of(id(1), Verdict::Dead));
         assert!(!bury(scene.at(), &scene.told).unwrap());
     }
-    let scene = Scene::of(Word::held(id(1)).waited_for(), Told::of(id(1), Verdict::Dead));
+    let scene = SlotScene::of(Word::held(id(1)).waited_for(), Told::of(id(1), Verdict::Dead));
     assert!(bury(scene.at(), &scene.told).unwrap());
     assert_eq!(scene.tried(2), Some(Predecessor::Died));
     scene.kills(2);
@@ -768,7 +768,7 @@ fn a_sweeper_frees_the_dead_and_no_other() {
 #[test]
 fn an_unprotected_counter_loses_nothing() {
     const EACH: u64 = 20_000;
-    let scene = Scene::new();
+    let scene = SlotScene::new();
     let counter = AtomicU64::new(0);
     let together = Barrier::new(6);
     thread::scope(|scope| {
@@ -830,7 +830,7 @@ proptest! {
         began: u64,
         used: u32,
     ) {
-        let scene = Scene::new();
+        let scene = SlotScene::new();
         let header = scene.member.table.header();
         header.records_used.store(used, Ordering::SeqCst);
         for number in [1, 3] {

@@ -6,10 +6,10 @@ use std::{
     hash::{BuildHasherDefault, Hash, Hasher},
 };
 
-use super::{super::step::Step, Doing, Job, Kind, Move, Play, Violation, World};
+use super::{super::step::Step, Doing, Job, Move, Play, StepKind, Violation, World};
 
 /// What was found.
-pub(super) struct Report {
+pub(super) struct PlayReport {
     pub(super) worlds: usize,
     pub(super) moves: usize,
     pub(super) violation: Option<(Violation, String)>,
@@ -20,12 +20,12 @@ pub(super) struct Report {
 }
 
 /// Every world of the play.
-pub(super) fn explore<const N: usize>(play: &Play<N>) -> Report {
+pub(super) fn explore<const N: usize>(play: &Play<N>) -> PlayReport {
     explore_up_to(usize::MAX, play)
 }
 
 /// So many worlds of the play, which may be endless: from the fewest steps to the most.
-pub(super) fn explore_up_to<const N: usize>(worlds_max: usize, play: &Play<N>) -> Report {
+pub(super) fn explore_up_to<const N: usize>(worlds_max: usize, play: &Play<N>) -> PlayReport {
     let mut walk = Walk::new(play, worlds_max);
     let broken = walk.everywhere();
     let violation = broken.or_else(|| match walk.is_complete() {
@@ -34,7 +34,7 @@ pub(super) fn explore_up_to<const N: usize>(worlds_max: usize, play: &Play<N>) -
     });
     let violation = violation.map(|(violation, at)| (violation, walk.story(at, violation)));
     let (worlds, moves) = (walk.notes.len(), walk.edges.len());
-    Report { worlds, moves, violation, rows: walk.rows, steps: walk.steps }
+    PlayReport { worlds, moves, violation, rows: walk.rows, steps: walk.steps }
 }
 
 struct Walk<'a, const N: usize> {
@@ -67,7 +67,7 @@ struct Note {
 struct Edge {
     to: u32,
     thread: u8,
-    kind: Kind,
+    kind: StepKind,
 }
 
 impl<'a, const N: usize> Walk<'a, N> {
@@ -158,7 +158,7 @@ impl<'a, const N: usize> Walk<'a, N> {
         }
         let back = Back::new(self);
         // No timers, where no process is dead.
-        let plainly = back.reach(|note| note.done == all, |edge| edge.kind == Kind::Plain);
+        let plainly = back.reach(|note| note.done == all, |edge| edge.kind == StepKind::Plain);
         let stuck = |ends: &[bool], asked: &dyn Fn(&Note) -> bool| {
             let number = self.notes.iter().zip(ends).position(|(note, ends)| !ends && asked(note));
             number.map(|number| number as u32)
@@ -169,7 +169,7 @@ impl<'a, const N: usize> Walk<'a, N> {
             return Some((Violation::NeedsTimer, number));
         }
         // With timers, whichever process is dead.
-        let somehow = back.reach(|note| note.done == all, |edge| edge.kind <= Kind::Timer);
+        let somehow = back.reach(|note| note.done == all, |edge| edge.kind <= StepKind::Timer);
         if let Some(number) = stuck(&somehow, &|_| true) {
             return Some((Violation::NeverFinishes, number));
         }
@@ -182,7 +182,7 @@ impl<'a, const N: usize> Walk<'a, N> {
             }
             let ends = back.reach(
                 |note| note.done | stopped == all,
-                |edge| edge.kind <= Kind::Timer && stopped >> edge.thread & 1 == 0,
+                |edge| edge.kind <= StepKind::Timer && stopped >> edge.thread & 1 == 0,
             );
             if let Some(number) = stuck(&ends, &|note| note.inside & stopped == 0) {
                 return Some((Violation::HeldUpByStopped, number));
@@ -203,7 +203,7 @@ impl<'a, const N: usize> Walk<'a, N> {
         let line = |step: &Move<N>| {
             let (op, answer) = step.what;
             let what = match (op, answer) {
-                _ if step.kind == Kind::Death => "dies".to_owned(),
+                _ if step.kind == StepKind::Death => "dies".to_owned(),
                 (Some(op), Some(answer)) => format!("{op:?} → {answer:?}"),
                 (Some(op), None) => format!("{op:?}"),
                 (None, Some(answer)) => format!("{answer:?}"),

@@ -4,7 +4,7 @@ use super::{
     super::{
         protocol::Op,
         step::Step,
-        word::{RecordWord, State, Word},
+        word::{RecordWord, SlotState, Word},
     },
     Play, Violation, World,
 };
@@ -13,14 +13,14 @@ use crate::error::Predecessor;
 macro_rules! mistakes {
     ($($(#[$doc:meta])* $name:ident => $($violation:ident)|+,)+) => {
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub(super) enum Mistake {
+        pub(super) enum TableMistake {
             $($(#[$doc])* $name,)+
         }
 
-        impl Mistake {
+        impl TableMistake {
             /// Each, and what may be found out about it.
-            pub(super) const ALL: &'static [(Option<Mistake>, &'static [Violation])] =
-                &[$((Some(Mistake::$name), &[$(Violation::$violation),+]),)+];
+            pub(super) const ALL: &'static [(Option<TableMistake>, &'static [Violation])] =
+                &[$((Some(TableMistake::$name), &[$(Violation::$violation),+]),)+];
         }
     };
 }
@@ -151,15 +151,15 @@ mistakes! {
     TriesDoNotLookAgain => RefusedWithRoom,
 }
 
-impl Mistake {
+impl TableMistake {
     /// Those that only plays with readers can find.
     pub(super) fn is_of_sharing(self) -> bool {
-        self as u8 >= Mistake::ReadersLookBeforeTheyAdd as u8 && !self.is_of_permits()
+        self as u8 >= TableMistake::ReadersLookBeforeTheyAdd as u8 && !self.is_of_permits()
     }
 
     /// Those that only plays with permits can find.
     pub(super) fn is_of_permits(self) -> bool {
-        self as u8 >= Mistake::PermitsRingAtTheLast as u8
+        self as u8 >= TableMistake::PermitsRingAtTheLast as u8
     }
 }
 
@@ -171,19 +171,19 @@ pub(super) fn bent_op<const N: usize>(play: &Play<N>, world: &World<N>, op: Op, 
         matches!(step, Step::TakeGrab | Step::TakeClaim | Step::TakeSeize | Step::TakeQuiet);
     let plain = |owner| Word::held(owner).as_wide_as(from);
     let to = match (mistake, to.owner()) {
-        (Some(Mistake::WaitersTakenWithoutHungry), Some(owner)) if takes && to.is_hungry() => {
+        (Some(TableMistake::WaitersTakenWithoutHungry), Some(owner)) if takes && to.is_hungry() => {
             plain(owner).waited_for()
         }
-        (Some(Mistake::TakingNarrows), Some(owner)) if takes => match to.has_waiters() {
+        (Some(TableMistake::TakingNarrows), Some(owner)) if takes => match to.has_waiters() {
             true => Word::held(owner).hungered_for(),
             false => Word::held(owner),
         },
-        (Some(Mistake::TransferToTheWaiter), _) if step == Step::HandAppoint => {
+        (Some(TableMistake::TransferToTheWaiter), _) if step == Step::HandAppoint => {
             let wait = to.reserved_for().expect("it appoints");
             let owner = world.record(wait).word.owner();
             owner.map_or(to, |owner| from.seized(owner))
         }
-        (Some(Mistake::SweepersTellNothing), _)
+        (Some(TableMistake::SweepersTellNothing), _)
             if matches!(step, Step::HandAppoint | Step::HandFree)
                 && play.owner(from).is_some_and(|owner| world.is_dead_process(play, owner)) =>
         {
@@ -192,16 +192,19 @@ pub(super) fn bent_op<const N: usize>(play: &Play<N>, world: &World<N>, op: Op, 
                 None => from.freed(Predecessor::Clean),
             }
         }
-        (Some(Mistake::RenamingForgetsSleepers), Some(owner)) if step == Step::RenameSwap => {
+        (Some(TableMistake::RenamingForgetsSleepers), Some(owner)) if step == Step::RenameSwap => {
             plain(owner)
         }
-        (Some(Mistake::NeverCleared), _) if step == Step::HandClear => from,
-        (Some(Mistake::RecordsAreNotTold), _) if step == Step::TakeMark && to.is_hungry() => from,
+        (Some(TableMistake::NeverCleared), _) if step == Step::HandClear => from,
+        (Some(TableMistake::RecordsAreNotTold), _) if step == Step::TakeMark && to.is_hungry() => {
+            from
+        }
         _ => to,
     };
     match mistake {
-        Some(Mistake::RecoveryOfAnotherWord)
-            if step == Step::TakeSeize && matches!(world.word.state(), Some(State::Held(_))) =>
+        Some(TableMistake::RecoveryOfAnotherWord)
+            if step == Step::TakeSeize
+                && matches!(world.word.state(), Some(SlotState::Held(_))) =>
         {
             Op::Swap { from: world.word, to }
         }
@@ -210,9 +213,9 @@ pub(super) fn bent_op<const N: usize>(play: &Play<N>, world: &World<N>, op: Op, 
 }
 
 /// The word as the mistaken see it.
-pub(super) fn bent_word(mistake: Option<Mistake>, step: Step, found: Word) -> Word {
+pub(super) fn bent_word(mistake: Option<TableMistake>, step: Step, found: Word) -> Word {
     match mistake {
-        Some(Mistake::GivingUpKeepsTheReservation) if step == Step::TakeFindReservation => {
+        Some(TableMistake::GivingUpKeepsTheReservation) if step == Step::TakeFindReservation => {
             Word::FREE
         }
         _ => found,
@@ -221,17 +224,17 @@ pub(super) fn bent_word(mistake: Option<Mistake>, step: Step, found: Word) -> Wo
 
 /// The record as the mistaken see it.
 pub(super) fn bent_record(
-    mistake: Option<Mistake>,
+    mistake: Option<TableMistake>,
     step: Step,
     word: Word,
     found: RecordWord,
 ) -> RecordWord {
     let Some(wait) = word.reserved_for() else { return found };
     match (mistake, found.owner()) {
-        (Some(Mistake::EarlierUseIsBelieved), Some(owner)) if step == Step::TakeSeeRecord => {
+        (Some(TableMistake::EarlierUseIsBelieved), Some(owner)) if step == Step::TakeSeeRecord => {
             RecordWord::enlisted(owner, wait).standing()
         }
-        (Some(Mistake::AppointersDoNotLookAgain), _) if step == Step::HandSeeRecord => {
+        (Some(TableMistake::AppointersDoNotLookAgain), _) if step == Step::HandSeeRecord => {
             let owner = found.owner().or(super::OwnerId::new(1)).expect("1 is an id");
             RecordWord::enlisted(owner, wait)
         }
@@ -241,44 +244,44 @@ pub(super) fn bent_record(
 
 /// What the waiter finds that published its record too early.
 pub(super) fn bent_publication(
-    mistake: Option<Mistake>,
+    mistake: Option<TableMistake>,
     step: Step,
     before: RecordWord,
     found: RecordWord,
 ) -> RecordWord {
     match mistake {
-        Some(Mistake::PublishedBeforeFilledIn) if step == Step::TakePublish => before,
+        Some(TableMistake::PublishedBeforeFilledIn) if step == Step::TakePublish => before,
         _ => found,
     }
 }
 
 /// Whether the swap at this step is a store.
-pub(super) fn is_blind(mistake: Option<Mistake>, step: Step) -> bool {
+pub(super) fn is_blind(mistake: Option<TableMistake>, step: Step) -> bool {
     match mistake {
-        Some(Mistake::BlindRelease) => matches!(step, Step::LeaveQuiet | Step::LeaveLetGo),
-        Some(Mistake::BlindRecovery) => step == Step::TakeSeize,
+        Some(TableMistake::BlindRelease) => matches!(step, Step::LeaveQuiet | Step::LeaveLetGo),
+        Some(TableMistake::BlindRecovery) => step == Step::TakeSeize,
         _ => false,
     }
 }
 
 /// Whether the operation at this step is left out. A scan then finds no record, and `at_least`
 /// counts as over.
-pub(super) fn is_skipped(mistake: Option<Mistake>, step: Step) -> bool {
+pub(super) fn is_skipped(mistake: Option<TableMistake>, step: Step) -> bool {
     match mistake {
-        Some(Mistake::ReleasingWakesNone) => {
+        Some(TableMistake::ReleasingWakesNone) => {
             matches!(step, Step::LeaveWakeOne | Step::HandWakeOne)
         }
-        Some(Mistake::AppointedAreNotWoken) => {
+        Some(TableMistake::AppointedAreNotWoken) => {
             matches!(step, Step::HandWakeWait | Step::TakeWakeWait)
         }
-        Some(Mistake::GivingUpIsSilent) => step == Step::TakeWakeAnother,
-        Some(Mistake::GivingUpKeepsTheRecord) => step == Step::TakeErase,
-        Some(Mistake::PassedOverWithoutAMark) => step == Step::TakePass,
-        Some(Mistake::ClearedAfterOneScan) => step == Step::HandScanAgain,
-        Some(Mistake::RecoveryOutOfOrder) => step == Step::TakeScan,
-        Some(Mistake::RecoveriesRaiseNoToken) => step == Step::TakeRaiseToken,
-        Some(Mistake::LeavingForgetsAtLeast) => step == Step::LeaveSeeStay,
-        Some(Mistake::RecoveryForgetsAtLeast) => {
+        Some(TableMistake::GivingUpIsSilent) => step == Step::TakeWakeAnother,
+        Some(TableMistake::GivingUpKeepsTheRecord) => step == Step::TakeErase,
+        Some(TableMistake::PassedOverWithoutAMark) => step == Step::TakePass,
+        Some(TableMistake::ClearedAfterOneScan) => step == Step::HandScanAgain,
+        Some(TableMistake::RecoveryOutOfOrder) => step == Step::TakeScan,
+        Some(TableMistake::RecoveriesRaiseNoToken) => step == Step::TakeRaiseToken,
+        Some(TableMistake::LeavingForgetsAtLeast) => step == Step::LeaveSeeStay,
+        Some(TableMistake::RecoveryForgetsAtLeast) => {
             matches!(step, Step::TakeSeeStay | Step::BurySeeStay)
         }
         _ => false,

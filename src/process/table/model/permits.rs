@@ -5,8 +5,8 @@ use super::{
         protocol::{Draining, Leaving, Outcome, Reading, Taking, Unsharing},
         share::ShareWord,
     },
-    Doing, Job, Kind, Play, Turn, Violation, World,
-    mistakes::Mistake,
+    Doing, Job, Play, StepKind, ThreadTurn, Violation, World,
+    mistakes::TableMistake,
 };
 use crate::{
     error::Predecessor,
@@ -24,7 +24,7 @@ impl Job {
     }
 }
 
-impl<const N: usize> Turn<'_, N> {
+impl<const N: usize> ThreadTurn<'_, N> {
     /// Has a record from now on, and goes for permits.
     pub(super) fn begins_to_acquire(&mut self) {
         let mut to = *self.world;
@@ -34,7 +34,7 @@ impl<const N: usize> Turn<'_, N> {
             _ if self.play.has_siblings(self.thread) => Doing::AtTurnstile,
             _ => Doing::Taking(Taking::new(self.me(), true, self.play.spins)),
         };
-        self.done(to, Kind::Plain, (None, None));
+        self.done(to, StepKind::Plain, (None, None));
     }
 
     fn job(&self) -> Job {
@@ -46,36 +46,36 @@ impl<const N: usize> Turn<'_, N> {
     pub(super) fn passes_others(&mut self) {
         let mut over = *self.world;
         over.next_job(self.play, self.thread);
-        let does_not_look = self.has_mistake(Mistake::TriesDoNotLookAgain);
+        let does_not_look = self.has_mistake(TableMistake::TriesDoNotLookAgain);
         if does_not_look || self.world.word.drains() {
             let taken: u32 =
                 self.world.threads.iter().map(|thread| u32::from(thread.permits)).sum();
             return match self.world.word.drains() || taken >= self.play.limit {
-                true => self.done(over, Kind::Plain, (None, None)),
-                false => self.push(Kind::Plain, (None, None), Err(Violation::RefusedWithRoom)),
+                true => self.done(over, StepKind::Plain, (None, None)),
+                false => self.push(StepKind::Plain, (None, None), Err(Violation::RefusedWithRoom)),
             };
         }
-        self.done(over, Kind::Timer, (None, None));
+        self.done(over, StepKind::Timer, (None, None));
         let mut again = *self.world;
         again.threads[self.thread].doing = Doing::Taking(Taking::new(self.me(), false, 0));
-        self.done(again, Kind::Plain, (None, None));
+        self.done(again, StepKind::Plain, (None, None));
     }
 
     pub(super) fn has_permits(&mut self) {
         if self.job() == Job::TryForGood {
             let mut to = *self.world;
             to.next_job(self.play, self.thread);
-            return self.done(to, Kind::Plain, (None, None));
+            return self.done(to, StepKind::Plain, (None, None));
         }
         let record = self.play.process[self.thread] as u32 + 1;
-        let share = match self.has_mistake(Mistake::PermitsRingAtTheLast) {
+        let share = match self.has_mistake(TableMistake::PermitsRingAtTheLast) {
             true => Share::Reader,
             false => Share::Permits(1),
         };
         let mut to = *self.world;
         to.threads[self.thread].permits -= 1;
         to.threads[self.thread].doing = Doing::GoingOut(Unsharing::new(self.me(), record, share));
-        self.done(to, Kind::Plain, (None, None));
+        self.done(to, StepKind::Plain, (None, None));
     }
 
     /// A mistake: it waits for permits without the word.
@@ -87,7 +87,7 @@ impl<const N: usize> Turn<'_, N> {
         }
         let leaving = Leaving::held(self.me(), Predecessor::Clean, false);
         to.threads[self.thread].doing = Doing::Leaving(leaving);
-        self.done(to, Kind::Plain, (None, None));
+        self.done(to, StepKind::Plain, (None, None));
     }
 }
 
@@ -124,13 +124,13 @@ impl<const N: usize> World<N> {
         let record = play.process[thread] as u32 + 1;
         let count = match (outcome, play.mistake) {
             (Outcome::Drained, _) => wanted,
-            (Outcome::GaveUp, Some(Mistake::GivingUpKeepsAPart)) => 1,
+            (Outcome::GaveUp, Some(TableMistake::GivingUpKeepsAPart)) => 1,
             (Outcome::GaveUp | Outcome::WouldBlock, _) => 0,
             _ => return Err(Violation::Nonsense),
         };
         self.threads[thread].is_in_front = false;
         self.threads[thread].gave_up = outcome != Outcome::Drained;
-        let outside = play.mistake == Some(Mistake::RoomIsTakenOutsideTheGate);
+        let outside = play.mistake == Some(TableMistake::RoomIsTakenOutsideTheGate);
         self.threads[thread].doing = match count {
             0 => self.leaves_gate(play, thread),
             _ if outside => {

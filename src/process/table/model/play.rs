@@ -1,6 +1,6 @@
 //! What is played: the jobs of each thread, and what a play has room for.
 
-use super::mistakes::Mistake;
+use super::mistakes::TableMistake;
 use crate::process::table::word::{OwnerId, Word};
 
 /// What a thread does, one after the other.
@@ -88,7 +88,7 @@ pub(super) struct Play<const N: usize> {
     pub(super) spins: u8,
     /// How many permits there are.
     pub(super) limit: u32,
-    pub(super) mistake: Option<Mistake>,
+    pub(super) mistake: Option<TableMistake>,
 }
 
 /// As many records as threads, and none to spare.

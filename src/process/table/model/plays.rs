@@ -8,19 +8,19 @@ use super::{
     super::{step::Step, word::Word},
     Job::{self, *},
     Play,
-    explore::{Report, explore, explore_up_to},
-    mistakes::Mistake,
+    explore::{PlayReport, explore, explore_up_to},
+    mistakes::TableMistake,
 };
 
 /// What is yet to be played.
-type ToPlay = Box<dyn FnOnce() -> Report + Send>;
+type ToPlay = Box<dyn FnOnce() -> PlayReport + Send>;
 
 fn to_play<const N: usize>(plays: Titled<N>) -> impl Iterator<Item = ToPlay> {
     plays.into_iter().map(|(title, play)| Box::new(move || is_sound(title, &play)) as ToPlay)
 }
 
 /// Plays all of them, as many at a time as there are CPUs.
-fn play_all(plays: impl Iterator<Item = ToPlay>) -> Vec<Report> {
+fn play_all(plays: impl Iterator<Item = ToPlay>) -> Vec<PlayReport> {
     let plays = Mutex::new(plays.collect::<Vec<_>>().into_iter());
     let play_on = || {
         let next = || plays.lock().next();
@@ -34,7 +34,7 @@ fn play_all(plays: impl Iterator<Item = ToPlay>) -> Vec<Report> {
 }
 
 /// Nothing may be found.
-fn is_sound<const N: usize>(title: &str, play: &Play<N>) -> Report {
+fn is_sound<const N: usize>(title: &str, play: &Play<N>) -> PlayReport {
     let start = Instant::now();
     let report = explore(play);
     println!("{title}: {} worlds, {} steps, {:.1?}", report.worlds, report.moves, start.elapsed());
@@ -248,8 +248,8 @@ fn more_and_longer_plays_in_every_order() {
 /// The play that shows each mistake in the fewest worlds, where it is looked for first. One that
 /// stands nowhere is looked for in all plays, from the smallest to the largest.
 #[rustfmt::skip]
-const SHOWN_BY: &[(&str, &[Mistake])] = {
-    use Mistake::*;
+const SHOWN_BY: &[(&str, &[TableMistake])] = {
+    use TableMistake::*;
     &[
         ("two lock and spin", &[GivingUpKeepsTheRecord, GivingUpKeepsTheReservation, ReservationsNeverLapse, PassedOverWithoutAMark, TransferToTheWaiter, RecordsAreNotTold, BlindRecovery, StoppedCountsAsDead, RecoveriesTellNothing, UnusedIsGivenBackClean]),
         ("two tasks", &[TasksAreWonFor]),
@@ -273,8 +273,8 @@ const SHOWN_BY: &[(&str, &[Mistake])] = {
 const WORLDS_MAX: usize = 620_000;
 
 /// Each of these mistakes breaks what it may break, and nothing else, in one of the plays.
-fn are_found(are: impl Fn(Mistake) -> bool, two: fn() -> Titled<2>, three: fn() -> Titled<3>) {
-    for (mistake, may_break) in Mistake::ALL {
+fn are_found(are: impl Fn(TableMistake) -> bool, two: fn() -> Titled<2>, three: fn() -> Titled<3>) {
+    for (mistake, may_break) in TableMistake::ALL {
         let mistaken = mistake.expect("each is one");
         if !are(mistaken) {
             continue;
@@ -296,9 +296,9 @@ fn are_found(are: impl Fn(Mistake) -> bool, two: fn() -> Titled<2>, three: fn() 
 /// The first of the plays that shows the mistake: of all, or of the one that is named.
 fn in_turn<const N: usize>(
     plays: Titled<N>,
-    mistake: Option<Mistake>,
-    only: Option<&(&str, &[Mistake])>,
-) -> Option<(&'static str, Report)> {
+    mistake: Option<TableMistake>,
+    only: Option<&(&str, &[TableMistake])>,
+) -> Option<(&'static str, PlayReport)> {
     plays
         .into_iter()
         .filter(|(title, _)| only.is_none_or(|(only, _)| only == title))
@@ -316,10 +316,10 @@ fn every_planted_mistake_is_found() {
 
 #[test]
 fn every_planted_mistake_of_sharing_is_found() {
-    are_found(Mistake::is_of_sharing, shared_by_two, shared_by_three);
+    are_found(TableMistake::is_of_sharing, shared_by_two, shared_by_three);
 }
 
 #[test]
 fn every_planted_mistake_of_permits_is_found() {
-    are_found(Mistake::is_of_permits, permits_of_two, permits_of_three);
+    are_found(TableMistake::is_of_permits, permits_of_two, permits_of_three);
 }

@@ -6,33 +6,33 @@
 use super::{
     super::{
         protocol::{
-            Answer, Draining, Leaving, Mark, Marking, Op, Outcome, Reading, ShareAnswer, ShareOp,
-            Slept, Taking, Unsharing, Way,
+            Answer, Draining, Leaving, Marking, Op, Outcome, Reading, ShareAnswer, ShareOp, Slept,
+            SlotMark, Taking, Unsharing, Way,
         },
         share::ShareWord,
         step::Step,
     },
-    Doing, Job, Kind, Play, Turn, Violation, World,
-    mistakes::Mistake,
+    Doing, Job, Play, StepKind, ThreadTurn, Violation, World,
+    mistakes::TableMistake,
 };
 use crate::{
     error::Predecessor,
     mode::{Room, Share},
 };
 
-impl<const N: usize> Turn<'_, N> {
+impl<const N: usize> ThreadTurn<'_, N> {
     pub(super) fn links(&mut self) {
         let process = self.play.process[self.thread];
         let mut to = *self.world;
         to.shares[process].get_or_insert(ShareWord::of(self.me()));
         let way = match self.play.mistake {
-            Some(Mistake::ReadersLookBeforeTheyAdd) if to.word.admits_readers(false) => {
+            Some(TableMistake::ReadersLookBeforeTheyAdd) if to.word.admits_readers(false) => {
                 Way::UnderTheWord
             }
             _ => Way::Quiet,
         };
         to.come_in(self.play, self.thread, way);
-        self.done(to, Kind::Plain, (None, None));
+        self.done(to, StepKind::Plain, (None, None));
     }
 
     pub(super) fn reads_inside(&mut self) {
@@ -41,21 +41,21 @@ impl<const N: usize> Turn<'_, N> {
         let record = self.play.process[self.thread] as u32 + 1;
         to.threads[self.thread].doing =
             Doing::GoingOut(Unsharing::new(self.me(), record, Share::Reader));
-        self.done(to, Kind::Plain, (None, None));
+        self.done(to, StepKind::Plain, (None, None));
     }
 
     pub(super) fn is_at_bell(&mut self, draining: Draining, told: Predecessor) {
-        self.leave_bell(draining, told, Slept::ByItself, Kind::Timer);
+        self.leave_bell(draining, told, Slept::ByItself, StepKind::Timer);
         if self.play.give_ups {
-            self.leave_bell(draining, told, Slept::GiveUp, Kind::GiveUp);
+            self.leave_bell(draining, told, Slept::GiveUp, StepKind::GiveUp);
         }
     }
 
     pub(super) fn leaves_bell(&mut self, draining: Draining, told: Predecessor, slept: Slept) {
-        self.leave_bell(draining, told, slept, Kind::Plain);
+        self.leave_bell(draining, told, slept, StepKind::Plain);
     }
 
-    fn leave_bell(&mut self, draining: Draining, told: Predecessor, slept: Slept, kind: Kind) {
+    fn leave_bell(&mut self, draining: Draining, told: Predecessor, slept: Slept, kind: StepKind) {
         let mut to = *self.world;
         to.threads[self.thread].doing = Doing::Draining(draining, told);
         self.tell(to, kind, None, Answer::Slept(slept));
@@ -66,18 +66,18 @@ impl<const N: usize> Turn<'_, N> {
         let mut upgraded = *self.world;
         let me = self.me();
         upgraded.threads[self.thread].doing = match self.play.mistake {
-            Some(Mistake::UpgradeStaysReadable) => {
+            Some(TableMistake::UpgradeStaysReadable) => {
                 Doing::Draining(Draining::new(me, Room::Alone, true), told)
             }
-            _ => Doing::Marking(Marking::new(me, Mark::Unreadable), told),
+            _ => Doing::Marking(Marking::new(me, SlotMark::Unreadable), told),
         };
-        self.done(upgraded, Kind::Plain, (None, None));
+        self.done(upgraded, StepKind::Plain, (None, None));
         let mut left = *self.world;
         if left.threads[self.thread].inside {
             left.truth = told;
         }
         left.threads[self.thread].doing = Doing::Leaving(Leaving::held(me, told, false));
-        self.done(left, Kind::Plain, (None, None));
+        self.done(left, StepKind::Plain, (None, None));
     }
 
     /// A writer becomes a reader: it adds its 1, and then releases the word.
@@ -89,7 +89,7 @@ impl<const N: usize> Turn<'_, N> {
             to.truth = Predecessor::Clean;
         }
         to.shares[process].get_or_insert(ShareWord::of(self.me()));
-        if self.has_mistake(Mistake::DowngradeLetsGoFirst) {
+        if self.has_mistake(TableMistake::DowngradeLetsGoFirst) {
             let leaving = Leaving::held(self.me(), Predecessor::Clean, false);
             to.threads[self.thread].reads = true;
             to.threads[self.thread].doing = Doing::Leaving(leaving);
@@ -97,17 +97,17 @@ impl<const N: usize> Turn<'_, N> {
             let _ = told;
             to.come_in_under_the_word(self.play, self.thread, Predecessor::Clean);
         }
-        self.done(to, Kind::Plain, (None, None));
+        self.done(to, StepKind::Plain, (None, None));
     }
 
     pub(super) fn shares(&mut self, op: Op, share: ShareOp, step: Step) {
         let mut to = *self.world;
         let record = |number: u32| number as usize - 1;
-        let plain = Kind::Plain;
+        let plain = StepKind::Plain;
         let mistake = self.play.mistake;
         let takes_back = matches!(to.threads[self.thread].doing, Doing::ComingIn(..));
         if takes_back
-            && mistake == Some(Mistake::TakingBackIsSilent)
+            && mistake == Some(TableMistake::TakingBackIsSilent)
             && matches!(share, ShareOp::Ring | ShareOp::WakeBell)
         {
             return self.answer(to, plain, op, Answer::Done);
@@ -121,11 +121,9 @@ impl<const N: usize> Turn<'_, N> {
                 let place = to.shares[record(number)].as_mut().expect("it is in the chain");
                 let found = *place;
                 let wanted = match mistake {
-                    Some(Mistake::WritersWantNothing | Mistake::PermitWaitersWantNothing)
-                        if step == Step::DrainWant =>
-                    {
-                        from
-                    }
+                    Some(
+                        TableMistake::WritersWantNothing | TableMistake::PermitWaitersWantNothing,
+                    ) if step == Step::DrainWant => from,
                     _ => wanted,
                 };
                 if found == from {
@@ -136,7 +134,7 @@ impl<const N: usize> Turn<'_, N> {
             ShareOp::Next(after) => {
                 let next = (after.unwrap_or(0) as usize..N).find(|at| to.shares[*at].is_some());
                 let next = match mistake {
-                    Some(Mistake::WritersDoNotLook) => None,
+                    Some(TableMistake::WritersDoNotLook) => None,
                     _ => next.map(|at| at as u32 + 1),
                 };
                 self.answer(to, plain, op, Answer::Share(ShareAnswer::Next(next)));
@@ -147,7 +145,7 @@ impl<const N: usize> Turn<'_, N> {
             }
             ShareOp::Ring => {
                 to.bell =
-                    to.bell.wrapping_add(u8::from(mistake != Some(Mistake::ReadersDoNotRing)));
+                    to.bell.wrapping_add(u8::from(mistake != Some(TableMistake::ReadersDoNotRing)));
                 self.answer(to, plain, op, Answer::Done);
             }
             ShareOp::WakeBell => {
@@ -162,14 +160,15 @@ impl<const N: usize> Turn<'_, N> {
                 let bell = match mistake {
                     // As if it was read only now.
                     Some(
-                        Mistake::BellIsReadAfterTheCounts | Mistake::PermitBellIsReadAfterTheCounts,
+                        TableMistake::BellIsReadAfterTheCounts
+                        | TableMistake::PermitBellIsReadAfterTheCounts,
                     ) => to.bell,
                     _ => bell as u8,
                 };
                 if bell != to.bell {
                     return self.answer(to, plain, op, Answer::Slept(Slept::Changed));
                 }
-                if mistake == Some(Mistake::FrontLetsOthersPass) {
+                if mistake == Some(TableMistake::FrontLetsOthersPass) {
                     return self.lets_go_in_front();
                 }
                 let Doing::Draining(draining, told) = to.threads[self.thread].doing else {
@@ -216,13 +215,13 @@ impl<const N: usize> World<N> {
         match job {
             Job::Read => {
                 let how = match play.mistake {
-                    Some(Mistake::ReadersLeaveClean) => Predecessor::Clean,
+                    Some(TableMistake::ReadersLeaveClean) => Predecessor::Clean,
                     _ => told,
                 };
                 self.come_in_under_the_word(play, thread, how);
             }
             Job::Upgrade => {
-                let marking = Marking::new(me, Mark::Readable(told));
+                let marking = Marking::new(me, SlotMark::Readable(told));
                 self.threads[thread].doing = Doing::Marking(marking, told);
             }
             _ if job.drains() => {
@@ -264,7 +263,7 @@ impl<const N: usize> World<N> {
         match (outcome, held) {
             (Outcome::Won(told), None) => {
                 self.reads(thread)?;
-                let looked = play.mistake != Some(Mistake::ReadersLookBeforeTheyAdd);
+                let looked = play.mistake != Some(TableMistake::ReadersLookBeforeTheyAdd);
                 // Beside a dead upgradable reader it is told what that one was.
                 let beside = self.word.owner();
                 let of_dead =

@@ -1,16 +1,17 @@
 //! One turn of one thread: each answer that it may get, and the world after it.
 
 use super::{
-    AtLeast, Doing, Elsewhere, Kind, Move, Place, Record, RecordLook, Violation, World,
-    mistakes::{self, Mistake},
+    AtLeast, CountedPlace, Doing, Elsewhere, ModelRecord, Move, RecordLook, StepKind, Violation,
+    World,
+    mistakes::{self, TableMistake},
     play::{Job, Play},
 };
 use crate::{
     error::Predecessor,
     process::table::{
         protocol::{
-            Answer, Leaving, Machine as _, Mark, Marking, Op, ReadRecord, Renaming, Slept, Taking,
-            Verdict, Whom,
+            Answer, Leaving, Machine as _, Marking, Op, ReadRecord, Renaming, Slept, SlotMark,
+            Taking, Verdict, Whom,
         },
         step::Step,
         word::{OwnerId, RecordWord, WaitId, Word},
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// One thread's turn.
-pub(super) struct Turn<'a, const N: usize> {
+pub(super) struct ThreadTurn<'a, const N: usize> {
     pub(super) world: &'a World<N>,
     pub(super) play: &'a Play<N>,
     pub(super) thread: usize,
@@ -26,12 +27,12 @@ pub(super) struct Turn<'a, const N: usize> {
     pub(super) moves: &'a mut Vec<Move<N>>,
 }
 
-impl<const N: usize> Turn<'_, N> {
+impl<const N: usize> ThreadTurn<'_, N> {
     pub(super) fn me(&self) -> OwnerId {
         self.play.id(self.thread)
     }
 
-    pub(super) fn has_mistake(&self, mistake: Mistake) -> bool {
+    pub(super) fn has_mistake(&self, mistake: TableMistake) -> bool {
         self.play.mistake == Some(mistake)
     }
 
@@ -45,7 +46,7 @@ impl<const N: usize> Turn<'_, N> {
             to.threads[self.thread].represents = true;
             let taking = Taking::new(self.me(), true, self.play.spins);
             to.threads[self.thread].doing = Doing::Taking(taking);
-            self.done(to, Kind::Plain, (None, None));
+            self.done(to, StepKind::Plain, (None, None));
         }
     }
 
@@ -54,7 +55,7 @@ impl<const N: usize> Turn<'_, N> {
         let mut to = *self.world;
         let op = mistakes::bent_op(self.play, &to, op, step);
         let skipped = mistakes::is_skipped(self.play.mistake, step);
-        let done = Kind::Plain;
+        let done = StepKind::Plain;
         match op {
             Op::Load => {
                 let found = mistakes::bent_word(self.play.mistake, step, to.word);
@@ -79,14 +80,14 @@ impl<const N: usize> Turn<'_, N> {
                 AtLeast::Running(end) if !skipped => {
                     self.answer(to, done, op, Answer::Stay(Some(end)));
                     to.stay = AtLeast::Over(end);
-                    self.answer(to, Kind::Timer, op, Answer::Stay(None));
+                    self.answer(to, StepKind::Timer, op, Answer::Stay(None));
                 }
                 _ => self.answer(to, done, op, Answer::Stay(None)),
             },
             Op::IsOver(end) if to.stay == AtLeast::Running(end) => {
                 self.answer(to, done, op, Answer::Yes(false));
                 to.stay = AtLeast::Over(end);
-                self.answer(to, Kind::Timer, op, Answer::Yes(true));
+                self.answer(to, StepKind::Timer, op, Answer::Yes(true));
             }
             Op::IsOver(_) => self.answer(to, done, op, Answer::Yes(true)),
             Op::Enlist => {
@@ -112,7 +113,7 @@ impl<const N: usize> Turn<'_, N> {
                 let record = &mut to.records[usize::from(number) - 1];
                 let found = record.word;
                 if found == from {
-                    record.word = match self.has_mistake(Mistake::ReturnedAsBefore) {
+                    record.word = match self.has_mistake(TableMistake::ReturnedAsBefore) {
                         true => from.standing(),
                         false => from.returned(),
                     };
@@ -122,7 +123,7 @@ impl<const N: usize> Turn<'_, N> {
             Op::Erase(wait) => {
                 if !skipped {
                     to.erase(wait);
-                    to.threads[self.thread].place = Place::None;
+                    to.threads[self.thread].place = CountedPlace::None;
                 }
                 self.answer(to, done, op, Answer::Done);
             }
@@ -136,8 +137,8 @@ impl<const N: usize> Turn<'_, N> {
             Op::Stamp | Op::Pause(_) => self.answer(to, done, op, Answer::Done),
             Op::IsLate(_) => {
                 self.answer(to, done, op, Answer::Yes(false));
-                if !self.has_mistake(Mistake::ReservationsNeverLapse) {
-                    self.answer(to, Kind::Timer, op, Answer::Yes(true));
+                if !self.has_mistake(TableMistake::ReservationsNeverLapse) {
+                    self.answer(to, StepKind::Timer, op, Answer::Yes(true));
                 }
             }
             Op::IsHungry => {
@@ -160,7 +161,7 @@ impl<const N: usize> Turn<'_, N> {
     /// stopped cannot be told from one that still holds.
     fn sees_token(&mut self, op: Op) {
         let same = !self.play.lies
-            || self.has_mistake(Mistake::TokenIsNotCompared)
+            || self.has_mistake(TableMistake::TokenIsNotCompared)
             || self.world.threads[self.thread].token == self.world.token;
         let mut to = *self.world;
         if let Err(violation) = to.heard(self.play, self.thread, Answer::Yes(same)) {
@@ -169,7 +170,7 @@ impl<const N: usize> Turn<'_, N> {
         let step = to.step(self.thread);
         match to.threads[self.thread].doing {
             Doing::Leaving(leaving) if same && leaving.op() != Op::SeeStay => {
-                let mut turn = Turn {
+                let mut turn = ThreadTurn {
                     world: &to,
                     play: self.play,
                     thread: self.thread,
@@ -178,7 +179,7 @@ impl<const N: usize> Turn<'_, N> {
                 };
                 turn.machine(leaving.op());
             }
-            _ => self.done(to, Kind::Plain, (Some(op), Some(Answer::Yes(same)))),
+            _ => self.done(to, StepKind::Plain, (Some(op), Some(Answer::Yes(same)))),
         }
     }
 
@@ -193,9 +194,9 @@ impl<const N: usize> Turn<'_, N> {
         }
         let at = usize::from(number) - 1;
         if skipped || at >= usize::from(to.used) {
-            return self.answer(to, Kind::Plain, op, Answer::Read(ReadRecord::Beyond));
+            return self.answer(to, StepKind::Plain, op, Answer::Read(ReadRecord::Beyond));
         }
-        let Record { word, here, since } = to.records[at];
+        let ModelRecord { word, here, since } = to.records[at];
         let stands = |word: RecordWord| ReadRecord::Stands {
             since: since.into(),
             wait: word.wait(number).expect("it stands"),
@@ -214,11 +215,11 @@ impl<const N: usize> Turn<'_, N> {
         match next {
             Ok(reading) => {
                 to.threads[self.thread].look = reading;
-                self.done(to, Kind::Plain, (Some(op), None));
+                self.done(to, StepKind::Plain, (Some(op), None));
             }
             Err(read) => {
                 to.threads[self.thread].look = RecordLook::Nothing;
-                self.answer(to, Kind::Plain, op, Answer::Read(read));
+                self.answer(to, StepKind::Plain, op, Answer::Read(read));
             }
         }
     }
@@ -233,42 +234,46 @@ impl<const N: usize> Turn<'_, N> {
         let has_left =
             |thread| self.world.is_done(thread) && self.world.threads[thread].permits == 0;
         let is_done = (0..N).filter(of_it).all(has_left);
-        let verdict = match self.play.mistake {
-            Some(Mistake::PresencesAreNotJudged) => Verdict::Alive,
-            Some(Mistake::StoppedCountsAsDead) => Verdict::Dead,
-            Some(Mistake::DeadReadersCount | Mistake::DeadPermitsCount)
-                if self.step == Some(Step::DrainJudge) =>
-            {
-                Verdict::Alive
-            }
-            Some(Mistake::LivingReadersAreStruck | Mistake::LivingPermitsAreStruck)
-                if self.step == Some(Step::DrainJudge) =>
-            {
-                Verdict::Dead
-            }
-            _ if is_dead => {
-                if !named {
-                    self.answer(*self.world, Kind::Plain, op, Answer::Verdict(Verdict::Missing));
+        let verdict =
+            match self.play.mistake {
+                Some(TableMistake::PresencesAreNotJudged) => Verdict::Alive,
+                Some(TableMistake::StoppedCountsAsDead) => Verdict::Dead,
+                Some(TableMistake::DeadReadersCount | TableMistake::DeadPermitsCount)
+                    if self.step == Some(Step::DrainJudge) =>
+                {
+                    Verdict::Alive
                 }
-                Verdict::Dead
-            }
-            // Presences are removed at a clean exit, and by a sweep if no word names one.
-            _ if is_done => Verdict::Missing,
-            _ => Verdict::Alive,
-        };
+                Some(
+                    TableMistake::LivingReadersAreStruck | TableMistake::LivingPermitsAreStruck,
+                ) if self.step == Some(Step::DrainJudge) => Verdict::Dead,
+                _ if is_dead => {
+                    if !named {
+                        self.answer(
+                            *self.world,
+                            StepKind::Plain,
+                            op,
+                            Answer::Verdict(Verdict::Missing),
+                        );
+                    }
+                    Verdict::Dead
+                }
+                // Presences are removed at a clean exit, and by a sweep if no word names one.
+                _ if is_done => Verdict::Missing,
+                _ => Verdict::Alive,
+            };
         if self.play.lies && !self.world.lied && verdict == Verdict::Alive {
             let mut to = *self.world;
             to.lied = true;
-            self.answer(to, Kind::Timer, op, Answer::Verdict(Verdict::Dead));
+            self.answer(to, StepKind::Timer, op, Answer::Verdict(Verdict::Dead));
         }
-        self.answer(*self.world, Kind::Plain, op, Answer::Verdict(verdict));
+        self.answer(*self.world, StepKind::Plain, op, Answer::Verdict(verdict));
     }
 
     fn goes_to_sleep(&mut self, op: Op, seen: Word, record: Option<WaitId>) {
         let Doing::Taking(taking) = self.world.threads[self.thread].doing else {
             unreachable!("only takers sleep");
         };
-        let marks = !self.has_mistake(Mistake::SleepersDoNotMark);
+        let marks = !self.has_mistake(TableMistake::SleepersDoNotMark);
         let seen = if marks { seen } else { self.world.word };
         let mut to = *self.world;
         let says_so = seen.is_hungry() || seen.reserved_for().is_some();
@@ -277,14 +282,14 @@ impl<const N: usize> Turn<'_, N> {
         });
         if stands && says_so {
             let place = &mut to.threads[self.thread].place;
-            *place = (*place).max(Place::Stands);
+            *place = (*place).max(CountedPlace::Stands);
         }
         let changed = self.world.word.low_half() != seen.low_half();
-        if changed && !self.has_mistake(Mistake::SleepersDoNotCompare) {
-            self.answer(to, Kind::Plain, op, Answer::Slept(Slept::Changed));
+        if changed && !self.has_mistake(TableMistake::SleepersDoNotCompare) {
+            self.answer(to, StepKind::Plain, op, Answer::Slept(Slept::Changed));
         } else {
             to.threads[self.thread].doing = Doing::Asleep(taking, record);
-            self.done(to, Kind::Plain, (Some(op), None));
+            self.done(to, StepKind::Plain, (Some(op), None));
         }
         self.gives_up(taking);
     }
@@ -296,25 +301,25 @@ impl<const N: usize> Turn<'_, N> {
         let mut to = *self.world;
         to.threads[self.thread].doing = Doing::Parked(taking);
         let is_its = to.word.reserved_for().is_some() && to.word.reserved_for() == taking.record();
-        if self.has_mistake(Mistake::TasksAreWonFor) && is_its {
+        if self.has_mistake(TableMistake::TasksAreWonFor) && is_its {
             let told = to.word.left();
             to.word = to.word.seized(self.me());
             to.erase(taking.record().expect("its own"));
             to.threads[self.thread].doing = Doing::WonFor(told);
         }
-        self.done(to, Kind::Plain, (Some(Op::Park), None));
+        self.done(to, StepKind::Plain, (Some(Op::Park), None));
     }
 
     pub(super) fn is_polled(&mut self, taking: Taking) {
         let mut to = *self.world;
         to.threads[self.thread].doing = Doing::Taking(taking);
-        self.tell(to, Kind::Plain, None, Answer::Polled);
+        self.tell(to, StepKind::Plain, None, Answer::Polled);
     }
 
     fn wakes(&mut self, op: Op, whom: Whom, skipped: bool) {
         let mut to = *self.world;
         if skipped {
-            return self.answer(to, Kind::Plain, op, Answer::Yes(true));
+            return self.answer(to, StepKind::Plain, op, Answer::Yes(true));
         }
         let mut woke = false;
         for sleeper in 0..N {
@@ -325,7 +330,7 @@ impl<const N: usize> Turn<'_, N> {
                 Whom::One => {
                     let mut to = *self.world;
                     to.threads[sleeper].doing = Doing::Woken(taking);
-                    self.answer(to, Kind::Plain, op, Answer::Yes(true));
+                    self.answer(to, StepKind::Plain, op, Answer::Yes(true));
                     woke = true;
                 }
                 Whom::Wait(wait) => {
@@ -338,22 +343,22 @@ impl<const N: usize> Turn<'_, N> {
             }
         }
         if !woke {
-            self.answer(to, Kind::Plain, op, Answer::Yes(true));
+            self.answer(to, StepKind::Plain, op, Answer::Yes(true));
         }
     }
 
-    pub(super) fn ends_sleep(&mut self, taking: Taking, kind: Kind, slept: Slept) {
+    pub(super) fn ends_sleep(&mut self, taking: Taking, kind: StepKind, slept: Slept) {
         let mut to = *self.world;
         to.threads[self.thread].doing = Doing::Taking(taking);
         if slept == Slept::GiveUp {
-            to.threads[self.thread].place = Place::None;
+            to.threads[self.thread].place = CountedPlace::None;
         }
         self.tell(to, kind, None, Answer::Slept(slept));
     }
 
     pub(super) fn gives_up(&mut self, taking: Taking) {
         if self.play.give_ups {
-            self.ends_sleep(taking, Kind::GiveUp, Slept::GiveUp);
+            self.ends_sleep(taking, StepKind::GiveUp, Slept::GiveUp);
         }
     }
 
@@ -364,8 +369,8 @@ impl<const N: usize> Turn<'_, N> {
         }
         if job == Some(&Job::Widen) && !self.world.word.is_wide() {
             let mut to = *self.world;
-            to.threads[self.thread].doing = Doing::Marking(Marking::new(me, Mark::Wide), told);
-            return self.done(to, Kind::Plain, (None, None));
+            to.threads[self.thread].doing = Doing::Marking(Marking::new(me, SlotMark::Wide), told);
+            return self.done(to, StepKind::Plain, (None, None));
         }
         // A thread that holds under another's id finds that out when it releases.
         let other = self.play.other_id(self.thread);
@@ -373,10 +378,10 @@ impl<const N: usize> Turn<'_, N> {
         if job == Some(&Job::Rename) && me != other {
             let mut to = *self.world;
             to.threads[self.thread].doing = Doing::Renaming(Renaming::new(me, other), told);
-            return self.done(to, Kind::Plain, (None, None));
+            return self.done(to, StepKind::Plain, (None, None));
         }
         let unused = match self.play.mistake {
-            Some(Mistake::UnusedIsGivenBackClean) => Predecessor::Clean,
+            Some(TableMistake::UnusedIsGivenBackClean) => Predecessor::Clean,
             _ => told,
         };
         let stays = job == Some(&Job::Stay);
@@ -396,7 +401,7 @@ impl<const N: usize> Turn<'_, N> {
             }
             to.threads[self.thread].excludes = false;
             to.threads[self.thread].doing = Doing::Leaving(Leaving::held(me, how, stays_on));
-            self.done(to, Kind::Plain, (None, None));
+            self.done(to, StepKind::Plain, (None, None));
         }
     }
 
@@ -411,7 +416,7 @@ impl<const N: usize> Turn<'_, N> {
         } else {
             to.next_job(self.play, self.thread);
         }
-        self.done(to, Kind::Plain, (Some(op), None));
+        self.done(to, StepKind::Plain, (Some(op), None));
     }
 
     /// Goes on once it has the structural lock.
@@ -422,7 +427,7 @@ impl<const N: usize> Turn<'_, N> {
         }
         to.structure = Some(self.thread as u8);
         to.threads[self.thread].doing = doing;
-        self.done(to, Kind::Plain, (None, None));
+        self.done(to, StepKind::Plain, (None, None));
     }
 
     pub(super) fn is_elsewhere(&mut self, at: Elsewhere) {
@@ -449,30 +454,41 @@ impl<const N: usize> Turn<'_, N> {
             Some(next) => to.threads[self.thread].doing = Doing::Elsewhere(next),
             None => to.next_job(self.play, self.thread),
         }
-        self.done(to, Kind::Plain, (None, None));
+        self.done(to, StepKind::Plain, (None, None));
     }
 
-    pub(super) fn answer(&mut self, to: World<N>, kind: Kind, op: Op, answer: Answer) {
+    pub(super) fn answer(&mut self, to: World<N>, kind: StepKind, op: Op, answer: Answer) {
         self.tell(to, kind, Some(op), answer);
     }
 
     /// Tells the machine, and takes note of its end.
-    pub(super) fn tell(&mut self, mut to: World<N>, kind: Kind, op: Option<Op>, answer: Answer) {
+    pub(super) fn tell(
+        &mut self,
+        mut to: World<N>,
+        kind: StepKind,
+        op: Option<Op>,
+        answer: Answer,
+    ) {
         let told = to.heard(self.play, self.thread, answer);
         self.push(kind, (op, Some(answer)), told.map(|()| to));
     }
 
-    pub(super) fn done(&mut self, to: World<N>, kind: Kind, what: (Option<Op>, Option<Answer>)) {
+    pub(super) fn done(
+        &mut self,
+        to: World<N>,
+        kind: StepKind,
+        what: (Option<Op>, Option<Answer>),
+    ) {
         self.push(kind, what, Ok(to));
     }
 
     fn violates(&mut self, op: Op, violation: Violation) {
-        self.push(Kind::Plain, (Some(op), None), Err(violation));
+        self.push(StepKind::Plain, (Some(op), None), Err(violation));
     }
 
     pub(super) fn push(
         &mut self,
-        kind: Kind,
+        kind: StepKind,
         what: (Option<Op>, Option<Answer>),
         to: Result<World<N>, Violation>,
     ) {

@@ -1,39 +1,39 @@
 //! What the world does in answer to an operation, and what it must never come to.
 
 use super::{
-    AtLeast, Doing, Place, Record, Violation, World, hear,
-    mistakes::{self, Mistake},
+    AtLeast, CountedPlace, Doing, ModelRecord, Violation, World, hear,
+    mistakes::{self, TableMistake},
     play::{Job, Play},
 };
 use crate::{
     error::Predecessor,
     process::table::{
         protocol::{Answer, Leaving, Machine, Op, Outcome, ReadRecord, Taking, Verdict},
-        word::{OwnerId, RecordWord, State, WaitId, Word},
+        word::{OwnerId, RecordWord, SlotState, WaitId, Word},
     },
 };
 
 impl<const N: usize> World<N> {
     // ---- records -------------------------------------------------------------------------------
 
-    pub(super) fn record(&self, wait: WaitId) -> &Record {
+    pub(super) fn record(&self, wait: WaitId) -> &ModelRecord {
         &self.records[usize::from(wait.number()) - 1]
     }
 
-    pub(super) fn record_mut(&mut self, wait: WaitId) -> &mut Record {
+    pub(super) fn record_mut(&mut self, wait: WaitId) -> &mut ModelRecord {
         &mut self.records[usize::from(wait.number()) - 1]
     }
 
     /// A free record, or a dead process's, for a wait of `me` that begins now.
     pub(super) fn enlist(&mut self, play: &Play<N>, me: OwnerId) -> Option<WaitId> {
         let is_dead = |owner| self.is_dead_process(play, play.process_of(owner));
-        let of_dead = |record: &Record| record.word.owner().is_some_and(is_dead);
+        let of_dead = |record: &ModelRecord| record.word.owner().is_some_and(is_dead);
         let free = self.records.iter().position(|record| record.word.is_free());
         let at = free.or_else(|| self.records.iter().position(of_dead))?;
         self.used = self.used.max(at as u8 + 1);
         let record = &mut self.records[at];
         record.word = record.word.taken(me);
-        if play.mistake == Some(Mistake::PublishedBeforeFilledIn) {
+        if play.mistake == Some(TableMistake::PublishedBeforeFilledIn) {
             record.word = record.word.standing();
         }
         record.since = self.now;
@@ -62,7 +62,7 @@ impl<const N: usize> World<N> {
     pub(super) fn pass_over(&mut self, number: u16) {
         for thread in 0..N {
             if self.wait_of(thread).is_some_and(|wait| wait.number() == number) {
-                self.threads[thread].place = Place::None;
+                self.threads[thread].place = CountedPlace::None;
             }
         }
     }
@@ -71,8 +71,8 @@ impl<const N: usize> World<N> {
     pub(super) fn count_on_places(&mut self, holder: usize) {
         for thread in (0..N).filter(|thread| *thread != holder) {
             let place = &mut self.threads[thread].place;
-            if *place == Place::Stands {
-                *place = Place::Counts;
+            if *place == CountedPlace::Stands {
+                *place = CountedPlace::Counts;
             }
         }
     }
@@ -80,7 +80,7 @@ impl<const N: usize> World<N> {
     /// Whether this one may have the word now, by the order of waiters.
     fn is_in_order(&self, taker: usize) -> bool {
         let since = |thread| self.wait_of(thread).map_or(u8::MAX, |wait| self.record(wait).since);
-        let counts = |other: &usize| self.threads[*other].place == Place::Counts;
+        let counts = |other: &usize| self.threads[*other].place == CountedPlace::Counts;
         (0..N).filter(counts).all(|other| other == taker || since(other) > since(taker))
     }
 
@@ -108,14 +108,14 @@ impl<const N: usize> World<N> {
             if self.threads.iter().any(|other| other.inside) {
                 return Err(Violation::TwoInside);
             }
-            if matches!(to.state(), Some(State::Held(_))) {
+            if matches!(to.state(), Some(SlotState::Held(_))) {
                 if !self.is_in_order(thread) {
                     return Err(Violation::Overtaken);
                 }
                 if matches!(self.stay, AtLeast::Running(_)) {
                     return Err(Violation::RanTwice);
                 }
-                self.threads[thread].place = Place::None;
+                self.threads[thread].place = CountedPlace::None;
                 self.count_on_places(thread);
             }
             self.threads[thread].inside = true;
@@ -174,7 +174,7 @@ impl<const N: usize> World<N> {
             }
             (Outcome::Won(told), _) => {
                 let told = match play.mistake {
-                    Some(Mistake::RecoveriesTellNothing) => Predecessor::Clean,
+                    Some(TableMistake::RecoveriesTellNothing) => Predecessor::Clean,
                     _ => told,
                 };
                 // A living holder that was judged to be dead did not die.

@@ -17,11 +17,11 @@ pub(super) struct HandOver {
     is_held: bool,
     /// The first exchange has been made. What follows it may be done by others as well.
     is_done: bool,
-    phase: Phase,
+    phase: LeavePhase,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Phase {
+enum LeavePhase {
     Scan(RecordScan),
     Stamp(WaitId),
     /// Is the hold still this guard's? Right before each exchange of it.
@@ -52,7 +52,7 @@ pub(super) enum HandedOver {
 impl HandOver {
     /// Releases the holder's own word.
     pub(super) const fn release(seen: Word, how: Predecessor) -> HandOver {
-        let phase = Phase::Scan(RecordScan::BEGIN);
+        let phase = LeavePhase::Scan(RecordScan::BEGIN);
         HandOver { seen, how, is_held: true, is_done: false, phase }
     }
 
@@ -63,74 +63,78 @@ impl HandOver {
 
     pub(super) fn op(&self) -> Op {
         match self.phase {
-            Phase::Scan(scan) | Phase::ScanAgain(scan) => scan.op(),
-            Phase::Stamp(_) => Op::Stamp,
-            Phase::SeeToken(_) => Op::SeeToken,
-            Phase::Appoint(wait) => {
+            LeavePhase::Scan(scan) | LeavePhase::ScanAgain(scan) => scan.op(),
+            LeavePhase::Stamp(_) => Op::Stamp,
+            LeavePhase::SeeToken(_) => Op::SeeToken,
+            LeavePhase::Appoint(wait) => {
                 Op::Swap { from: self.seen, to: self.seen.appointed(wait, self.how) }
             }
-            Phase::SeeRecord(wait) => Op::LoadRecord(wait.number()),
-            Phase::Reload(_) => Op::Load,
-            Phase::WakeWait(wait) => Op::Wake(Whom::Wait(wait)),
-            Phase::Free => Op::Swap { from: self.seen, to: self.seen.freed(self.how) },
-            Phase::Clear => Op::Swap { from: self.seen, to: self.seen.cleared() },
-            Phase::WakeOne => Op::Wake(Whom::One),
+            LeavePhase::SeeRecord(wait) => Op::LoadRecord(wait.number()),
+            LeavePhase::Reload(_) => Op::Load,
+            LeavePhase::WakeWait(wait) => Op::Wake(Whom::Wait(wait)),
+            LeavePhase::Free => Op::Swap { from: self.seen, to: self.seen.freed(self.how) },
+            LeavePhase::Clear => Op::Swap { from: self.seen, to: self.seen.cleared() },
+            LeavePhase::WakeOne => Op::Wake(Whom::One),
         }
     }
 
     /// What came of it; how it ended, once it has.
     pub(super) fn heard(&mut self, answer: Answer) -> Option<HandedOver> {
         self.phase = match (self.phase, answer) {
-            (Phase::Scan(scan), Answer::Read(read)) => match scan.heard(read) {
-                Ok(scan) => Phase::Scan(scan),
-                Err(Some(wait)) => Phase::Stamp(wait),
-                Err(None) if self.is_held => Phase::SeeToken(None),
-                Err(None) => Phase::Free,
+            (LeavePhase::Scan(scan), Answer::Read(read)) => match scan.heard(read) {
+                Ok(scan) => LeavePhase::Scan(scan),
+                Err(Some(wait)) => LeavePhase::Stamp(wait),
+                Err(None) if self.is_held => LeavePhase::SeeToken(None),
+                Err(None) => LeavePhase::Free,
             },
-            (Phase::Stamp(wait), Answer::Done) if self.is_held => Phase::SeeToken(Some(wait)),
-            (Phase::Stamp(wait), Answer::Done) => Phase::Appoint(wait),
-            (Phase::SeeToken(_), Answer::Yes(false)) => return Some(HandedOver::Lost),
-            (Phase::SeeToken(Some(wait)), Answer::Yes(true)) => Phase::Appoint(wait),
-            (Phase::SeeToken(None), Answer::Yes(true)) => Phase::Free,
-            (Phase::Appoint(wait), Answer::Word(found)) if found == self.seen => {
+            (LeavePhase::Stamp(wait), Answer::Done) if self.is_held => {
+                LeavePhase::SeeToken(Some(wait))
+            }
+            (LeavePhase::Stamp(wait), Answer::Done) => LeavePhase::Appoint(wait),
+            (LeavePhase::SeeToken(_), Answer::Yes(false)) => return Some(HandedOver::Lost),
+            (LeavePhase::SeeToken(Some(wait)), Answer::Yes(true)) => LeavePhase::Appoint(wait),
+            (LeavePhase::SeeToken(None), Answer::Yes(true)) => LeavePhase::Free,
+            (LeavePhase::Appoint(wait), Answer::Word(found)) if found == self.seen => {
                 self.seen = self.seen.appointed(wait, self.how);
                 (self.is_held, self.is_done) = (false, true);
-                Phase::SeeRecord(wait)
+                LeavePhase::SeeRecord(wait)
             }
-            (Phase::Free, Answer::Word(found)) if found == self.seen => {
+            (LeavePhase::Free, Answer::Word(found)) if found == self.seen => {
                 self.seen = self.seen.freed(self.how);
                 self.is_done = true;
                 // A waiter that published its record after the first scan, and saw the word still
                 // held, sleeps. One that saw it reserved for a wait that is gone does not.
                 match std::mem::take(&mut self.is_held) {
-                    true => Phase::ScanAgain(RecordScan::BEGIN),
-                    false => Phase::WakeOne,
+                    true => LeavePhase::ScanAgain(RecordScan::BEGIN),
+                    false => LeavePhase::WakeOne,
                 }
             }
-            (Phase::Appoint(_) | Phase::Free, Answer::Word(found)) => {
+            (LeavePhase::Appoint(_) | LeavePhase::Free, Answer::Word(found)) => {
                 return Some(match self.is_done {
                     true => HandedOver::Yes,
                     false => HandedOver::Missed(found),
                 });
             }
-            (Phase::SeeRecord(wait), Answer::Record(record)) => match record.is_of(wait) {
-                true => Phase::WakeWait(wait),
-                false => Phase::Reload(wait),
+            (LeavePhase::SeeRecord(wait), Answer::Record(record)) => match record.is_of(wait) {
+                true => LeavePhase::WakeWait(wait),
+                false => LeavePhase::Reload(wait),
             },
-            (Phase::Reload(_), Answer::Word(found)) if found == self.seen => {
-                Phase::Scan(RecordScan::BEGIN)
+            (LeavePhase::Reload(_), Answer::Word(found)) if found == self.seen => {
+                LeavePhase::Scan(RecordScan::BEGIN)
             }
             // Claimed before it was erased, or handed on by another thread.
-            (Phase::Reload(_), Answer::Word(_)) => return Some(HandedOver::Yes),
-            (Phase::WakeWait(_) | Phase::WakeOne, Answer::Yes(_)) => return Some(HandedOver::Yes),
-            (Phase::ScanAgain(scan), Answer::Read(read)) => match scan.heard(read) {
-                Ok(scan) => Phase::ScanAgain(scan),
-                Err(Some(wait)) => Phase::Stamp(wait),
-                Err(None) => Phase::Clear,
+            (LeavePhase::Reload(_), Answer::Word(_)) => return Some(HandedOver::Yes),
+            (LeavePhase::WakeWait(_) | LeavePhase::WakeOne, Answer::Yes(_)) => {
+                return Some(HandedOver::Yes);
+            }
+            (LeavePhase::ScanAgain(scan), Answer::Read(read)) => match scan.heard(read) {
+                Ok(scan) => LeavePhase::ScanAgain(scan),
+                Err(Some(wait)) => LeavePhase::Stamp(wait),
+                Err(None) => LeavePhase::Clear,
             },
-            (Phase::Clear, Answer::Word(found)) if found == self.seen => Phase::WakeOne,
+            (LeavePhase::Clear, Answer::Word(found)) if found == self.seen => LeavePhase::WakeOne,
             // Taken meanwhile, with HUNGRY: its release scans and wakes.
-            (Phase::Clear, Answer::Word(_)) => return Some(HandedOver::Yes),
+            (LeavePhase::Clear, Answer::Word(_)) => return Some(HandedOver::Yes),
             (phase, answer) => unreachable!("{answer:?} is no answer in {phase:?}"),
         };
         None
@@ -139,17 +143,17 @@ impl HandOver {
     #[cfg(test)]
     pub(super) fn step(&self) -> Step {
         match self.phase {
-            Phase::Scan(_) => Step::HandScan,
-            Phase::Stamp(_) => Step::HandStamp,
-            Phase::SeeToken(_) => Step::HandSeeToken,
-            Phase::Appoint(_) => Step::HandAppoint,
-            Phase::SeeRecord(_) => Step::HandSeeRecord,
-            Phase::Reload(_) => Step::HandReload,
-            Phase::WakeWait(_) => Step::HandWakeWait,
-            Phase::Free => Step::HandFree,
-            Phase::ScanAgain(_) => Step::HandScanAgain,
-            Phase::Clear => Step::HandClear,
-            Phase::WakeOne => Step::HandWakeOne,
+            LeavePhase::Scan(_) => Step::HandScan,
+            LeavePhase::Stamp(_) => Step::HandStamp,
+            LeavePhase::SeeToken(_) => Step::HandSeeToken,
+            LeavePhase::Appoint(_) => Step::HandAppoint,
+            LeavePhase::SeeRecord(_) => Step::HandSeeRecord,
+            LeavePhase::Reload(_) => Step::HandReload,
+            LeavePhase::WakeWait(_) => Step::HandWakeWait,
+            LeavePhase::Free => Step::HandFree,
+            LeavePhase::ScanAgain(_) => Step::HandScanAgain,
+            LeavePhase::Clear => Step::HandClear,
+            LeavePhase::WakeOne => Step::HandWakeOne,
         }
     }
 }

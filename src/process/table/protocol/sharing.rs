@@ -14,8 +14,8 @@
 #[cfg(test)]
 use super::super::step::Step;
 use super::{
-    Answer, Machine, Mark, Marking, Op, Outcome, OwnerId, Predecessor, ShareAnswer, ShareOp,
-    ShareWord, Slept, Verdict, Word,
+    Answer, Machine, Marking, Op, Outcome, OwnerId, Predecessor, ShareAnswer, ShareOp, ShareWord,
+    Slept, SlotMark, Verdict, Word,
 };
 use crate::mode::{Room, Share};
 
@@ -286,7 +286,7 @@ impl Draining {
         match (self.waits, self.room) {
             (false, _) => DrainingPhase::Ended(Outcome::WouldBlock),
             (true, Room::Beside(_)) if !self.is_announced => {
-                DrainingPhase::Announce(round.bell, Marking::new(self.me, Mark::Draining))
+                DrainingPhase::Announce(round.bell, Marking::new(self.me, SlotMark::Draining))
             }
             (true, _) => DrainingPhase::Sleep(round.bell),
         }

@@ -6,8 +6,8 @@ use crate::error::Predecessor;
 #[cfg(test)]
 use super::super::step::Step;
 use super::{
-    Answer, HandOver, Machine, Op, Outcome, OwnerId, RecordScan, RecordWord, Slept, State, StayEnd,
-    Verdict, WaitId, Whom, Word,
+    Answer, HandOver, Machine, Op, Outcome, OwnerId, RecordScan, RecordWord, Slept, SlotState,
+    StayEnd, Verdict, WaitId, Whom, Word,
 };
 
 /// How often to pause, twice as long each time, before sleeping.
@@ -20,7 +20,7 @@ const FIRST_PAUSE: u32 = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(in super::super) struct Taking {
     me: OwnerId,
-    phase: Phase,
+    phase: TakePhase,
     waits: bool,
     /// It is a task's, and is run by turns by the task's poll and by a thread that waits for it.
     is_task: bool,
@@ -50,7 +50,7 @@ struct Choice {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Phase {
+enum TakePhase {
     Quiet,
     /// Was this wait passed over? Before each look.
     Refresh,
@@ -125,7 +125,7 @@ impl Taking {
     pub(in super::super) fn new(me: OwnerId, waits: bool, spins: u8) -> Taking {
         Taking {
             me,
-            phase: Phase::Quiet,
+            phase: TakePhase::Quiet,
             waits,
             is_task: false,
             by_proxy: false,
@@ -172,24 +172,26 @@ impl Taking {
     }
 
     /// What to do about a word that was seen just now.
-    fn look(&self, seen: Word) -> Phase {
+    fn look(&self, seen: Word) -> TakePhase {
         match seen.state() {
             None => self.stop(Outcome::Nonsense(seen)),
-            Some(State::Free) if !self.by_proxy => Phase::Grab(seen),
-            Some(State::Free) => self.appoint_itself(Choice::of(seen, seen.left())),
-            Some(State::Reserved(wait)) if Some(wait) == self.record => match self.by_proxy {
-                true => Phase::Park,
-                false => Phase::Claim(seen),
+            Some(SlotState::Free) if !self.by_proxy => TakePhase::Grab(seen),
+            Some(SlotState::Free) => self.appoint_itself(Choice::of(seen, seen.left())),
+            Some(SlotState::Reserved(wait)) if Some(wait) == self.record => match self.by_proxy {
+                true => TakePhase::Park,
+                false => TakePhase::Claim(seen),
             },
-            Some(_) if self.pauses() => Phase::Pause,
-            Some(State::Reserved(wait)) => Phase::SeeRecord(seen, wait),
-            Some(State::Staying(end)) => Phase::SeeOver(seen, end),
+            Some(_) if self.pauses() => TakePhase::Pause,
+            Some(SlotState::Reserved(wait)) => TakePhase::SeeRecord(seen, wait),
+            Some(SlotState::Staying(end)) => TakePhase::SeeOver(seen, end),
             // Another thread of this process holds it.
-            Some(State::Held(owner) | State::Retiring(owner)) if owner == self.me => {
+            Some(SlotState::Held(owner) | SlotState::Retiring(owner)) if owner == self.me => {
                 self.stay(seen)
             }
-            Some(State::Held(_) | State::Retiring(_)) if self.unsure => Phase::Judge(seen),
-            Some(State::Held(_) | State::Retiring(_)) => self.stay(seen),
+            Some(SlotState::Held(_) | SlotState::Retiring(_)) if self.unsure => {
+                TakePhase::Judge(seen)
+            }
+            Some(SlotState::Held(_) | SlotState::Retiring(_)) => self.stay(seen),
         }
     }
 
@@ -198,72 +200,72 @@ impl Taking {
     }
 
     /// What to do while the word is another's.
-    fn stay(&self, seen: Word) -> Phase {
+    fn stay(&self, seen: Word) -> TakePhase {
         if !self.waits {
-            Phase::Ended(Outcome::WouldBlock)
+            TakePhase::Ended(Outcome::WouldBlock)
         } else if !self.hungry {
-            Phase::SeeHunger(seen)
+            TakePhase::SeeHunger(seen)
         } else if self.record.is_none() {
-            Phase::Enlist(seen)
+            TakePhase::Enlist(seen)
         } else {
             self.settle(seen)
         }
     }
 
     /// Goes to sleep, once the word says what it must.
-    fn settle(&self, seen: Word) -> Phase {
-        if self.marked(seen) == seen { Phase::Sleep(seen) } else { Phase::Mark(seen) }
+    fn settle(&self, seen: Word) -> TakePhase {
+        if self.marked(seen) == seen { TakePhase::Sleep(seen) } else { TakePhase::Mark(seen) }
     }
 
     fn marked(&self, seen: Word) -> Word {
         match seen.state() {
             // It says so already.
-            Some(State::Reserved(_)) => seen,
+            Some(SlotState::Reserved(_)) => seen,
             // It is released at once, and to no wait.
-            Some(State::Retiring(_)) => seen.waited_for(),
+            Some(SlotState::Retiring(_)) => seen.waited_for(),
             _ if self.record.is_some() => seen.hungered_for(),
             _ => seen.waited_for(),
         }
     }
 
     /// The oldest wait that stands may have this word, or, if none does, this taker.
-    fn choose(&self, choice: Choice, oldest: Option<WaitId>) -> Phase {
+    fn choose(&self, choice: Choice, oldest: Option<WaitId>) -> TakePhase {
         match oldest {
-            Some(wait) if Some(wait) != self.record => Phase::Stamp(choice, wait),
+            Some(wait) if Some(wait) != self.record => TakePhase::Stamp(choice, wait),
             _ if self.by_proxy => self.appoint_itself(choice),
-            _ => Phase::Seize(choice),
+            _ => TakePhase::Seize(choice),
         }
     }
 
     /// For a task the word is only reserved: its poll claims it.
-    fn appoint_itself(&self, choice: Choice) -> Phase {
+    fn appoint_itself(&self, choice: Choice) -> TakePhase {
         match self.record {
-            Some(wait) => Phase::Stamp(choice, wait),
+            Some(wait) => TakePhase::Stamp(choice, wait),
             // It is free already, and the task is told so.
-            None if choice.seen.state() == Some(State::Free) => Phase::PassWake,
-            None => Phase::Free(choice),
+            None if choice.seen.state() == Some(SlotState::Free) => TakePhase::PassWake,
+            None => TakePhase::Free(choice),
         }
     }
 
     /// Looks, first at its own record if it has one.
-    fn look_again(&self) -> Phase {
-        if self.record.is_some() { Phase::Refresh } else { Phase::Look }
+    fn look_again(&self) -> TakePhase {
+        if self.record.is_some() { TakePhase::Refresh } else { TakePhase::Look }
     }
 
-    fn end(&self, end: End) -> Phase {
+    fn end(&self, end: End) -> TakePhase {
         match end {
-            _ if self.record.is_some() => Phase::Erase(end),
-            End::Won(left) => Phase::Ended(Outcome::Won(left)),
+            _ if self.record.is_some() => TakePhase::Erase(end),
+            End::Won(left) => TakePhase::Ended(Outcome::Won(left)),
             // It may have had the wake of another.
-            End::Stop(outcome) => Phase::WakeAnother(outcome),
+            End::Stop(outcome) => TakePhase::WakeAnother(outcome),
         }
     }
 
     /// Something is wrong with the word; a waiter does not leave its record behind.
-    fn stop(&self, outcome: Outcome) -> Phase {
+    fn stop(&self, outcome: Outcome) -> TakePhase {
         match self.waits {
             true => self.end(End::Stop(outcome)),
-            false => Phase::Ended(outcome),
+            false => TakePhase::Ended(outcome),
         }
     }
 
@@ -273,10 +275,10 @@ impl Taking {
         seen: Word,
         wait: WaitId,
         record: RecordWord,
-    ) -> Phase {
+    ) -> TakePhase {
         match verdict {
-            Verdict::Dead | Verdict::Missing => Phase::Pass(seen, wait, record),
-            Verdict::Alive | Verdict::Unknown => Phase::SeeLate(seen, wait, record),
+            Verdict::Dead | Verdict::Missing => TakePhase::Pass(seen, wait, record),
+            Verdict::Alive | Verdict::Unknown => TakePhase::SeeLate(seen, wait, record),
         }
     }
 }
@@ -287,74 +289,78 @@ impl Choice {
     }
 
     /// To be decided by a scan.
-    const fn begin(self) -> Phase {
-        Phase::Scan(self, RecordScan::BEGIN)
+    const fn begin(self) -> TakePhase {
+        TakePhase::Scan(self, RecordScan::BEGIN)
     }
 }
 
 impl Machine for Taking {
     fn op(&self) -> Op {
         match self.phase {
-            Phase::Quiet => {
+            TakePhase::Quiet => {
                 let (from, to) = Taking::quiet(self.me);
                 Op::Swap { from, to }
             }
-            Phase::Look | Phase::Recheck(_) | Phase::FindReservation(..) => Op::Load,
-            Phase::Refresh => {
+            TakePhase::Look | TakePhase::Recheck(_) | TakePhase::FindReservation(..) => Op::Load,
+            TakePhase::Refresh => {
                 Op::LoadRecord(self.record.expect("only a record is refreshed").number())
             }
-            Phase::Return(from) => {
+            TakePhase::Return(from) => {
                 let number = self.record.expect("only a record returns").number();
                 Op::Return { number, from }
             }
-            Phase::Pause => Op::Pause(FIRST_PAUSE << (SPINS - self.spins_left.min(SPINS))),
-            Phase::Grab(seen) => {
+            TakePhase::Pause => Op::Pause(FIRST_PAUSE << (SPINS - self.spins_left.min(SPINS))),
+            TakePhase::Grab(seen) => {
                 Op::Swap { from: seen, to: seen.taken(self.me, self.slept, self.record.is_some()) }
             }
-            Phase::Claim(seen) | Phase::Seize(Choice { seen, .. }) => {
+            TakePhase::Claim(seen) | TakePhase::Seize(Choice { seen, .. }) => {
                 Op::Swap { from: seen, to: seen.seized(self.me) }
             }
-            Phase::SeeRecord(_, wait) => Op::LoadRecord(wait.number()),
-            Phase::JudgeWaiter(_, _, record) => {
+            TakePhase::SeeRecord(_, wait) => Op::LoadRecord(wait.number()),
+            TakePhase::JudgeWaiter(_, _, record) => {
                 Op::Judge(record.owner().expect("only a wait that stands is judged"))
             }
-            Phase::SeeLate(_, wait, _) => Op::IsLate(wait),
-            Phase::Pass(_, wait, from) => {
+            TakePhase::SeeLate(_, wait, _) => Op::IsLate(wait),
+            TakePhase::Pass(_, wait, from) => {
                 Op::SwapRecord { number: wait.number(), from, to: from.passed() }
             }
-            Phase::Judge(seen) => Op::Judge(seen.owner().expect("only an owned word is judged")),
-            Phase::SeeStay(_) => Op::SeeStay,
-            Phase::SeeOver(_, end) => Op::IsOver(end),
-            Phase::Stay(seen, end) => {
+            TakePhase::Judge(seen) => {
+                Op::Judge(seen.owner().expect("only an owned word is judged"))
+            }
+            TakePhase::SeeStay(_) => Op::SeeStay,
+            TakePhase::SeeOver(_, end) => Op::IsOver(end),
+            TakePhase::Stay(seen, end) => {
                 Op::Swap { from: seen, to: seen.staying(Predecessor::Died, end) }
             }
-            Phase::Scan(_, scan) => scan.op(),
-            Phase::Stamp(..) => Op::Stamp,
-            Phase::Appoint(Choice { seen, left, .. }, wait) => {
+            TakePhase::Scan(_, scan) => scan.op(),
+            TakePhase::Stamp(..) => Op::Stamp,
+            TakePhase::Appoint(Choice { seen, left, .. }, wait) => {
                 Op::Swap { from: seen, to: seen.appointed(wait, left) }
             }
-            Phase::WakeWait(wait) => Op::Wake(Whom::Wait(wait)),
-            Phase::Free(Choice { seen, left, .. }) => Op::Swap { from: seen, to: seen.freed(left) },
-            Phase::RaiseToken(_) => Op::RaiseToken,
-            Phase::SeeHunger(_) => Op::IsHungry,
-            Phase::Enlist(_) => Op::Enlist,
-            Phase::FillIn(wait) => Op::FillIn(wait),
-            Phase::Publish(wait, from) => {
+            TakePhase::WakeWait(wait) => Op::Wake(Whom::Wait(wait)),
+            TakePhase::Free(Choice { seen, left, .. }) => {
+                Op::Swap { from: seen, to: seen.freed(left) }
+            }
+            TakePhase::RaiseToken(_) => Op::RaiseToken,
+            TakePhase::SeeHunger(_) => Op::IsHungry,
+            TakePhase::Enlist(_) => Op::Enlist,
+            TakePhase::FillIn(wait) => Op::FillIn(wait),
+            TakePhase::Publish(wait, from) => {
                 Op::SwapRecord { number: wait.number(), from, to: from.standing() }
             }
-            Phase::Mark(seen) => Op::Swap { from: seen, to: self.marked(seen) },
-            Phase::Sleep(seen) => Op::Sleep { seen, record: self.record },
-            Phase::PassWake | Phase::WakeAnother(_) => Op::Wake(Whom::One),
-            Phase::Park => Op::Park,
-            Phase::Erase(_) => Op::Erase(self.record.expect("only a record is erased")),
-            Phase::GiveOn(hand_over, _) => hand_over.op(),
-            Phase::Ended(outcome) => Op::End(outcome),
+            TakePhase::Mark(seen) => Op::Swap { from: seen, to: self.marked(seen) },
+            TakePhase::Sleep(seen) => Op::Sleep { seen, record: self.record },
+            TakePhase::PassWake | TakePhase::WakeAnother(_) => Op::Wake(Whom::One),
+            TakePhase::Park => Op::Park,
+            TakePhase::Erase(_) => Op::Erase(self.record.expect("only a record is erased")),
+            TakePhase::GiveOn(hand_over, _) => hand_over.op(),
+            TakePhase::Ended(outcome) => Op::End(outcome),
         }
     }
 
     fn heard(&mut self, answer: Answer) {
         self.phase = self.next(answer);
-        if matches!(self.phase, Phase::Sleep(_)) {
+        if matches!(self.phase, TakePhase::Sleep(_)) {
             self.by_proxy = self.is_task;
         }
     }
@@ -362,86 +368,88 @@ impl Machine for Taking {
     #[cfg(test)]
     fn step(&self) -> Step {
         match self.phase {
-            Phase::Quiet => Step::TakeQuiet,
-            Phase::Refresh => Step::TakeRefresh,
-            Phase::Return(_) => Step::TakeReturn,
-            Phase::Look => Step::TakeLook,
-            Phase::Pause => Step::TakePause,
-            Phase::Grab(_) => Step::TakeGrab,
-            Phase::Claim(_) => Step::TakeClaim,
-            Phase::SeeRecord(..) => Step::TakeSeeRecord,
-            Phase::JudgeWaiter(..) => Step::TakeJudgeWaiter,
-            Phase::SeeLate(..) => Step::TakeSeeLate,
-            Phase::Pass(..) => Step::TakePass,
-            Phase::Judge(_) => Step::TakeJudge,
-            Phase::Recheck(_) => Step::TakeRecheck,
-            Phase::SeeStay(_) => Step::TakeSeeStay,
-            Phase::Stay(..) => Step::TakeStay,
-            Phase::SeeOver(..) => Step::TakeSeeOver,
-            Phase::Scan(..) => Step::TakeScan,
-            Phase::Stamp(..) => Step::TakeStamp,
-            Phase::Appoint(..) => Step::TakeAppoint,
-            Phase::WakeWait(_) => Step::TakeWakeWait,
-            Phase::Seize(_) => Step::TakeSeize,
-            Phase::Free(_) => Step::TakeFree,
-            Phase::RaiseToken(_) => Step::TakeRaiseToken,
-            Phase::SeeHunger(_) => Step::TakeSeeHunger,
-            Phase::Enlist(_) => Step::TakeEnlist,
-            Phase::FillIn(_) => Step::TakeFillIn,
-            Phase::Publish(..) => Step::TakePublish,
-            Phase::Mark(_) => Step::TakeMark,
-            Phase::Sleep(_) => Step::TakeSleep,
-            Phase::PassWake => Step::TakePassWake,
-            Phase::Park => Step::TakePark,
-            Phase::Erase(_) => Step::TakeErase,
-            Phase::FindReservation(..) => Step::TakeFindReservation,
-            Phase::GiveOn(hand_over, _) => hand_over.step(),
-            Phase::WakeAnother(_) => Step::TakeWakeAnother,
-            Phase::Ended(_) => Step::TakeEnd,
+            TakePhase::Quiet => Step::TakeQuiet,
+            TakePhase::Refresh => Step::TakeRefresh,
+            TakePhase::Return(_) => Step::TakeReturn,
+            TakePhase::Look => Step::TakeLook,
+            TakePhase::Pause => Step::TakePause,
+            TakePhase::Grab(_) => Step::TakeGrab,
+            TakePhase::Claim(_) => Step::TakeClaim,
+            TakePhase::SeeRecord(..) => Step::TakeSeeRecord,
+            TakePhase::JudgeWaiter(..) => Step::TakeJudgeWaiter,
+            TakePhase::SeeLate(..) => Step::TakeSeeLate,
+            TakePhase::Pass(..) => Step::TakePass,
+            TakePhase::Judge(_) => Step::TakeJudge,
+            TakePhase::Recheck(_) => Step::TakeRecheck,
+            TakePhase::SeeStay(_) => Step::TakeSeeStay,
+            TakePhase::Stay(..) => Step::TakeStay,
+            TakePhase::SeeOver(..) => Step::TakeSeeOver,
+            TakePhase::Scan(..) => Step::TakeScan,
+            TakePhase::Stamp(..) => Step::TakeStamp,
+            TakePhase::Appoint(..) => Step::TakeAppoint,
+            TakePhase::WakeWait(_) => Step::TakeWakeWait,
+            TakePhase::Seize(_) => Step::TakeSeize,
+            TakePhase::Free(_) => Step::TakeFree,
+            TakePhase::RaiseToken(_) => Step::TakeRaiseToken,
+            TakePhase::SeeHunger(_) => Step::TakeSeeHunger,
+            TakePhase::Enlist(_) => Step::TakeEnlist,
+            TakePhase::FillIn(_) => Step::TakeFillIn,
+            TakePhase::Publish(..) => Step::TakePublish,
+            TakePhase::Mark(_) => Step::TakeMark,
+            TakePhase::Sleep(_) => Step::TakeSleep,
+            TakePhase::PassWake => Step::TakePassWake,
+            TakePhase::Park => Step::TakePark,
+            TakePhase::Erase(_) => Step::TakeErase,
+            TakePhase::FindReservation(..) => Step::TakeFindReservation,
+            TakePhase::GiveOn(hand_over, _) => hand_over.step(),
+            TakePhase::WakeAnother(_) => Step::TakeWakeAnother,
+            TakePhase::Ended(_) => Step::TakeEnd,
         }
     }
 }
 
 impl Taking {
-    fn next(&mut self, answer: Answer) -> Phase {
+    fn next(&mut self, answer: Answer) -> TakePhase {
         match (self.phase, answer) {
             // Quiet: the caller raises the token, once it has compared the generation.
-            (Phase::Quiet, Answer::Word(Word::FREE)) => self.end(End::Won(Predecessor::Clean)),
-            (Phase::Quiet | Phase::Look, Answer::Word(found)) => self.look(found),
-            (Phase::Pause, Answer::Done) => {
+            (TakePhase::Quiet, Answer::Word(Word::FREE)) => self.end(End::Won(Predecessor::Clean)),
+            (TakePhase::Quiet | TakePhase::Look, Answer::Word(found)) => self.look(found),
+            (TakePhase::Pause, Answer::Done) => {
                 self.spins_left -= 1;
                 self.look_again()
             }
 
-            (Phase::Refresh, Answer::Record(record)) => {
+            (TakePhase::Refresh, Answer::Record(record)) => {
                 match self.record.filter(|wait| record.is_of(*wait)) {
                     // Taken as a dead process's: this wait has none.
                     None => {
                         self.record = None;
-                        Phase::Look
+                        TakePhase::Look
                     }
-                    Some(_) if !record.is_passed() => Phase::Look,
+                    Some(_) if !record.is_passed() => TakePhase::Look,
                     // Only its poll lets a task take its place again: one that is never polled
                     // would make each release slow, for ever.
-                    Some(_) if self.by_proxy => Phase::PassWake,
-                    Some(_) => Phase::Return(record),
+                    Some(_) if self.by_proxy => TakePhase::PassWake,
+                    Some(_) => TakePhase::Return(record),
                 }
             }
-            (Phase::Return(before), Answer::Record(found)) if found == before => {
+            (TakePhase::Return(before), Answer::Record(found)) if found == before => {
                 let number = self.record.expect("only a record returns").number();
                 self.record = before.returned().wait(number);
-                Phase::Look
+                TakePhase::Look
             }
-            (Phase::Return(_), Answer::Record(_)) => Phase::Refresh,
+            (TakePhase::Return(_), Answer::Record(_)) => TakePhase::Refresh,
 
             (
-                Phase::Grab(seen) | Phase::Claim(seen) | Phase::Seize(Choice { seen, .. }),
+                TakePhase::Grab(seen)
+                | TakePhase::Claim(seen)
+                | TakePhase::Seize(Choice { seen, .. }),
                 Answer::Word(found),
             ) if found == seen => match self.phase {
-                Phase::Seize(choice) => Phase::RaiseToken(choice.left),
-                _ => Phase::RaiseToken(seen.left()),
+                TakePhase::Seize(choice) => TakePhase::RaiseToken(choice.left),
+                _ => TakePhase::RaiseToken(seen.left()),
             },
-            (Phase::RaiseToken(left), Answer::Done) => {
+            (TakePhase::RaiseToken(left), Answer::Done) => {
                 #[cfg(test)]
                 {
                     self.raised_token = true;
@@ -449,90 +457,94 @@ impl Taking {
                 self.end(End::Won(left))
             }
 
-            (Phase::SeeRecord(seen, wait), Answer::Record(record)) => match record.owner() {
+            (TakePhase::SeeRecord(seen, wait), Answer::Record(record)) => match record.owner() {
                 Some(_) if !record.is_of(wait) || record.is_passed() => {
                     Choice::of(seen, seen.left()).begin()
                 }
                 None => Choice::of(seen, seen.left()).begin(),
                 Some(owner) if self.unsure && owner != self.me => {
-                    Phase::JudgeWaiter(seen, wait, record)
+                    TakePhase::JudgeWaiter(seen, wait, record)
                 }
-                Some(_) => Phase::SeeLate(seen, wait, record),
+                Some(_) => TakePhase::SeeLate(seen, wait, record),
             },
-            (Phase::JudgeWaiter(seen, wait, record), Answer::Verdict(verdict)) => {
+            (TakePhase::JudgeWaiter(seen, wait, record), Answer::Verdict(verdict)) => {
                 self.unsure = false;
                 self.judged_waiter(verdict, seen, wait, record)
             }
-            (Phase::SeeLate(seen, wait, record), Answer::Yes(true)) => {
-                Phase::Pass(seen, wait, record)
+            (TakePhase::SeeLate(seen, wait, record), Answer::Yes(true)) => {
+                TakePhase::Pass(seen, wait, record)
             }
-            (Phase::SeeLate(seen, ..), Answer::Yes(false)) => self.stay(seen),
-            (Phase::Pass(seen, _, before), Answer::Record(found)) if found == before => {
+            (TakePhase::SeeLate(seen, ..), Answer::Yes(false)) => self.stay(seen),
+            (TakePhase::Pass(seen, _, before), Answer::Record(found)) if found == before => {
                 Choice::of(seen, seen.left()).begin()
             }
-            (Phase::Pass(..), Answer::Record(_)) => self.look_again(),
+            (TakePhase::Pass(..), Answer::Record(_)) => self.look_again(),
 
-            (Phase::Judge(seen), Answer::Verdict(verdict)) => match verdict {
-                Verdict::Dead if matches!(seen.state(), Some(State::Held(_))) => {
-                    Phase::SeeStay(seen)
+            (TakePhase::Judge(seen), Answer::Verdict(verdict)) => match verdict {
+                Verdict::Dead if matches!(seen.state(), Some(SlotState::Held(_))) => {
+                    TakePhase::SeeStay(seen)
                 }
                 Verdict::Dead => self.stop(Outcome::Unsettled(seen)),
-                Verdict::Missing => Phase::Recheck(seen),
+                Verdict::Missing => TakePhase::Recheck(seen),
                 Verdict::Alive | Verdict::Unknown => {
                     self.unsure = false;
                     self.stay(seen)
                 }
             },
-            (Phase::Recheck(seen), Answer::Word(found)) if found.owner() == seen.owner() => {
+            (TakePhase::Recheck(seen), Answer::Word(found)) if found.owner() == seen.owner() => {
                 self.stop(Outcome::Absent(seen))
             }
-            (Phase::SeeStay(seen), Answer::Stay(Some(end))) => Phase::Stay(seen, end),
-            (Phase::SeeStay(seen), Answer::Stay(None)) => {
+            (TakePhase::SeeStay(seen), Answer::Stay(Some(end))) => TakePhase::Stay(seen, end),
+            (TakePhase::SeeStay(seen), Answer::Stay(None)) => {
                 Choice::of(seen, Predecessor::Died).begin()
             }
-            (Phase::Stay(seen, end), Answer::Word(found)) if found == seen => {
+            (TakePhase::Stay(seen, end), Answer::Word(found)) if found == seen => {
                 self.look(seen.staying(Predecessor::Died, end))
             }
-            (Phase::SeeOver(seen, _), Answer::Yes(false)) => self.stay(seen),
-            (Phase::SeeOver(seen, _), Answer::Yes(true)) => Choice::of(seen, seen.left()).begin(),
+            (TakePhase::SeeOver(seen, _), Answer::Yes(false)) => self.stay(seen),
+            (TakePhase::SeeOver(seen, _), Answer::Yes(true)) => {
+                Choice::of(seen, seen.left()).begin()
+            }
 
-            (Phase::Scan(choice, scan), Answer::Read(read)) => match scan.heard(read) {
-                Ok(scan) => Phase::Scan(choice, scan),
+            (TakePhase::Scan(choice, scan), Answer::Read(read)) => match scan.heard(read) {
+                Ok(scan) => TakePhase::Scan(choice, scan),
                 Err(oldest) => self.choose(choice, oldest),
             },
-            (Phase::Stamp(choice, wait), Answer::Done) => Phase::Appoint(choice, wait),
-            (Phase::Appoint(choice, wait), Answer::Word(found)) if found == choice.seen => {
+            (TakePhase::Stamp(choice, wait), Answer::Done) => TakePhase::Appoint(choice, wait),
+            (TakePhase::Appoint(choice, wait), Answer::Word(found)) if found == choice.seen => {
                 match Some(wait) == self.record {
-                    true => Phase::Park,
-                    false => Phase::WakeWait(wait),
+                    true => TakePhase::Park,
+                    false => TakePhase::WakeWait(wait),
                 }
             }
             // It may be gone, or its process may be dead: so it looks again.
-            (Phase::WakeWait(_), Answer::Yes(_)) => {
+            (TakePhase::WakeWait(_), Answer::Yes(_)) => {
                 self.unsure = true;
                 self.look_again()
             }
-            (Phase::Free(choice), Answer::Word(found)) if found == choice.seen => Phase::PassWake,
+            (TakePhase::Free(choice), Answer::Word(found)) if found == choice.seen => {
+                TakePhase::PassWake
+            }
 
-            (Phase::SeeHunger(seen), Answer::Yes(hungry)) => {
+            (TakePhase::SeeHunger(seen), Answer::Yes(hungry)) => {
                 self.hungry = hungry;
                 if hungry { self.stay(seen) } else { self.settle(seen) }
             }
-            (Phase::Enlist(_), Answer::Wait(Some(wait))) => Phase::FillIn(wait),
+            (TakePhase::Enlist(_), Answer::Wait(Some(wait))) => TakePhase::FillIn(wait),
             // It waits on without a place, and tries again at each look.
-            (Phase::Enlist(seen), Answer::Wait(None)) => self.settle(seen),
-            (Phase::FillIn(wait), Answer::Done) => {
-                Phase::Publish(wait, RecordWord::enlisted(self.me, wait))
+            (TakePhase::Enlist(seen), Answer::Wait(None)) => self.settle(seen),
+            (TakePhase::FillIn(wait), Answer::Done) => {
+                TakePhase::Publish(wait, RecordWord::enlisted(self.me, wait))
             }
-            (Phase::Publish(wait, before), Answer::Record(found)) => {
+            (TakePhase::Publish(wait, before), Answer::Record(found)) => {
                 self.record = (found == before).then_some(wait);
                 // The word may have been released before the record stood.
-                Phase::Look
+                TakePhase::Look
             }
-            (Phase::Mark(seen), Answer::Word(found)) if found == seen => {
-                Phase::Sleep(self.marked(seen))
+            (TakePhase::Mark(seen), Answer::Word(found)) if found == seen => {
+                TakePhase::Sleep(self.marked(seen))
             }
-            (Phase::Sleep(_), Answer::Slept(slept)) => {
+            (TakePhase::Sleep(_), Answer::Slept(slept)) => {
                 self.slept |= slept != Slept::Changed;
                 self.unsure |= slept == Slept::ByItself;
                 match slept {
@@ -541,42 +553,42 @@ impl Taking {
                 }
             }
 
-            (Phase::PassWake, Answer::Yes(_)) => Phase::Park,
-            (Phase::Park, Answer::Polled) => {
+            (TakePhase::PassWake, Answer::Yes(_)) => TakePhase::Park,
+            (TakePhase::Park, Answer::Polled) => {
                 (self.by_proxy, self.slept, self.unsure) = (false, true, true);
                 self.look_again()
             }
-            (Phase::Park, Answer::Slept(Slept::GiveUp)) => self.end(End::Stop(Outcome::GaveUp)),
+            (TakePhase::Park, Answer::Slept(Slept::GiveUp)) => self.end(End::Stop(Outcome::GaveUp)),
 
-            (Phase::Erase(end), Answer::Done) => {
+            (TakePhase::Erase(end), Answer::Done) => {
                 let wait = self.record.take().expect("it was erased");
                 match end {
                     End::Won(_) => self.end(end),
-                    End::Stop(outcome) => Phase::FindReservation(wait, outcome),
+                    End::Stop(outcome) => TakePhase::FindReservation(wait, outcome),
                 }
             }
-            (Phase::FindReservation(wait, outcome), Answer::Word(found)) => {
+            (TakePhase::FindReservation(wait, outcome), Answer::Word(found)) => {
                 match found.reserved_for() == Some(wait) {
-                    true => Phase::GiveOn(HandOver::other(found, found.left()), outcome),
-                    false => Phase::WakeAnother(outcome),
+                    true => TakePhase::GiveOn(HandOver::other(found, found.left()), outcome),
+                    false => TakePhase::WakeAnother(outcome),
                 }
             }
-            (Phase::GiveOn(mut hand_over, outcome), answer) => match hand_over.heard(answer) {
-                None => Phase::GiveOn(hand_over, outcome),
-                Some(_) => Phase::WakeAnother(outcome),
+            (TakePhase::GiveOn(mut hand_over, outcome), answer) => match hand_over.heard(answer) {
+                None => TakePhase::GiveOn(hand_over, outcome),
+                Some(_) => TakePhase::WakeAnother(outcome),
             },
-            (Phase::WakeAnother(outcome), Answer::Yes(_)) => Phase::Ended(outcome),
+            (TakePhase::WakeAnother(outcome), Answer::Yes(_)) => TakePhase::Ended(outcome),
 
             // Another changed the word before we could.
             (
-                Phase::Grab(_)
-                | Phase::Claim(_)
-                | Phase::Recheck(_)
-                | Phase::Stay(..)
-                | Phase::Seize(_)
-                | Phase::Appoint(..)
-                | Phase::Free(_)
-                | Phase::Mark(_),
+                TakePhase::Grab(_)
+                | TakePhase::Claim(_)
+                | TakePhase::Recheck(_)
+                | TakePhase::Stay(..)
+                | TakePhase::Seize(_)
+                | TakePhase::Appoint(..)
+                | TakePhase::Free(_)
+                | TakePhase::Mark(_),
                 Answer::Word(found),
             ) => self.look(found),
             (phase, answer) => unreachable!("{answer:?} is no answer in {phase:?}"),

@@ -10,7 +10,7 @@ use futures::{executor::block_on, future::join_all};
 use tempfile::TempDir;
 
 use super::super::{
-    Directory,
+    TableDirectory,
     index::Found,
     lock::{Exit, release, try_take, wake_all},
     word::{OwnerId, WaitId},
@@ -59,24 +59,24 @@ fn sleepers(kernel: Kernel) -> &'static Sleepers {
     sleepers
 }
 
-fn open(path: &Path) -> Arc<Directory> {
-    Arc::new(Directory::open(Home::open(path, &[]).unwrap(), &Options::default()).unwrap())
+fn open(path: &Path) -> Arc<TableDirectory> {
+    Arc::new(TableDirectory::open(Home::open(path, &[]).unwrap(), &Options::default()).unwrap())
 }
 
 /// One process's way to a slot.
-struct Named {
+struct NamedProcess {
     slot: Cell<Slot>,
     number: u32,
     generation: u32,
     member: Arc<Member>,
 }
 
-impl Named {
-    fn new(member: &Arc<Member>, text: &str) -> Named {
+impl NamedProcess {
+    fn new(member: &Arc<Member>, text: &str) -> NamedProcess {
         let found = member.find(&Name::new(text).unwrap()).unwrap();
         let slot = member.table.slot_cell(found.number).unwrap();
         let Found { number, generation } = found;
-        Named { slot, number, generation, member: member.clone() }
+        NamedProcess { slot, number, generation, member: member.clone() }
     }
 
     fn me(&self) -> OwnerId {
@@ -93,13 +93,13 @@ impl Named {
         held.unwrap().expect("it is free");
     }
 
-    fn take_until(&self, sleepers: &'static Sleepers, until: Time) -> Wait<'_> {
+    fn take_until(&self, sleepers: &'static Sleepers, until: Time) -> SlotWait<'_> {
         let mut wait = take(&self.slot, self.number, &self.member, self.generation, until);
         wait.sleepers = sleepers;
         wait
     }
 
-    fn take(&self, sleepers: &'static Sleepers) -> Wait<'_> {
+    fn take(&self, sleepers: &'static Sleepers) -> SlotWait<'_> {
         self.take_until(sleepers, clock::now() + LONG)
     }
 
@@ -114,21 +114,21 @@ impl Named {
 }
 
 /// Two processes that use the same name.
-fn pair() -> (TempDir, Named, Named) {
+fn pair() -> (TempDir, NamedProcess, NamedProcess) {
     let dir = tempfile::tempdir().unwrap();
     let [one, two] = [(); 2].map(|()| open(dir.path()).member().unwrap());
-    let (one, two) = (Named::new(&one, "a"), Named::new(&two, "a"));
+    let (one, two) = (NamedProcess::new(&one, "a"), NamedProcess::new(&two, "a"));
     (dir, one, two)
 }
 
-fn is_pending(wait: &mut Wait<'_>) -> bool {
+fn is_pending(wait: &mut SlotWait<'_>) -> bool {
     Pin::new(wait).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
 /// Tells when it is called.
-struct Bell(mpsc::Sender<()>);
+struct Notifier(mpsc::Sender<()>);
 
-impl Wake for Bell {
+impl Wake for Notifier {
     fn wake(self: Arc<Self>) {
         let _ = self.0.send(());
     }
@@ -136,18 +136,18 @@ impl Wake for Bell {
 
 fn bell() -> (Waker, mpsc::Receiver<()>) {
     let (ring, rung) = mpsc::channel();
-    (Arc::new(Bell(ring)).into(), rung)
+    (Arc::new(Notifier(ring)).into(), rung)
 }
 
 /// Polls a wait for the first time; what hears when it is woken.
-fn begin(wait: &mut Wait<'_>) -> mpsc::Receiver<()> {
+fn begin(wait: &mut SlotWait<'_>) -> mpsc::Receiver<()> {
     let (waker, rung) = bell();
     assert!(Pin::new(wait).poll(&mut Context::from_waker(&waker)).is_pending());
     rung
 }
 
 /// The holder leaves `how` and reserves the lock for the task that waits for it.
-fn hand_on(holder: &Named, how: Predecessor, rung: &mpsc::Receiver<()>) {
+fn hand_on(holder: &NamedProcess, how: Predecessor, rung: &mpsc::Receiver<()>) {
     // Until the wait's record stands, and it is the one that the lock is for.
     while !holder.word().is_hungry() {
         thread::yield_now();
@@ -304,9 +304,9 @@ fn names_beyond_what_a_thread_can_sleep_on_are_waited_for_too(sleepers: &'static
     const NAMES: usize = 300;
     let dir = tempfile::tempdir().unwrap();
     let [one, two] = [(); 2].map(|()| open(dir.path()).member().unwrap());
-    let names = |member| (0..NAMES).map(|n| Named::new(member, &n.to_string())).collect();
+    let names = |member| (0..NAMES).map(|n| NamedProcess::new(member, &n.to_string())).collect();
     let (held, wanted): (Vec<_>, Vec<_>) = (names(&one), names(&two));
-    held.iter().for_each(Named::hold);
+    held.iter().for_each(NamedProcess::hold);
     let mut waits: Vec<_> = wanted.iter().map(|name| name.take(sleepers)).collect();
     assert!(waits.iter_mut().all(is_pending));
     let threads = |how| sleepers.threads.lock().iter().filter(|other| other.how == how).count();
@@ -331,7 +331,7 @@ fn a_wake_meant_for_a_future_that_is_gone_is_passed_on() {
     one.hold();
     let waiting = one.word().waited_for();
     one.slot.word.store(waiting.bits(), SeqCst);
-    let asked = Asked { slot: two.slot.clone(), state: Mutex::new(State::Over) };
+    let asked = Asked { slot: two.slot.clone(), state: Mutex::new(WaitState::Over) };
     assert!(asked.go_on(Woken::No, true, Time::ZERO).is_none());
     for woken in [Woken::Perhaps, Woken::Yes] {
         thread::scope(|scope| {
@@ -353,13 +353,13 @@ fn a_reservation_seen_after_some_wake_is_looked_at() {
     let (_dir, one, two) = pair();
     one.hold();
     let mut seeker = Seeker::new(two.me(), two.generation, true);
-    let Ok(Turn::Sleep { seen, .. }) = seeker.go_on(two.at(), &*two.member) else {
+    let Ok(SeekerTurn::Sleep { seen, .. }) = seeker.go_on(two.at(), &*two.member) else {
         panic!("it is held");
     };
     let number = two.number;
     let search = Search { seeker, number, member: two.member.clone(), until: Time::NEVER };
     let nap = Nap { seen, ends: Time::NEVER };
-    let mut waiting = Waiting { search, nap, slept: true, waker: Waker::noop().clone() };
+    let mut waiting = WaitingPolled { search, nap, slept: true, waker: Waker::noop().clone() };
     let due = clock::now();
     assert_eq!(waiting.what_became(&two.slot, Woken::No, due), None);
     assert_eq!(waiting.what_became(&two.slot, Woken::Perhaps, due), None, "still held");
@@ -390,7 +390,7 @@ fn tasks_that_are_dropped_at_any_moment_lose_no_count(sleepers: &'static Sleeper
         for process in 0..PROCESSES {
             let (dir, counter, given_up) = (&dir, &counter, &given_up);
             scope.spawn(move || {
-                let name = Named::new(&open(dir.path()).member().unwrap(), "a");
+                let name = NamedProcess::new(&open(dir.path()).member().unwrap(), "a");
                 let (mut counted, mut random) = (0, process as u64);
                 while counted < EACH {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
