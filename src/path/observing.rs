@@ -22,13 +22,8 @@ use self::directory::DirectoryNews;
 #[cfg(feature = "process")]
 use crate::process::AnnouncedFile;
 use crate::{
-    alarm, clock,
-    elected::ElectedLeader,
-    error::{LockError, Result},
-    fork,
-    host::service::LeaderNews,
-    scope::Scope,
-    token::Token,
+    alarm, clock, elected::ElectedLeader, error::Result, fork, host::service::LeaderNews,
+    scope::Scope, token::Token,
 };
 
 use super::{ground::Entry, named::Named};
@@ -187,7 +182,7 @@ impl Observation {
         {
             return match self.named.reach.has_leader() {
                 true => Ok(true),
-                false => Err(self.named.about(Scope::Process)(LockError::config(
+                false => Err(self.named.about(Scope::Process)(crate::error::LockError::config(
                     "it is locked at host scope, and this manager has no leaders: give it the same \
                      leaders",
                 ))),
