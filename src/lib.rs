@@ -62,7 +62,7 @@
 //!
 //! | layer | place | owns | never |
 //! |---|---|---|---|
-//! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mode` `mistake` | the vocabulary | imports ours |
+//! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mode` `elected` `mistake` | the vocabulary | imports ours |
 //! | 0 | `fork` `latches` `system` | what a forked child has of its own, calls of the C library; islands of `unsafe` | knows locks |
 //! | 1 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` `filesystem` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget, which file systems are trusted | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
@@ -70,7 +70,7 @@
 //! | 2 | `process/` | process tier: `dir/` whatever the engine, `table/` and `flock` the engines; `sys` is its island of `unsafe` | judges by pid |
 //! | 2 | `host/` | the lease word, the interface `service`; `client/`, `leader`, `journal` and `net/` around `proto`; `engines/`, lock services of other kinds | asks for a lease of its own accord |
 //! | 3 | `path/` | the path through the tiers to the gate; `ground`, what the locks of one name share in this process | knows data |
-//! | 4 | `api/` | the public types: mutex, read-write lock, semaphore, several at once, guards, manager; questions about other holders' locks | moves bytes |
+//! | 4 | `api/` | the public types: mutex, read-write lock, semaphore, election, several at once, guards, manager; questions about other holders' locks | moves bytes |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
 //! | 6 | `guide/` | the pages of the [guide] | has code |
@@ -98,6 +98,7 @@ mod blocking;
 mod callbacks;
 mod clock;
 mod cooperate;
+mod elected;
 mod error;
 #[cfg_attr(
     not(feature = "process"),
@@ -157,6 +158,7 @@ mod watch;
 
 pub use api::{
     all::{AllBuilder, AllGuard, AllLost, AllRequest},
+    election::{Election, ElectionBuilder, Leadership, LeadershipEnded, Observer},
     guard::{
         LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, Permit, RwLockReadGuard,
         RwLockUpgradableReadGuard, RwLockWriteGuard,
@@ -166,6 +168,7 @@ pub use api::{
     rwlock::{RwLock, RwLockBuilder},
     semaphore::{Semaphore, SemaphoreBuilder},
 };
+pub use elected::ElectedLeader;
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 /// What the simulator takes the tokens of leases from; outside semver.
 #[cfg(feature = "testing")]

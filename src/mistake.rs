@@ -151,6 +151,14 @@ pub enum Mistake {
     SentWithoutAfter,
     /// Of a lease of permits as many are given back as are left.
     LoweredByTheRest,
+    /// An upgrade does not wait for the readers inside.
+    UpgradedBesideReaders,
+    /// Readers enter though an upgrade waits for those inside.
+    ReadersEnterBesideUpgrade,
+    /// An upgrade is granted before all readers of an earlier reign have come back.
+    UpgradedInGrace,
+    /// Readers beside a downgraded writer bear the token that it wrote with.
+    DowngradedTokenBorne,
     /// A reign is proven from the answer on, not from the sending of what was answered.
     ProofFromAnswer,
     /// A standby counts from when it sent its read.

@@ -20,6 +20,7 @@ const LAYERS: [&[&str]; 7] = [
         "error",
         "identity",
         "mode",
+        "elected",
         "mistake",
         "system",
         "fork",

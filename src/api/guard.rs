@@ -29,7 +29,7 @@ pub(crate) use self::mode::{
 use crate::{
     blocking, clock,
     error::{LostReason, Predecessor, Result},
-    path::{Core, Held},
+    path::{Core, Held, Named},
     scope::Scope,
     time::Time,
     token::Token,
@@ -428,6 +428,14 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
     ) -> impl Future<Output = Result<()>> + Send + 'static {
         let how = guard.hold.predecessor();
         guard.hold.let_go_answered_as(Some(how))
+    }
+
+    /// What its lock is, if that has a name.
+    pub(crate) fn named(guard: &Self) -> Option<&Named> {
+        match &guard.hold.anchor().core {
+            Core::Plain(_) => None,
+            Core::Named(named) => Some(named),
+        }
     }
 
     /// A descriptor that proves this lock is held, for a command that is to inherit it.

@@ -16,6 +16,7 @@ pub use self::builder::LockManagerBuilder;
 use crate::{
     api::{
         all::{AllBuilder, AllGuard, AllRequest},
+        election::ElectionBuilder,
         mutex::MutexBuilder,
         question::TokenQuestion,
         rwlock::RwLockBuilder,
@@ -153,6 +154,26 @@ impl LockManager {
     /// ```
     pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> SemaphoreBuilder {
         SemaphoreBuilder::new(self.reach.clone(), name.as_ref(), permits)
+    }
+
+    /// An election of this name, about to be built. The default scope is the widest that this manager
+    /// reaches.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let leadership = locks.election("primary").campaign("10.0.0.7:8080")?;
+    /// let leader = locks.election("primary").build()?.leader()?.expect("one leads");
+    /// assert_eq!(leader.value_text(), "10.0.0.7:8080");
+    /// # drop(leadership);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn election(&self, name: impl AsRef<str>) -> ElectionBuilder {
+        ElectionBuilder::new(self.reach.clone(), name.as_ref())
     }
 
     /// Takes several locks, all or none, and waits until it has them; see [`AllGuard`].

@@ -441,7 +441,7 @@ impl<T: Send + 'static> Mutex<T> {
         self.lock_owned_with(Patience::for_at_most(wait))
     }
 
-    async fn lock_owned_with(
+    pub(crate) async fn lock_owned_with(
         self: Arc<Self>,
         patience: Patience,
     ) -> Result<MutexGuard<'static, T>> {

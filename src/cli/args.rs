@@ -1,6 +1,7 @@
 //! What the command line may say.
 
 mod common;
+mod elect;
 mod usage;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -8,7 +9,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::usage::usage;
-pub(super) use self::usage::usage_failure;
+pub(super) use self::{elect::Elect, usage::usage_failure};
 use super::failure::{Failure, exit};
 use crate::{
     host::service_url::ServiceUrl, name::Name, proto::leader::Config as LeaderConfig, scope::Scope,
@@ -55,6 +56,13 @@ pub(super) enum Command {
     /// in their order), and holds the lock until its standard input ends: for one section of a script.
     /// No process inherits the lock: what the script starts does not keep it.
     Hold(Box<Hold>),
+    /// Run a command while elected, or observe which candidate is
+    ///
+    /// Waits until it is elected, runs COMMAND, resigns when COMMAND ends, and exits with its status. When
+    /// the election is lost meanwhile, COMMAND is ended as run does, and it stands again, by itself.
+    /// Without COMMAND it prints `token N` each time that it is elected, and resigns when its standard
+    /// input ends. With --observe it stands for nothing and prints the present leader, then each change.
+    Elect(Box<Elect>),
     /// Tell whether the caller runs under a lock
     ///
     /// Exits with 0 if an ancestor of the caller (the `tierlock run` above it) holds the lock just

@@ -2,6 +2,13 @@
 
 use std::{
     io::{self, Read, Write},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
     thread,
 };
 
@@ -22,11 +29,24 @@ pub(super) fn hold(hold: args::Hold) -> Result<u8, Failure> {
 
 fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
     let args::Hold { terms, names } = hold;
-    let on_lost = terms.on_lost;
     let taking = LockTaking::begin(names, terms, None)?;
+    let (ended, lock) = keep_under(&taking, &mut None)?;
+    taking.release(lock);
+    ended.map(|is_lost| if is_lost { exit::LOST } else { 0 })
+}
+
+/// Takes the lock, tells its tokens, and waits until standard input ends, or it is lost: whether it was
+/// lost, and the lock, to be released. `input`: as it was left the last time.
+pub(super) fn keep_under(
+    taking: &LockTaking,
+    input: &mut Option<Input>,
+) -> Result<(Result<bool, Failure>, Guard), Failure> {
     let lock = taking.take()?;
     // Before the token is told: its reader may end the input at once.
-    let watched = until_input_ends(&taking.events);
+    let watched = match input {
+        Some(_) => Ok(()),
+        None => Input::watch(&taking.events).map(|watched| *input = Some(watched)),
+    };
     let told = watched.and_then(|()| {
         let mut out = io::stdout().lock();
         lock.tokens().iter().try_for_each(|token| writeln!(out, "token {token}"))?;
@@ -35,12 +55,14 @@ fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
     supervise::tell_of_loss(&lock, &taking.events);
     let told = told
         .map_err(|error| Failure::new(exit::IO, format_args!("cannot tell the token: {error}")));
-    let (ended, is_lost) = match told {
-        Ok(()) => keep(&taking, &lock, on_lost),
-        Err(failure) => (Err(failure), false),
-    };
-    taking.release(lock);
-    ended.map(|()| if is_lost { exit::LOST } else { 0 })
+    let ended = told.and_then(|()| match input {
+        Some(input) if input.has_ended() => Ok(false),
+        _ => {
+            let (ended, is_lost) = keep(taking, &lock, taking.terms.on_lost);
+            ended.map(|()| is_lost)
+        }
+    });
+    Ok((ended, lock))
 }
 
 /// Waits until standard input ends, or the lock is lost, or a signal comes; and whether it was lost.
@@ -52,7 +74,7 @@ fn keep(taking: &LockTaking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failu
             Some(Event::Signal(signal)) if events::ends(signal) => {
                 return (Err(Failure::Signal(signal)), is_lost);
             }
-            Some(Event::Lost(reason)) => {
+            Some(Event::Lost(reason)) if lock.why_lost().is_some() => {
                 is_lost = true;
                 let why = format!("{} {}: {reason}", lock.scope(), called(&taking.names));
                 if on_lost == OnLost::Kill {
@@ -66,21 +88,35 @@ fn keep(taking: &LockTaking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failu
     }
 }
 
-/// Has the end of standard input told. The thread is not ended: it goes with the process.
-fn until_input_ends(events: &Events) -> io::Result<()> {
-    let sender = events.sender();
-    let read = move || {
-        let mut buffer = [0; 4096];
-        let mut input = io::stdin().lock();
-        loop {
-            match input.read(&mut buffer) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What cannot be read any more has ended, too.
-                Ok(0) | Err(_) => break,
+/// Standard input, the end of which is told.
+pub(super) struct Input(Arc<AtomicBool>);
+
+impl Input {
+    /// The thread is not ended: it goes with the process.
+    fn watch(events: &Events) -> io::Result<Input> {
+        let sender = events.sender();
+        let ended = Arc::new(AtomicBool::new(false));
+        let has_ended = ended.clone();
+        let read = move || {
+            let mut buffer = [0; 4096];
+            let mut input = io::stdin().lock();
+            loop {
+                match input.read(&mut buffer) {
+                    Ok(1..) => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    // What cannot be read any more has ended, too.
+                    Ok(0) | Err(_) => break,
+                }
             }
-        }
-        let _ = sender.send(Event::InputEnded);
-    };
-    thread::Builder::new().name("tierlock-input".into()).spawn(read).map(drop)
+            has_ended.store(true, Release);
+            let _ = sender.send(Event::InputEnded);
+        };
+        thread::Builder::new().name("tierlock-input".into()).spawn(read)?;
+        Ok(Input(ended))
+    }
+
+    /// Whether it ended, perhaps while nothing waited for that.
+    fn has_ended(&self) -> bool {
+        self.0.load(Acquire)
+    }
 }

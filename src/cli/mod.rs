@@ -5,6 +5,7 @@
 //! | `args` | what may be said, and the help |
 //! | `failure` | one line and an exit status for whatever goes wrong |
 //! | `run` `hold` | a command, or a section of a script, and the lock it runs under |
+//! | `elect` | the same again and again, by the one that is elected; and observing which one leads |
 //! | `take` | taking a lock as it was asked for, telling the holder it waits for, releasing it |
 //! | `possession` `held` | whether a lock is held above this process |
 //! | `supervise` `events` | the command while it runs: signals, its group, the lock's deadline |
@@ -18,6 +19,7 @@ mod args;
 mod bench;
 mod break_lock;
 mod doctor;
+mod elect;
 mod events;
 mod failure;
 mod guardian;
@@ -76,6 +78,7 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
     match cli.command {
         Command::Run(run) => run::run(*run),
         Command::Hold(hold) => hold::hold(*hold),
+        Command::Elect(elect) => elect::elect(*elect),
         Command::Held(what) => held::held(what),
         Command::Serve(serve) => serve::serve(serve),
         Command::Status(status) => status::status(status),

@@ -11,7 +11,7 @@ use std::{
 use rustix::process::Pid;
 
 use super::{
-    args::{self, OnLost},
+    args::{self, OnLost, Terms},
     failure::{Failure, exit, say},
     guardian::Guardian,
     supervise::{self, CommandEnd, CommandOutcome, Supervision},
@@ -37,14 +37,46 @@ const NAME: &str = "TIERLOCK_NAME";
 
 fn take_and_run(run: args::Run, names: Vec<Name>, command: &[OsString]) -> Result<u8, Failure> {
     let args::Run { terms, grace, close, .. } = run;
-    let (ttl, on_lost) = (terms.ttl, terms.on_lost);
-    let at_most = terms.at_most;
+    let program = says_it_runs(&terms, command);
+    let taking = LockTaking::begin(names, terms, Some(program))?;
+    let UnderLock { status, lock, .. } =
+        run_under(&taking, &CommandTerms { command, grace, close })?;
+    taking.release(lock);
+    Ok(status)
+}
+
+/// Has this process be shown as the command; answers what that is called.
+pub(super) fn says_it_runs(terms: &Terms, command: &[OsString]) -> String {
     let program = short_name(&command[0]);
     identity::says_it_runs(match terms.show_command {
         true => command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
         false => program.clone(),
     });
-    let taking = LockTaking::begin(names, terms, Some(program))?;
+    program
+}
+
+/// A command that is run under a lock.
+pub(super) struct CommandTerms<'a> {
+    pub(super) command: &'a [OsString],
+    pub(super) grace: Option<Duration>,
+    pub(super) close: bool,
+}
+
+/// What came of it.
+pub(super) struct UnderLock {
+    pub(super) status: u8,
+    /// The lock was lost while the command ran.
+    pub(super) is_lost: bool,
+    /// To be released.
+    pub(super) lock: Guard,
+}
+
+/// Takes the lock and runs the command under it.
+pub(super) fn run_under(
+    taking: &LockTaking,
+    &CommandTerms { command, grace, close }: &CommandTerms<'_>,
+) -> Result<UnderLock, Failure> {
+    let (ttl, on_lost, at_most) = (taking.terms.ttl, taking.terms.on_lost, taking.terms.at_most);
     // Before the lock is taken: it is never held for want of a second process.
     let guardian = (taking.locks.widest_scope() >= Scope::Host).then(Guardian::start).transpose();
     let guardian = guardian.map_err(no_guardian)?;
@@ -63,7 +95,7 @@ fn take_and_run(run: args::Run, names: Vec<Name>, command: &[OsString]) -> Resul
                 guardian.must_end_by(clock::now() + left);
             }
         }
-        let start = Start { command, close, taking: &taking, lock: &lock };
+        let start = Start { command, close, taking, lock: &lock };
         let command = match start.process(guardian.as_mut(), terminal.as_ref()) {
             Ok(command) => command,
             Err(failure) => {
@@ -94,9 +126,8 @@ fn take_and_run(run: args::Run, names: Vec<Name>, command: &[OsString]) -> Resul
         CommandEnd::Status(code) => code,
         CommandEnd::Signal(signal) => exit::SIGNAL.saturating_add(signal),
     };
-    tell_of_leftovers(&taking, &lock, close, &outcome);
-    taking.release(lock);
-    Ok(status)
+    tell_of_leftovers(taking, &lock, close, &outcome);
+    Ok(UnderLock { status, is_lost: outcome.lost, lock })
 }
 
 /// What the command left running keeps a process-scope lock through its proof of life, or runs

@@ -128,8 +128,11 @@ impl Supervision<'_> {
                 Some(Event::Signal(SIGCHLD)) => self.reap_orphans(),
                 Some(Event::Signal(SIGCONT)) => self.resume(),
                 Some(Event::Signal(signal)) => self.pass_on(signal),
-                Some(Event::Lost(reason)) => self.lost(&self.lost_because(reason)),
-                Some(Event::Woken | Event::InputEnded) | None => {}
+                // Else it is an earlier lock's.
+                Some(Event::Lost(reason)) if self.lock.why_lost().is_some() => {
+                    self.lost(&self.lost_because(reason));
+                }
+                Some(Event::Lost(_) | Event::Woken | Event::InputEnded) | None => {}
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Taking a lock as the command line says, telling people which holder it waits for, and releasing it.
+//! LockTaking a lock as the command line says, telling people which holder it waits for, and releasing it.
 
 use std::{
     future::Future,
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     api::{
         all::{AllGuard, AllRequest},
+        election::Leadership,
         guard::{LockGuard, MutexGuard, RwLockReadGuard},
         manager::LockManager,
         status::LockStatus,
@@ -46,6 +47,8 @@ pub(super) enum Guard {
     Exclusive(MutexGuard<'static, ()>),
     Shared(RwLockReadGuard<'static, ()>),
     Several(AllGuard),
+    /// Of an election.
+    Leading(Leadership),
 }
 
 /// The same of either; what several have is said otherwise.
@@ -55,6 +58,10 @@ macro_rules! of_either {
             Guard::Exclusive($held) => $what,
             Guard::Shared($held) => $what,
             Guard::Several($several) => $of_several,
+            Guard::Leading(leadership) => {
+                let $held = leadership.guard();
+                $what
+            }
         }
     };
 }
@@ -113,7 +120,12 @@ impl Guard {
     /// Gives it back unused.
     fn hand_on(self) {
         // What it would say is for none any more.
-        let _ = of_either!(self, held => LockGuard::hand_on(held), all => all.hand_on());
+        let _ = match self {
+            Guard::Exclusive(lock) => LockGuard::hand_on(lock),
+            Guard::Shared(lock) => LockGuard::hand_on(lock),
+            Guard::Several(all) => all.hand_on(),
+            Guard::Leading(leadership) => LockGuard::hand_on(leadership.into_guard()),
+        };
     }
 }
 
@@ -135,6 +147,8 @@ pub(super) struct LockTaking {
     pub(super) events: Events,
     pub(super) locks: LockManager,
     pub(super) inheritance: Inheritance,
+    /// It is an election, in which it stands with this value.
+    pub(super) candidate: Option<String>,
     leaders: Vec<String>,
 }
 
@@ -178,7 +192,7 @@ impl LockTaking {
             })
             .open()?;
         is_open.store(true, Release);
-        Ok(LockTaking { names, terms, events, locks, inheritance, leaders })
+        Ok(LockTaking { names, terms, events, locks, inheritance, candidate: None, leaders })
     }
 
     /// Waits for the lock as long as was asked for. A signal that would end us ends the wait.
@@ -205,6 +219,7 @@ impl LockTaking {
 
     fn wait(&self) -> Result<Guard, Failure> {
         let take = match (&self.names[..], self.terms.shared) {
+            ([name], false) if self.candidate.is_some() => self.leading(name),
             ([name], false) => self.exclusively(name),
             ([name], true) => self.shared(name),
             _ => self.several(),
@@ -258,6 +273,29 @@ impl LockTaking {
                 None => mutex.lock(),
             };
             taken.map(Guard::Exclusive)
+        })
+    }
+
+    /// Is elected.
+    fn leading(&self, name: &Name) -> Box<dyn FnOnce() -> Result<Guard, LockError> + Send> {
+        let terms = &self.terms;
+        let mut election = self.locks.election(&**name).scope(self.scope());
+        if let Some(at_most) = terms.at_most {
+            election = election.at_most(at_most);
+        }
+        if let Some(at_least) = terms.at_least {
+            election = election.at_least(at_least);
+        }
+        let (no_wait, wait) = (terms.no_wait, terms.wait);
+        let value = self.candidate.clone().unwrap_or_default();
+        Box::new(move || {
+            let election = election.build()?;
+            let elected = match wait {
+                _ if no_wait => election.try_campaign(value),
+                Some(wait) => election.try_campaign_for(value, wait),
+                None => election.campaign(value),
+            };
+            elected.map(Guard::Leading)
         })
     }
 
@@ -333,6 +371,9 @@ impl LockTaking {
             Guard::Exclusive(lock) => self.wait_for_answer(LockGuard::hand_on_answered(lock)),
             Guard::Shared(lock) => self.wait_for_answer(LockGuard::hand_on_answered(lock)),
             Guard::Several(all) => self.wait_for_answer(all.hand_on_answered()),
+            Guard::Leading(leadership) => {
+                self.wait_for_answer(LockGuard::hand_on_answered(leadership.into_guard()));
+            }
         }
     }
 
@@ -378,13 +419,19 @@ impl LockTaking {
 
     /// Releases the lock.
     pub(super) fn release(self, lock: Guard) {
+        self.give_back(lock);
+        self.locks.close();
+    }
+
+    /// The same; it may be taken again.
+    pub(super) fn give_back(&self, lock: Guard) {
         match lock {
             Guard::Exclusive(lock) => self.wait_for_answer(LockGuard::unlock_async(lock)),
             Guard::Shared(lock) => self.wait_for_answer(LockGuard::unlock_async(lock)),
             Guard::Several(all) => self.wait_for_answer(all.unlock_async()),
+            Guard::Leading(leadership) => self.wait_for_answer(leadership.resign_async()),
         }
         self.tell("released");
-        self.locks.close();
     }
 
     /// Waits until the lock is free for the next run. A leader that does not answer frees

@@ -27,6 +27,7 @@ pub(super) fn want(text: &str) -> LeaseRequest {
         name: Name::new(text).unwrap(),
         patience: LeasePatience::Until(Time::NEVER),
         mode: LeaseMode::Exclusive,
+        value: None,
         lapses: false,
         after: None,
         answer_by: None,

@@ -5,10 +5,24 @@
 //! grant, and tells recalls and losses by changing it. No frame, no protocol and no address passes
 //! here, and no file above asks whether this build has host scope: without it there is no service.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use super::lease_word::{LeaseWord, Opening, Used};
-use crate::{error::Result, mode::Usage, name::Name, time::Time, token::Token, watch::Deadline};
+use crate::{
+    elected::ElectedLeader,
+    error::{LockError, Result},
+    mode::Usage,
+    name::Name,
+    time::Time,
+    token::Token,
+    watch::Deadline,
+};
 
 /// Grants leases, and tells what becomes of them.
 ///
@@ -38,6 +52,18 @@ pub(crate) trait LeaseService: Send + Sync {
     /// Whether it grants [permits](LeaseMode::Permits).
     fn counts(&self) -> bool {
         false
+    }
+
+    /// Whether a lease [carries a value](LeaseRequest::value), which observers are told.
+    fn carries_values(&self) -> bool {
+        false
+    }
+
+    /// Tells which holder of the name leads, as far as holders say values: the present one first. Touches
+    /// no network by itself and never blocks.
+    fn observe(self: Arc<Self>, name: &Name) -> Result<Box<dyn LeaderNews>> {
+        let _ = name;
+        Err(LockError::config("what grants its locks tells of no leaders: use leaders of our own"))
     }
 
     /// Of the permits of a word's lease so many are left. Never blocks, never fails.
@@ -84,6 +110,12 @@ pub(crate) trait LeaseService: Send + Sync {
     fn close(&self, until: Time);
 }
 
+/// What an observer is told.
+pub(crate) trait LeaderNews: Send {
+    /// The next change; the present leader first. After an error it begins anew.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ElectedLeader>>>;
+}
+
 /// The terms of a lock that not every service can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AskedTerms {
@@ -98,6 +130,8 @@ pub(crate) struct LeaseRequest {
     pub(crate) name: Name,
     pub(crate) patience: LeasePatience,
     pub(crate) mode: LeaseMode,
+    /// What is said of the holder, if the service [carries values](LeaseService::carries_values).
+    pub(crate) value: Option<Arc<[u8]>>,
     /// It is a task's, which may never be polled again: a grant that is not claimed within
     /// [`CLAIM_LIMIT`] goes back.
     pub(crate) lapses: bool,

@@ -40,7 +40,10 @@ use crate::process::{Slot, Taken};
 use crate::{
     alarm, clock,
     error::{LockError, Predecessor, Result},
-    host::{lease_word::LeaseWord, service::PendingLease},
+    host::{
+        lease_word::{LeaseKey, LeaseWord},
+        service::PendingLease,
+    },
     mode::Room,
     scope::Scope,
     thread::{InFront, Seat, WaitingWriter},
@@ -100,6 +103,8 @@ pub(super) struct Climb<'a> {
     front: Option<InFront<'a>>,
     /// Permits were asked of the service: the word that the grant opens.
     asked_word: Option<Arc<LeaseWord>>,
+    /// The lease that was granted to it, where another's is of no use.
+    own_lease: Option<LeaseKey>,
     /// A task climbs.
     is_task: bool,
     /// As [`LeaseRequest::after`] and [`LeaseRequest::answer_by`].
@@ -192,6 +197,7 @@ impl<'a> Climb<'a> {
             writer: None,
             front: None,
             asked_word: None,
+            own_lease: None,
             is_task: false,
             after: None,
             answer_by: None,

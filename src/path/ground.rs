@@ -27,6 +27,8 @@ use crate::{
     token::Token,
 };
 
+use super::stage::Stage;
+
 /// The names of one directory, or of one manager without a directory, in this process.
 ///
 /// Managers of one directory share it, so that one process is one competitor there, however many
@@ -88,6 +90,8 @@ pub(crate) struct Entry {
     shares: ThreadShares,
     #[cfg(feature = "process")]
     slot: FirstMade<Arc<Slot>>,
+    /// Where the leader of its election stands, if there is an election.
+    stage: FirstMade<Stage>,
     /// The name's lease words, one for each manager that has built a mutex of it.
     words: Mutex<Vec<WordOf>>,
     ground: Arc<Ground>,
@@ -208,6 +212,7 @@ impl Ground {
             shares: ThreadShares::new(),
             #[cfg(feature = "process")]
             slot: FirstMade::new(),
+            stage: FirstMade::new(),
             words: Mutex::default(),
             ground: self.clone(),
         });
@@ -360,6 +365,16 @@ impl Entry {
         }
         let _ = scope;
         Ok(())
+    }
+
+    /// Where the leader of its election stands in this process.
+    pub(super) fn stage(&self) -> &Stage {
+        self.here_in(fork::generation()).stage.get_or_make(Stage::new)
+    }
+
+    #[cfg(feature = "process")]
+    pub(super) fn directory(&self) -> Option<&Directory> {
+        self.ground.directory()
     }
 
     #[cfg(feature = "process")]

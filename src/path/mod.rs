@@ -29,6 +29,8 @@
 //! - [`lapse`]: the turn of a task that waits for readers
 //! - [`sharing`]: readers, and a writer's wait for them
 //! - [`permits`]: permits of a semaphore, and the wait for them
+//! - [`stage`]: the leader of an election in this process
+//! - [`observing`]: what a leader says of itself, and what observers are told
 //! - [`terms`]: `at_most`, `at_least`, and how a loss is told
 //!
 //! The file-lock engine has no word: there the gate is the file lock, won and kept together with
@@ -40,11 +42,13 @@ pub(crate) mod ground;
 mod lapse;
 mod lock;
 mod named;
+mod observing;
 mod permits;
 mod quiet;
 mod release;
 mod right;
 mod sharing;
+mod stage;
 mod terms;
 
 use std::{future::Future, task::Poll, time::Duration};
@@ -53,6 +57,7 @@ pub use self::named::Keep;
 pub(crate) use self::{
     all::{WantedPart, lock_all, lock_all_async},
     named::Named,
+    observing::{Announced, Observation},
     permits::{check_limit, permits_at_host_scope},
     right::{Held, Won},
 };

@@ -62,6 +62,9 @@ pub(crate) struct Named {
     pub(crate) keep: Keep,
     /// The word of its leases, if the manager reaches other hosts.
     pub(crate) word: Option<Arc<LeaseWord>>,
+    /// What is said of its holder at host scope: an election's. A lease is then its own, with this
+    /// value, and no other's.
+    pub(crate) value: Option<Arc<[u8]>>,
 }
 
 impl Named {
@@ -115,7 +118,7 @@ impl Named {
     }
 
     /// What an error is about: this name, at this scope.
-    pub(super) fn about(&self, scope: Scope) -> impl Fn(LockError) -> LockError {
+    pub(crate) fn about(&self, scope: Scope) -> impl Fn(LockError) -> LockError {
         move |error| error.with_name(self.name()).with_scope(scope)
     }
 }

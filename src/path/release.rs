@@ -146,6 +146,7 @@ impl Named {
             has_terms: self.at_most.is_some(),
             keep: self.keep,
             word: self.word.clone(),
+            value: self.value.clone(),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::{error::LockError, filesystem};
 use super::{
     EngineKind,
     dir::{
+        elections::ELECTIONS,
         home::{self, Home},
         leader::LEADER,
         report::{DirectoryReport, Finding, Level, counted, foreign_entry, judge_file_rights},
@@ -108,8 +109,8 @@ fn judge_format(home: &Home, report: &mut DirectoryReport) -> Option<EngineKind>
     };
     report.add(Level::Fine, format!("its format is {:?}", found.trim_end()));
     let own: &[&str] = match engine {
-        EngineKind::File => &["format", flock::LOCKS, flock::READERS, LEADER, WIDE],
-        EngineKind::Table => &["format", "table", "tokens", "presence", LEADER, WIDE],
+        EngineKind::File => &["format", flock::LOCKS, flock::READERS, LEADER, WIDE, ELECTIONS],
+        EngineKind::Table => &["format", "table", "tokens", "presence", LEADER, WIDE, ELECTIONS],
     };
     judge_entries(home, own, report);
     judge_wide(home, report);
@@ -160,7 +161,11 @@ fn judge_missing_format(home: &Home, report: &mut DirectoryReport) {
             "it has not been used for locks yet; the first process that opens it makes it ready",
         ),
     }
-    judge_entries(home, &[flock::LOCKS, "table", "tokens", "presence", LEADER, WIDE], report);
+    judge_entries(
+        home,
+        &[flock::LOCKS, "table", "tokens", "presence", LEADER, WIDE, ELECTIONS],
+        report,
+    );
 }
 
 /// What does not belong there, and which users of the directory lack rights to what does.
@@ -187,7 +192,7 @@ fn judge_entries(home: &Home, own: &[&str], report: &mut DirectoryReport) {
     report.list(Level::Note, "files that a process died in the middle of making", aside);
     let [files, directories] = [0o666, 0o777].map(|bits| home.mode & bits);
     let rights = own.iter().filter_map(|name| {
-        let wanted = if ["presence", flock::LOCKS, flock::READERS].contains(name) {
+        let wanted = if ["presence", flock::LOCKS, flock::READERS, ELECTIONS].contains(name) {
             directories
         } else {
             files

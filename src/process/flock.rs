@@ -291,6 +291,10 @@ impl Slot {
         }
     }
 
+    pub(super) fn is_wide(&self) -> bool {
+        self.opened(self.life()).is_ok_and(|open| record::widened_by(&open.words).is_some())
+    }
+
     pub(super) fn holder(&self) -> Option<Holder> {
         let open = self.opened(self.life()).ok()?;
         let life = record::held_by(&open.words)?;

@@ -39,8 +39,11 @@ use crate::{
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
 use self::dir::ending;
-pub(crate) use self::dir::turns::{FileTurn, TurnFile};
-use self::dir::{files, home::Home, keepers};
+use self::dir::{elections::Announcement, files, home::Home, keepers};
+pub(crate) use self::dir::{
+    elections::{AnnouncedFile, Announcements},
+    turns::{FileTurn, TurnFile},
+};
 #[cfg(feature = "testing")]
 pub use self::table::parts;
 #[cfg(feature = "cli")]
@@ -136,6 +139,22 @@ impl Directory {
     /// Records that for processes that come later. Best effort.
     pub(crate) fn write_leader(&self, line: &str) {
         let _ = self.home().write_leader(line);
+    }
+
+    /// What the leaders of this election have announced.
+    pub(crate) fn read_announced(&self, name: &Name) -> Result<Announcements, LockError> {
+        self.home().read_announced(name)
+    }
+
+    /// Has this be announced. Only for the holder of the name, which has this token.
+    pub(crate) fn announce(
+        &self,
+        name: &Name,
+        token: Token,
+        value: &Arc<[u8]>,
+    ) -> Result<AnnouncedFile, LockError> {
+        let (process, value) = (std::process::id(), value.clone());
+        self.home().announce(name, Announcement { token, process, value })
     }
 
     /// Has it belong to this service, for good: another one's locks are no locks of its names.
@@ -526,6 +545,22 @@ impl Slot {
         match &self.0 {
             EitherEngine::File(slot) => slot.holder(),
             EitherEngine::Table(slot) => slot.holder(),
+        }
+    }
+
+    /// Whether this process holds it under this token.
+    pub(crate) fn is_held_under(&self, token: Token, process: u32) -> bool {
+        let is_it = |holder: Holder| {
+            holder.token == Some(token) && holder.pid.is_none_or(|pid| pid == process)
+        };
+        self.holder().is_some_and(is_it)
+    }
+
+    /// Whether its name was locked at host scope.
+    pub(crate) fn is_wide(&self) -> bool {
+        match &self.0 {
+            EitherEngine::File(slot) => slot.is_wide(),
+            EitherEngine::Table(slot) => slot.is_wide(),
         }
     }
 

@@ -204,6 +204,10 @@ impl Slot {
         match self.0 {}
     }
 
+    pub(super) fn is_wide(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn holder(&self) -> Option<Holder> {
         match self.0 {}
     }

@@ -356,6 +356,10 @@ impl Slot {
         }
     }
 
+    pub(super) fn is_wide(&self) -> bool {
+        self.place().is_ok_and(|place| Word::from_bits(place.slot.word.load(Acquire)).is_wide())
+    }
+
     pub(super) fn holder(&self) -> Option<Holder> {
         let place = self.place().ok()?;
         let word = Word::from_bits(place.slot.word.load(Relaxed));

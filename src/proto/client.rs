@@ -5,27 +5,33 @@
 //! gives back explicitly. It asks for a connection only once something is wanted, and then
 //! re-enters by itself for as long as something is.
 
+mod converting;
 mod leases;
 mod link;
 #[cfg(feature = "testing")]
 mod look;
+mod observing;
 mod passing;
 mod requests;
 mod talk;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use self::link::Link;
+use self::{converting::AskedConversion, link::Link, observing::ObservedElection};
 use super::{
     ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
     history::Seen,
     mistake::{Mistake, planted},
     numbered::{Numbered, sorted},
     timers::Timers,
-    wire::{Acquire, ClientMessage, HolderInfo, Identity, LeaderMessage, LockInfo, Mode, Refusal},
+    wire::{
+        Acquire, ClientMessage, HolderInfo, Identity, LeaderMessage, LockInfo, Mode, PresentLeader,
+        Refusal,
+    },
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -144,6 +150,23 @@ pub enum Event {
         query: RequestId,
         found: bool,
     },
+    /// The present leader of what is observed, or another one than before.
+    Leads {
+        query: RequestId,
+        leader: Option<PresentLeader>,
+    },
+    /// The lease is of the mode that was asked for, with this token.
+    Converted {
+        request: RequestId,
+        lease: LeaseId,
+        token: Token,
+    },
+    /// The lease stays of the mode that it had.
+    NotConverted {
+        request: RequestId,
+        lease: LeaseId,
+        why: Refusal,
+    },
     /// A query ended without an answer.
     QueryFailed {
         query: RequestId,
@@ -188,6 +211,9 @@ pub struct Client {
     /// The lease of each request that was granted one, for as long as that is known.
     granted: Numbered<RequestId, LeaseId>,
     queries: BTreeMap<RequestId, ClientMessage>,
+    observed: BTreeMap<RequestId, ObservedElection>,
+    /// The change of mode that each of these leases waits for.
+    conversions: BTreeMap<LeaseId, AskedConversion>,
     leases: Numbered<LeaseId, Lease>,
     timers: Timers<Due>,
     link: Link,
@@ -237,6 +263,8 @@ struct Grant {
 struct Lease {
     name: Name,
     mode: Mode,
+    /// What its holder says of itself.
+    value: Option<Arc<[u8]>>,
     request: RequestId,
     grant: Grant,
     hold: Hold,
@@ -308,6 +336,8 @@ impl Client {
             requests: Numbered::default(),
             granted: Numbered::default(),
             queries: BTreeMap::new(),
+            observed: BTreeMap::new(),
+            conversions: BTreeMap::new(),
             leases: Numbered::default(),
             timers: Timers::new(),
             link: Link::new(config.addresses),

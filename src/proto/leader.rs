@@ -10,10 +10,12 @@
 
 mod attended;
 mod beginning;
+mod converting;
 mod ends;
 mod grants;
 #[cfg(feature = "testing")]
 mod look;
+mod observing;
 mod questions;
 mod raising;
 mod reclaim;
@@ -29,6 +31,8 @@ use std::{
 
 use self::{
     attended::Attended,
+    converting::Conversions,
+    observing::{Observers, StatedValues},
     raising::{OtherHistory, Raises},
     report::{Report, Unfinished},
     reserve::Reservations,
@@ -182,6 +186,9 @@ pub struct Leader {
     /// Until when a lock is not granted that two said they hold.
     disputes: Timers<LockKey>,
     reservations: Reservations,
+    conversions: Conversions,
+    observers: Observers,
+    values: StatedValues,
     /// Which sessions are to be told once the loss of a lease is durable.
     breakers: questions::Breakers,
     questions: questions::Questions,
@@ -280,6 +287,9 @@ impl Leader {
             ends: Timers::new(),
             disputes: Timers::new(),
             reservations: Reservations::new(),
+            conversions: Conversions::default(),
+            observers: Observers::default(),
+            values: StatedValues::default(),
             breakers: questions::Breakers::default(),
             questions: questions::Questions::default(),
             refused_claims: 0,
@@ -350,6 +360,7 @@ impl Leader {
         let now = self.attend(now);
         self.reports.clear(connection);
         self.unfinished.clear(connection);
+        self.observers.forget(connection);
         self.clients.remove(&connection);
         if let Some(Connection::Serving(key)) = self.connections.remove(&connection) {
             if planted(Mistake::CloseIsGoodbye) {
@@ -566,6 +577,7 @@ impl Leader {
         self.connections.remove(&connection);
         self.reports.clear(connection);
         self.unfinished.clear(connection);
+        self.observers.forget(connection);
         self.closes.push_back((connection, why));
     }
 
@@ -660,6 +672,11 @@ impl Leader {
     /// How many locks wait for a higher epoch.
     pub(super) fn awaiting_epoch(&self) -> usize {
         self.awaiting_epoch.len()
+    }
+
+    /// How many observations and values there are.
+    pub(super) fn observed(&self) -> (usize, usize) {
+        (self.observers.count(), self.values.count())
     }
 
     /// How many locks are held.

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     hash::{Hash, Hasher},
+    sync::Arc,
     time::Duration,
 };
 
@@ -172,6 +173,8 @@ pub(super) struct JointLease {
     pub(super) mode: Mode,
     /// It may be kept.
     pub(super) keeps: bool,
+    /// Readers that enter bear its token too: it was counted up for a reader.
+    pub(super) is_borne: bool,
 }
 
 /// How far the recall of a lease has come on its session's connection.
@@ -195,6 +198,14 @@ pub(super) enum Right {
     Ended(LostReason, #[allow(dead_code)] TakenAway),
 }
 
+/// What a holder says of itself, as long as a request or a lease has it.
+#[derive(Debug)]
+pub(super) struct StatedValue {
+    pub(super) bytes: Arc<[u8]>,
+    /// Counts it for its client, and for all.
+    pub(super) _counted: [Arc<()>; 2],
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Waiter {
     pub(super) lock: LockKey,
@@ -211,6 +222,8 @@ pub(super) struct Waiter {
     pub(super) keep: bool,
     /// Its session's connection is up. Otherwise it keeps its place and is passed over.
     pub(super) present: bool,
+    /// What its holder will say of itself.
+    pub(super) value: Option<Arc<StatedValue>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

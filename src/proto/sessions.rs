@@ -323,6 +323,12 @@ impl Sessions {
         self.count(Some(client), Holdings::default(), holdings);
     }
 
+    /// The client that it counts as one of.
+    pub(super) fn client_of(&self, key: SessionKey) -> ClientId {
+        let client = self.sessions[key.0].client;
+        client.map_or(ClientId(0), |client| self.clients[client.0].id)
+    }
+
     fn leave_client(&mut self, key: SessionKey) {
         let session = &mut self.sessions[key.0];
         let Some(client) = session.client.take() else { return };
@@ -448,6 +454,11 @@ impl Sessions {
 
     pub(super) fn add_lease(&mut self, key: SessionKey, lease: PackedId, hold: HoldKey) {
         self.change(key, |session| assert!(session.leases.insert(lease, hold).is_none()));
+    }
+
+    /// The lease stands elsewhere in the table from now on.
+    pub(super) fn move_lease(&mut self, key: SessionKey, lease: PackedId, hold: HoldKey) {
+        self.change(key, |session| assert!(session.leases.insert(lease, hold).is_some()));
     }
 
     pub(super) fn remove_lease(&mut self, key: SessionKey, lease: PackedId) {

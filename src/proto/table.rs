@@ -181,7 +181,8 @@ impl Table {
             let spread = waiter.mode.spread();
             let last = Token::new(token.get() + u64::from(spread)).expect("it was looked for");
             let holding = Holding { spread, ..holding };
-            let lease = JointLease { holding, token: last, mode: waiter.mode, keeps };
+            let is_borne = waiter.mode == Mode::Shared;
+            let lease = JointLease { holding, token: last, mode: waiter.mode, keeps, is_borne };
             self.locks[waiter.lock.0].token = lock.token.max(last);
             return self.add_joint(waiter.lock, lease);
         }
@@ -224,12 +225,13 @@ impl Table {
         lock.token
     }
 
-    /// A holder of an earlier reign has come back, with this block of tokens.
+    /// A holder of an earlier reign has come back, with this block of tokens. `is_borne`: if it is a
+    /// reader, its token is that of readers.
     pub(super) fn confirm(
         &mut self,
         key: LockKey,
         holding: Holding,
-        mode: Mode,
+        (mode, is_borne): (Mode, bool),
         (first, last): (Token, Token),
     ) -> HoldKey {
         assert!(self.has_room(key, mode), "a lock is confirmed only with room");
@@ -240,7 +242,8 @@ impl Table {
             // Of its permits some may be given back by now.
             let spread = (last.get() - first.get()).min(PERMITS_MAX.into()) as u32;
             let holding = Holding { spread, ..holding };
-            return self.add_joint(key, JointLease { holding, token: last, mode, keeps });
+            let is_borne = is_borne && mode == Mode::Shared;
+            return self.add_joint(key, JointLease { holding, token: last, mode, keeps, is_borne });
         }
         let lock = &mut self.locks[key.0];
         lock.token = lock.token.max(last);

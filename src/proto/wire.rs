@@ -79,7 +79,7 @@ pub trait Message: Encode + Decode<()> {
 impl Message for ClientMessage {
     type Answer = LeaderMessage;
 
-    const KINDS: u32 = 15;
+    const KINDS: u32 = 19;
 
     fn not_understood(UnknownKind { kind, request }: UnknownKind) -> Option<LeaderMessage> {
         Some(LeaderMessage::NotUnderstood { kind, request })
@@ -89,7 +89,7 @@ impl Message for ClientMessage {
 impl Message for LeaderMessage {
     type Answer = ClientMessage;
 
-    const KINDS: u32 = 16;
+    const KINDS: u32 = 18;
 
     fn not_understood(_: UnknownKind) -> Option<ClientMessage> {
         None
@@ -289,6 +289,28 @@ pub enum ClientMessage {
         lease: LeaseId,
         count: u32,
     },
+    /// Which holder leads this name, as far as holders say values: told at once and at each change, until
+    /// `StopObserving` or the connection's end.
+    Observe {
+        query: RequestId,
+        name: Name,
+    },
+    StopObserving {
+        query: RequestId,
+    },
+    /// The lease is to be exclusive: an upgradable one, before all that wait.
+    Upgrade {
+        request: RequestId,
+        lease: LeaseId,
+    },
+    /// The lease is to be upgradable or shared; of an exclusive one no more than this was used. From now on
+    /// its session sees it as that.
+    Downgrade {
+        request: RequestId,
+        lease: LeaseId,
+        last_used: Token,
+        to: Mode,
+    },
 }
 
 /// What a leader says to a client.
@@ -397,7 +419,28 @@ pub enum LeaderMessage {
         kind: u32,
         request: Option<RequestId>,
     },
+    /// The holder that leads what is observed; none.
+    Leads {
+        query: RequestId,
+        leader: Option<PresentLeader>,
+    },
+    /// The lease is of the mode that was asked for, with this token.
+    Converted {
+        request: RequestId,
+        lease: LeaseId,
+        token: Token,
+    },
 }
+
+/// The holder of an election's name.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PresentLeader {
+    pub token: Token,
+    pub value: Arc<[u8]>,
+}
+
+/// The longest value that a holder may say of itself.
+pub const VALUE_BYTES_MAX: usize = crate::elected::VALUE_BYTES_MAX;
 
 /// A lease in a client's report.
 #[derive(Clone, Debug, PartialEq)]
@@ -421,7 +464,14 @@ pub struct HeldLease {
     pub reign: ReignId,
     pub mode: Mode,
     /// What its holder says of itself to observers of the name.
-    pub value: Box<[u8]>,
+    pub value: Option<Arc<[u8]>>,
+}
+
+impl HeldLease {
+    /// The bytes of its value.
+    pub(super) fn weight_of_value(&self) -> usize {
+        self.value.as_ref().map_or(0, |value| value.len())
+    }
 }
 
 /// A request in a client's report.

@@ -110,7 +110,7 @@ fn held() -> impl Strategy<Value = HeldLease> {
             leaving,
             reign: ReignId(1),
             mode: Mode::Exclusive,
-            value: Box::default(),
+            value: None,
         },
     )
 }

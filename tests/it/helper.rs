@@ -252,6 +252,13 @@ impl State {
             ["write", scope, name] => {
                 self.shared.push(Box::new(self.rw_lock(scope, name)?.write_arc()?));
             }
+            ["campaign", scope, name, value] => {
+                let election = self.locks.as_ref().unwrap().election(name);
+                let leadership = election.scope(scope.parse().unwrap()).campaign(value)?;
+                let answer = format!("elected\t{}", leadership.token());
+                self.shared.push(Box::new(leadership));
+                return Ok(answer);
+            }
             ["permits", scope, name, permits, count] => {
                 let semaphore = self.semaphore(scope, name, permits.parse().unwrap())?;
                 self.shared.push(Box::new(semaphore.acquire_many_arc(count.parse().unwrap())?));

@@ -191,7 +191,7 @@ const PROCESSES: [Pitfall; 25] = [
 
 /// Readers and writers.
 #[rustfmt::skip]
-const SHARED: [Pitfall; 15] = [
+const SHARED: [Pitfall; 23] = [
     ("apcu#632", "a reader killed in shared memory blocks every writer for ever",
         &["a_killed_reader_blocks_nobody"]),
     ("parking_lot#101", "a second upgradable reader that waits shuts out plain readers",
@@ -221,6 +221,23 @@ const SHARED: [Pitfall; 15] = [
         &["permits_are_counted_and_a_large_request_is_not_passed_by_small_ones"]),
     ("helix#2515", "room is checked in one step and taken in another",
         &["permits_are_counted_and_a_large_request_is_not_passed_by_small_ones"]),
+    ("tokio#2849, parking_lot#212", "a second read lock of one thread hangs behind a waiting writer",
+        &["a_second_read_lock_behind_a_waiting_writer_times_out"]), // and is documented
+    ("curator#1211, #1169, Netflix/curator#216", "two leaders after a session was lost and found again",
+        &["a_lost_leader_is_told_and_stands_again"]),
+    ("etcd#22123", "a failed resign forgets that it leads",
+        &["a_resignation_without_an_answer_is_said_again"]),
+    ("etcd#18163, trillian#1387", "an observer is told an old leader, or never that there is none",
+        &["an_observer_is_told_the_present_leader_first_and_then_each_change",
+          "before_the_end_of_grace_an_observer_is_told_nothing"]),
+    ("client-go#448", "a candidate waits a whole lease though none leads",
+        &["a_free_election_is_won_at_once"]),
+    ("kubernetes#114872", "a candidate with a short duration deposes one with a long one",
+        &["a_candidate_with_short_terms_deposes_no_leader"]),
+    ("pinniped#800", "the lease is given back before the process has stopped leading",
+        &["a_leader_that_goes_is_told_first"]),
+    ("redisson#4050", "several locks at once deadlock, or are left behind in part",
+        &["callers_in_any_order_never_wait_in_a_circle"]),
     ("seen here", "a reader looks at the lock before it is counted",
         &["every_planted_mistake_of_sharing_is_found", "no_kill_shows_a_reader_a_write_half_done"]),
 ];

@@ -32,12 +32,12 @@ macro_rules! kinds {
 
 kinds!(Said of ClientMessage {
     Hello, Held, Waiting, Ready, Acquire, Cancel, Release, Renew, Goodbye, Check, List, Break,
-    Use, TopUp, Lower,
+    Use, TopUp, Lower, Observe, StopObserving, Upgrade, Downgrade,
 });
 
 kinds!(Answered of LeaderMessage {
     Welcome, NotLeader, Gone, Queued, Granted, Refused, Released, Recall, Lost, Renewed, Checked,
-    Listed, Broke, ToppedUp, Raised, NotUnderstood,
+    Listed, Broke, ToppedUp, Raised, NotUnderstood, Leads, Converted,
 });
 
 pub(crate) struct Coverage {
@@ -123,9 +123,22 @@ impl fmt::Display for Coverage {
     }
 }
 
+/// What no user here does: the protocol's situations play it.
+fn is_played_elsewhere(said: Said) -> bool {
+    matches!(said, Said::Observe | Said::StopObserving)
+}
+
+const ELSEWHERE: &str = "users observe nothing here";
+
 fn impossible_at_leader(said: Said, at: AtLeader) -> Option<&'static str> {
+    if is_played_elsewhere(said) {
+        return Some(ELSEWHERE);
+    }
     let part_of_report = matches!(said, Said::Held | Said::Waiting | Said::Ready);
-    let of_lease = matches!(said, Said::Release | Said::Use | Said::TopUp | Said::Lower);
+    let of_lease = matches!(
+        said,
+        Said::Release | Said::Use | Said::TopUp | Said::Lower | Said::Upgrade | Said::Downgrade
+    );
     let serving = matches!(
         at,
         AtLeader::ServingNew
@@ -159,6 +172,7 @@ fn impossible_at_leader(said: Said, at: AtLeader) -> Option<&'static str> {
 
 fn impossible_in_phase(said: Said, phase: Phase) -> Option<&'static str> {
     match (said, phase) {
+        _ if is_played_elsewhere(said) => Some(ELSEWHERE),
         (Said::Renew, Phase::Starting) => Some("no session is welcomed yet"),
         _ => None,
     }
@@ -166,6 +180,9 @@ fn impossible_in_phase(said: Said, phase: Phase) -> Option<&'static str> {
 
 fn impossible_about(said: Said, subject: LeaderSubject) -> Option<&'static str> {
     use LeaderSubject::*;
+    if is_played_elsewhere(said) {
+        return Some(ELSEWHERE);
+    }
     let possible = match said {
         Said::Hello => {
             matches!(subject, SessionUnknown | SessionAwaited | SessionKnown | SessionEnding)
@@ -174,7 +191,7 @@ fn impossible_about(said: Said, subject: LeaderSubject) -> Option<&'static str> 
             matches!(subject, None | LockUnknown | LockFree | LockHeld | LockBeingLost)
         }
         Said::Cancel => matches!(subject, None | RequestWaiting | RequestGranted | RequestUnknown),
-        Said::Release | Said::Use | Said::TopUp | Said::Lower => {
+        Said::Release | Said::Use | Said::TopUp | Said::Lower | Said::Upgrade | Said::Downgrade => {
             let lease = matches!(subject, LeaseHeld | LeaseBeingRevoked | LeaseRevoked);
             lease || matches!(subject, None | LeaseStale)
         }
@@ -195,6 +212,8 @@ fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str
     use Answered::*;
     match (answered, at) {
         (NotUnderstood, _) => Some("all are of one release"),
+        (Leads, _) => Some(ELSEWHERE),
+        (Converted, AtClient::Reporting) => Some("it is answered behind the welcome"),
         (Welcome | NotLeader, AtClient::Probing) => Option::None,
         (NotLeader, AtClient::Serving) => Some("it answers a report"),
         (Listed, AtClient::Reporting) => Some("it is answered at once, before its session is gone"),
@@ -208,7 +227,11 @@ fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str
 }
 
 fn impossible_in_session(answered: Answered, _: Session) -> Option<&'static str> {
-    matches!(answered, Answered::NotUnderstood).then_some("all are of one release")
+    match answered {
+        Answered::NotUnderstood => Some("all are of one release"),
+        Answered::Leads => Some(ELSEWHERE),
+        _ => None,
+    }
 }
 
 fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option<&'static str> {
@@ -218,6 +241,8 @@ fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option
         Welcome | Gone => matches!(subject, SessionOwn | SessionOther),
         Queued | Granted | Refused => matches!(subject, RequestWaiting | RequestGone),
         Released => matches!(subject, LeaseReleasing | LeaseUnknown),
+        Leads => false,
+        Converted => matches!(subject, LeaseHeld | LeaseLosing | LeaseReleasing | LeaseUnknown),
         ToppedUp => matches!(subject, LeaseHeld | LeaseLosing | LeaseReleasing | LeaseUnknown),
         Recall | Lost => {
             let known = matches!(subject, LeaseHeld | LeaseLosing | LeaseReleasing);

@@ -75,6 +75,20 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
             }
             continue;
         }
+        if let Some((last, _)) = op.phases.split_last() {
+            for phase in &op.phases {
+                let what = What::acquired(phase.mode, phase.token);
+                history.push(Entry { what, call: phase.call, returned: phase.returned });
+                let is_last = std::ptr::eq(phase, last);
+                let left = phase.left.or(op.let_go.filter(|_| is_last));
+                if let Some(call) = left {
+                    let freed = phase.freed.or(op.freed.filter(|_| is_last));
+                    let what = What::released(phase.mode, phase.token);
+                    history.push(Entry { what, call, returned: freed });
+                }
+            }
+            continue;
+        }
         for made in &op.made {
             let what = (What::acquired(op.mode, made.token), What::released(op.mode, made.token));
             let heard = op.lease.is_some_and(|(lease, _)| lease == made.lease);

@@ -40,6 +40,7 @@ mod rules;
 mod runner;
 mod sharing;
 mod tally;
+mod upgrading;
 mod users;
 mod world;
 

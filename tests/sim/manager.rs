@@ -19,7 +19,7 @@ use crate::{
     clock::{MS, SECOND, Truth},
     keeping::{Keeping, Tier},
     net::{Piece, Wire},
-    rules::Query,
+    rules::{Query, Rule},
     users::Task,
     world::{Node, Step, TROUBLE, Ticket, World, note},
 };
@@ -423,6 +423,13 @@ impl World {
                     manager.queries.remove(&query);
                 }
             }
+            Event::Converted { request, lease, token } => {
+                self.heard_converted(client, request, lease, token);
+            }
+            Event::NotConverted { lease, why, .. } => {
+                self.violate(Rule::Queue, format!("{lease:?} was not converted: {why:?}"));
+            }
+            Event::Leads { .. } => unreachable!("users observe nothing here"),
             Event::Saw { seen } => self.remember_seen(client, seen),
             Event::Closed => self.heard_closed(client),
         }

@@ -17,6 +17,7 @@ use crate::{
     leader::Host,
     restored::{Branch, UNSEEN, is_forgiven},
     sharing::Together,
+    upgrading::{Converting, HeldPhase, ReadUpgrade},
     users::Task,
     world::{LAST_WORD, Node, Step, TROUBLE, World},
 };
@@ -115,6 +116,12 @@ pub(crate) struct Op {
     pub(crate) took: Option<Token>,
     /// What leaders have granted for it, whether or not a client heard of it.
     pub(crate) made: Vec<Made>,
+    /// The change of mode that it waits for.
+    pub(crate) converting: Option<Converting>,
+    /// As what it was held, if that has changed.
+    pub(crate) phases: Vec<HeldPhase>,
+    /// Its upgrade, as the leader has read it.
+    pub(crate) upgrade_read: Option<ReadUpgrade>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -177,6 +184,9 @@ impl Op {
             branch: Branch::First,
             took: None,
             made: Vec::new(),
+            converting: None,
+            phases: Vec::new(),
+            upgrade_read: None,
         }
     }
 
@@ -277,7 +287,7 @@ impl World {
     /// A holder does what the lock is for. The resource keeps the highest token it has seen.
     pub(crate) fn use_the_lock(&mut self, op: usize) {
         self.check_believers();
-        if !self.believes(op) {
+        if !self.believes(op) || !self.has_its_token(op) {
             return;
         }
         let name = self.ops[op].name;
@@ -482,6 +492,7 @@ impl World {
 
     pub(crate) fn heard_by_leader(&mut self, wire: usize, message: &ClientMessage) {
         self.heard_of_reserved(wire, message);
+        self.heard_of_upgrades(wire, message);
         if let ClientMessage::Cancel { request } = *message
             && let Some(op) = self.op_on(wire, request)
         {
@@ -528,6 +539,9 @@ impl World {
             }
             LeaderMessage::Gone { .. } => self.leader_forgets(wire),
             LeaderMessage::Recall { lease } => self.said_recall(wire, lease),
+            LeaderMessage::Converted { request, lease, token } => {
+                self.leader_converts(host, wire, (request, lease), token);
+            }
             LeaderMessage::ToppedUp { lease, last } => drop(self.ends.insert(lease, last)),
             LeaderMessage::Granted { request, lease, first, last, .. } => {
                 self.leader_grants(host, wire, request, lease, (first, last));
@@ -589,7 +603,10 @@ impl World {
         self.told_reserved(host, op, lease, first);
         self.check_promise(name, op);
         match self.sharing.is_on() {
-            true => self.check_room(name, op),
+            true => {
+                self.check_room(name, op);
+                self.check_upgrades(host, name, op);
+            }
             false => self.check_predecessor(name, op),
         }
         // A request that never heard of its grant is granted anew, ahead of all others; so is one with

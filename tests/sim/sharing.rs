@@ -61,6 +61,11 @@ impl Sharing {
         self.is_on() && name == PERMITS && mode == Mode::Exclusive
     }
 
+    /// What decides what users do with what they share.
+    pub(crate) fn dice(&mut self) -> Option<&mut Dice> {
+        self.dice.as_mut()
+    }
+
     pub(crate) fn is_on(&self) -> bool {
         self.dice.is_some()
     }
@@ -86,7 +91,8 @@ impl KeptShare {
 /// Whether both can be held at one moment; of permits their sum is looked at besides.
 fn may_meet(one: Mode, other: Mode) -> bool {
     match (one, other) {
-        (Mode::Shared, Mode::Shared) => true,
+        (Mode::Shared, Mode::Shared | Mode::Upgradable) => true,
+        (Mode::Upgradable, Mode::Shared) => true,
         (Mode::Permits { .. }, Mode::Permits { .. }) => one.name_use() == other.name_use(),
         _ => false,
     }
@@ -97,6 +103,7 @@ fn may_meet(one: Mode, other: Mode) -> bool {
 pub(crate) struct Together {
     first: Option<(usize, Mode)>,
     permits: u32,
+    upgradable: u32,
 }
 
 impl Together {
@@ -106,6 +113,10 @@ impl Together {
         self.permits += mode.permits();
         let is_over = match mode {
             Mode::Permits { limit, .. } => self.permits > limit,
+            Mode::Upgradable => {
+                self.upgradable += 1;
+                self.upgradable > 1
+            }
             _ => false,
         };
         let meets = first == op || may_meet(known, mode);
@@ -127,6 +138,7 @@ impl World {
             PERMITS => Mode::Permits { count, limit },
             _ if is_odd && dice.percent(2) => Mode::Permits { count, limit },
             _ if dice.percent(60) => Mode::Shared,
+            _ if dice.percent(35) && !last_word => Mode::Upgradable,
             _ => Mode::Exclusive,
         }
     }
@@ -421,7 +433,8 @@ impl World {
             }
             let is_shared = |lease: &LeaseId| {
                 self.ops.iter().any(|state| {
-                    state.mode == Mode::Shared && state.made.iter().any(|m| m.lease == *lease)
+                    let is_reader = state.mode == Mode::Shared && state.converting.is_none();
+                    is_reader && state.made.iter().any(|m| m.lease == *lease)
                 })
             };
             if !leases.is_empty() && leases.iter().all(is_shared) {

@@ -67,6 +67,7 @@ impl World {
             Task::Idle | Task::Waiting { .. } | Task::InLine { .. } => {}
             Task::Entering { op, entered } => self.enter_kept(client, op, entered),
             Task::Holding { op } if self.give_some_back(client, task, op) => {}
+            Task::Holding { op } if self.asks_to_convert(client, task, op) => {}
             Task::Holding { op } => self.leave_the_lock(client, task, op),
             Task::Lost { op } => {
                 self.set_task(client, task, Task::Idle);
@@ -200,7 +201,7 @@ impl World {
         own.mode = self.choose_mode(name, last_word);
         own.at_least = at_least.filter(|_| own.mode == Mode::Exclusive);
         own.goes_around = self.plan.keeps && self.dice.percent(5);
-        own.goes_around |= self.sharing.is_odd(name, own.mode);
+        own.goes_around |= self.sharing.is_odd(name, own.mode) || own.mode == Mode::Upgradable;
         self.ops.push(own);
         if self.lines_up(op) {
             self.line_up(client, op);

@@ -43,7 +43,7 @@ use crate::{
 /// # Ok::<(), tierlock::LockError>(())
 /// ```
 #[must_use = "nothing is locked before `build` or `lock` is called"]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MutexBuilder<T> {
     reach: Arc<Reach>,
     pub(super) name: String,
@@ -152,6 +152,18 @@ impl<T> MutexBuilder<T> {
         Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })
     }
 
+    /// The same of which something is said of its holder.
+    pub(crate) fn build_with_value(self, said: Arc<[u8]>) -> Result<Mutex<T>> {
+        let (mut named, value) = self.build_named(Usage::Lock, |_, _| Ok(()))?;
+        named.value = Some(said);
+        Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })
+    }
+
+    /// Whether what grants its manager's leases carries values.
+    pub(crate) fn carries_values(&self) -> bool {
+        self.reach.service.as_ref().is_some_and(|service| service.carries_values())
+    }
+
     /// Whether what grants its manager's leases grants permits.
     pub(crate) fn is_counted_by_its_service(&self) -> bool {
         self.reach.service.as_ref().is_some_and(|service| service.counts())
@@ -201,6 +213,7 @@ impl<T> MutexBuilder<T> {
             at_least: self.at_least,
             has_terms: self.at_most.is_some() || self.at_least.is_some(),
             keep: self.keep,
+            value: None,
         };
         Ok((named, self.value))
     }

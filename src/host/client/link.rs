@@ -9,12 +9,13 @@ mod aftermath;
 mod errors;
 mod events;
 mod listing;
+mod observing;
 mod service;
 mod waiter;
 mod waiting;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{
@@ -33,6 +34,7 @@ use self::{
     aftermath::Aftermath,
     events::{Held, Losing},
     listing::Listing,
+    observing::ObserverState,
     waiter::{Opens, Waiter},
     waiting::{Asking, QueryId, Waiting},
 };
@@ -147,6 +149,7 @@ struct State {
     /// Until when releases wait for their answers, the soonest first.
     release_limits: VecDeque<(Time, LeaseId)>,
     queries: Numbered<QueryId, Waiter<QueryAnswer>>,
+    observers: BTreeMap<RequestId, ObserverState>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, Held>,
     /// The link's, through all its sessions; it moves under this state's lock.
@@ -202,6 +205,7 @@ impl Link {
                 releases: Numbered::default(),
                 release_limits: VecDeque::new(),
                 queries: Numbered::default(),
+                observers: BTreeMap::new(),
                 leases: Numbered::default(),
                 deadline,
                 unanswered: 0,
@@ -233,7 +237,7 @@ impl Link {
     pub(crate) fn acquire(self: &Arc<Self>, request: LeaseRequest) -> Acquiring {
         let LeaseRequest { name, patience, above, at_most, at_least, keep, .. } = request;
         let LeaseRequest { word, is_in_use, mode, lapses, has_moved, settlement, .. } = request;
-        let LeaseRequest { after: comes_after, answer_by, .. } = request;
+        let LeaseRequest { after: comes_after, answer_by, value, .. } = request;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
         }
@@ -249,8 +253,9 @@ impl Link {
             LeaseMode::Shared => Mode::Shared,
             LeaseMode::Permits { count, limit } => Mode::Permits { count, limit },
         };
-        let after = |number| Extras { after: Some(RequestId(number)), ..Extras::default() };
-        let extras = comes_after.map(after).map(Box::new);
+        let after = comes_after.map(RequestId);
+        let has_extras = after.is_some() || value.is_some();
+        let extras = has_extras.then(|| Box::new(Extras { after, value, ..Extras::default() }));
         let acquire = Acquire { at_most, keep, above, at_least, mode: asked_mode, extras, ..asked };
         let opens = Some(Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement });
         let mut state = self.state.lock();
@@ -508,7 +513,8 @@ impl Link {
     /// renewed any more, so each of them counts as lost.
     pub(in crate::host) fn abandon(&self, why: impl Fn() -> LockError) {
         let mut state = self.state.lock();
-        let State { acquires, releases, queries, leases, aftermath, .. } = &mut *state;
+        let State { acquires, releases, queries, observers, leases, aftermath, .. } = &mut *state;
+        observers.values_mut().for_each(|observer| observer.abandon(why(), aftermath));
         acquires.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         releases.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         queries.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));

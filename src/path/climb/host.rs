@@ -58,7 +58,9 @@ impl<'a> Climb<'a> {
         if let LockMode::Permits(permits) = self.mode {
             return self.look_for_permits(tier, permits);
         }
-        let is_of_use = tier.word.is_shared() == is_reader;
+        // What is said of a holder is said of its own lease.
+        let is_own = named.value.is_none() || self.own_lease == Some(tier.word.lease());
+        let is_of_use = tier.word.is_shared() == is_reader && is_own;
         if !is_of_use && let Some(used) = tier.word.refuse_reserved() {
             tier.give_back(&used);
         }
@@ -264,6 +266,7 @@ impl<'a> Climb<'a> {
             word,
             is_in_use: false,
             mode,
+            value: named.value.clone(),
             lapses: is_for_permits && self.is_task,
             after: self.after,
             answer_by: self.answer_by,
@@ -320,6 +323,7 @@ impl<'a> Climb<'a> {
             && self.asked_word.is_none()
         {
             word.granted(had_to_queue);
+            self.own_lease = Some(word.lease());
         }
         self.has_grant = true;
         // A lease of another service than the directory's is no lock of the directory: it goes back.

@@ -1,7 +1,8 @@
 //! What a directory of locks holds whichever engine it has: the files around the locks, records, the
-//! names that are wide, which leaders a directory has, and what remains of dead processes.
+//! names that are wide, what leaders of elections say, which leaders a directory has, and what remains of dead processes.
 
 pub(super) mod births;
+pub(super) mod elections;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) mod ending;
 pub(super) mod files;

@@ -34,9 +34,10 @@ impl Client {
         if let Some(end) = at_most {
             self.timers.set(Due::AtMost(lease), end);
         }
-        let Acquire { name, mode, .. } = state.acquire;
+        let Acquire { name, mode, extras, .. } = state.acquire;
+        let value = extras.and_then(|extras| extras.value);
         let hold = Hold::Held;
-        self.insert_lease(lease, Lease { name, mode, request, grant, hold, kept: false });
+        self.insert_lease(lease, Lease { name, mode, value, request, grant, hold, kept: false });
         let granted = Event::Granted { request, lease, first, last, predecessor, at_most };
         self.events.push_back(granted);
         if is_recalled {
@@ -52,6 +53,7 @@ impl Client {
     fn remove_lease(&mut self, lease: LeaseId) {
         if let Some(state) = self.leases.remove(&lease) {
             self.granted.remove(&state.request);
+            self.conversions.remove(&lease);
         }
     }
 
@@ -59,7 +61,8 @@ impl Client {
     /// one that did.
     pub(super) fn refuse_grant(&mut self, request: RequestId, asked: &Acquire, grant: Grant) {
         let (lease, hold, name, mode) = (grant.lease, Hold::Held, asked.name.clone(), asked.mode);
-        self.insert_lease(lease, Lease { name, mode, request, grant, hold, kept: false });
+        let value = None; // it goes back
+        self.insert_lease(lease, Lease { name, mode, value, request, grant, hold, kept: false });
         self.hand_back(lease);
     }
 
@@ -191,7 +194,7 @@ impl Grant {
             leaving: None,
             reign: self.reign,
             mode,
-            value: Box::default(),
+            value: None,
         }
     }
 }

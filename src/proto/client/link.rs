@@ -521,6 +521,7 @@ impl Client {
     fn is_wanted(&self) -> bool {
         let something =
             !self.requests.is_empty() || !self.queries.is_empty() || !self.leases.is_empty();
+        let something = something || !self.observed.is_empty();
         self.closing != Closing::Closed && something
     }
 }

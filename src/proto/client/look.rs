@@ -52,9 +52,11 @@ impl Client {
             LeaderMessage::Released { lease }
             | LeaderMessage::Recall { lease }
             | LeaderMessage::ToppedUp { lease, .. }
+            | LeaderMessage::Converted { lease, .. }
             | LeaderMessage::Lost { lease, .. } => self.lease_subject(lease),
             LeaderMessage::Checked { query, .. }
             | LeaderMessage::Listed { query, .. }
+            | LeaderMessage::Leads { query, .. }
             | LeaderMessage::Broke { query, .. } => self.query_subject(query),
             LeaderMessage::Renewed { .. }
             | LeaderMessage::NotLeader { .. }
@@ -75,7 +77,7 @@ impl Client {
     }
 
     fn query_subject(&self, query: RequestId) -> ClientSubject {
-        if self.queries.contains_key(&query) {
+        if self.queries.contains_key(&query) || self.observed.contains_key(&query) {
             ClientSubject::QueryAsked
         } else {
             ClientSubject::QueryGone

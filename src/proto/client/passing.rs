@@ -31,6 +31,7 @@ impl Client {
                 Due::Request(request) => self.give_up(request, now),
                 Due::Query(query) => {
                     self.queries.remove(&query);
+                    self.observed.remove(&query);
                     let failure = Failure::Unreachable(self.link.trouble());
                     self.events.push_back(Event::QueryFailed { query, failure });
                 }

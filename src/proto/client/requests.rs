@@ -94,6 +94,9 @@ impl Client {
             self.timers.clear(Due::Query(query));
             self.events.push_back(Event::QueryFailed { query, failure: failure.clone() });
         }
+        for query in self.observed.keys().copied().collect::<Vec<_>>() {
+            self.observation_failed(query, failure.clone());
+        }
     }
 
     /// No caller waits for it any more. A grant that is not good yet goes back.

@@ -13,6 +13,7 @@ use crate::{
         },
     },
     time::Time,
+    token::Token,
 };
 
 impl Client {
@@ -55,6 +56,11 @@ impl Client {
             let state = &self.leases[&lease];
             let mut reported = state.grant.held(state.name.clone(), state.mode, now);
             reported.kept = state.kept;
+            reported.value = state.value.clone();
+            if self.is_becoming_shared(lease) {
+                // Its token is not that of readers.
+                reported.last_used = Token::ZERO;
+            }
             if let Hold::Releasing { last_used, how, .. } = state.hold {
                 (reported.last_used, reported.leaving) = (last_used, Some(how));
                 releases.push(ClientMessage::Release { lease, last_used, how });
@@ -67,7 +73,11 @@ impl Client {
             state.said = true;
             match &state.grant {
                 Some(grant) => {
-                    held.push(grant.held(state.acquire.name.clone(), state.acquire.mode, now));
+                    let asked = &state.acquire;
+                    let mut reported = grant.held(asked.name.clone(), asked.mode, now);
+                    let extras = asked.extras.as_deref();
+                    reported.value = extras.and_then(|extras| extras.value.clone());
+                    held.push(reported);
                 }
                 None => waiting.push(WaitingRequest {
                     request,
@@ -76,11 +86,14 @@ impl Client {
                 }),
             }
         }
+        let queries = self.queries.values().cloned();
+        let again: Vec<_> =
+            self.asked_conversions().chain(queries).chain(self.observations()).collect();
         let plain = held_messages(held)
             .chain(waiting_messages(waiting))
             .chain([ClientMessage::Ready])
             .chain(releases)
-            .chain(self.queries.values().cloned());
+            .chain(again);
         self.outgoing.push_back(Outgoing::Hello);
         self.outgoing.extend(plain.map(Outgoing::Plain));
     }
@@ -109,7 +122,17 @@ impl Client {
                 };
                 self.granted(request, grant, now);
             }
-            LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
+            LeaderMessage::Refused { request, why, holder } => {
+                let is_other = self.observation_failed(request, Failure::Refused { why })
+                    || self.conversion_refused(request, why);
+                if !is_other {
+                    self.refused(request, why, holder);
+                }
+            }
+            LeaderMessage::Leads { query, leader } => self.leads(query, leader),
+            LeaderMessage::Converted { request, lease, token } => {
+                self.converted(request, lease, token);
+            }
             LeaderMessage::Released { lease } => self.released(lease),
             LeaderMessage::Lost { lease, why } => self.lost(lease, why, now),
             LeaderMessage::Renewed { sent_at, renew_every } => {
@@ -168,6 +191,12 @@ impl Client {
     /// The leader is of an earlier release.
     fn not_understood(&mut self, request: Option<RequestId>) {
         let Some(request) = request else { return };
+        let why = Refusal::NotSupported;
+        if self.observation_failed(request, Failure::Refused { why })
+            || self.conversion_refused(request, why)
+        {
+            return;
+        }
         if self.queries.remove(&request).is_some() {
             self.timers.clear(Due::Query(request));
             let failure = Failure::Refused { why: Refusal::NotSupported };
@@ -188,6 +217,7 @@ impl Client {
             self.release_is_over(lease);
         }
         self.leases.clear();
+        self.conversions.clear();
         self.granted.clear();
         for request in self.requests.values_mut() {
             request.grant = None;

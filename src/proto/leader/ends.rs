@@ -91,6 +91,7 @@ impl Leader {
     /// A session's connection is no more. That is silence, not a goodbye: it keeps what it has.
     pub(super) fn fall_silent(&mut self, key: SessionKey) {
         self.sessions.get_mut(key).connection = None;
+        self.forget_conversions(key);
         if let Standing::New = self.sessions.get(key).standing {
             self.sessions.remove(key);
             return;

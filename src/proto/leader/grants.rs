@@ -29,6 +29,7 @@ impl Leader {
         while let Some(lock) = self.unsettled.pop() {
             self.settle_lock(lock, now);
         }
+        self.tell_observers();
         let mut unacknowledged = std::mem::take(&mut self.unacknowledged);
         for (key, request) in unacknowledged.drain(..) {
             if let Some(&waiter) = self.sessions.get(key).waiting().get(&request) {
@@ -44,7 +45,9 @@ impl Leader {
         if self.table.get(lock).is_none() {
             return; // forgotten meanwhile
         }
-        while let Some(waiter) = self.next_waiter(lock)
+        let is_open = self.convert_if_due(lock, now);
+        while is_open
+            && let Some(waiter) = self.next_waiter(lock)
             && self.table.has_room(lock, self.table.waiter(waiter).mode)
             && self.try_grant(waiter, now)
         {
@@ -74,8 +77,10 @@ impl Leader {
     /// Another session waits: a lease that may be kept and is in its way is asked back, once per
     /// connection of its session for as long as that is so.
     fn recall_if_wanted(&mut self, lock: LockKey) {
-        let Some(waiter) = self.table.first_present(lock) else { return };
-        let mode = self.table.waiter(waiter).mode;
+        let first = self.table.first_present(lock).map(|waiter| self.table.waiter(waiter).mode);
+        // An upgrade stands before the queue.
+        let upgrades = self.conversions.upgrading(lock).map(|_| Mode::Exclusive);
+        let Some(mode) = upgrades.or(first) else { return };
         let in_the_way: Vec<_> = self.table.in_the_way(lock, mode).collect();
         for hold in in_the_way {
             let holding = *self.holding(hold);
@@ -116,6 +121,10 @@ impl Leader {
             return self.is_reserved_from(lock, by);
         }
         // There is room beside its holders. It is held by the first that waits for them to leave.
+        if let Some(upgrading) = self.conversions.upgrading(lock) {
+            let mut others = self.table.holds(lock).filter(|&hold| hold != upgrading);
+            return others.any(|hold| !self.may_come(hold));
+        }
         let Some(first) = self.table.first_present(lock) else { return false };
         let Waiter { mode, session, request, .. } = *self.table.waiter(first);
         by != Some((session, request))
@@ -134,7 +143,9 @@ impl Leader {
     pub(super) fn is_passed_over(&self, waiter: WaiterKey) -> bool {
         let Waiter { lock, mode, .. } = *self.table.waiter(waiter);
         let is_next = self.table.first_present(lock) == Some(waiter);
-        let is_free = !self.table.is_held(lock) || (is_next && self.table.has_room(lock, mode));
+        let is_upgraded = self.conversions.upgrading(lock).is_some();
+        let has_room = is_next && !is_upgraded && self.table.has_room(lock, mode);
+        let is_free = !self.table.is_held(lock) || has_room;
         !self.in_grace && !is_free
     }
 
@@ -240,6 +251,10 @@ impl Leader {
         let hold = self.table.grant(waiter, lease, token, now);
         self.given = self.given.max(self.table.tokens(hold).1);
         self.sessions.add_lease(waiter.session, lease, hold);
+        if let Some(value) = &waiter.value {
+            self.values.lead(lease, value.clone());
+        }
+        self.may_lead_otherwise(hold);
         if let Some(at_most) = waiter.at_most {
             self.ends.set(hold, now + count_long(at_most));
         }
@@ -263,7 +278,10 @@ impl Leader {
 
     /// A lease is over: its holder says so, or a durable record allows it.
     pub(super) fn vacate(&mut self, hold: HoldKey, how: Option<Predecessor>) -> Holding {
+        self.conversions.forget(hold);
+        self.may_lead_otherwise(hold);
         let holding = self.table.vacate(hold, how);
+        self.values.leave(holding.lease);
         self.sessions.remove_lease(holding.session, holding.lease);
         self.ends.clear(hold);
         if planted(Mistake::LeaseIdReused)
@@ -300,6 +318,7 @@ impl Leader {
             why,
         };
         self.ends.clear(hold);
+        self.conversions.forget(hold);
         self.table.take_away(hold);
         self.write(record);
     }

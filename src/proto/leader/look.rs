@@ -67,6 +67,8 @@ impl Leader {
                 ClientMessage::Release { lease, .. }
                 | ClientMessage::Use { lease, .. }
                 | ClientMessage::TopUp { lease }
+                | ClientMessage::Upgrade { lease, .. }
+                | ClientMessage::Downgrade { lease, .. }
                 | ClientMessage::Lower { lease, .. },
                 Some(key),
             ) => self.lease_subject(key, *lease),

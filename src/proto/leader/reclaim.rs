@@ -63,6 +63,7 @@ impl Leader {
             self.limits.set(waiter, now + RECALL_LIMIT);
         }
         self.unsettled.extend(self.table.all());
+        self.observers_may_be_told();
         self.answer_questions(now);
     }
 }
@@ -194,8 +195,13 @@ impl Leader {
             spread: 0, // as the table finds it
             recall: if held.kept { Recall::Kept } else { Recall::No },
         };
-        let hold = self.table.confirm(lock, holding, held.mode, (held.first, held.last));
+        // Else it is the token of the writer that it was.
+        let mode = (held.mode, held.last_used >= held.first);
+        let hold = self.table.confirm(lock, holding, mode, (held.first, held.last));
         self.sessions.add_lease(key, id, hold);
+        if let Ok(Some(value)) = self.state_value(key, held.value.as_deref(), false) {
+            self.values.lead(id, value);
+        }
         self.claim_reservation(lock, key, held.first, id);
         if let Some(end) = end {
             self.ends.set(hold, end);
@@ -293,7 +299,11 @@ fn fits_beside(named: Entry<'_, &Name, (Mode, u32)>, mode: Mode) -> bool {
             let (first, taken) = before.get_mut();
             *taken += mode.permits();
             match (*first, mode) {
-                (Mode::Shared, Mode::Shared) => true,
+                (Mode::Shared, Mode::Shared) | (Mode::Upgradable, Mode::Shared) => true,
+                (Mode::Shared, Mode::Upgradable) => {
+                    *first = mode; // of those there is one
+                    true
+                }
                 (Mode::Permits { limit, .. }, Mode::Permits { .. }) => {
                     first.name_use() == mode.name_use() && *taken <= limit
                 }

@@ -95,7 +95,11 @@ impl Report {
                     if !held.mode.is_granted() {
                         return Err("no leader grants leases of this mode");
                     }
-                    self.weight += weight_of::<(LeaseId, HeldLease)>(&held.name) + held.value.len();
+                    if held.weight_of_value() > wire::VALUE_BYTES_MAX {
+                        return Err("no leader grants leases with such a value");
+                    }
+                    self.weight +=
+                        weight_of::<(LeaseId, HeldLease)>(&held.name) + held.weight_of_value();
                     self.held.insert(held.lease, held);
                 }
                 if self.held.len() > most_held(config) {
@@ -277,6 +281,7 @@ impl Leader {
 
     pub(super) fn dismiss(&mut self, connection: ConnectionId, session: SessionId) {
         self.sessions.dismiss(session);
+        self.observers.forget(connection);
         self.connections.insert(connection, Connection::Dismissed);
         self.expect_report(connection);
         self.messages.push_back((connection, LeaderMessage::Gone { session }));
@@ -372,6 +377,9 @@ impl Leader {
             }
             if let Some(held) = named {
                 self.lower_hold(hold, held.mode.permits());
+                if matches!(holding.right, Right::Whole) {
+                    self.is_reported_as(hold, held.mode, (held.first, held.last));
+                }
             }
             match holding.right {
                 Right::Whole if unheard && !self.is_reserved_with(lock, id) => {

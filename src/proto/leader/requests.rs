@@ -110,6 +110,12 @@ impl Leader {
             ClientMessage::Use { lease, kept } => self.is_used(key, lease, kept),
             ClientMessage::TopUp { lease } => self.top_up(key, lease),
             ClientMessage::Lower { lease, count } => self.lower(key, lease, count),
+            ClientMessage::Observe { query, name } => self.observe(connection, query, name),
+            ClientMessage::StopObserving { query } => self.stop_observing(connection, query),
+            ClientMessage::Upgrade { request, lease } => self.upgrade(key, request, lease),
+            ClientMessage::Downgrade { request, lease, last_used, to } => {
+                self.downgrade(key, request, (lease, last_used), to);
+            }
             ClientMessage::Renew { sent_at } => self.renew(key, sent_at, now),
             ClientMessage::Goodbye => self.goodbye(connection, key),
             ClientMessage::Check { query, name, token } => {
@@ -167,6 +173,11 @@ impl Leader {
         if after.is_some_and(|after| self.is_not_had(key, after)) {
             return self.refuse(key, request, Refusal::WouldBlock, None);
         }
+        let value = acquire.extras.as_deref().and_then(|extras| extras.value.as_deref());
+        let value = match self.state_value(key, value, arrival == Arrival::New) {
+            Ok(value) => value,
+            Err(why) => return self.refuse(key, request, why, None),
+        };
         let lock = self.table.find_or_add(acquire.name);
         let mode = acquire.mode;
         match self.table.name_use(lock) {
@@ -200,8 +211,10 @@ impl Leader {
             above: acquire.above,
             keep: acquire.keep,
             present: true,
+            value,
         };
         if is_new
+            && self.conversions.upgrading(lock).is_none()
             && waiter.at_least.is_none()
             && self.table.is_open_to(&waiter)
             && let Verdict::Granted(lease, token) = self.judge(&waiter, now)

@@ -10,8 +10,11 @@ use std::collections::BTreeSet;
 
 use super::Table;
 use crate::{
+    error::Predecessor,
     proto::{
-        lock::{HoldKey, JointLease, JointLeases, LockKey, PackedId, Right, Waiter},
+        lock::{
+            HoldKey, Holding, JointLease, JointLeases, LockKey, PackedId, Recall, Right, Waiter,
+        },
         mistake::{Mistake, planted},
         wire::{Mode, NameUse},
     },
@@ -127,9 +130,10 @@ impl Table {
         }
         let mut latest = self.joint_leases(key)?.leases.iter().rev();
         let is_borne = latest.any(|&(_, joint)| {
-            let JointLease { holding, token: own, .. } = self.joint[joint];
+            let JointLease { holding, token: own, is_borne, .. } = self.joint[joint];
             let is_whole = matches!(holding.right, Right::Whole);
-            own == token && (is_whole || planted(Mistake::BrokenTokenBorneAgain))
+            let is_readers = is_borne || planted(Mistake::DowngradedTokenBorne);
+            own == token && is_readers && (is_whole || planted(Mistake::BrokenTokenBorneAgain))
         });
         let exceeds = token > above || planted(Mistake::ReaderNotAbove);
         (is_borne && exceeds).then_some(token)
@@ -171,6 +175,39 @@ impl Table {
             self.drop_limit(key);
         }
         lease
+    }
+
+    /// A lease is of this mode from now on, with this token. `others_bear` it too, if it is shared.
+    pub(in crate::proto) fn convert(
+        &mut self,
+        hold: HoldKey,
+        to: Mode,
+        token: Token,
+        others_bear: bool,
+    ) -> HoldKey {
+        let key = hold.lock;
+        let holding = match hold.joint_key() {
+            Some(joint) => self.remove_joint(key, joint).holding,
+            None => {
+                if self.in_grace {
+                    self.remember_exclusive(key, self.lock(key).token);
+                }
+                self.locks[key.0].holding.take().expect("a held lock")
+            }
+        };
+        let holding = Holding { spread: 0, recall: Recall::No, ..holding };
+        self.raise(key, token);
+        if to == Mode::Exclusive {
+            self.locks[key.0].holding = Some(holding);
+            return HoldKey::exclusive(key);
+        }
+        let is_borne = others_bear && to == Mode::Shared;
+        self.add_joint(key, JointLease { holding, token, mode: to, keeps: false, is_borne })
+    }
+
+    /// A writer that goes on as a reader has left in good order, as far as others are told.
+    pub(in crate::proto) fn left_well(&mut self, key: LockKey) {
+        self.locks[key.0].predecessor = Predecessor::Clean;
     }
 
     /// So many of a lease's permits are left, if it had more.

@@ -1,6 +1,6 @@
 //! Messages and records as bytes: golden ones, and hostile ones.
 
-use std::{collections::BTreeSet, fmt::Debug, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use super::ByteDice;
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
         wire::{
             Acquire, ClientMessage, Extras, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo,
             Identity, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Message, Mode, NameUse, Page,
-            Received, Refusal, UnknownKind, VERSION, Wait, WaitingRequest, WireError,
-            decode_record, encode_frame, encode_record, held_messages, waiting_messages,
+            PresentLeader, Received, Refusal, UnknownKind, VERSION, Wait, WaitingRequest,
+            WireError, decode_record, encode_frame, encode_record, held_messages, waiting_messages,
         },
     },
     time::Time,
@@ -206,7 +206,7 @@ fn a_report_of_any_length_fits_its_frames() {
             leaving: Some(Predecessor::Broken),
             reign: ReignId(u64::MAX),
             mode: Mode::Permits { count: u32::MAX, limit: u32::MAX },
-            value: [7; 1024].into(),
+            value: Some([7; 1024].into()),
         };
         let waiting = WaitingRequest {
             request: RequestId(u64::MAX),
@@ -221,7 +221,7 @@ fn a_report_of_any_length_fits_its_frames() {
                 extras: Some(Box::new(Extras {
                     after: Some(RequestId(u64::MAX)),
                     holds: vec![LeaseId { epoch: u32::MAX, count: u64::MAX }; 16],
-                    value: vec![7; 1024],
+                    value: Some([7; 1024].into()),
                 })),
             },
             place: Some(Place { epoch: u32::MAX, count: u64::MAX }),
@@ -414,10 +414,15 @@ fn acquire(source: &mut impl Source, wait: Wait) -> Acquire {
         mode: mode(source),
         extras: {
             let after = Some(RequestId(source.number(8)));
-            let (holds, value) = (vec![lease(source)], vec![source.small(6) as u8]);
+            let (holds, value) = (vec![lease(source)], value(source));
             source.maybe(Box::new(Extras { after, holds, value }))
         },
     }
+}
+
+fn value(source: &mut impl Source) -> Option<Arc<[u8]>> {
+    let value = [source.small(6) as u8].into();
+    source.maybe(value)
 }
 
 fn mode(source: &mut impl Source) -> Mode {
@@ -483,7 +488,7 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
                 leaving: source.maybe(Predecessor::Panicked),
                 reign: ReignId(source.number(0x99aa_bbcc_ddee_ff00)),
                 mode: mode(source),
-                value: [source.small(6) as u8].into(),
+                value: value(source),
             }],
         },
         ClientMessage::Waiting {
@@ -528,6 +533,15 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
         ClientMessage::Use { lease: lease(source), kept: true },
         ClientMessage::TopUp { lease: lease(source) },
         ClientMessage::Lower { lease: lease(source), count: source.small(2) },
+        ClientMessage::Observe { query: RequestId(source.number(15)), name: source.name() },
+        ClientMessage::StopObserving { query: RequestId(source.number(15)) },
+        ClientMessage::Upgrade { request: RequestId(source.number(16)), lease: lease(source) },
+        ClientMessage::Downgrade {
+            request: RequestId(source.number(17)),
+            lease: lease(source),
+            last_used: source.token(502),
+            to: Mode::Shared,
+        },
     ]
 }
 
@@ -594,6 +608,19 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         LeaderMessage::ToppedUp { lease: lease(source), last: source.token(90_000) },
         LeaderMessage::Raised { epoch: source.small(4), attestation: Attestation(id + 4) },
         LeaderMessage::NotUnderstood { kind: 99, request: Some(RequestId(source.number(14))) },
+        LeaderMessage::Leads {
+            query: RequestId(source.number(15)),
+            leader: {
+                let value = [source.small(6) as u8].into();
+                let token = source.token(502);
+                source.maybe(PresentLeader { token, value })
+            },
+        },
+        LeaderMessage::Converted {
+            request: RequestId(source.number(16)),
+            lease: lease(source),
+            token: source.token(503),
+        },
     ];
     let refusals = [
         Refusal::WouldBlock,
@@ -692,21 +719,25 @@ fn records(source: &mut impl Source) -> Vec<Record> {
 
 const GOLDEN_CLIENT: &[&str] = &[
     "000100fe88776655443322118877665544332211fe887766554433221188776655443322110201fe8877665544332211887766554433221101fe8877665544332211887766554433221103fd00ffeeddccbbaa99fe89776655443322118877665544332211050008636865636b6f7574066e6f64652d31fb671207736c65657020314d",
-    "01012d0311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101fd00ffeeddccbbaa990302050106",
-    "020125090103fb2c01096f72646572732f343202013c000109011400030205010701080103110106",
+    "01012e0311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101fd00ffeeddccbbaa99030205010106",
+    "020126090103fb2c01096f72646572732f343202013c00010901140003020501080108010311010106",
     "03",
-    "0409096f72646572732f34320102fc0065cd1d013c000109011400030205010701080103110106",
+    "0409096f72646572732f34320102fc0065cd1d013c00010901140003020501080108010311010106",
     "0509",
     "060311fbfb0001",
     "07fc15cd5b07",
     "08",
-    "040a096f72646572732f343200013c000109011400030205010701080103110106",
+    "040a096f72646572732f343200013c00010901140003020501080108010311010106",
     "090b096f72646572732f3432fbfb00",
     "0a0c01096f72646572732f343264",
     "0b0d096f72646572732f3432fbfb00",
     "0c031101",
     "0d0311",
     "0e031102",
+    "0f0f096f72646572732f3432",
+    "100f",
+    "11100311",
+    "12110311fbfb0001",
 ];
 const GOLDEN_LEADER: &[&str] = &[
     "000100fe00000000008877665544332211000000050003fd00ffeeddccbbaa99fe01000000008877665544332211000000010d31302e302e302e313a3734323000fc00e1f505fe03000000008877665544332211000000",
@@ -724,6 +755,8 @@ const GOLDEN_LEADER: &[&str] = &[
     "0d0311fbc8af",
     "0e04fe04000000008877665544332211000000",
     "0f63010e",
+    "100f01fbfb000106",
+    "11100311fbfb00",
     "05090000",
     "05090100",
     "05090200",

@@ -1,6 +1,7 @@
 //! Situations, one by one. A name after a test's comment is the public issue of a project that
 //! met it before.
 
+mod elections;
 mod holders;
 mod leaders;
 mod limits;
@@ -8,6 +9,7 @@ mod managers;
 mod reservations;
 mod restarts;
 mod shares;
+mod upgrades;
 mod waiters;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -370,7 +372,7 @@ fn held_lease(lease: LeaseId) -> HeldLease {
         leaving: None,
         reign: REIGN,
         mode: Mode::Exclusive,
-        value: Box::default(),
+        value: None,
     }
 }
 

@@ -6,7 +6,7 @@ use super::{ClientMessage, HeldLease, HolderInfo, LockInfo, Texts, WaitingReques
 
 /// A report's leases in as few messages as frames allow; none for none.
 pub fn held_messages(leases: Vec<HeldLease>) -> impl Iterator<Item = ClientMessage> {
-    split(leases, |held| size_of::<HeldLease>() + held.name.len() + held.value.len() + MARGIN)
+    split(leases, |held| size_of::<HeldLease>() + held.name.len() + held.weight_of_value() + MARGIN)
         .map(|leases| ClientMessage::Held { leases })
 }
 

@@ -1,6 +1,6 @@
 //! What an acquire asks for, and how much of a name that is.
 
-use std::{mem::size_of, time::Duration};
+use std::{mem::size_of, sync::Arc, time::Duration};
 
 use bincode::{Decode, Encode};
 
@@ -37,7 +37,7 @@ pub struct Extras {
     /// The leases of its session that the waiting thread has: a cycle of these is a deadlock.
     pub holds: Vec<LeaseId>,
     /// What its holder says of itself to observers of the name.
-    pub value: Vec<u8>,
+    pub value: Option<Arc<[u8]>>,
 }
 
 impl Acquire {
@@ -57,19 +57,19 @@ impl Acquire {
 
     /// Whether this release grants such requests.
     pub fn is_supported(&self) -> bool {
-        let are_supported = |extras: &Extras| extras.value.is_empty();
-        let is_mode_supported = match self.mode {
+        let is_said = self.extras.as_deref().is_some_and(|extras| extras.value.is_some());
+        match self.mode {
             Mode::Exclusive => true,
-            // What is reserved is reserved for one.
-            mode => mode.is_granted() && self.at_least.is_none(),
-        };
-        is_mode_supported && self.extras.as_deref().is_none_or(are_supported)
+            // What is reserved is reserved for one, and one leads.
+            mode => mode.is_granted() && self.at_least.is_none() && !is_said,
+        }
     }
 
     /// The bytes that it takes besides its own and its name's.
     pub(in crate::proto) fn weight_of_extras(&self) -> usize {
         self.extras.as_deref().map_or(0, |extras| {
-            size_of::<Extras>() + size_of_val(&extras.holds[..]) + extras.value.len()
+            let value = extras.value.as_ref().map_or(0, |value| value.len());
+            size_of::<Extras>() + size_of_val(&extras.holds[..]) + value
         })
     }
 }
@@ -91,8 +91,7 @@ impl Mode {
     /// Whether this release grants leases of this mode.
     pub fn is_granted(self) -> bool {
         match self {
-            Mode::Exclusive | Mode::Shared => true,
-            Mode::Upgradable => false,
+            Mode::Exclusive | Mode::Shared | Mode::Upgradable => true,
             Mode::Permits { count, limit } => (1..=limit).contains(&count) && limit <= PERMITS_MAX,
         }
     }

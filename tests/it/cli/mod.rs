@@ -7,6 +7,7 @@
 
 mod breaking;
 mod checking;
+mod electing;
 mod escaping;
 mod explaining;
 mod holding;

@@ -3,6 +3,7 @@
 
 mod all;
 mod cancelling;
+mod elections;
 mod exclusion;
 mod guards;
 mod keeping;

@@ -97,6 +97,24 @@ fn a_waiting_writer_holds_new_readers_up_and_comes_next(setting: &Setting) {
     });
 }
 
+at!([thread process process_file host memory_host] a_second_read_lock_behind_a_waiting_writer_times_out);
+/// tokio#2849, parking_lot#212: a second read lock of one thread hangs behind a waiting writer. It is
+/// documented that it waits; one with a limit ends.
+fn a_second_read_lock_behind_a_waiting_writer_times_out(setting: &Setting) {
+    const SHORT: Duration = Duration::from_millis(20);
+    let lock = lock_of(setting, &setting.locks(), ());
+    let far = lock_of(setting, &setting.stranger(), ());
+    let reader = lock.read().unwrap();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| drop(far.write().unwrap()));
+        until("the writer holds readers up", || lock.try_read().is_err());
+        assert!(lock.try_read_for(SHORT).unwrap_err().is_timeout());
+        drop(reader);
+        writer.join().unwrap();
+    });
+    drop(lock.read().unwrap());
+}
+
 at!(everywhere, whoever_waits_in_vain_leaves_no_trace);
 /// llvm#201937: a writer that times out eats the wake of a reader.
 fn whoever_waits_in_vain_leaves_no_trace(setting: &Setting) {

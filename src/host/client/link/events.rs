@@ -221,7 +221,11 @@ impl State {
             }
             Event::Checked { query, good } => self.answer(query, QueryAnswer::Checked { good }),
             Event::Broke { query, found } => self.answer(query, QueryAnswer::Broke { found }),
+            Event::Leads { query, leader } => self.leads(query, leader),
+            // No caller here asks for another mode.
+            Event::Converted { .. } | Event::NotConverted { .. } => {}
             Event::QueryFailed { query, failure } => {
+                let Some(failure) = self.observation_failed(query, failure) else { return };
                 let Some(waiter) = self.queries.get_mut(&QueryId(query)) else { return };
                 let error = waiter.error(failure, None);
                 waiter.finish(Err(error), &mut self.aftermath);

@@ -8,10 +8,12 @@ use super::Link;
 #[cfg(feature = "host")]
 use crate::clock;
 use crate::{
+    error::Result,
     host::{
         lease_word::{LeaseWord, Used},
-        service::{LeaseRequest, LeaseService, PendingLease, PendingRelease},
+        service::{LeaderNews, LeaseRequest, LeaseService, PendingLease, PendingRelease},
     },
+    name::Name,
     time::Time,
     watch::Deadline,
 };
@@ -27,6 +29,14 @@ impl LeaseService for Link {
 
     fn counts(&self) -> bool {
         true
+    }
+
+    fn carries_values(&self) -> bool {
+        true
+    }
+
+    fn observe(self: Arc<Self>, name: &Name) -> Result<Box<dyn LeaderNews>> {
+        self.observe_leader(name)
     }
 
     fn lower(&self, word: &LeaseWord, left: u32) {

@@ -943,9 +943,11 @@ fn what_only_a_later_release_grants_is_refused_and_never_granted_as_something_el
     let mut reign = begin();
     let a = reign.session(1);
     let with = |extras| Acquire { extras: Some(Box::new(extras)), ..acquire("x") };
+    let none = Mode::Permits { count: 2, limit: 1 };
+    let value = Some([1].into());
     let later = [
-        Acquire { mode: Mode::Upgradable, ..acquire("x") },
-        with(Extras { value: vec![1], ..Extras::default() }),
+        Acquire { mode: none, ..acquire("x") },
+        Acquire { mode: Mode::Shared, ..with(Extras { value, ..Extras::default() }) },
     ];
     for (request, acquire) in (1..).zip(later) {
         reign.acquire(a, request, acquire);
@@ -958,9 +960,6 @@ fn what_only_a_later_release_grants_is_refused_and_never_granted_as_something_el
     let b = Speaker { connection: reign.connect(900), session: 9, count: 1 };
     reign.say(b, hello(b));
     let lease = held_lease(LeaseId { epoch: 1, count: 1 });
-    reign.say(
-        b,
-        ClientMessage::Held { leases: vec![HeldLease { mode: Mode::Upgradable, ..lease }] },
-    );
+    reign.say(b, ClientMessage::Held { leases: vec![HeldLease { mode: none, ..lease }] });
     assert!(matches!(reign.closed(b), Some(Close::Protocol(_))));
 }

@@ -1,0 +1,46 @@
+//! What observers of an election are told of a leader.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use crate::{printable::Printable, token::Token};
+
+/// The longest value that a leader may say of itself, in bytes.
+pub(crate) const VALUE_BYTES_MAX: usize = 1024;
+
+/// The leader of an election, as [`Observer`](crate::Observer) tells it: the token of its term, and the
+/// value that it campaigned with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ElectedLeader {
+    token: Token,
+    value: Arc<[u8]>,
+}
+
+impl ElectedLeader {
+    pub(crate) fn new(token: Token, value: Arc<[u8]>) -> ElectedLeader {
+        ElectedLeader { token, value }
+    }
+
+    /// The token of its term: larger than that of every leader before.
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// What it campaigned with.
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// The same as text; what is no UTF-8 is replaced.
+    pub fn value_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.value)
+    }
+}
+
+impl fmt::Debug for ElectedLeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ElectedLeader")
+            .field("token", &self.token)
+            .field("value", &format_args!("{}", Printable(&self.value_text())))
+            .finish()
+    }
+}

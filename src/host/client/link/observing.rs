@@ -1,0 +1,139 @@
+//! Observers of elections: each has what it was told and did not take yet.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use super::{
+    Link, State,
+    aftermath::{Aftermath, Wake},
+    errors::error_of,
+};
+use crate::{
+    clock,
+    elected::ElectedLeader,
+    error::{LockError, Result},
+    host::service::LeaderNews,
+    name::Name,
+    proto::{RequestId, client::Failure, wire::PresentLeader},
+    scope::Scope,
+    time::Time,
+};
+
+/// What one observer was told.
+pub(super) struct ObserverState {
+    since: Time,
+    untold: VecDeque<Result<Option<ElectedLeader>>>,
+    waker: Option<Waker>,
+}
+
+/// An observer that is so many changes behind misses the oldest of them.
+const UNTOLD_MAX: usize = 256;
+
+impl ObserverState {
+    fn add(&mut self, news: Result<Option<ElectedLeader>>, aftermath: &mut Aftermath) {
+        if self.untold.len() == UNTOLD_MAX {
+            self.untold.pop_front();
+        }
+        self.untold.push_back(news);
+        aftermath.wakes.extend(self.waker.take().map(Wake::Task));
+    }
+
+    /// No driver will ever tell it anything again.
+    pub(super) fn abandon(&mut self, why: LockError, aftermath: &mut Aftermath) {
+        self.add(Err(why), aftermath);
+    }
+}
+
+impl State {
+    /// Which holder leads.
+    pub(super) fn leads(&mut self, query: RequestId, leader: Option<PresentLeader>) {
+        if let Some(observer) = self.observers.get_mut(&query) {
+            let leader = leader.map(|leader| ElectedLeader::new(leader.token, leader.value));
+            observer.add(Ok(leader), &mut self.aftermath);
+        }
+    }
+
+    /// Nothing is told any more. Answers what is left if this is no observation.
+    pub(super) fn observation_failed(
+        &mut self,
+        query: RequestId,
+        failure: Failure,
+    ) -> Option<Failure> {
+        let Some(observer) = self.observers.get_mut(&query) else { return Some(failure) };
+        let error = error_of(failure, clock::now().since(observer.since));
+        observer.add(Err(error), &mut self.aftermath);
+        None
+    }
+}
+
+/// An observation under way. Dropped, it ends.
+struct ObservingLeaders {
+    link: Arc<Link>,
+    name: Name,
+    /// `None` before it is asked for, and after a failure.
+    query: Option<RequestId>,
+}
+
+impl Link {
+    /// See [`LeaseService::observe`](crate::host::service::LeaseService::observe).
+    pub(super) fn observe_leader(self: Arc<Self>, name: &Name) -> Result<Box<dyn LeaderNews>> {
+        self.ready()?;
+        Ok(Box::new(ObservingLeaders { link: self, name: name.clone(), query: None }))
+    }
+}
+
+impl LeaderNews for ObservingLeaders {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ElectedLeader>>> {
+        let link = &self.link;
+        let query = match self.query {
+            Some(query) => query,
+            None => {
+                link.ready()?;
+                let since = clock::now();
+                let mut state = link.state.lock();
+                let query = state.client.observe_leader(self.name.clone(), None, since);
+                let new = ObserverState { since, untold: VecDeque::new(), waker: None };
+                state.observers.insert(query, new);
+                link.settle(state);
+                link.drive.wake();
+                *self.query.insert(query)
+            }
+        };
+        let mut state = link.state.lock();
+        let observer = state.observers.get_mut(&query).expect("it stays until it is dropped");
+        let news = observer.untold.pop_front();
+        let earlier = match news {
+            Some(_) => observer.waker.take(),
+            None => observer.waker.replace(cx.waker().clone()),
+        };
+        if matches!(news, Some(Err(_))) {
+            state.observers.remove(&query);
+            self.query = None;
+        }
+        drop(state);
+        // A waker is foreign code: dropped where nothing is locked.
+        drop(earlier);
+        news.map_or(Poll::Pending, |news| {
+            Poll::Ready(news.map_err(|error| error.with_scope(Scope::Host)))
+        })
+    }
+}
+
+impl Drop for ObservingLeaders {
+    fn drop(&mut self) {
+        let Some(query) = self.query else { return };
+        if self.link.forked() {
+            return;
+        }
+        let mut state = self.link.state.lock();
+        // What is removed is dropped once the state is unlocked: it may own foreign code.
+        let removed = state.observers.remove(&query);
+        state.client.stop_observing(query);
+        self.link.settle(state);
+        drop(removed);
+        self.link.drive.let_go(false);
+    }
+}

@@ -1,0 +1,112 @@
+//! The leader of an election where its name is locked in one process: that, and each change of it in
+//! order.
+
+use std::collections::VecDeque;
+
+use event_listener::{Event, EventListener};
+
+use crate::{elected::ElectedLeader, fork::Mutex, token::Token};
+
+/// What observers of one name see in this process.
+pub(crate) struct Stage {
+    seen: Mutex<StageState>,
+    changed: Event,
+}
+
+#[derive(Default)]
+struct StageState {
+    leader: Option<ElectedLeader>,
+    /// The last changes, the oldest first.
+    changes: VecDeque<Option<ElectedLeader>>,
+    /// How many came before them.
+    before: u64,
+}
+
+/// An observer that is so many changes behind misses the oldest of them.
+pub(crate) const CHANGES_KEPT: usize = 256;
+
+impl Stage {
+    pub(super) fn new() -> Stage {
+        Stage { seen: Mutex::new(StageState::default()), changed: Event::new() }
+    }
+
+    /// The holder of the lock leads from now on.
+    pub(super) fn enter(&self, leader: ElectedLeader) {
+        self.seen.lock().change(Some(leader));
+        self.rouse();
+    }
+
+    /// The leader with this token leaves; to be called before it releases the lock.
+    pub(super) fn leave(&self, token: Token) {
+        let mut seen = self.seen.lock();
+        if seen.leader.as_ref().is_some_and(|leader| leader.token() == token) {
+            seen.change(None);
+        }
+        drop(seen);
+        self.rouse();
+    }
+
+    /// Has observers of this process look.
+    pub(super) fn rouse(&self) {
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Told by each change. To be made before the look.
+    pub(super) fn listen(&self) -> EventListener {
+        self.changed.listen()
+    }
+
+    /// The present leader, and the number of the change that comes next.
+    pub(super) fn present(&self) -> (Option<ElectedLeader>, u64) {
+        let seen = self.seen.lock();
+        (seen.leader.clone(), seen.before + seen.changes.len() as u64)
+    }
+
+    /// The change with this number, or the oldest that is still known, and its number.
+    pub(super) fn change(&self, number: u64) -> Option<(Option<ElectedLeader>, u64)> {
+        let seen = self.seen.lock();
+        let number = number.max(seen.before);
+        let change = seen.changes.get((number - seen.before) as usize)?;
+        Some((change.clone(), number))
+    }
+}
+
+impl StageState {
+    fn change(&mut self, leader: Option<ElectedLeader>) {
+        self.leader = leader.clone();
+        self.changes.push_back(leader);
+        if self.changes.len() > CHANGES_KEPT {
+            self.changes.pop_front();
+            self.before += 1;
+        }
+    }
+}
+
+#[cfg(all(test, not(tierlock_loom)))]
+mod tests {
+    use super::*;
+
+    fn leader(number: u64) -> ElectedLeader {
+        ElectedLeader::new(Token::new(number).unwrap(), number.to_le_bytes().as_slice().into())
+    }
+
+    #[test]
+    fn an_observer_that_is_far_behind_misses_the_oldest_changes_and_never_their_order() {
+        let stage = Stage::new();
+        assert_eq!(stage.present(), (None, 0));
+        for number in 1..=3 {
+            stage.enter(leader(number));
+            stage.leave(Token::new(9).unwrap()); // another's, and no change
+            stage.leave(leader(number).token());
+        }
+        let told: Vec<_> = (0..6).map(|number| stage.change(number).unwrap().0).collect();
+        let expected = [1, 2, 3].map(|number| [Some(leader(number)), None]).concat();
+        assert_eq!(told, expected);
+        assert_eq!(stage.change(6), None);
+        for number in 4..=CHANGES_KEPT as u64 {
+            stage.enter(leader(number));
+        }
+        let (oldest, number) = stage.change(0).unwrap();
+        assert_eq!((oldest, number), (None, 3));
+    }
+}
