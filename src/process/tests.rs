@@ -1336,7 +1336,8 @@ fn there_is_no_proof_of_a_lock_that_is_not_held(engine: EngineKind) {
     assert!(slot.proof_of_life().is_err());
     assert!(try_take(&slot).is_none());
     drop(proof);
-    assert!(try_take(&slot).is_some());
+    // Another test's child may have the proof until it runs its program.
+    take(&slot);
 }
 
 // ---- cost --------------------------------------------------------------------------------------

@@ -8,6 +8,14 @@ use std::{
 
 use rustix::process::{Pid, Signal};
 
+/// A copy of the program under test, which may be run at once: another process makes it. A child of
+/// another test, until it runs its program, would have this one's file open to write, and a file that
+/// is open to write cannot be run.
+pub(crate) fn copy_program(to: &std::path::Path) {
+    let status = Command::new("cp").arg(env!("CARGO_BIN_EXE_tierlock")).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
 /// `program`, with no settings of ours in its environment, and none of the signals ignored that this
 /// process was started to ignore.
 pub(crate) fn program(program: impl AsRef<std::ffi::OsStr>) -> Command {

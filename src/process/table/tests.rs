@@ -827,7 +827,8 @@ fn a_proof_of_life_is_of_one_lock_only() {
     kept.release(Predecessor::Clean);
     assert!(try_take(&slot(dir.path(), "kept")).is_some());
     drop(proof);
-    let taken = try_take(&slot(dir.path(), "given")).unwrap();
+    // Another test's child may have the proof until it runs its program.
+    let taken = take(&slot(dir.path(), "given"));
     assert_eq!((taken.token, taken.predecessor), (token(51), Predecessor::Panicked));
     assert_eq!(taken.widened_by.as_deref(), Some("checkout"));
 }

@@ -182,7 +182,7 @@ fn a_directory_of_others_is_told() {
         }
         fs::set_permissions(ward.place.root.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let copy = ward.place.path("tierlock");
-        fs::copy(env!("CARGO_BIN_EXE_tierlock"), &copy).unwrap();
+        copy_program(&copy);
         let stranger = || {
             let mut command = program(&copy);
             command.args(["doctor", "--dir"]).arg(ward.place.dir()).uid(65534).gid(65534);

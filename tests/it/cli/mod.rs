@@ -40,7 +40,7 @@ use tierlock::{Engine, LockManager};
 
 use crate::{
     setting::{Handle, Port},
-    surroundings::{program, signals_of},
+    surroundings::{copy_program, program, signals_of},
 };
 
 /// How long anything may take before a test fails.

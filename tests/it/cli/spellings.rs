@@ -73,7 +73,7 @@ fn a_directory_made_under_any_umask_is_usable_by_its_maker() {
     for umask in ["177", "777", "077", "000"] {
         let place = Place::new();
         let copy = place.path("tierlock");
-        std::fs::copy(env!("CARGO_BIN_EXE_tierlock"), &copy).unwrap();
+        copy_program(&copy);
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(place.root.path(), mode).unwrap();
         for round in 0..2 {
