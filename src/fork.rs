@@ -28,7 +28,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use crate::latches::{Condvar, Mutex, MutexGuard};
+#[cfg_attr(tierlock_loom, allow(unused_imports, reason = "the models have their own"))]
+pub(crate) use crate::latches::{
+    Latch as Mutex, LatchCondvar as Condvar, LatchGuard as MutexGuard,
+};
 
 /// A number that differs between a process and every process forked from it.
 ///

@@ -10,25 +10,25 @@ use std::{
 };
 
 #[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(sync::Mutex<T>);
+pub(crate) struct Latch<T>(sync::Mutex<T>);
 
-pub(crate) struct MutexGuard<'a, T>(Option<sync::MutexGuard<'a, T>>);
+pub(crate) struct LatchGuard<'a, T>(Option<sync::MutexGuard<'a, T>>);
 
-impl<T> Mutex<T> {
-    pub(crate) const fn new(value: T) -> Mutex<T> {
-        Mutex(sync::Mutex::new(value))
+impl<T> Latch<T> {
+    pub(crate) const fn new(value: T) -> Latch<T> {
+        Latch(sync::Mutex::new(value))
     }
 
     #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    pub(crate) fn lock(&self) -> LatchGuard<'_, T> {
+        LatchGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// `None` if another thread has it.
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+    pub(crate) fn try_lock(&self) -> Option<LatchGuard<'_, T>> {
         match self.0.try_lock() {
-            Ok(guard) => Some(MutexGuard(Some(guard))),
-            Err(TryLockError::Poisoned(guard)) => Some(MutexGuard(Some(guard.into_inner()))),
+            Ok(guard) => Some(LatchGuard(Some(guard))),
+            Err(TryLockError::Poisoned(guard)) => Some(LatchGuard(Some(guard.into_inner()))),
             Err(TryLockError::WouldBlock) => None,
         }
     }
@@ -38,7 +38,7 @@ impl<T> Mutex<T> {
     }
 }
 
-impl<T> Deref for MutexGuard<'_, T> {
+impl<T> Deref for LatchGuard<'_, T> {
     type Target = T;
 
     #[inline]
@@ -47,7 +47,7 @@ impl<T> Deref for MutexGuard<'_, T> {
     }
 }
 
-impl<T> DerefMut for MutexGuard<'_, T> {
+impl<T> DerefMut for LatchGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         self.0.as_mut().expect("only a wait takes it, and gives it back")
@@ -55,24 +55,24 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Condvar(sync::Condvar);
+pub(crate) struct LatchCondvar(sync::Condvar);
 
-impl Condvar {
-    pub(crate) const fn new() -> Condvar {
-        Condvar(sync::Condvar::new())
+impl LatchCondvar {
+    pub(crate) const fn new() -> LatchCondvar {
+        LatchCondvar(sync::Condvar::new())
     }
 
     pub(crate) fn notify_one(&self) {
         self.0.notify_one();
     }
 
-    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+    pub(crate) fn wait<T>(&self, guard: &mut LatchGuard<'_, T>) {
         let held = guard.0.take().expect("a guard that does not wait holds it");
         guard.0 = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Waits for at most `longest`.
-    pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, longest: Duration) {
+    pub(crate) fn wait_for<T>(&self, guard: &mut LatchGuard<'_, T>, longest: Duration) {
         let held = guard.0.take().expect("a guard that does not wait holds it");
         let waited = self.0.wait_timeout(held, longest);
         guard.0 = Some(waited.unwrap_or_else(PoisonError::into_inner).0);

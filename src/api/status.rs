@@ -32,7 +32,7 @@ pub(crate) struct LockStatus {
     /// For how long the holder's lease is good without a further word, or `at_least` runs on.
     pub(crate) remaining: Option<Duration>,
     pub(crate) predecessor: Predecessor,
-    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) waiters: Vec<WaitingCaller>,
     /// The file with the lock that proves its holder in the directory alive.
     pub(crate) proof: Option<FileIdentity>,
     /// The processes that keep it in the place of a holder that has ended.
@@ -78,7 +78,7 @@ pub(crate) enum State {
 
 /// A caller that waits.
 #[derive(Clone, Debug)]
-pub(crate) struct Waiter {
+pub(crate) struct WaitingCaller {
     pub(crate) label: String,
     pub(crate) host: String,
     pub(crate) pid: Option<u32>,
@@ -137,7 +137,7 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
         (Some(_), true) => State::Kept,
         (Some(_), false) => State::Held,
     };
-    let waiters = lock.waiters.into_iter().map(|waiter| Waiter {
+    let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
         label: waiter.identity.label.clone(),
         host: waiter.identity.host.clone(),
         pid: Some(waiter.identity.pid),
@@ -175,7 +175,7 @@ fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
         None if lock.is_reserved => State::Reserved,
         None => State::Free,
     };
-    let waiters = lock.waiters.into_iter().map(|waiter| Waiter {
+    let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
         label: waiter.label,
         host: waiter.host,
         pid: waiter.pid,
@@ -236,7 +236,7 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
     });
 }
 
-fn in_the_directory(waiter: WaiterStatus) -> Waiter {
+fn in_the_directory(waiter: WaiterStatus) -> WaitingCaller {
     let WaiterStatus { who, waiting } = waiter;
-    Waiter { label: who.label, host: who.host, pid: who.pid, waiting }
+    WaitingCaller { label: who.label, host: who.host, pid: who.pid, waiting }
 }

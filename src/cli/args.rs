@@ -12,7 +12,7 @@ use self::usage::usage;
 pub(super) use self::{elect::Elect, usage::usage_failure};
 use super::failure::{Failure, exit};
 use crate::{
-    host::service_url::ServiceUrl, name::Name, proto::leader::Config as LeaderConfig, scope::Scope,
+    host::service_url::ServiceUrl, name::Name, proto::leader::LeaderConfig, scope::Scope,
     time::AT_LEAST_MAX, token::Token,
 };
 
@@ -55,7 +55,7 @@ pub(super) enum Command {
     /// Takes the lock as run does, prints `token N` on standard output (of several names a line each,
     /// in their order), and holds the lock until its standard input ends: for one section of a script.
     /// No process inherits the lock: what the script starts does not keep it.
-    Hold(Box<Hold>),
+    Hold(Box<HoldArgs>),
     /// Run a command while elected, or observe which candidate is
     ///
     /// Waits until it is elected, runs COMMAND, resigns when COMMAND ends, and exits with its status. When
@@ -67,7 +67,7 @@ pub(super) enum Command {
     ///
     /// Exits with 0 if an ancestor of the caller (the `tierlock run` above it) holds the lock just
     /// now, else with 1, and prints nothing.
-    Held(Held),
+    Held(HeldArgs),
     /// Be the leader that machines take locks from
     ///
     /// Prints `listening on ADDR` on standard output, a line for each address, once it answers.
@@ -108,7 +108,7 @@ pub(super) enum Command {
     Bench(super::bench::Args),
     /// Make the secret that a leader and its clients share
     #[command(subcommand)]
-    Secret(Secret),
+    Secret(SecretCommand),
     /// Print the script with which a shell completes these commands
     ///
     /// For example, for bash: tierlock completions bash > /etc/bash_completion.d/tierlock
@@ -248,7 +248,7 @@ tierlock run [OPTIONS] NAME [NAME ...] -- COMMAND [ARG ...]
 /// What `hold` is told.
 #[derive(Args, Debug)]
 #[command(after_long_help = HOLD_EXAMPLES)]
-pub(super) struct Hold {
+pub(super) struct HoldArgs {
     #[command(flatten)]
     pub(super) terms: Terms,
     /// The lock's name; several are taken together, all or none
@@ -270,7 +270,7 @@ Example, for bash:
 /// What `held` is told.
 #[derive(Args, Debug)]
 #[command(after_long_help = HELD_EXAMPLES)]
-pub(super) struct Held {
+pub(super) struct HeldArgs {
     #[command(flatten)]
     pub(super) common: Common,
     /// Which lock of the name, as given to run [default: the widest that is reachable]
@@ -537,7 +537,7 @@ Examples:
   tierlock doctor --service redis://10.0.0.1";
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Secret {
+pub(super) enum SecretCommand {
     /// Write a new secret to FILE
     ///
     /// One line of text with 32 random bytes in hex, readable by its owner only. A file that exists

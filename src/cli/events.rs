@@ -22,7 +22,7 @@ use crate::error::LostReason;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum CliEvent {
     /// This signal reached us.
     Signal(i32),
     /// A future wants to be polled.
@@ -35,8 +35,8 @@ pub(super) enum Event {
 
 /// The queue, read by the main thread.
 pub(super) struct Events {
-    sender: Sender<Event>,
-    receiver: Receiver<Event>,
+    sender: Sender<CliEvent>,
+    receiver: Receiver<CliEvent>,
 }
 
 /// The signals that end a program which does nothing about them, and that we pass on.
@@ -68,7 +68,7 @@ impl Events {
         let from_signals = sender.clone();
         std::thread::Builder::new().name("tierlock-signals".into()).spawn(move || {
             for signal in &mut signals {
-                if from_signals.send(Event::Signal(signal)).is_err() {
+                if from_signals.send(CliEvent::Signal(signal)).is_err() {
                     return;
                 }
             }
@@ -77,7 +77,7 @@ impl Events {
     }
 
     /// The next event; `None` when none came for that long.
-    pub(super) fn next(&self, at_most: Option<Duration>) -> Option<Event> {
+    pub(super) fn next(&self, at_most: Option<Duration>) -> Option<CliEvent> {
         match at_most {
             None => self.receiver.recv().ok(),
             Some(wait) => match self.receiver.recv_timeout(wait) {
@@ -88,16 +88,16 @@ impl Events {
         }
     }
 
-    pub(super) fn sender(&self) -> Sender<Event> {
+    pub(super) fn sender(&self) -> Sender<CliEvent> {
         self.sender.clone()
     }
 
-    /// A waker that puts [`Event::Woken`] into the queue.
+    /// A waker that puts [`CliEvent::Woken`] into the queue.
     pub(super) fn waker(&self) -> Waker {
-        struct Knock(Sender<Event>);
+        struct Knock(Sender<CliEvent>);
         impl Wake for Knock {
             fn wake(self: Arc<Self>) {
-                let _ = self.0.send(Event::Woken);
+                let _ = self.0.send(CliEvent::Woken);
             }
         }
         Waker::from(Arc::new(Knock(self.sender())))

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// 0 if it does, else 1.
-pub(super) fn held(what: args::Held) -> Result<u8, Failure> {
+pub(super) fn held(what: args::HeldArgs) -> Result<u8, Failure> {
     let common = what.common.with_environment()?;
     let leaders = common.leaders();
     // A directory that is not there, or was never used, has no holder.

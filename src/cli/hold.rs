@@ -14,21 +14,21 @@ use std::{
 
 use super::{
     args::{self, OnLost},
-    events::{self, Event, Events},
+    events::{self, CliEvent, Events},
     failure::{Failure, exit, say},
     supervise,
     take::{Guard, LockTaking, called},
 };
 
 /// Takes the locks, prints their tokens, and releases them when standard input ends.
-pub(super) fn hold(hold: args::Hold) -> Result<u8, Failure> {
+pub(super) fn hold(hold: args::HoldArgs) -> Result<u8, Failure> {
     let conflict = hold.terms.conflict_exit_code;
     hold.terms.check()?;
     take_and_keep(hold).map_err(|failure| failure.with_conflict_status(conflict))
 }
 
-fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
-    let args::Hold { terms, names } = hold;
+fn take_and_keep(hold: args::HoldArgs) -> Result<u8, Failure> {
+    let args::HoldArgs { terms, names } = hold;
     let taking = LockTaking::begin(names, terms, None)?;
     let (ended, lock) = keep_under(&taking, &mut None)?;
     taking.release(lock);
@@ -70,11 +70,11 @@ fn keep(taking: &LockTaking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failu
     let mut is_lost = false;
     loop {
         match taking.events.next(None) {
-            Some(Event::InputEnded) => return (Ok(()), is_lost),
-            Some(Event::Signal(signal)) if events::ends(signal) => {
+            Some(CliEvent::InputEnded) => return (Ok(()), is_lost),
+            Some(CliEvent::Signal(signal)) if events::ends(signal) => {
                 return (Err(Failure::Signal(signal)), is_lost);
             }
-            Some(Event::Lost(reason)) if lock.why_lost().is_some() => {
+            Some(CliEvent::Lost(reason)) if lock.why_lost().is_some() => {
                 is_lost = true;
                 let why = format!("{} {}: {reason}", lock.scope(), called(&taking.names));
                 if on_lost == OnLost::Kill {
@@ -109,7 +109,7 @@ impl Input {
                 }
             }
             has_ended.store(true, Release);
-            let _ = sender.send(Event::InputEnded);
+            let _ = sender.send(CliEvent::InputEnded);
         };
         thread::Builder::new().name("tierlock-input".into()).spawn(read)?;
         Ok(Input(ended))

@@ -43,7 +43,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser;
 
 use self::{
-    args::{Cli, Command, Secret},
+    args::{Cli, Command, SecretCommand},
     failure::{Failure, exit, say},
 };
 
@@ -88,7 +88,7 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Doctor(what) => doctor::doctor(what),
         Command::Bench(bench) => Ok(bench::main(&bench)),
         Command::BenchWorker { spec } => Ok(bench::worker(&spec)),
-        Command::Secret(Secret::New { file }) => secret::new(&file),
+        Command::Secret(SecretCommand::New { file }) => secret::new(&file),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::manual(&directory),
     }

@@ -10,7 +10,7 @@ use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{
     args,
-    events::{Event, Events},
+    events::{CliEvent, Events},
     failure::Failure,
 };
 use crate::host::Leader;
@@ -53,8 +53,8 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
     announce(leader.local_addrs());
     loop {
         match events.next(Some(LOOK)) {
-            Some(Event::Signal(SIGHUP)) => leader.reload(),
-            Some(Event::Signal(_)) => break,
+            Some(CliEvent::Signal(SIGHUP)) => leader.reload(),
+            Some(CliEvent::Signal(_)) => break,
             _ => {}
         }
         if let Some(failure) = leader.failure() {

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::{
         manager::LockManager,
-        status::{LockStatus, State, Waiter},
+        status::{LockStatus, State, WaitingCaller},
     },
     error::Holder,
     name::Name,
@@ -281,8 +281,8 @@ impl<'a> From<&'a Survivor> for Keeps<'a> {
     }
 }
 
-impl<'a> From<&'a Waiter> for ShownWaiter<'a> {
-    fn from(waiter: &'a Waiter) -> ShownWaiter<'a> {
+impl<'a> From<&'a WaitingCaller> for ShownWaiter<'a> {
+    fn from(waiter: &'a WaitingCaller) -> ShownWaiter<'a> {
         ShownWaiter {
             label: &waiter.label,
             host: &waiter.host,
@@ -392,8 +392,8 @@ pub(super) fn shown(holder: &Holder) -> String {
     Holder { held: None, ..holder.clone() }.to_string()
 }
 
-pub(super) fn shown_waiter(waiter: &Waiter) -> String {
-    let Waiter { label, host, pid, .. } = waiter.clone();
+pub(super) fn shown_waiter(waiter: &WaitingCaller) -> String {
+    let WaitingCaller { label, host, pid, .. } = waiter.clone();
     Holder { label, host, pid, ..Holder::default() }.to_string()
 }
 

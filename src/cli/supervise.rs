@@ -14,7 +14,7 @@ use signal_hook::consts::signal::{SIGCHLD, SIGCONT};
 
 use super::{
     args::OnLost,
-    events::{Event, Events},
+    events::{CliEvent, Events},
     failure::say,
     guardian::Guardian,
     take::Guard,
@@ -106,7 +106,7 @@ const AFTERMATH: Duration = Duration::from_millis(50);
 pub(super) fn tell_of_loss(lock: &Guard, events: &Events) {
     let events = events.sender();
     lock.on_lost(move |reason| {
-        let _ = events.send(Event::Lost(reason));
+        let _ = events.send(CliEvent::Lost(reason));
     });
 }
 
@@ -125,14 +125,14 @@ impl Supervision<'_> {
             let until_terminal = self.look_at_the_terminal();
             let wait = until_lock.into_iter().chain(until_terminal).min();
             match self.events.next(wait) {
-                Some(Event::Signal(SIGCHLD)) => self.reap_orphans(),
-                Some(Event::Signal(SIGCONT)) => self.resume(),
-                Some(Event::Signal(signal)) => self.pass_on(signal),
+                Some(CliEvent::Signal(SIGCHLD)) => self.reap_orphans(),
+                Some(CliEvent::Signal(SIGCONT)) => self.resume(),
+                Some(CliEvent::Signal(signal)) => self.pass_on(signal),
                 // Else it is an earlier lock's.
-                Some(Event::Lost(reason)) if self.lock.why_lost().is_some() => {
+                Some(CliEvent::Lost(reason)) if self.lock.why_lost().is_some() => {
                     self.lost(&self.lost_because(reason));
                 }
-                Some(Event::Lost(_) | Event::Woken | Event::InputEnded) | None => {}
+                Some(CliEvent::Lost(_) | CliEvent::Woken | CliEvent::InputEnded) | None => {}
             }
         }
     }
@@ -329,7 +329,7 @@ impl Supervision<'_> {
                 return;
             }
             match self.events.next(Some(left.min(REST_TICK))) {
-                Some(Event::Signal(signal)) if signal != SIGCHLD => self.pass_on(signal),
+                Some(CliEvent::Signal(signal)) if signal != SIGCHLD => self.pass_on(signal),
                 _ => {}
             }
         }
@@ -366,7 +366,7 @@ impl Supervision<'_> {
                 return true;
             }
             match self.events.next(Some(left.min(SHORT_TICK))) {
-                Some(Event::Signal(signal)) if signal != SIGCHLD => self.pass_on(signal),
+                Some(CliEvent::Signal(signal)) if signal != SIGCHLD => self.pass_on(signal),
                 _ => {}
             }
         }

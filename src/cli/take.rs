@@ -20,7 +20,7 @@ use std::{
 
 use super::{
     args::Terms,
-    events::{self, Event, Events},
+    events::{self, CliEvent, Events},
     failure::{Failure, exit, say},
     possession::Inheritance,
 };
@@ -231,17 +231,17 @@ impl LockTaking {
                 // The main thread ends without it.
                 lock.hand_on();
             }
-            let _ = nudge.send(Event::Woken);
+            let _ = nudge.send(CliEvent::Woken);
         });
         waiting.map_err(|error| Failure::internal("cannot start a thread", error))?;
         let mut watch = Lookout::new(self);
         loop {
             match self.events.next(watch.rest()) {
-                Some(Event::Signal(signal)) if events::ends(signal) => {
+                Some(CliEvent::Signal(signal)) if events::ends(signal) => {
                     self.give_up(&taken);
                     return Err(Failure::Signal(signal));
                 }
-                Some(Event::Woken) | None => {
+                Some(CliEvent::Woken) | None => {
                     if let Ok(result) = taken.try_recv() {
                         return result.map_err(|error| self.explain(error));
                     }
@@ -443,7 +443,7 @@ impl LockTaking {
         while answer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
             match self.events.next(Some(until.since(clock::now()))) {
                 None => return,
-                Some(Event::Signal(signal)) if events::ends(signal) => return,
+                Some(CliEvent::Signal(signal)) if events::ends(signal) => return,
                 _ => {}
             }
         }
@@ -549,7 +549,7 @@ impl Lookout<'_> {
             let _ = sender.send(LockSight::now(&names, &locks, &inheritance));
             // It may be the last handle, which says goodbye to the leader.
             drop(locks);
-            let _ = nudge.send(Event::Woken);
+            let _ = nudge.send(CliEvent::Woken);
         });
         // Without one it waits all the same, in silence.
         self.asked = asking.is_ok().then_some(asked);

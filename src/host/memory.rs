@@ -26,7 +26,7 @@ use crate::{
     name::Name,
     proto::{
         ClientId, ClusterId, ConnectionId, ProcessMark, ReignId,
-        client::{Client, Config, Ended},
+        client::{Client, ClientConfig, Ended},
         leader,
         record::Recovered,
         wire::{ClientMessage, Identity, LeaderMessage},
@@ -39,7 +39,7 @@ use crate::{
 pub(crate) struct MemoryLeader(Arc<MemoryWorld>);
 
 struct MemoryWorld {
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
     /// A caller wants messages moved. Set before the state is tried for, so that the thread that has
     /// it looks again.
     wanted: AtomicBool,
@@ -48,8 +48,8 @@ struct MemoryWorld {
     is_lazy: AtomicBool,
 }
 
-struct State {
-    leader: Option<leader::Leader>,
+struct MemoryState {
+    leader: Option<leader::LeaderMachine>,
     /// What a journal would know.
     durable: Recovered,
     peers: Vec<Peer>,
@@ -79,7 +79,7 @@ impl MemoryLeader {
     pub(crate) fn new() -> MemoryLeader {
         let durable = Recovered::new(ClusterId(random()));
         let leader = MemoryLeader(Arc::new(MemoryWorld {
-            state: Mutex::new(State {
+            state: Mutex::new(MemoryState {
                 leader: None,
                 durable,
                 peers: Vec::new(),
@@ -107,7 +107,7 @@ impl MemoryLeader {
         let process = ProcessMark(random());
         let seen = None;
         let config =
-            Config { time_to_live, connect_timeout, identity, addresses: 1, process, seen };
+            ClientConfig { time_to_live, connect_timeout, identity, addresses: 1, process, seen };
         let client = Client::new(config, Box::new(random), clock::now());
         let link = Link::new(client, generation, |_| Arc::new(MemoryDrive(self.0.clone())));
         let peer = Peer { link: Arc::downgrade(&link), lines: HashMap::new() };
@@ -130,9 +130,12 @@ impl MemoryLeader {
                 return;
             }
             // It is stopped and started while its clients live: no process of its own.
-            let config =
-                leader::Config { reign: ReignId(random() as u64), ..leader::Config::default() };
-            state.leader = Some(leader::Leader::new(config, state.durable.clone(), clock::now()));
+            let config = leader::LeaderConfig {
+                reign: ReignId(random() as u64),
+                ..leader::LeaderConfig::default()
+            };
+            state.leader =
+                Some(leader::LeaderMachine::new(config, state.durable.clone(), clock::now()));
         }
         MemoryWorld::move_messages(&self.0);
     }
@@ -226,7 +229,7 @@ impl MemoryWorld {
     }
 }
 
-impl State {
+impl MemoryState {
     /// Every client's link. The thread that moves messages keeps them until the state is unlocked, and
     /// then has them tell what came of it: no link ends, and no caller is told, under the lock.
     fn links(&self) -> Vec<Arc<Link>> {
@@ -236,9 +239,9 @@ impl State {
     /// Every client's turn, once; whether anything moved.
     fn turn(&mut self) -> bool {
         let mut moved = false;
-        let State { leader, durable, peers, next_connection, .. } = self;
+        let MemoryState { leader, durable, peers, next_connection, .. } = self;
         #[cfg(test)]
-        let State { frames, .. } = self;
+        let MemoryState { frames, .. } = self;
         if let Some(leader) = leader {
             moved |= serve(leader, durable, peers, |_message| {
                 #[cfg(test)]
@@ -273,7 +276,7 @@ impl State {
     }
 
     fn set_alarm(&mut self, world: &Arc<MemoryWorld>) {
-        let leader = self.leader.as_ref().and_then(leader::Leader::poll_timeout);
+        let leader = self.leader.as_ref().and_then(leader::LeaderMachine::poll_timeout);
         let links = self.peers.iter().filter_map(|peer| peer.link.upgrade());
         let clients = links.filter_map(|link| {
             link.drive(&mut (), |_, _| {}, |_, client, ()| client.poll_timeout())
@@ -295,7 +298,7 @@ impl State {
 
 /// The leader's turn; whether anything moved.
 fn serve(
-    leader: &mut leader::Leader,
+    leader: &mut leader::LeaderMachine,
     durable: &mut Recovered,
     peers: &mut [Peer],
     mut note: impl FnMut(&LeaderMessage),
@@ -347,7 +350,7 @@ fn to_client(
 /// One client's turn; whether anything moved.
 fn attend(
     client: &mut Client,
-    leader: &mut Option<leader::Leader>,
+    leader: &mut Option<leader::LeaderMachine>,
     lines: &mut HashMap<ConnectionId, ConnectionId>,
     next_connection: &mut u64,
     mut note: impl FnMut(&ClientMessage),
@@ -394,7 +397,7 @@ fn attend(
     moved
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(tierlock_loom)))]
 mod tests {
     use std::sync::mpsc;
 

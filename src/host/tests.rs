@@ -32,7 +32,7 @@ use crate::{
     alarm, clock,
     error::{LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
-    proto::{ProcessMark, client::Config, wire::Identity},
+    proto::{ProcessMark, client::ClientConfig, wire::Identity},
     time::Time,
 };
 
@@ -76,7 +76,7 @@ impl Town {
     fn link_to(
         &self,
         addresses: impl IntoIterator<Item = SocketAddr>,
-        config: Config,
+        config: ClientConfig,
     ) -> Arc<Link> {
         let addresses: Vec<_> = addresses.into_iter().map(|address| address.to_string()).collect();
         super::connect(
@@ -94,8 +94,8 @@ fn generation() -> u64 {
     std::process::id().into()
 }
 
-fn config() -> Config {
-    Config {
+fn config() -> ClientConfig {
+    ClientConfig {
         time_to_live: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(10),
         identity: Identity::new("test", "here", std::process::id(), "cargo test"),
@@ -105,8 +105,8 @@ fn config() -> Config {
     }
 }
 
-fn short_lived() -> Config {
-    Config { time_to_live: Duration::from_secs(1), ..config() }
+fn short_lived() -> ClientConfig {
+    ClientConfig { time_to_live: Duration::from_secs(1), ..config() }
 }
 
 fn name(text: &str) -> Name {
@@ -297,7 +297,7 @@ fn where_no_leader_answers_it_is_unreachable_at_the_connect_timeout() {
         gone.local_addr().unwrap()
     };
     for address in [silent.local_addr().unwrap(), vacant] {
-        let config = Config { connect_timeout: Duration::from_millis(200), ..config() };
+        let config = ClientConfig { connect_timeout: Duration::from_millis(200), ..config() };
         let link = town.link_to([address], config);
         let error = ask(&link, want("a")).wait().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Unreachable);
@@ -318,7 +318,7 @@ fn a_host_name_is_looked_up() {
     give(&link, lease);
 
     let addresses = ["no-such-host.invalid".to_owned()];
-    let config = Config { connect_timeout: Duration::from_millis(300), ..config() };
+    let config = ClientConfig { connect_timeout: Duration::from_millis(300), ..config() };
     let link = super::connect(&addresses, secret, config, None, generation).unwrap();
     let error = ask(&link, want("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Unreachable);
@@ -458,7 +458,7 @@ fn a_session_of_the_leaders_own_process_outlives_a_leader_that_is_stopped_in_goo
     leader.shutdown();
     // A leader that opens the state directory now must not take it for dead.
     let _leader = town.leader_at(address).unwrap();
-    let other = town.link_to([address], Config { process: ProcessMark(7), ..config() });
+    let other = town.link_to([address], ClientConfig { process: ProcessMark(7), ..config() });
     let error = ask(&other, at_once("a")).wait().unwrap_err();
     assert_eq!(error.holder().unwrap().token, Some(held.token));
     assert_eq!(held.watch().lost(), None);
@@ -482,7 +482,7 @@ fn a_holder_learns_that_its_leader_is_gone_for_good() {
 fn a_closed_client_leaves_nothing_to_wait_for() {
     let town = Town::new();
     let leader = town.leader();
-    let long = Config { time_to_live: Duration::from_secs(60), ..config() };
+    let long = ClientConfig { time_to_live: Duration::from_secs(60), ..config() };
     let one = town.link_to([leader.local_addr()], long);
     let lease = take(&one, "a");
     give(&one, lease);

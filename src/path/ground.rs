@@ -11,6 +11,8 @@ use std::{
     },
 };
 
+#[cfg(not(feature = "process"))]
+pub(crate) use self::NoSlotPlace as SlotPlace;
 pub(crate) use self::reach::Reach;
 #[cfg(feature = "process")]
 pub(crate) use crate::process::SlotPlace;
@@ -27,7 +29,7 @@ use crate::{
     token::Token,
 };
 
-use super::stage::Stage;
+use super::stage::ElectionStage;
 
 /// The names of one directory, or of one manager without a directory, in this process.
 ///
@@ -54,7 +56,7 @@ pub(crate) enum BelowHost {
 
 #[derive(Default)]
 struct NamesHere {
-    entries: HashMap<Name, Weak<Entry>>,
+    entries: HashMap<Name, Weak<NameEntry>>,
     /// How forgotten names were left, where that was not `Clean`.
     unclean: HashMap<Name, Predecessor>,
 }
@@ -71,18 +73,18 @@ struct WidenedName {
 const UNCLEAN_MAX: usize = 65_536;
 
 /// One name in this process: its thread tier, and its slot in the directory.
-pub(crate) struct Entry {
+pub(crate) struct NameEntry {
     pub(crate) name: Name,
     thread: ThreadLock,
     /// The process that it was made in. A thread of that one may have held it at a fork, and will
     /// never let it go in the child: there the name's entry is another.
     generation: u64,
-    in_children: PerFork<Arc<Entry>>,
+    in_children: PerFork<Arc<NameEntry>>,
     /// The scope in force: the widest at which this process has locked it, or begins to.
     in_force: InForce,
     /// Whether anything here may lock it at thread scope.
     is_narrow: Mutex<bool>,
-    /// What it is used for, in words of [`Usage`]; see [`Entry::claim`].
+    /// What it is used for, in words of [`Usage`]; see [`NameEntry::claim`].
     usage: AtomicU32,
     /// Whether a guard is inside.
     pub(crate) cell: GuardCell,
@@ -91,7 +93,7 @@ pub(crate) struct Entry {
     #[cfg(feature = "process")]
     slot: FirstMade<Arc<Slot>>,
     /// Where the leader of its election stands, if there is an election.
-    stage: FirstMade<Stage>,
+    stage: FirstMade<ElectionStage>,
     /// The name's lease words, one for each manager that has built a mutex of it.
     words: Mutex<Vec<WordOf>>,
     ground: Arc<Ground>,
@@ -103,10 +105,10 @@ type WordOf = (Weak<dyn LeaseService>, Arc<LeaseWord>);
 /// There are no slots where there is no process scope.
 #[cfg(not(feature = "process"))]
 #[derive(Clone, Copy)]
-pub(crate) struct SlotPlace<'a>(&'a std::convert::Infallible);
+pub(crate) struct NoSlotPlace<'a>(&'a std::convert::Infallible);
 
 #[cfg(not(feature = "process"))]
-impl SlotPlace<'_> {
+impl NoSlotPlace<'_> {
     pub(crate) fn take(self) -> Option<Token> {
         match *self.0 {}
     }
@@ -182,7 +184,7 @@ impl Ground {
     }
 
     /// The entry of a name, made if no mutex of this process uses the name just now.
-    pub(crate) fn entry(self: &Arc<Self>, name: &Name) -> Arc<Entry> {
+    pub(crate) fn entry(self: &Arc<Self>, name: &Name) -> Arc<NameEntry> {
         let mut names = loop {
             let names = self.names().lock();
             match names.entries.get(name).map(Weak::upgrade) {
@@ -200,7 +202,7 @@ impl Ground {
         if floor > Token::ZERO || left != Predecessor::Clean {
             raise(&thread, floor, left);
         }
-        let entry = Arc::new(Entry {
+        let entry = Arc::new(NameEntry {
             name: name.clone(),
             thread,
             generation: fork::generation(),
@@ -254,7 +256,7 @@ impl Ground {
     }
 }
 
-impl Drop for Entry {
+impl Drop for NameEntry {
     /// Forgets the name without forgetting its tokens, nor how it was left.
     fn drop(&mut self) {
         if self.generation != fork::generation() {
@@ -280,7 +282,7 @@ impl Drop for Entry {
     }
 }
 
-impl Entry {
+impl NameEntry {
     /// This process's thread tier of the name.
     #[inline]
     pub(crate) fn thread(&self) -> &ThreadLock {
@@ -306,12 +308,12 @@ impl Entry {
 
     /// The name's entry in this process.
     #[inline]
-    fn here_in(&self, generation: u64) -> &Entry {
+    fn here_in(&self, generation: u64) -> &NameEntry {
         if self.generation == generation { self } else { self.in_child() }
     }
 
     #[cold]
-    fn in_child(&self) -> &Entry {
+    fn in_child(&self) -> &NameEntry {
         self.in_children.here(|| {
             let entry = self.ground.entry(&self.name);
             entry.in_force.raise(self.in_force.get());
@@ -368,8 +370,8 @@ impl Entry {
     }
 
     /// Where the leader of its election stands in this process.
-    pub(super) fn stage(&self) -> &Stage {
-        self.here_in(fork::generation()).stage.get_or_make(Stage::new)
+    pub(super) fn stage(&self) -> &ElectionStage {
+        self.here_in(fork::generation()).stage.get_or_make(ElectionStage::new)
     }
 
     #[cfg(feature = "process")]
@@ -544,7 +546,7 @@ impl GuardCell {
     }
 }
 
-/// What [`Entry`] says of a name that nothing in this process uses yet, and of a lock; a semaphore's
+/// What [`NameEntry`] says of a name that nothing in this process uses yet, and of a lock; a semaphore's
 /// limit lies between.
 const UNUSED: u32 = 0;
 const LOCK: u32 = u32::MAX;

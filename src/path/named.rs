@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::ground::{Entry, Reach};
+use super::ground::{NameEntry, Reach};
 use crate::{
     error::{LockError, Result},
     fork,
@@ -51,7 +51,7 @@ pub enum Keep {
 
 /// A named mutex: which tiers it climbs, and its terms.
 pub(crate) struct Named {
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) entry: Arc<NameEntry>,
     pub(crate) reach: Arc<Reach>,
     /// The scope asked for; `escalate` raises it.
     pub(crate) scope: AtomicU8,

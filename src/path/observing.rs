@@ -26,11 +26,11 @@ use crate::{
     scope::Scope, token::Token,
 };
 
-use super::{ground::Entry, named::Named};
+use super::{ground::NameEntry, named::Named};
 
 /// An announcement in force; to be ended before the lock is released.
 pub(crate) struct Announced {
-    entry: Arc<Entry>,
+    entry: Arc<NameEntry>,
     token: Token,
     /// A forked child ends nothing.
     generation: u64,

@@ -8,7 +8,7 @@ use event_listener::{Event, EventListener};
 use crate::{elected::ElectedLeader, fork::Mutex, token::Token};
 
 /// What observers of one name see in this process.
-pub(crate) struct Stage {
+pub(crate) struct ElectionStage {
     seen: Mutex<StageState>,
     changed: Event,
 }
@@ -25,9 +25,9 @@ struct StageState {
 /// An observer that is so many changes behind misses the oldest of them.
 pub(crate) const CHANGES_KEPT: usize = 256;
 
-impl Stage {
-    pub(super) fn new() -> Stage {
-        Stage { seen: Mutex::new(StageState::default()), changed: Event::new() }
+impl ElectionStage {
+    pub(super) fn new() -> ElectionStage {
+        ElectionStage { seen: Mutex::new(StageState::default()), changed: Event::new() }
     }
 
     /// The holder of the lock leads from now on.
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn an_observer_that_is_far_behind_misses_the_oldest_changes_and_never_their_order() {
-        let stage = Stage::new();
+        let stage = ElectionStage::new();
         assert_eq!(stage.present(), (None, 0));
         for number in 1..=3 {
             stage.enter(leader(number));

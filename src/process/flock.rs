@@ -95,7 +95,7 @@ const FIRST_LIFE: u64 = 1 << 62;
 const NO_LIFE: u64 = 1;
 
 /// The lock of one name.
-pub(super) struct Slot {
+pub(super) struct FileSlot {
     directory: Arc<FileDirectory>,
     name: Name,
     file_name: String,
@@ -129,7 +129,7 @@ impl Life {
     }
 }
 
-impl Slot {
+impl FileSlot {
     pub(super) fn try_take(&self, above: Token, label: &str) -> Result<Option<Taken>, LockError> {
         self.try_take_unnamed(above, label).map_err(|error| self.about(error))
     }
@@ -182,9 +182,9 @@ impl Slot {
             let open = Arc::new(open);
             life.state.lock().open = Some(open.clone());
             match self.enter_locked(life, &open, above, label)? {
-                NameEntry::Entered(taken) => return Ok(Some(taken)),
-                NameEntry::Stays => return Ok(None),
-                NameEntry::Moved => {}
+                FileLocking::Entered(taken) => return Ok(Some(taken)),
+                FileLocking::Stays => return Ok(None),
+                FileLocking::Moved => {}
             }
         }
         Err(damaged("its file is replaced as often as it is opened"))
@@ -327,9 +327,9 @@ impl Slot {
                 return Ok(None);
             }
             match self.enter_locked(life, &open, above, label)? {
-                NameEntry::Entered(taken) => return Ok(Some(taken)),
-                NameEntry::Stays => return Ok(None),
-                NameEntry::Moved => {}
+                FileLocking::Entered(taken) => return Ok(Some(taken)),
+                FileLocking::Stays => return Ok(None),
+                FileLocking::Moved => {}
             }
         }
         Err(damaged("its file is replaced as often as it is opened"))
@@ -342,22 +342,22 @@ impl Slot {
         open: &Arc<Open>,
         above: Token,
         label: &str,
-    ) -> Result<NameEntry, LockError> {
+    ) -> Result<FileLocking, LockError> {
         let locked = Locked(Some(open));
         if self.is_in_place(open)? {
             if record::stays_for(&open.words).is_some() {
-                return Ok(NameEntry::Stays);
+                return Ok(FileLocking::Stays);
             }
             let taken = self.enter(life, open, above, label)?;
             locked.keep();
-            return Ok(NameEntry::Entered(taken));
+            return Ok(FileLocking::Entered(taken));
         }
         // filelock#574, jj#8729: the lock of a deleted file excludes no process.
         let mut state = life.state.lock();
         state.known = state.known.max(record::token(&open.words).unwrap_or_default());
         state.known_widened = record::widened_by(&open.words).or(state.known_widened.take());
         state.open = None;
-        Ok(NameEntry::Moved)
+        Ok(FileLocking::Moved)
     }
 
     fn enter(
@@ -477,7 +477,7 @@ impl Slot {
 }
 
 /// What came of locking a name's file.
-enum NameEntry {
+enum FileLocking {
     Entered(Taken),
     /// `at_least` keeps the lock taken, though it has no holder.
     Stays,

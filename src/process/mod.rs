@@ -271,7 +271,7 @@ fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
 
 /// One name in a directory. This process uses at most one `Slot` per name. One thread at a time
 /// waits; where the slot [is the gate](Slot::is_gate), any may try and release besides.
-pub(crate) struct Slot(EitherEngine<flock::Slot, table::Slot>);
+pub(crate) struct Slot(EitherEngine<flock::FileSlot, table::TableSlot>);
 
 /// What the winner is told.
 #[derive(Clone, Debug)]

@@ -53,7 +53,7 @@ impl TableDirectory {
         match self.0 {}
     }
 
-    pub(super) fn slot_for(self: &Arc<Self>, _: &Name, _: Usage) -> Result<Slot, LockError> {
+    pub(super) fn slot_for(self: &Arc<Self>, _: &Name, _: Usage) -> Result<TableSlot, LockError> {
         match self.0 {}
     }
 
@@ -98,9 +98,9 @@ impl TableDrainer {
 }
 
 /// There is none.
-pub(super) struct Slot(Infallible);
+pub(super) struct TableSlot(Infallible);
 
-impl Slot {
+impl TableSlot {
     pub(super) fn try_take(&self, _: Token) -> Result<Option<Taken>, LockError> {
         match self.0 {}
     }

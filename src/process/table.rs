@@ -133,14 +133,18 @@ impl TableDirectory {
     }
 
     #[cfg(any(test, feature = "testing"))]
-    pub(super) fn slot(self: &Arc<Self>, name: &Name) -> Result<Slot, LockError> {
+    pub(super) fn slot(self: &Arc<Self>, name: &Name) -> Result<TableSlot, LockError> {
         self.slot_for(name, Usage::Lock)
     }
 
     /// The slot of this name, which is used so.
-    pub(super) fn slot_for(self: &Arc<Self>, name: &Name, usage: Usage) -> Result<Slot, LockError> {
+    pub(super) fn slot_for(
+        self: &Arc<Self>,
+        name: &Name,
+        usage: Usage,
+    ) -> Result<TableSlot, LockError> {
         let (places, directory) = (PerFork::new(self.place(name, usage)?), self.clone());
-        Ok(Slot { places, name: name.clone(), usage, directory })
+        Ok(TableSlot { places, name: name.clone(), usage, directory })
     }
 
     /// Every name: its status, or what is wrong with its slot.
@@ -201,7 +205,7 @@ fn is_to_look(last: u64, token: u64) -> bool {
 }
 
 /// The lock of one name.
-pub(super) struct Slot {
+pub(super) struct TableSlot {
     places: PerFork<NamePlace>,
     name: Name,
     usage: Usage,
@@ -221,7 +225,7 @@ impl Begin {
     }
 }
 
-impl Slot {
+impl TableSlot {
     #[inline]
     pub(super) fn try_take(&self, above: Token) -> Result<Option<Taken>, LockError> {
         loop {

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use self::{converting::AskedConversion, link::Link, observing::ObservedElection};
+use self::{converting::AskedConversion, link::SessionLink, observing::ObservedElection};
 use super::{
     ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
     history::Seen,
@@ -41,7 +41,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct ClientConfig {
     pub time_to_live: Duration,
     pub connect_timeout: Duration,
     pub identity: Identity,
@@ -69,7 +69,7 @@ pub enum Ended {
 
 /// Why a request ended without a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum RequestFailure {
     Refused {
         why: Refusal,
     },
@@ -103,7 +103,7 @@ pub enum Event {
     },
     Failed {
         request: RequestId,
-        failure: Failure,
+        failure: RequestFailure,
         holder: Option<HolderInfo>,
     },
     /// The release was answered (or its session is over, which releases as well).
@@ -170,7 +170,7 @@ pub enum Event {
     /// A query ended without an answer.
     QueryFailed {
         query: RequestId,
-        failure: Failure,
+        failure: RequestFailure,
     },
     /// A leader has shown a later reign or a higher epoch than was seen before.
     Saw {
@@ -181,7 +181,7 @@ pub enum Event {
 }
 
 pub struct Client {
-    config: Config,
+    config: ClientConfig,
     random: Random,
     session: SessionId,
     proof: Proof,
@@ -216,7 +216,7 @@ pub struct Client {
     conversions: BTreeMap<LeaseId, AskedConversion>,
     leases: Numbered<LeaseId, Lease>,
     timers: Timers<Due>,
-    link: Link,
+    link: SessionLink,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
     /// How many of the events tell of a loss.
@@ -316,7 +316,7 @@ enum Closing {
 }
 
 impl Client {
-    pub fn new(config: Config, mut random: Random, now: Time) -> Client {
+    pub fn new(config: ClientConfig, mut random: Random, now: Time) -> Client {
         Client {
             session: SessionId(random()),
             proof: Proof(random()),
@@ -340,7 +340,7 @@ impl Client {
             conversions: BTreeMap::new(),
             leases: Numbered::default(),
             timers: Timers::new(),
-            link: Link::new(config.addresses),
+            link: SessionLink::new(config.addresses),
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
             losses_untold: 0,
@@ -368,7 +368,7 @@ impl Client {
         self.observe(now);
         let request = self.next_request();
         if self.closing != Closing::No {
-            self.fail(request, Failure::Closed, None);
+            self.fail(request, RequestFailure::Closed, None);
             return request;
         }
         if self.requests.is_empty() && self.leases.is_empty() {
@@ -514,9 +514,9 @@ impl Client {
         if self.closing == Closing::No {
             for request in sorted(&self.requests) {
                 self.take_back(request);
-                self.fail(request, Failure::Closed, None);
+                self.fail(request, RequestFailure::Closed, None);
             }
-            self.fail_everything(&Failure::Closed);
+            self.fail_everything(&RequestFailure::Closed);
             self.closing = Closing::Asked;
             self.timers.set(Due::Closing, now + self.config.connect_timeout);
         }

@@ -40,7 +40,7 @@ use self::{
 use super::{
     ClientId, ConnectionId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
     history::{History, Notary, TrustingNotary},
-    lock::{HoldKey, Holding, LockKey, PackedId, Patience, SessionKey, Waiter, WaiterKey},
+    lock::{HoldKey, Holding, LockKey, PackedId, RequestPatience, SessionKey, Waiter, WaiterKey},
     mistake::{Mistake, planted},
     numbered::Numbered,
     record::{Allows, Committed, DurableEpoch, Pending, Record, Recovered, Unwritten},
@@ -59,7 +59,7 @@ use crate::{
 
 /// What a leader accepts.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct LeaderConfig {
     /// The longest time to live it accepts (at most 60 s).
     pub time_to_live_max: Duration,
     pub sessions_max: usize,
@@ -85,9 +85,9 @@ pub struct Config {
     pub notary: Arc<dyn Notary>,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for LeaderConfig {
+    fn default() -> LeaderConfig {
+        LeaderConfig {
             time_to_live_max: *TIME_TO_LIVE.end(),
             sessions_max: 10_000,
             leases_per_session_max: 65_536,
@@ -143,8 +143,8 @@ pub enum Notice {
 /// Tokens of one block: local locks at full speed use it up in some 50 ms.
 pub const BLOCK: u32 = 1 << 20;
 
-pub struct Leader {
-    config: Config,
+pub struct LeaderMachine {
+    config: LeaderConfig,
     cluster: super::ClusterId,
     /// The durable epoch; `None` until the first is.
     reign: Option<DurableEpoch>,
@@ -236,7 +236,7 @@ enum Arrival {
 }
 
 /// What stands between a free lock and its first waiter.
-enum Verdict {
+enum GrantVerdict {
     /// Nothing.
     Granted(PackedId, Token),
     /// Something that is to be durable first, or to end.
@@ -250,9 +250,9 @@ enum Verdict {
     Expired,
 }
 
-impl Leader {
+impl LeaderMachine {
     /// A new reign over what the journal recovered. The first record it asks for is its `TookOver`.
-    pub fn new(config: Config, recovered: Recovered, now: Time) -> Leader {
+    pub fn new(config: LeaderConfig, recovered: Recovered, now: Time) -> LeaderMachine {
         let before = (recovered.epoch, recovered.waits_for);
         let took_over = Record::take_over(before, config.reign, config.epoch_above);
         let waits_for = match took_over {
@@ -260,7 +260,7 @@ impl Leader {
             _ => None,
         };
         let epoch_before = recovered.epoch.max(config.epoch_above.unwrap_or(0));
-        let mut leader = Leader {
+        let mut leader = LeaderMachine {
             reign: None,
             epoch_asked: epoch_before,
             raises: Raises::default(),
@@ -476,18 +476,18 @@ impl Leader {
             let is_short = now.since(since) < RECALL_LIMIT;
             match patience {
                 // It may be free: a short wait gets a free lock as one that only tries does.
-                Patience::Some
+                RequestPatience::Some
                     if is_short && !self.is_surely_held(lock, mode, Some((session, request))) =>
                 {
                     self.table.lose_patience(waiter);
                     self.limits.set(waiter, now + RECALL_LIMIT);
                 }
-                Patience::Some => self.refuse_waiter(waiter, Refusal::TimedOut, now),
-                Patience::None if self.is_passed_over(waiter) => {
+                RequestPatience::Some => self.refuse_waiter(waiter, Refusal::TimedOut, now),
+                RequestPatience::None if self.is_passed_over(waiter) => {
                     self.refuse_waiter(waiter, Refusal::WouldBlock, now)
                 }
                 // No session has it: it waits for the disk, or for the end of grace.
-                Patience::None => self.limits.set(waiter, now + RECALL_LIMIT),
+                RequestPatience::None => self.limits.set(waiter, now + RECALL_LIMIT),
             }
         }
         while let Some(hold) = self.ends.pop_due(now) {
@@ -555,7 +555,7 @@ impl Leader {
 }
 
 // Words.
-impl Leader {
+impl LeaderMachine {
     fn tell(&mut self, key: SessionKey, message: LeaderMessage) {
         if let Some(connection) = self.sessions.get(key).connection {
             self.messages.push_back((connection, message));
@@ -643,7 +643,7 @@ const EARLY_MAX: usize = 65_536;
 
 // What tests look at.
 #[cfg(test)]
-impl Leader {
+impl LeaderMachine {
     pub(super) fn waits(&self, session: super::SessionId, request: RequestId) -> bool {
         let key = self.sessions.find(session);
         key.is_some_and(|key| self.sessions.get(key).waiting().contains_key(&request))

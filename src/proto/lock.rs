@@ -214,7 +214,7 @@ pub(super) struct Waiter {
     pub(super) place: PackedId,
     pub(super) since: Time,
     pub(super) mode: Mode,
-    pub(super) patience: Patience,
+    pub(super) patience: RequestPatience,
     pub(super) at_most: Option<Duration>,
     pub(super) at_least: Option<Duration>,
     pub(super) above: Token,
@@ -227,7 +227,7 @@ pub(super) struct Waiter {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum RequestPatience {
     /// To be refused as soon as another session has it.
     None,
     Some,

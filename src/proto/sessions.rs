@@ -225,7 +225,7 @@ pub(super) struct Holdings {
 struct ClientKey(u32);
 
 /// A client, as long as it has a session or a reservation here.
-struct Client {
+struct ClientShare {
     id: ClientId,
     sessions: usize,
     holdings: Holdings,
@@ -234,7 +234,7 @@ struct Client {
 pub(super) struct Sessions {
     sessions: Slab<Session>,
     by_id: BTreeMap<SessionId, SessionKey>,
-    clients: Slab<Client>,
+    clients: Slab<ClientShare>,
     clients_by_id: BTreeMap<ClientId, ClientKey>,
     deadlines: Timers<SessionKey>,
     /// How many hold or wait.
@@ -341,12 +341,16 @@ impl Sessions {
     fn find_or_add_client(&mut self, id: ClientId) -> ClientKey {
         let clients = &mut self.clients;
         *self.clients_by_id.entry(id).or_insert_with(|| {
-            ClientKey(clients.insert(Client { id, sessions: 0, holdings: Holdings::default() }))
+            ClientKey(clients.insert(ClientShare {
+                id,
+                sessions: 0,
+                holdings: Holdings::default(),
+            }))
         })
     }
 
     fn forget_client_if_unused(&mut self, client: ClientKey) {
-        let Client { id, sessions, holdings } = &self.clients[client.0];
+        let ClientShare { id, sessions, holdings } = &self.clients[client.0];
         if *sessions == 0 && holdings.reservations == 0 {
             self.clients_by_id.remove(id);
             self.clients.remove(client.0);

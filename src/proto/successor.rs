@@ -1,6 +1,6 @@
 //! A leader among others that may follow it: it stands by, reigns, and steps down.
 //!
-//! It joins the [`Reign`], which knows the clock, and the [`Leader`], which knows the locks. What
+//! It joins the [`Reign`], which knows the clock, and the [`LeaderMachine`], which knows the locks. What
 //! clients say reaches the leader by a [`SuccessorTurn`] only, and there is none while the reign is not
 //! proven: until it is again, what arrives is not read. So nothing is granted, confirmed, promised,
 //! expired or broken without proof, and no frame is dropped. Each reign has a leader of its own,
@@ -15,7 +15,7 @@ use std::{
 use super::{
     ClientId, ClusterId, ConnectionId,
     journal::{JournalAnswer, JournalOperation, ReignAttempt, Took},
-    leader::{Close, Config, Leader, Notice},
+    leader::{Close, LeaderConfig, LeaderMachine, Notice},
     mistake::{Mistake, planted},
     record::CommitAnswer,
     reign::{OperationId, Reign, ReignEnding, ReignEvent},
@@ -36,10 +36,10 @@ pub enum SuccessionNotice {
 
 /// A leader among others that may follow it.
 pub struct Successor {
-    config: Config,
+    config: LeaderConfig,
     reign: Reign,
     /// The leader of the reign, once that was proven.
-    leader: Option<Leader>,
+    leader: Option<LeaderMachine>,
     /// A reign that has begun, and was not proven yet when it was looked at.
     begun: Option<(Arc<ReignAttempt>, Box<Took>)>,
     /// What became of its records, until the leader may act on it.
@@ -70,7 +70,7 @@ pub struct SuccessorTurn<'a> {
 
 impl Successor {
     /// One that stands by. `config` is that of its leaders, but for what belongs to each reign.
-    pub fn new(config: Config, reign: Reign) -> Successor {
+    pub fn new(config: LeaderConfig, reign: Reign) -> Successor {
         Successor {
             config,
             reign,
@@ -96,12 +96,12 @@ impl Successor {
     }
 
     /// The leader of its reign, while there is one.
-    pub fn leader(&self) -> Option<&Leader> {
+    pub fn leader(&self) -> Option<&LeaderMachine> {
         self.leader.as_ref()
     }
 
     /// The same, for what its operator changes.
-    pub fn leader_mut(&mut self) -> Option<&mut Leader> {
+    pub fn leader_mut(&mut self) -> Option<&mut LeaderMachine> {
         self.leader.as_mut()
     }
 
@@ -116,7 +116,7 @@ impl Successor {
     }
 
     /// What each of its leaders begins with.
-    pub fn config_mut(&mut self) -> &mut Config {
+    pub fn config_mut(&mut self) -> &mut LeaderConfig {
         &mut self.config
     }
 
@@ -181,18 +181,18 @@ impl Successor {
 
     pub fn poll_message(&mut self) -> Option<(ConnectionId, LeaderMessage)> {
         let own = self.messages.pop_front();
-        own.or_else(|| self.leader.as_mut().and_then(Leader::poll_message))
+        own.or_else(|| self.leader.as_mut().and_then(LeaderMachine::poll_message))
     }
 
     pub fn poll_close(&mut self) -> Option<(ConnectionId, Close)> {
         let own = self.closes.pop_front();
-        let close = own.or_else(|| self.leader.as_mut().and_then(Leader::poll_close))?;
+        let close = own.or_else(|| self.leader.as_mut().and_then(LeaderMachine::poll_close))?;
         self.connections.remove(&close.0);
         Some(close)
     }
 
     pub fn poll_notice(&mut self) -> Option<Notice> {
-        self.leader.as_mut().and_then(Leader::poll_notice)
+        self.leader.as_mut().and_then(LeaderMachine::poll_notice)
     }
 
     pub fn poll_succession(&mut self) -> Option<SuccessionNotice> {
@@ -210,7 +210,7 @@ impl Successor {
     /// When to look again.
     pub fn poll_timeout(&self) -> Option<Time> {
         let leader = self.leader.as_ref().filter(|_| !self.is_frozen);
-        let leader = leader.and_then(Leader::poll_timeout);
+        let leader = leader.and_then(LeaderMachine::poll_timeout);
         [leader, self.reign.poll_timeout(), self.hands_over].into_iter().flatten().min()
     }
 }
@@ -299,7 +299,7 @@ impl Successor {
         self.forget_reign();
         let took = if planted(Mistake::ReignFromMemory) { self.remember(took) } else { took };
         let is_exclusive = self.reign.terms().is_exclusive;
-        let config = Config {
+        let config = LeaderConfig {
             reign: attempt.reign.id(),
             epoch_above: attempt.epoch_above,
             reign_lasts: (!is_exclusive).then_some(attempt.lasts),
@@ -307,7 +307,7 @@ impl Successor {
             process: self.config.process.filter(|_| is_exclusive),
             ..self.config.clone()
         };
-        let mut leader = Leader::new(config, took.before, now);
+        let mut leader = LeaderMachine::new(config, took.before, now);
         let took_over = leader.poll_record().expect("it begins with its own record");
         assert_eq!(took_over.record(), &attempt.took_over, "leader and journal begin alike");
         let Some((epoch, _)) = took_over.record().begins() else {

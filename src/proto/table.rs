@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     lock::{
-        HoldKey, Holding, JointLease, JointLeases, Lock, LockKey, PackedId, Patience, Recall,
-        Right, Waiter, WaiterKey,
+        HoldKey, Holding, JointLease, JointLeases, Lock, LockKey, PackedId, Recall,
+        RequestPatience, Right, Waiter, WaiterKey,
     },
     mistake::{Mistake, planted},
     names::Names,
@@ -306,7 +306,7 @@ impl Table {
         let present = waiter.present;
         let key = WaiterKey(self.waiters.insert(waiter));
         self.queue(present).insert((lock, place, key));
-        if patience == Patience::None {
+        if patience == RequestPatience::None {
             self.impatient.insert((lock, key));
         }
         key
@@ -315,7 +315,7 @@ impl Table {
     /// From now on it only tries.
     pub(super) fn lose_patience(&mut self, key: WaiterKey) {
         let waiter = &mut self.waiters[key.0];
-        waiter.patience = Patience::None;
+        waiter.patience = RequestPatience::None;
         self.impatient.insert((waiter.lock, key));
     }
 

@@ -208,46 +208,50 @@ mod modelled {
         0
     }
 
-    pub(in super::super) struct Queues<T>(std::sync::OnceLock<std::sync::Arc<Mutex<T>>>);
+    pub(in super::super) struct Queues<T>(std::sync::OnceLock<std::sync::Arc<ModelMutex<T>>>);
 
     impl<T: Default> Queues<T> {
         pub(in super::super) fn new() -> Queues<T> {
             Queues(std::sync::OnceLock::new())
         }
 
-        pub(in super::super) fn here(&self) -> &std::sync::Arc<Mutex<T>> {
+        pub(in super::super) fn here(&self) -> &std::sync::Arc<ModelMutex<T>> {
             self.0.get_or_init(Default::default)
         }
 
-        pub(in super::super) fn so_far(&self) -> Option<&std::sync::Arc<Mutex<T>>> {
+        pub(in super::super) fn so_far(&self) -> Option<&std::sync::Arc<ModelMutex<T>>> {
             self.0.get()
         }
     }
 
-    pub(in super::super) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(in super::super) use self::{
+        ModelCondvar as Condvar, ModelMutex as Mutex, ModelMutexGuard as MutexGuard,
+    };
 
-    impl<T> Mutex<T> {
-        pub(in super::super) fn new(value: T) -> Mutex<T> {
-            Mutex(loom::sync::Mutex::new(value))
+    pub(in super::super) struct ModelMutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> ModelMutex<T> {
+        pub(in super::super) fn new(value: T) -> ModelMutex<T> {
+            ModelMutex(loom::sync::Mutex::new(value))
         }
 
-        pub(in super::super) fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard { guard: Some(self.0.lock().unwrap()), mutex: self }
-        }
-    }
-
-    impl<T: Default> Default for Mutex<T> {
-        fn default() -> Mutex<T> {
-            Mutex::new(T::default())
+        pub(in super::super) fn lock(&self) -> ModelMutexGuard<'_, T> {
+            ModelMutexGuard { guard: Some(self.0.lock().unwrap()), mutex: self }
         }
     }
 
-    pub(in super::super) struct MutexGuard<'a, T> {
+    impl<T: Default> Default for ModelMutex<T> {
+        fn default() -> ModelMutex<T> {
+            ModelMutex::new(T::default())
+        }
+    }
+
+    pub(in super::super) struct ModelMutexGuard<'a, T> {
         guard: Option<loom::sync::MutexGuard<'a, T>>,
-        mutex: &'a Mutex<T>,
+        mutex: &'a ModelMutex<T>,
     }
 
-    impl<T> Deref for MutexGuard<'_, T> {
+    impl<T> Deref for ModelMutexGuard<'_, T> {
         type Target = T;
 
         fn deref(&self) -> &T {
@@ -255,17 +259,17 @@ mod modelled {
         }
     }
 
-    impl<T> DerefMut for MutexGuard<'_, T> {
+    impl<T> DerefMut for ModelMutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
             self.guard.as_mut().unwrap()
         }
     }
 
-    pub(in super::super) struct Condvar(loom::sync::Condvar);
+    pub(in super::super) struct ModelCondvar(loom::sync::Condvar);
 
-    impl Condvar {
-        pub(in super::super) fn new() -> Condvar {
-            Condvar(loom::sync::Condvar::new())
+    impl ModelCondvar {
+        pub(in super::super) fn new() -> ModelCondvar {
+            ModelCondvar(loom::sync::Condvar::new())
         }
 
         pub(in super::super) fn notify_one(&self) {
@@ -275,7 +279,11 @@ mod modelled {
         /// The longest nap is slept until a notification: loom then finds the missing wake-up
         /// that a nap's end would hide. A shorter one means a deadline and ends of itself, with
         /// the deadline, whenever others have run.
-        pub(in super::super) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, nap: Duration) {
+        pub(in super::super) fn wait_for<T>(
+            &self,
+            guard: &mut ModelMutexGuard<'_, T>,
+            nap: Duration,
+        ) {
             let inner = guard.guard.take().unwrap();
             let ends = nap < super::super::LONGEST_NAP || NAPS_THAT_END.get() > 0;
             if !ends {

@@ -12,7 +12,7 @@ use tierlock::{
         ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId,
         SessionId,
         history::{Attestation, Seen, TrustingNotary},
-        leader::{self, Config, Leader},
+        leader::{self, LeaderConfig, LeaderMachine},
         record::Recovered,
         wire::{
             Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, Identity,
@@ -199,7 +199,7 @@ fn moves() -> impl Strategy<Value = Vec<(u64, Move)>> {
 
 /// A leader with a disk that answers when it is told to.
 struct Table {
-    leader: Leader,
+    leader: LeaderMachine,
     now: Time,
     connections: [Option<ConnectionId>; 4],
     connected: u64,
@@ -207,7 +207,7 @@ struct Table {
 
 impl Table {
     fn new() -> Table {
-        let config = Config {
+        let config = LeaderConfig {
             time_to_live_max: Duration::from_secs(60),
             sessions_max: 3,
             leases_per_session_max: 4,
@@ -222,7 +222,7 @@ impl Table {
             notary: Arc::new(TrustingNotary),
         };
         let now = Time::from_nanos(1_000_000_000);
-        let leader = Leader::new(config, Recovered::new(ClusterId(1)), now);
+        let leader = LeaderMachine::new(config, Recovered::new(ClusterId(1)), now);
         Table { leader, now, connections: [None; 4], connected: 0 }
     }
 

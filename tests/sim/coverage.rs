@@ -8,7 +8,7 @@ use std::fmt::{self, Debug, Write as _};
 use tierlock::proto::{
     ConnectionId,
     client::Client,
-    leader::Leader,
+    leader::LeaderMachine,
     look::{AtClient, AtLeader, ClientSubject, LeaderSubject, Phase, Session},
     wire::{ClientMessage, LeaderMessage},
 };
@@ -66,7 +66,7 @@ impl Coverage {
     /// The leader is about to read it.
     pub(crate) fn leader_meets(
         &mut self,
-        leader: &Leader,
+        leader: &LeaderMachine,
         connection: ConnectionId,
         message: &ClientMessage,
     ) {

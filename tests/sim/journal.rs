@@ -117,7 +117,10 @@ impl Journal {
 
 impl World {
     /// A successor for this seat, which stands by.
-    pub(crate) fn successor(&mut self, config: tierlock::proto::leader::Config) -> Box<Successor> {
+    pub(crate) fn successor(
+        &mut self,
+        config: tierlock::proto::leader::LeaderConfig,
+    ) -> Box<Successor> {
         let reign = ReignConfig {
             lasts: self.plan.lasts,
             address: None,

@@ -12,7 +12,7 @@ use tierlock::{
         ClusterId, ConnectionId, LeaseId, ReignId, RequestId, SessionId,
         history::{Attestation, Notary, Seen},
         journal::{JournalAnswer, ReignKey, TakeOver},
-        leader::{BLOCK, Close, Config, Leader, Notice},
+        leader::{BLOCK, Close, LeaderConfig, LeaderMachine, Notice},
         look::{AtLeader, LeaderSubject},
         record::Recovered,
         reign::OperationId,
@@ -195,7 +195,7 @@ impl World {
         }
         self.reigns += 1;
         self.reign = self.reigns;
-        let config = Config {
+        let config = LeaderConfig {
             time_to_live_max: Duration::from_secs(60),
             sessions_max: 1000,
             leases_per_session_max: 1000,
@@ -226,7 +226,7 @@ impl World {
             started: self.truth,
             met_lost: None,
             leader: match is_sole {
-                true => Rank::Sole(Box::new(Leader::new(config, recovered, now))),
+                true => Rank::Sole(Box::new(LeaderMachine::new(config, recovered, now))),
                 false => Rank::Successor(self.successor(config)),
             },
             inbox: VecDeque::new(),

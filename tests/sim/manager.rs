@@ -9,7 +9,7 @@ use tierlock::{
     Time,
     proto::{
         ConnectionId, LeaseId, RequestId,
-        client::{Client, Config, Ended, Event},
+        client::{Client, ClientConfig, Ended, Event},
         history::Seen,
         wire::{FrameReader, Identity, LeaderMessage, encode_frame},
     },
@@ -75,7 +75,7 @@ impl World {
             _ => self.dice.below(800),
         };
         let seen = self.seen_on_machine(client);
-        let config = Config {
+        let config = ClientConfig {
             time_to_live: self.plan.time_to_live_min + Duration::from_millis(longer),
             connect_timeout: Duration::from_secs(3),
             identity: Identity::new(&format!("client {client}"), "here", life, "sim"),

@@ -6,7 +6,7 @@ use tierlock::{
     Time,
     proto::{
         ClientId, ConnectionId,
-        leader::{Close, Leader, Notice},
+        leader::{Close, LeaderMachine, Notice},
         record::{Committed, Pending, Unwritten},
         successor::Successor,
         wire::{ClientMessage, LeaderMessage},
@@ -14,13 +14,13 @@ use tierlock::{
 };
 
 pub(crate) enum Rank {
-    Sole(Box<Leader>),
+    Sole(Box<LeaderMachine>),
     Successor(Box<Successor>),
 }
 
 impl Rank {
     /// The leader, if there is one: a standby has none.
-    pub(crate) fn leader(&self) -> Option<&Leader> {
+    pub(crate) fn leader(&self) -> Option<&LeaderMachine> {
         match self {
             Rank::Sole(leader) => Some(leader),
             Rank::Successor(successor) => successor.leader(),
@@ -83,7 +83,7 @@ impl Rank {
     }
 
     /// The disk's answers are those of a leader that has it for itself.
-    fn sole(&mut self) -> &mut Leader {
+    fn sole(&mut self) -> &mut LeaderMachine {
         match self {
             Rank::Sole(leader) => leader,
             Rank::Successor(_) => panic!("its journal is no disk"),
@@ -141,9 +141,9 @@ impl Rank {
 
 /// The rules look at what a leader has, where there is one.
 impl Deref for Rank {
-    type Target = Leader;
+    type Target = LeaderMachine;
 
-    fn deref(&self) -> &Leader {
+    fn deref(&self) -> &LeaderMachine {
         self.leader().expect("a leader is looked at")
     }
 }

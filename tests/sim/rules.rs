@@ -7,7 +7,7 @@ use tierlock::{
     LostReason, Time, Token,
     proto::{
         LeaseId, RequestId, SessionId,
-        client::Failure,
+        client::RequestFailure,
         wire::{ClientMessage, LeaderMessage, Mode, Refusal, Wait},
     },
 };
@@ -366,24 +366,36 @@ impl World {
         self.enter(client, op);
     }
 
-    pub(crate) fn heard_failed(&mut self, client: usize, request: RequestId, failure: Failure) {
+    pub(crate) fn heard_failed(
+        &mut self,
+        client: usize,
+        request: RequestId,
+        failure: RequestFailure,
+    ) {
         let Some(op) = self.op(client, request) else { return };
         self.tally.refusals += 1;
         let truth = self.truth;
         let state = &mut self.ops[op];
         state.failed = Some(truth);
         // Of one that comes after another it says nothing of its own name.
-        state.busy =
-            failure == Failure::Refused { why: Refusal::WouldBlock } && state.after.is_none();
+        state.busy = failure == RequestFailure::Refused { why: Refusal::WouldBlock }
+            && state.after.is_none();
         let (task, last_word) = (state.task, state.last_word);
         if state.wait == Wait::Forever
-            && matches!(failure, Failure::Refused { why: Refusal::WouldBlock | Refusal::TimedOut })
+            && matches!(
+                failure,
+                RequestFailure::Refused { why: Refusal::WouldBlock | Refusal::TimedOut }
+            )
         {
             let text = format!("{request:?} was to wait for ever, and: {failure:?}");
             self.violate(Rule::Queue, text);
         }
         let is_calm = !self.plan.restores;
-        if is_calm && last_word && self.truth > LAST_WORD + CALM && failure != Failure::Closed {
+        if is_calm
+            && last_word
+            && self.truth > LAST_WORD + CALM
+            && failure != RequestFailure::Closed
+        {
             self.violate(Rule::Liveness, format!("in calm, {request:?} failed: {failure:?}"));
         }
         if let Some(manager) = &mut self.managers[client]

@@ -11,7 +11,7 @@ use tierlock::{
         SessionId,
         client::{self, Client},
         history::{Attestation, TrustingNotary},
-        leader::{self, Leader},
+        leader::{self, LeaderMachine},
         record::Recovered,
         wire::{Acquire, ClientMessage, Identity, LeaderMessage, VERSION, Wait},
     },
@@ -100,8 +100,8 @@ fn grant(request: RequestId, lease: LeaseId, token: Token) -> LeaderMessage {
 }
 
 /// A leader that serves one session.
-fn reigning_leader() -> Leader {
-    let config = leader::Config {
+fn reigning_leader() -> LeaderMachine {
+    let config = leader::LeaderConfig {
         time_to_live_max: Duration::from_secs(60),
         sessions_max: 100,
         leases_per_session_max: 1_000_000,
@@ -116,7 +116,7 @@ fn reigning_leader() -> Leader {
         notary: Arc::new(TrustingNotary),
     };
     let recovered = Recovered::new(CLUSTER);
-    let mut leader = Leader::new(config, recovered, NOW);
+    let mut leader = LeaderMachine::new(config, recovered, NOW);
     commit(&mut leader);
     report(&mut leader, CONNECTION, SessionId(7));
     // The first request opens the session.
@@ -127,7 +127,7 @@ fn reigning_leader() -> Leader {
     leader
 }
 
-fn report(leader: &mut Leader, connection: ConnectionId, session: SessionId) {
+fn report(leader: &mut LeaderMachine, connection: ConnectionId, session: SessionId) {
     leader.handle_connected(connection, ClientId(1), NOW);
     let hello = ClientMessage::Hello {
         version: VERSION,
@@ -151,13 +151,13 @@ fn identity() -> Identity {
 }
 
 /// What the disk would do.
-fn commit(leader: &mut Leader) {
+fn commit(leader: &mut LeaderMachine) {
     while let Some(pending) = leader.poll_record() {
         leader.handle_committed(pending.committed(), NOW);
     }
 }
 
-fn granted(leader: &mut Leader, request: RequestId, name: &Name) -> (LeaseId, Token) {
+fn granted(leader: &mut LeaderMachine, request: RequestId, name: &Name) -> (LeaseId, Token) {
     let acquire = acquire(name);
     leader.handle_message(CONNECTION, ClientMessage::Acquire { request, acquire }, NOW);
     commit(leader);
@@ -171,7 +171,7 @@ fn granted(leader: &mut Leader, request: RequestId, name: &Name) -> (LeaseId, To
 
 /// A client that a leader has welcomed.
 fn served_client() -> Client {
-    let config = client::Config {
+    let config = client::ClientConfig {
         time_to_live: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(10),
         identity: identity(),

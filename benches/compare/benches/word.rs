@@ -38,7 +38,7 @@ fn kept_lease(c: &mut Criterion) {
 /// The table is on little-endian 64-bit Linux only.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
 mod table {
-    use tierlock::{Name, parts::Table};
+    use tierlock::{Name, parts::TableParts};
 
     use super::*;
 
@@ -54,7 +54,7 @@ mod table {
     /// The slot's word and its token, as they are taken and let go of quietly.
     fn slot(c: &mut Criterion) {
         let directory = tempfile::tempdir().unwrap();
-        let table = Table::open(directory.path()).unwrap();
+        let table = TableParts::open(directory.path()).unwrap();
         let word = table.word(&name(0)).unwrap();
         let (mut cycles, mut in_earnest) = (0_u64, 0);
         c.bench_function("word/slot: take, release", |bench| {
@@ -74,7 +74,7 @@ mod table {
     /// The slot of a name that has one, in an order that no cache foresees.
     fn look_up(c: &mut Criterion) {
         let directory = tempfile::tempdir().unwrap();
-        let table = Table::open(directory.path()).unwrap();
+        let table = TableParts::open(directory.path()).unwrap();
         let mut names: Vec<Name> = Vec::new();
         let mut group = c.benchmark_group("table");
         for size in SIZES {

@@ -396,7 +396,7 @@ impl LockManagerBuilder {
             ));
         };
         let secret = crate::host::Secret::read(secret_file)?;
-        let config = crate::proto::client::Config {
+        let config = crate::proto::client::ClientConfig {
             time_to_live: self.time_to_live,
             connect_timeout: self.connect_timeout,
             identity: identity(&self.label),

@@ -17,7 +17,7 @@ use crate::{
     name::Name,
     path::{
         Core, Keep, Named,
-        ground::{Entry, Reach},
+        ground::{NameEntry, Reach},
     },
     scope::Scope,
     time::AT_LEAST_MAX,
@@ -174,7 +174,7 @@ impl<T> MutexBuilder<T> {
     pub(crate) fn build_named(
         self,
         usage: Usage,
-        check: impl FnOnce(Scope, &Entry) -> Result<()>,
+        check: impl FnOnce(Scope, &NameEntry) -> Result<()>,
     ) -> Result<(Named, T)> {
         let scope = self.scope.unwrap_or_else(|| self.reach.widest());
         let name = Name::new(&self.name).map_err(|error| {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{api::status::Waiter, name::Name, token::Token};
+use crate::{api::status::WaitingCaller, name::Name, token::Token};
 
 fn lock(state: State, scope: Scope) -> LockStatus {
     let token = Token::new(7).unwrap();
@@ -70,7 +70,7 @@ fn what_has_no_holder_says_what_keeps_it() {
 
 #[test]
 fn waiters_are_told_in_their_order() {
-    let waiter = |label: &str, ms| Waiter {
+    let waiter = |label: &str, ms| WaitingCaller {
         label: label.to_owned(),
         host: "web".to_owned(),
         pid: Some(1),

@@ -39,7 +39,7 @@ use crate::{
         },
         random,
     },
-    proto::client::{Client, Config},
+    proto::client::{Client, ClientConfig},
     time::Time,
 };
 
@@ -61,11 +61,11 @@ const GOODBYE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// `Config` for an address that is none, or none at all; `Io` if the system gives no pipe.
+/// `ClientConfig` for an address that is none, or none at all; `Io` if the system gives no pipe.
 pub(crate) fn connect(
     addresses: &[String],
     secret: Secret,
-    mut config: Config,
+    mut config: ClientConfig,
     reader: Option<LentReader>,
     generation: fn() -> u64,
 ) -> Result<Arc<Link>, LockError> {

@@ -32,10 +32,10 @@ use parking_lot::{Mutex, MutexGuard};
 pub(in crate::host) use self::waiter::expecting;
 use self::{
     aftermath::Aftermath,
-    events::{Held, Losing},
+    events::{LinkLease, Losing},
     listing::Listing,
     observing::ObserverState,
-    waiter::{Opens, Waiter},
+    waiter::{AnswerWaiter, Opens},
     waiting::{Asking, QueryId, Waiting},
 };
 pub(crate) use self::{
@@ -130,7 +130,7 @@ pub(crate) trait Drive: Send + Sync {
 
 /// One manager's way to its leader.
 pub(crate) struct Link {
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
     drive: Arc<dyn Drive>,
     me: Weak<Link>,
     /// The session's, the same as in the state: to be read without locking that.
@@ -142,16 +142,16 @@ pub(crate) struct Link {
     made_in: u64,
 }
 
-struct State {
+struct LinkState {
     client: Client,
-    acquires: Numbered<RequestId, Waiter<LeaseGranted>>,
-    releases: Numbered<LeaseId, Waiter<()>>,
+    acquires: Numbered<RequestId, AnswerWaiter<LeaseGranted>>,
+    releases: Numbered<LeaseId, AnswerWaiter<()>>,
     /// Until when releases wait for their answers, the soonest first.
     release_limits: VecDeque<(Time, LeaseId)>,
-    queries: Numbered<QueryId, Waiter<QueryAnswer>>,
+    queries: Numbered<QueryId, AnswerWaiter<QueryAnswer>>,
     observers: BTreeMap<RequestId, ObserverState>,
     /// Granted and not given back yet, lost ones included.
-    leases: Numbered<LeaseId, Held>,
+    leases: Numbered<LeaseId, LinkLease>,
     /// The link's, through all its sessions; it moves under this state's lock.
     deadline: Arc<Deadline>,
     /// Waiters without an outcome.
@@ -166,7 +166,7 @@ struct State {
 
 /// How a lease that may be kept looked when it was last looked at.
 #[derive(Clone, Copy, Default)]
-struct Seen {
+struct IdleLook {
     /// As [`LeaseWord::idle`] says.
     idle: Option<u64>,
     since: Time,
@@ -199,7 +199,7 @@ impl Link {
         Arc::new_cyclic(|link| Link {
             deadline: deadline.clone(),
             unanswered: AtomicUsize::new(0),
-            state: Mutex::new(State {
+            state: Mutex::new(LinkState {
                 client,
                 acquires: Numbered::default(),
                 releases: Numbered::default(),
@@ -260,7 +260,9 @@ impl Link {
         let opens = Some(Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement });
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
-        state.acquires.insert(request, Waiter { opens, ..Waiter::new(Some(name), now) });
+        state
+            .acquires
+            .insert(request, AnswerWaiter { opens, ..AnswerWaiter::new(Some(name), now) });
         state.unanswered += 1;
         self.settle(state);
         Acquiring(Waiting::new(self, request))
@@ -288,9 +290,9 @@ impl Link {
 
     /// Looks at a lease that may be kept, again and again until it is given back: tells the leader
     /// whether a guard has it, and gives it back if it was unused for [`IDLE`].
-    fn look_after(self: Arc<Self>, lease: LeaseId, mut seen: Seen) {
+    fn look_after(self: Arc<Self>, lease: LeaseId, mut seen: IdleLook) {
         let mut state = self.state.lock();
-        let State { leases, client, .. } = &mut *state;
+        let LinkState { leases, client, .. } = &mut *state;
         let word = leases.get(&lease).and_then(|held| held.open_word(lease)).cloned();
         let Some(word) = word else { return };
         let idle = word.idle();
@@ -347,7 +349,7 @@ impl Link {
         let held = state.leases.remove(&lease);
         state.client.release_awaited(lease, used.last, used.how, now);
         if used.lost.is_none() {
-            state.releases.insert(lease, Waiter::new(None, now));
+            state.releases.insert(lease, AnswerWaiter::new(None, now));
             let limit = now + state.client.connect_timeout();
             state.release_limits.push_back((limit, lease));
             state.unanswered += 1;
@@ -427,13 +429,13 @@ impl Link {
         let now = clock::now();
         let mut state = self.state.lock();
         let key = QueryId(query(&mut state.client, now));
-        state.queries.insert(key, Waiter::new(name.cloned(), now));
+        state.queries.insert(key, AnswerWaiter::new(name.cloned(), now));
         state.unanswered += 1;
         self.settle(state);
         Asking(Waiting::new(self, key))
     }
 
-    fn begin_closing(&self, mut state: MutexGuard<'_, State>) {
+    fn begin_closing(&self, mut state: MutexGuard<'_, LinkState>) {
         for lease in sorted(&state.leases) {
             let Some(word) = state.open_word(lease) else { continue };
             match word.recall() {
@@ -513,7 +515,8 @@ impl Link {
     /// renewed any more, so each of them counts as lost.
     pub(in crate::host) fn abandon(&self, why: impl Fn() -> LockError) {
         let mut state = self.state.lock();
-        let State { acquires, releases, queries, observers, leases, aftermath, .. } = &mut *state;
+        let LinkState { acquires, releases, queries, observers, leases, aftermath, .. } =
+            &mut *state;
         observers.values_mut().for_each(|observer| observer.abandon(why(), aftermath));
         acquires.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         releases.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
@@ -534,7 +537,7 @@ impl Link {
     #[cfg(feature = "testing")]
     pub(in crate::host) fn provoke(&self, name: &Name) -> bool {
         let mut state = self.state.lock();
-        let State { client, leases, aftermath, .. } = &mut *state;
+        let LinkState { client, leases, aftermath, .. } = &mut *state;
         let mut any = false;
         leases.retain(|&lease, held| {
             if held.name != *name {
@@ -565,7 +568,7 @@ impl Link {
     }
 
     /// Distributes the client's events, unlocks, and does what had to wait for that.
-    fn settle(&self, mut state: MutexGuard<'_, State>) {
+    fn settle(&self, mut state: MutexGuard<'_, LinkState>) {
         state.drain();
         self.count_unanswered(&state);
         let aftermath = state.take_aftermath();
@@ -576,7 +579,7 @@ impl Link {
     }
 
     /// What is seen of it without locking the state.
-    fn count_unanswered(&self, state: &State) {
+    fn count_unanswered(&self, state: &LinkState) {
         if self.unanswered.load(Relaxed) != state.unanswered {
             self.unanswered.store(state.unanswered, SeqCst);
         }

@@ -36,10 +36,13 @@ pub(crate) enum AfterTurn {
 
 /// Without the feature `tokio` no runtime can be lent.
 #[cfg(not(feature = "tokio"))]
-pub(crate) enum LentReader {}
+pub(crate) enum NoReader {}
 
 #[cfg(not(feature = "tokio"))]
-impl LentReader {
+pub(crate) type LentReader = NoReader;
+
+#[cfg(not(feature = "tokio"))]
+impl NoReader {
     pub(in crate::host) fn ensure<R: ReadFrames>(&self, _: impl FnOnce() -> Option<Arc<R>>) {
         match *self {}
     }

@@ -15,7 +15,7 @@ use crate::{
     host::net::{
         address::Address,
         bell::LONGEST_SLEEP,
-        quic::{CloseCode, Event, Port},
+        quic::{CloseCode, Port, PortEvent},
         tls::Secret,
     },
     proto::{
@@ -118,17 +118,17 @@ impl Routes {
             let mut end = None;
             while let Some(event) = port.poll_event() {
                 match event {
-                    Event::Connected(id, _) => {
+                    PortEvent::Connected(id, _) => {
                         route.untried.clear();
                         route.patience = None;
                         news.push((id, RouteNews::Connected));
                     }
-                    Event::Readable(id) => {
+                    PortEvent::Readable(id) => {
                         while let Some(message) = port.read(id) {
                             news.push((id, RouteNews::Message(message)));
                         }
                     }
-                    Event::Ended(_, ended) => end = Some(ended),
+                    PortEvent::Ended(_, ended) => end = Some(ended),
                 }
             }
             if route.patience.is_some_and(|at| at <= Instant::now()) {

@@ -32,7 +32,7 @@ use redb::{
 use self::{
     commits::Commits,
     opening::{nanos, open_file, open_or_make, read_records},
-    place::{FileIdentity, JOURNAL, SPARE},
+    place::{JOURNAL, JournalFileId, SPARE},
     space::{Health, SPARE_BYTES_MIN, Spare, is_full},
     trouble::Trouble,
 };
@@ -67,7 +67,7 @@ const WAITS_FOR: &str = "waits_for_ns";
 const JUDGED_FROM: &str = "judged_from";
 /// How many commits there were.
 const NUMBER: &str = "number";
-/// Which file it is; see [`FileIdentity`].
+/// Which file it is; see [`JournalFileId`].
 const FILE: &str = "file";
 
 const FORMAT_VERSION: u32 = 3;
@@ -120,9 +120,9 @@ struct OpenJournal {
     /// How many commits there were.
     number: u64,
     /// Which file it was when it was made, or last begun above an epoch.
-    made_as: Option<FileIdentity>,
+    made_as: Option<JournalFileId>,
     /// Which file it is.
-    is: Option<FileIdentity>,
+    is: Option<JournalFileId>,
 }
 
 impl Journal {

@@ -38,7 +38,7 @@ use crate::{
     proto::{
         TIME_TO_LIVE,
         journal::ReignJournal,
-        leader::Config,
+        leader::LeaderConfig,
         reign::{REIGN_LASTS, Reign, ReignConfig},
         successor::Successor,
     },
@@ -79,8 +79,8 @@ impl LeaderBuilder {
             address: None,
             secret_file: None,
             time_to_live_max: *TIME_TO_LIVE.end(),
-            sessions_max: Config::default().sessions_max,
-            claims_max: Config::default().claims_max,
+            sessions_max: LeaderConfig::default().sessions_max,
+            claims_max: LeaderConfig::default().claims_max,
             init: false,
             epoch_above: None,
             accepted_file_systems: Vec::new(),
@@ -232,7 +232,7 @@ impl LeaderBuilder {
     ///
     /// # Errors
     ///
-    /// `Config` for a setting that is missing or makes no sense, `Refused` if another leader runs
+    /// `LeaderConfig` for a setting that is missing or makes no sense, `Refused` if another leader runs
     /// on the state directory, `Damaged` if that is not what it should be, `Unreachable` if the
     /// journal's store does not answer, `Io`.
     pub fn start(self) -> Result<Leader, LockError> {
@@ -298,13 +298,13 @@ impl LeaderBuilder {
         // A journal is made for a leader that starts.
         let doors = listen_at(&listen, &Entrance { secret: secret.clone(), own, admission })?;
         let (journal, warnings) = place.open(self.epoch_above)?;
-        let config = Config {
+        let config = LeaderConfig {
             time_to_live_max: self.time_to_live_max,
             sessions_max: self.sessions_max,
             claims_max: self.claims_max,
             process: Some(process_mark()),
             notary: Arc::new(secret.notary()),
-            ..Config::default()
+            ..LeaderConfig::default()
         };
         let lasts = self.reign_lasts;
         #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
     error::LockErrorKind,
     host::net::{
         bell::{LONGEST_SLEEP, Slept},
-        quic::{CloseCode, Event},
+        quic::{CloseCode, PortEvent},
     },
     proto::{
         ConnectionId,
@@ -76,7 +76,7 @@ impl Court {
 
     pub(super) fn run(mut self) {
         // However this ends, a thread that waits for the end learns of it.
-        let _report = Report(self.shared.clone());
+        let _report = EndReport(self.shared.clone());
         let end = loop {
             if let Some(end) = self.turn() {
                 break end;
@@ -232,11 +232,13 @@ impl Court {
         let mut turn = self.successor.turn(now).expect(LET_IN);
         while let Some(event) = self.doors.poll_event() {
             match event {
-                Event::Connected(id, client) => turn.handle_connected(id, client),
-                Event::Readable(id) => {
+                PortEvent::Connected(id, client) => turn.handle_connected(id, client),
+                PortEvent::Readable(id) => {
                     mark_unread(&mut self.unread, &mut self.arrived, id);
                 }
-                Event::Ended(id, _) => *mark_unread(&mut self.unread, &mut self.arrived, id) = true,
+                PortEvent::Ended(id, _) => {
+                    *mark_unread(&mut self.unread, &mut self.arrived, id) = true
+                }
             }
         }
         for id in mem::take(&mut self.arrived) {
@@ -287,7 +289,7 @@ impl Court {
     fn hang_up(&mut self) {
         self.doors.close_all(CloseCode::Shutdown, "another reign begins");
         while let Some(event) = self.doors.poll_event() {
-            if let Event::Ended(id, _) = event {
+            if let PortEvent::Ended(id, _) = event {
                 self.doors.forget(id);
             }
         }
@@ -384,9 +386,9 @@ fn other_history(seen: u32, own: u32, pauses: Duration, takes: Option<u32>) -> S
 }
 
 /// Says that the leader is gone, if nothing better was said: it panicked.
-struct Report(Arc<LeaderShared>);
+struct EndReport(Arc<LeaderShared>);
 
-impl Drop for Report {
+impl Drop for EndReport {
     fn drop(&mut self) {
         if thread::panicking() {
             let text = "the leader stopped because of an error in its program (a panic)";

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use crate::{
     host::net::{
         bell::Slept,
-        quic::{CloseCode, Entrance, Event, Ids, Port},
+        quic::{CloseCode, Entrance, Ids, Port, PortEvent},
         tls::Secret,
     },
     proto::{ConnectionId, wire::Message},
@@ -72,7 +72,7 @@ impl Doors {
         }
     }
 
-    pub(super) fn poll_event(&mut self) -> Option<Event> {
+    pub(super) fn poll_event(&mut self) -> Option<PortEvent> {
         self.ports.iter_mut().find_map(Port::poll_event)
     }
 

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    host::net::quic::{Event, Port},
+    host::net::quic::{Port, PortEvent},
     name::Name,
     proto::{
         ConnectionId, ProcessMark, Proof, RequestId, SessionId,
@@ -63,7 +63,7 @@ impl Stranger {
     fn drive(&mut self) {
         self.port.receive();
         while let Some(event) = self.port.poll_event() {
-            assert!(!matches!(event, Event::Ended(..)), "{event:?}");
+            assert!(!matches!(event, PortEvent::Ended(..)), "{event:?}");
         }
         self.port.transmit();
     }
@@ -215,7 +215,7 @@ fn what_was_said_before_an_end_counts_however_much_it_was() {
         assert!(reign.turn().is_none());
         client.port.receive();
         while let Some(event) = client.port.poll_event() {
-            closed |= matches!(event, Event::Ended(..));
+            closed |= matches!(event, PortEvent::Ended(..));
         }
         client.port.transmit();
     }

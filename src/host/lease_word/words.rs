@@ -75,12 +75,14 @@ mod these {
         loom::thread::park();
     }
 
-    /// loom's in parking_lot's shape.
-    pub(in super::super) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(in super::super) use self::ModelSeatMutex as Mutex;
 
-    impl<T> Mutex<T> {
-        pub(in super::super) fn new(value: T) -> Mutex<T> {
-            Mutex(loom::sync::Mutex::new(value))
+    /// loom's in parking_lot's shape.
+    pub(in super::super) struct ModelSeatMutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> ModelSeatMutex<T> {
+        pub(in super::super) fn new(value: T) -> ModelSeatMutex<T> {
+            ModelSeatMutex(loom::sync::Mutex::new(value))
         }
 
         pub(in super::super) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {

@@ -15,8 +15,8 @@ use std::{
 use parking_lot::Mutex;
 use rustix::{event::Timespec, io::ioctl_fionbio};
 
-use super::patience::{Lending, Patience};
-use wait::Waiter;
+use super::patience::{Lending, PollPatience};
+use wait::SocketWaiter;
 
 /// No sleep is longer: the clock that the system sleeps on stops while the machine is suspended,
 /// and ours does not.
@@ -30,9 +30,9 @@ pub(in crate::host) struct Bell {
     state: AtomicU8,
     reader: PipeReader,
     writer: PipeWriter,
-    waiter: Waiter,
+    waiter: SocketWaiter,
     /// The sleeper's.
-    patience: Mutex<Patience>,
+    patience: Mutex<PollPatience>,
 }
 
 /// A socket, and whether room to write is waited for as well.
@@ -47,8 +47,8 @@ impl Bell {
         let (reader, writer) = io::pipe()?;
         ioctl_fionbio(&reader, true)?;
         ioctl_fionbio(&writer, true)?;
-        let waiter = Waiter::new(&reader)?;
-        let patience = Mutex::new(Patience::new());
+        let waiter = SocketWaiter::new(&reader)?;
+        let patience = Mutex::new(PollPatience::new());
         Ok(Bell { state: AtomicU8::new(AWAKE), reader, writer, waiter, patience })
     }
 
@@ -63,7 +63,7 @@ impl Bell {
     /// Sleeps until a socket has something to read (or, if its flag says so, room to write), the
     /// bell rings, or `limit` or [`LONGEST_SLEEP`] has passed. Whether it was a socket.
     ///
-    /// A caller that was answered soon before looks for a while before it sleeps; see [`Patience`].
+    /// A caller that was answered soon before looks for a while before it sleeps; see [`PollPatience`].
     pub(in crate::host) fn sleep(&self, sockets: &[Slept], limit: Duration) -> bool {
         let begin = Instant::now();
         let looks = self.patience.lock().looks(begin).min(limit);
@@ -73,7 +73,7 @@ impl Bell {
             self.sleep_at_once(sockets, limit)
         };
         // A short wait that nothing ended says nothing about how soon peers answer.
-        if is_ready || limit > Patience::LONGEST {
+        if is_ready || limit > PollPatience::LONGEST {
             self.patience.lock().waited(looks, begin.elapsed());
         }
         is_ready
@@ -145,11 +145,11 @@ mod wait {
     use super::*;
 
     #[derive(Debug)]
-    pub(in crate::host) struct Waiter;
+    pub(in crate::host) struct SocketWaiter;
 
-    impl Waiter {
-        pub(in crate::host) fn new(_: &PipeReader) -> io::Result<Waiter> {
-            Ok(Waiter)
+    impl SocketWaiter {
+        pub(in crate::host) fn new(_: &PipeReader) -> io::Result<SocketWaiter> {
+            Ok(SocketWaiter)
         }
 
         pub(in crate::host) fn wait(
@@ -180,7 +180,7 @@ mod wait {
     use super::*;
 
     #[derive(Debug)]
-    pub(in crate::host) struct Waiter {
+    pub(in crate::host) struct SocketWaiter {
         epoll: OwnedFd,
         /// What it watches besides the bell. Open while it is watched, so that a number stands
         /// for one socket.
@@ -190,11 +190,11 @@ mod wait {
     const BELL: u64 = 0;
     const SOCKET: u64 = 1;
 
-    impl Waiter {
-        pub(in crate::host) fn new(bell: &PipeReader) -> io::Result<Waiter> {
+    impl SocketWaiter {
+        pub(in crate::host) fn new(bell: &PipeReader) -> io::Result<SocketWaiter> {
             let epoll = epoll::create(CreateFlags::CLOEXEC)?;
             epoll::add(&epoll, bell, EventData::new_u64(BELL), EventFlags::IN)?;
-            Ok(Waiter { epoll, watched: Mutex::default() })
+            Ok(SocketWaiter { epoll, watched: Mutex::default() })
         }
 
         pub(in crate::host) fn wait(

@@ -42,7 +42,7 @@ const MISSES_MAX: u32 = 11;
 
 /// What was learnt from the waits so far.
 #[derive(Debug)]
-pub(in crate::host) struct Patience {
+pub(in crate::host) struct PollPatience {
     cpus: Cpus,
     looks: Duration,
 }
@@ -73,13 +73,13 @@ pub(in crate::host) struct Cpus {
     rests_until: Option<Instant>,
 }
 
-impl Patience {
+impl PollPatience {
     /// As in Linux, `guest_halt_poll_ns`.
     pub(in crate::host) const LONGEST: Duration = Duration::from_micros(200);
 
     /// Nothing learnt yet.
-    pub(in crate::host) fn new() -> Patience {
-        Patience { cpus: Cpus::new(), looks: Duration::ZERO }
+    pub(in crate::host) fn new() -> PollPatience {
+        PollPatience { cpus: Cpus::new(), looks: Duration::ZERO }
     }
 
     /// How long a wait that begins at `now` looks before it sleeps.

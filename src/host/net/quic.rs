@@ -97,7 +97,7 @@ pub(in crate::host) enum CloseCode {
 
 /// What happened on a port.
 #[derive(Debug)]
-pub(in crate::host) enum Event {
+pub(in crate::host) enum PortEvent {
     /// The handshake is over: the peer has the secret. Its connection counts as this client's.
     Connected(ConnectionId, ClientId),
     /// There are frames to [`read`](Port::read).
@@ -435,7 +435,7 @@ impl Port {
     }
 
     /// The next thing that happened.
-    pub(in crate::host) fn poll_event(&mut self) -> Option<Event> {
+    pub(in crate::host) fn poll_event(&mut self) -> Option<PortEvent> {
         self.shared.events.pop_front()
     }
 
@@ -648,9 +648,10 @@ impl Port {
                     if connection.inner.side().is_client() {
                         connection.stream = connection.inner.streams().open(Dir::Bi);
                     }
-                    shared
-                        .events
-                        .push_back(Event::Connected(connection.id, connection.admitted.client()));
+                    shared.events.push_back(PortEvent::Connected(
+                        connection.id,
+                        connection.admitted.client(),
+                    ));
                 }
                 quinn_proto::Event::ConnectionLost { reason } => {
                     let ended =

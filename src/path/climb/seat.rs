@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::WordWait;
-use crate::{alarm, path::ground::Entry, thread::Seat};
+use crate::{alarm, path::ground::NameEntry, thread::Seat};
 
 impl WordWait<'_> {
     /// Ready once the word may have changed, or the time has come.
@@ -31,14 +31,14 @@ impl WordWait<'_> {
 
 /// A task's wait in its seat at the turnstile; `None` once its turn has lapsed.
 pub(super) struct Seated<'a, F> {
-    pub(super) entry: &'a Arc<Entry>,
+    pub(super) entry: &'a Arc<NameEntry>,
     pub(super) seat: Seat,
     pub(super) wait: Pin<Box<F>>,
     waker: Option<(Waker, Waker)>,
 }
 
 impl<'a, F: Future> Seated<'a, F> {
-    pub(super) fn new(entry: &'a Arc<Entry>, seat: Seat, wait: F) -> Seated<'a, F> {
+    pub(super) fn new(entry: &'a Arc<NameEntry>, seat: Seat, wait: F) -> Seated<'a, F> {
         Seated { entry, seat, wait: Box::pin(wait), waker: None }
     }
 }
@@ -63,7 +63,7 @@ impl<F: Future> Future for Seated<'_, F> {
 
 /// Wakes the task in a seat. Its turn can lapse from then on.
 struct SeatCall {
-    entry: Weak<Entry>,
+    entry: Weak<NameEntry>,
     seat: Seat,
     task: Waker,
 }

@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use super::{
-    FORMAT, LOCKS, Life, MOST_TURNS, Slot,
+    FORMAT, FileSlot, LOCKS, Life, MOST_TURNS,
     life::{is_alive, no_token, regular_length},
 };
 use crate::{
@@ -83,12 +83,12 @@ impl FileDirectory {
         self: &Arc<Self>,
         name: &Name,
         usage: Usage,
-    ) -> Result<Slot, LockError> {
+    ) -> Result<FileSlot, LockError> {
         if usage != Usage::Lock {
             return Err(no_permits().with_name(name).with_scope(Scope::Process));
         }
         let file_name = names::file_name(name);
-        let slot = Slot {
+        let slot = FileSlot {
             path: self.locks_path.join(&file_name),
             file_name,
             name: name.clone(),

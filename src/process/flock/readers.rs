@@ -30,7 +30,7 @@ use super::super::{
     },
     sys::unless_interrupted,
 };
-use super::{FileDirectory, FileState, LONGEST_PAUSE, Slot};
+use super::{FileDirectory, FileSlot, FileState, LONGEST_PAUSE};
 use crate::{
     error::{LockError, LostReason, Predecessor},
     fork::LockFile,
@@ -67,7 +67,7 @@ impl FileDirectory {
     }
 }
 
-impl Slot {
+impl FileSlot {
     /// The descriptor by which this process reads, for others to inherit: they read then, too.
     #[cfg(feature = "cli")]
     pub(in super::super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
@@ -82,7 +82,7 @@ impl Slot {
         self.directory.home.make_inside(READERS).map(drop).map_err(|error| self.named(error))
     }
 
-    /// See `process::Slot::read_under_the_word`.
+    /// See `process::FileSlot::read_under_the_word`.
     pub(in super::super) fn read_under_the_word(
         &self,
         taken: &Taken,

@@ -25,7 +25,7 @@ use crate::{
     process::sys::futex,
 };
 
-use super::{map::Cell, slot::Slot};
+use super::{map::Cell, slot::MappedSlot};
 
 /// How long the thread stays without bells.
 const LINGER: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ const LONGEST_NAP: Duration = Duration::from_secs(10);
 
 /// Waits until the bell of a slot is another than it was.
 pub(super) struct BellWait {
-    slot: Cell<Slot>,
+    slot: Cell<MappedSlot>,
     bell: u32,
     ticket: Option<u64>,
 }
@@ -42,7 +42,7 @@ pub(super) struct BellWait {
 /// A task that waits for a bell.
 struct BellWaiter {
     ticket: u64,
-    slot: Cell<Slot>,
+    slot: Cell<MappedSlot>,
     bell: u32,
     waker: Waker,
 }
@@ -70,7 +70,7 @@ pub(super) fn wake_tasks() -> bool {
 }
 
 impl BellWait {
-    pub(super) fn new(slot: &Cell<Slot>, bell: u32) -> BellWait {
+    pub(super) fn new(slot: &Cell<MappedSlot>, bell: u32) -> BellWait {
         BellWait { slot: slot.clone(), bell, ticket: None }
     }
 }
@@ -109,7 +109,7 @@ impl BellThread {
     fn ask(
         &'static self,
         ticket: Option<u64>,
-        slot: &Cell<Slot>,
+        slot: &Cell<MappedSlot>,
         bell: u32,
         waker: Waker,
     ) -> (u64, Option<Waker>) {
@@ -166,7 +166,7 @@ impl BellThread {
     }
 
     /// Those whose bells have rung, which wait no longer; and what to sleep on.
-    fn look(&self) -> (Vec<BellWaiter>, Vec<(Cell<Slot>, u32)>) {
+    fn look(&self) -> (Vec<BellWaiter>, Vec<(Cell<MappedSlot>, u32)>) {
         let mut all = self.waiters.lock();
         let has_rung = |waiter: &mut BellWaiter| waiter.slot.bell.load(SeqCst) != waiter.bell;
         let rung: Vec<_> = all.waiters.extract_if(.., has_rung).collect();

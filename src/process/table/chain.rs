@@ -15,13 +15,13 @@ use super::{
     map::Loads,
     protocol::{Answer, ShareAnswer, ShareOp},
     share::{Generation, ShareWord, number_of},
-    slot::Slot,
+    slot::MappedSlot,
     step::step,
-    store::Table,
+    store::MappedTable,
     word::OwnerId,
 };
 
-impl Table {
+impl MappedTable {
     /// The record behind this one in its chain.
     pub(super) fn next_share(&self, number: u32) -> Result<Option<u32>, LockError> {
         // Linked in front of those that stood before, so that a chain runs to ever lower numbers.
@@ -33,7 +33,7 @@ impl Table {
 
     /// Whether no process shares the name of this slot, as far as one look shows. For its holder.
     #[cold]
-    pub(super) fn is_unshared(&self, slot: &Slot) -> bool {
+    pub(super) fn is_unshared(&self, slot: &MappedSlot) -> bool {
         let mut next = slot.generation.head();
         while let Some(number) = next {
             let Ok(record) = self.share(number) else { return false };
@@ -48,7 +48,7 @@ impl Table {
 
     /// What the records of a slot's chain say, to people. Makes only such loads as a mapping that is
     /// not writable allows.
-    pub(super) fn shares_of(&self, slot: &Slot) -> Result<Vec<ShareWord>, LockError> {
+    pub(super) fn shares_of(&self, slot: &MappedSlot) -> Result<Vec<ShareWord>, LockError> {
         let mut words = Vec::new();
         let mut next = Generation::head_in(slot.generation.word().seen());
         while let Some(number) = next {
@@ -84,7 +84,7 @@ impl Changing<'_> {
     /// process uses it as one of another number. Whether it is.
     pub(super) fn set_limit(
         &self,
-        slot: &Slot,
+        slot: &MappedSlot,
         found: Found,
         limit: u32,
         may_live: &dyn Fn(OwnerId) -> bool,
@@ -106,7 +106,7 @@ impl Changing<'_> {
 
     /// The number of a record for `me` in the chain of this slot, which has the name: a free one of
     /// the chain, or a new one. Killed at any step it leaves at most a record that no chain has.
-    pub(super) fn make_share(&self, slot: &Slot, me: OwnerId) -> Result<u32, LockError> {
+    pub(super) fn make_share(&self, slot: &MappedSlot, me: OwnerId) -> Result<u32, LockError> {
         let table = self.table;
         let mut next = slot.generation.head();
         while let Some(number) = next {
@@ -137,7 +137,7 @@ pub(super) fn ring(bell: &AtomicU32) {
 }
 
 /// Does what a machine asks for about share records; if that is to sleep, the bell to sleep on.
-pub(super) fn perform(table: &Table, slot: &Slot, op: ShareOp) -> Result<Answer, u32> {
+pub(super) fn perform(table: &MappedTable, slot: &MappedSlot, op: ShareOp) -> Result<Answer, u32> {
     let found = match op {
         ShareOp::Load(number) => {
             let record = table.share(number);

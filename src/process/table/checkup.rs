@@ -20,8 +20,8 @@ use super::{
     protocol::Verdict,
     reserve,
     share::ShareWord,
-    slot::Slot,
-    store::{self, Table},
+    slot::MappedSlot,
+    store::{self, MappedTable},
     survey::Survey,
     word::{OwnerId, SlotState, Word},
 };
@@ -36,7 +36,7 @@ pub(in super::super) fn examine(home: Home, report: &mut DirectoryReport) {
         Err(error) => return report.error(&error),
     };
     let alive = examine_presences(&home, &presences, report);
-    let table = match Table::open(&home, Access::Look) {
+    let table = match MappedTable::open(&home, Access::Look) {
         Ok(Some(table)) => table,
         Ok(None) => {
             report.add(Level::Damage, missing_table(alive));
@@ -76,8 +76,8 @@ fn missing_table(alive: usize) -> String {
 
 // ---- tokens ------------------------------------------------------------------------------------
 
-fn examine_tokens(home: &Home, table: Option<&Table>, report: &mut DirectoryReport) {
-    let known = table.map_or(Ok(Token::ZERO), Table::limit);
+fn examine_tokens(home: &Home, table: Option<&MappedTable>, report: &mut DirectoryReport) {
+    let known = table.map_or(Ok(Token::ZERO), MappedTable::limit);
     match (reserve::read(home), known) {
         (Err(error), _) => report.error(&error),
         (_, Err(error)) => report.error(&store::about(home, error)),
@@ -158,7 +158,7 @@ fn unknowable(id: OwnerId, why: Option<io::Error>) -> String {
 fn examine_structure(
     home: &Home,
     presences: &Presences,
-    table: &Table,
+    table: &MappedTable,
     report: &mut DirectoryReport,
 ) {
     let structure = &table.header().structure;
@@ -219,7 +219,7 @@ fn examine_slots(home: &Home, survey: Survey, report: &mut DirectoryReport) {
 impl Survey {
     /// What is wrong with the chain of a slot's share records. Counts of the dead are no fault: they
     /// are told to `struck`.
-    fn fault_of_shares(&self, slot: &Slot, struck: &mut Vec<String>) -> Option<LockError> {
+    fn fault_of_shares(&self, slot: &MappedSlot, struck: &mut Vec<String>) -> Option<LockError> {
         let shares = match self.table.shares_of(slot) {
             Ok(shares) => shares,
             Err(error) => return Some(error),
@@ -252,7 +252,7 @@ impl Survey {
     }
 
     /// Whether the record was no changed one: it is looked at a few times.
-    fn is_counted_still(&self, slot: &Slot, share: ShareWord) -> bool {
+    fn is_counted_still(&self, slot: &MappedSlot, share: ShareWord) -> bool {
         let is_there = || {
             let shares = self.table.shares_of(slot).unwrap_or_default();
             shares.iter().any(|now| now.owner() == share.owner() && now.count() > 0)
@@ -262,7 +262,7 @@ impl Survey {
 }
 
 /// What is wrong with a word, if it stays so.
-fn fault_of_word(slot: &Slot, presences: &Presences) -> Option<String> {
+fn fault_of_word(slot: &MappedSlot, presences: &Presences) -> Option<String> {
     let mut judged = None;
     for _ in 0..LOOKS {
         let word = Word::from_bits(slot.word.seen_in_order());
@@ -289,7 +289,7 @@ fn fault_of_word(slot: &Slot, presences: &Presences) -> Option<String> {
 }
 
 /// Whether the name of this slot is found there and nowhere else.
-fn fault_of_index(table: &Table, number: u32, slot: &Slot) -> Result<(), LockError> {
+fn fault_of_index(table: &MappedTable, number: u32, slot: &MappedSlot) -> Result<(), LockError> {
     let mut fault = Ok(());
     for _ in 0..LOOKS {
         let changes = &table.header().structure.word;

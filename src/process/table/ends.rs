@@ -33,7 +33,7 @@ use crate::fork::{Mutex, PerFork};
 use super::{
     super::{DirectoryKey, sys::futex},
     map::Cell,
-    slot::Slot,
+    slot::MappedSlot,
     word::OwnerId,
 };
 
@@ -78,7 +78,7 @@ struct Process {
 /// A thread that sleeps on a word.
 struct EndSleeper {
     number: u64,
-    slot: Cell<Slot>,
+    slot: Cell<MappedSlot>,
     bits: NonZeroU32,
 }
 
@@ -96,7 +96,7 @@ impl EndHints {
         key: DirectoryKey,
         owner: OwnerId,
         pid: u32,
-        slot: &Cell<Slot>,
+        slot: &Cell<MappedSlot>,
         bits: NonZeroU32,
     ) -> Option<EndHint> {
         let hints = HINTS.here(EndHints::new);

@@ -8,11 +8,11 @@
 use std::{io, os::fd::OwnedFd};
 
 #[cfg(feature = "cli")]
-use super::Slot;
+use super::TableSlot;
 use super::{Heirloom, NamePlace, sharing::Own};
 
 #[cfg(feature = "cli")]
-impl Slot {
+impl TableSlot {
     /// See `process::Slot::proof_of_sharing`.
     pub(in super::super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
         let not_read = || io::Error::other("the lock is not read by this process's only reader");

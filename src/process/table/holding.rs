@@ -16,7 +16,7 @@ use super::{
     lock,
     map::Loads,
     presence::Presences,
-    store::{self, Table},
+    store::{self, MappedTable},
     word::{OwnerId, SlotState, Word},
 };
 
@@ -26,14 +26,14 @@ const LOOKS: usize = 100;
 /// The hold of this name, if a living process has it.
 pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<HolderState, LockError> {
     // No name was locked yet.
-    let Some(table) = Table::open_to_look(home)? else { return Ok(HolderState::default()) };
+    let Some(table) = MappedTable::open_to_look(home)? else { return Ok(HolderState::default()) };
     let presences = Presences::open(home)?;
     let found = find(&table, &presences, name);
     found.map_err(|error| store::about(home, error))
 }
 
 /// Without a lock: what is seen only belongs together if it is seen again.
-fn find(table: &Table, presences: &Presences, name: &Name) -> Result<HolderState, LockError> {
+fn find(table: &MappedTable, presences: &Presences, name: &Name) -> Result<HolderState, LockError> {
     for _ in 0..LOOKS {
         // A miss may be one of a name that is on its way into another chain.
         let Some(found) = table.find(name, table.hash(name))? else { continue };

@@ -38,9 +38,9 @@ use super::{
     map::Loads,
     marks::Marks,
     records::STRUCTURE,
-    slot::Slot,
+    slot::MappedSlot,
     step::step,
-    store::Table,
+    store::MappedTable,
 };
 
 /// How many pairs of chains an entry parts: more than one, so that all are parted long before
@@ -61,7 +61,7 @@ pub(super) struct Found {
     pub(super) generation: u32,
 }
 
-impl Table {
+impl MappedTable {
     /// Looks a name up. Without the structural lock a miss says nothing.
     pub(super) fn find(&self, name: &Name, hash: u64) -> Result<Option<Found>, LockError> {
         let mut next = self.head(hash & (self.chains()? - 1))?.seen();
@@ -80,14 +80,14 @@ impl Table {
         Ok(None)
     }
 
-    fn is_named(&self, slot: &Slot, name: &Name) -> Result<bool, LockError> {
+    fn is_named(&self, slot: &MappedSlot, name: &Name) -> Result<bool, LockError> {
         let marks = Marks::of(slot);
         let same_length = marks.is_live() && marks.name_length() == name.len();
         Ok(same_length && self.name_is(slot.name_offset.load(Relaxed), name.as_bytes())?)
     }
 
     /// What the name of a slot is used for.
-    pub(super) fn usage_of(&self, slot: &Slot) -> Usage {
+    pub(super) fn usage_of(&self, slot: &MappedSlot) -> Usage {
         match Marks::of(slot).counts_permits() {
             true => Usage::Permits(slot.limit.seen()),
             false => Usage::Lock,
@@ -95,7 +95,7 @@ impl Table {
     }
 
     /// The name in a slot; `None` if there is none.
-    pub(super) fn name_of(&self, slot: &Slot) -> Result<Option<Name>, LockError> {
+    pub(super) fn name_of(&self, slot: &MappedSlot) -> Result<Option<Name>, LockError> {
         let marks = Marks::of(slot);
         if !marks.is_live() {
             return Ok(None);
@@ -167,17 +167,17 @@ impl Intent {
 
 /// The table, for the holder of the structural lock, or for its maker before it is in place.
 pub(super) struct Changing<'a> {
-    pub(super) table: &'a Table,
+    pub(super) table: &'a MappedTable,
 }
 
 /// How a name's word is won and given back in order to forget the name.
 pub(super) trait Retiring {
     /// Wins the word, if it has no owner and the next holder is to be told nothing.
-    fn retire(&self, slot: &Slot) -> bool;
+    fn retire(&self, slot: &MappedSlot) -> bool;
     /// Gives it back.
-    fn give_back(&self, slot: &Slot);
+    fn give_back(&self, slot: &MappedSlot);
     /// Gives it back in place of a process that died.
-    fn finish(&self, slot: &Slot);
+    fn finish(&self, slot: &MappedSlot);
 }
 
 impl Changing<'_> {
@@ -617,7 +617,7 @@ impl Changing<'_> {
 }
 
 /// To which chain of a pair a slot belongs.
-fn side_of(slot: &Slot, half: u64) -> usize {
+fn side_of(slot: &MappedSlot, half: u64) -> usize {
     usize::from(slot.hash.load(Relaxed) & half != 0)
 }
 

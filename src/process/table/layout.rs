@@ -14,7 +14,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use super::slot::Slot;
+use super::slot::MappedSlot;
 
 /// The engine and the version of everything described here, as `DIR/format` says it.
 pub(in super::super) const FORMAT: &str = "tierlock table 3";
@@ -125,7 +125,7 @@ pub(super) struct Header {
     spare_2: AtomicU32,
 
     /// Guards every structural change: the same word protocol as for names.
-    pub(super) structure: Slot,
+    pub(super) structure: MappedSlot,
 
     /// What the holder of `structure` is about: see `index::Intent`.
     pub(super) intent: [AtomicU64; 4],

@@ -63,9 +63,9 @@ use super::{
         Answer, Burying, Leaving, Machine, Marking, Op, Outcome, Renaming, Slept, SlotMark, Taking,
         Verdict, Whom,
     },
-    slot::Slot,
+    slot::MappedSlot,
     step::step,
-    store::Table,
+    store::MappedTable,
     word::{OwnerId, StayEnd, WaitId, Word},
 };
 
@@ -108,7 +108,12 @@ pub(super) trait PresenceView {
 
     /// Has the sleepers of this slot with these bits woken when this process ends, as far as that
     /// can be known: a hint to look.
-    fn hint_at_end(&self, owner: OwnerId, slot: &Cell<Slot>, bits: NonZeroU32) -> Option<EndHint>;
+    fn hint_at_end(
+        &self,
+        owner: OwnerId,
+        slot: &Cell<MappedSlot>,
+        bits: NonZeroU32,
+    ) -> Option<EndHint>;
 }
 
 /// The presence that is looked at while waiting.
@@ -132,13 +137,13 @@ impl LookedPresence {
 /// A slot, and the table with the wait records about it.
 #[derive(Clone, Copy)]
 pub(super) struct SlotAt<'a> {
-    pub(super) slot: &'a Slot,
+    pub(super) slot: &'a MappedSlot,
     /// By which wait records name it.
     pub(super) number: u32,
-    pub(super) table: &'a Table,
+    pub(super) table: &'a MappedTable,
     /// The slot, to be kept by a thread that is to wake this one's sleepers. The structural lock
     /// has none: its holders have it for microseconds.
-    pub(super) kept: Option<&'a Cell<Slot>>,
+    pub(super) kept: Option<&'a Cell<MappedSlot>>,
 }
 
 /// What the winner of a slot is told.
@@ -171,7 +176,7 @@ impl Exit {
         Exit::new(admission.token, admission.left)
     }
 
-    fn is_of(self, slot: &Slot) -> bool {
+    fn is_of(self, slot: &MappedSlot) -> bool {
         self.token.is_none_or(|token| token == slot.token.load(Ordering::Relaxed))
     }
 }
@@ -212,7 +217,7 @@ pub(super) fn try_take<P: PresenceView>(
 /// any more, `stays` finds out by [`stays_shared`].
 #[inline]
 pub(super) fn take_unraised(
-    slot: &Slot,
+    slot: &MappedSlot,
     me: OwnerId,
     generation: u32,
     stays: impl FnOnce() -> bool,
@@ -281,7 +286,7 @@ pub(super) fn release(at: SlotAt<'_>, me: OwnerId, exit: Exit) -> Result<(), Los
 /// The same of a narrow name, if no waiter stands or sleeps; else nothing is done, this is what the
 /// word was, and [`release_slow`] goes on.
 #[inline]
-pub(super) fn leave_quietly(slot: &Slot, me: OwnerId, exit: Exit) -> Result<(), Word> {
+pub(super) fn leave_quietly(slot: &MappedSlot, me: OwnerId, exit: Exit) -> Result<(), Word> {
     step!(LeaveQuiet);
     if !exit.is_of(slot) || exit.may_stay {
         return Err(Word::from_bits(slot.word.load(Ordering::Relaxed)));
@@ -296,7 +301,7 @@ pub(super) fn leave_quietly(slot: &Slot, me: OwnerId, exit: Exit) -> Result<(), 
 
 /// Writes down until when the lock stays taken, whatever becomes of its holder; `None` ends that.
 /// For the holder, right after it has won and before its caller runs.
-pub(super) fn keep_until(slot: &Slot, end: Option<Time>) {
+pub(super) fn keep_until(slot: &MappedSlot, end: Option<Time>) {
     // Rounded down: a holder that leaves at that time leaves as at any other.
     let end = end.map_or(0, Time::as_millis);
     slot.end.store(end, Ordering::Relaxed);
@@ -314,7 +319,7 @@ pub(super) fn rename(at: SlotAt<'_>, from: OwnerId, to: OwnerId) -> Result<(), L
 
 /// Takes a free and quiet slot in order to forget its name; whether that was possible. What has
 /// any flag set is not forgotten. Ended by [`retired`].
-pub(super) fn retire(slot: &Slot, me: OwnerId) -> bool {
+pub(super) fn retire(slot: &MappedSlot, me: OwnerId) -> bool {
     let (from, to) = (Word::FREE, Word::retiring(me));
     step!(RetireBegin);
     let done = swap(slot, from, to) == from;
@@ -386,20 +391,20 @@ pub(super) fn end_stay<P: PresenceView>(
 }
 
 /// Wakes another one of the threads that sleep on the slot: a wake is for one only.
-pub(super) fn wake_another(slot: &Slot) {
+pub(super) fn wake_another(slot: &MappedSlot) {
     futex::wake(&slot.word, futex::ALL, 1);
 }
 
 /// Wakes every sleeper on the slot.
 #[cfg(test)]
-pub(super) fn wake_all(slot: &Slot) {
+pub(super) fn wake_all(slot: &MappedSlot) {
     futex::wake(&slot.word, futex::ALL, u32::MAX >> 1);
 }
 
 // ---- the slow paths ------------------------------------------------------------------------
 
 #[inline]
-fn take_quietly(slot: &Slot, me: OwnerId) -> Result<(), Word> {
+fn take_quietly(slot: &MappedSlot, me: OwnerId) -> Result<(), Word> {
     step!(TakeQuiet);
     let (from, to) = Taking::quiet(me);
     let swapped =
@@ -454,7 +459,7 @@ fn leave_stale(at: SlotAt<'_>, me: OwnerId, how: Predecessor) {
 
 /// Off the quiet way, where the slot may be another name's: an old name's taker does not lower
 /// the token that a new one begins with.
-fn raise_token(slot: &Slot) -> u64 {
+fn raise_token(slot: &MappedSlot) -> u64 {
     let token = slot.token.load(Ordering::Relaxed).saturating_add(1);
     slot.token.fetch_max(token, Ordering::Relaxed).max(token)
 }
@@ -511,7 +516,7 @@ fn take_slow<P: PresenceView>(
 }
 
 fn sleep(
-    slot: &Slot,
+    slot: &MappedSlot,
     seen: Word,
     longest: Duration,
     record: Option<WaitId>,
@@ -643,7 +648,7 @@ pub(super) fn judge<P: PresenceView>(
 }
 
 /// What the word was; `from` if it is `to` now.
-fn swap(slot: &Slot, from: Word, to: Word) -> Word {
+fn swap(slot: &MappedSlot, from: Word, to: Word) -> Word {
     let ordering = Ordering::SeqCst;
     let swapped = slot.word.compare_exchange(from.bits(), to.bits(), ordering, ordering);
     Word::from_bits(swapped.unwrap_or_else(|found| found))
@@ -664,7 +669,7 @@ fn time_left(at: SlotAt<'_>, wait: WaitId, now: Time) -> Duration {
 }
 
 /// The end of `at_least` that stands in the slot, if it lies ahead.
-pub(super) fn stay_ahead(slot: &Slot) -> Option<StayEnd> {
+pub(super) fn stay_ahead(slot: &MappedSlot) -> Option<StayEnd> {
     StayEnd::new(slot.end.load(Ordering::Relaxed)).filter(|end| is_ahead(*end))
 }
 

@@ -23,7 +23,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use super::{
     layout::{Header, ShareRecord, WaitRecord},
     share::Generation,
-    slot::Slot,
+    slot::MappedSlot,
 };
 
 /// Parts begin at multiples of this.
@@ -41,7 +41,7 @@ unsafe impl Shared for AtomicU32 {}
 // SAFETY: an atomic number.
 unsafe impl Shared for AtomicU64 {}
 // SAFETY: `repr(C)`, atomic numbers only, 64 bytes at a multiple of 64; its definition asserts it.
-unsafe impl Shared for Slot {}
+unsafe impl Shared for MappedSlot {}
 // SAFETY: `repr(C)`, atomic numbers only, 16 bytes at a multiple of 16; its definition asserts it.
 unsafe impl Shared for WaitRecord {}
 // SAFETY: `repr(C)`, atomic numbers only, 64 bytes at a multiple of 64; its definition asserts it.

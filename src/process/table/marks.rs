@@ -15,7 +15,7 @@ use std::{sync::atomic::Ordering::*, time::Duration};
 
 use crate::{error::Predecessor, mode::Usage, time::Time};
 
-use super::{map::Loads, slot::Slot};
+use super::{map::Loads, slot::MappedSlot};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Marks(u32);
@@ -34,7 +34,7 @@ const LEFT_TO_HEIRS: [Predecessor; 3] =
     [Predecessor::Clean, Predecessor::Panicked, Predecessor::Expired];
 
 impl Marks {
-    pub(super) fn of(slot: &Slot) -> Marks {
+    pub(super) fn of(slot: &MappedSlot) -> Marks {
         Marks(slot.name_length.seen())
     }
 
@@ -50,7 +50,7 @@ impl Marks {
     }
 
     /// For the one process that may change the slot.
-    pub(super) fn store(self, slot: &Slot) {
+    pub(super) fn store(self, slot: &MappedSlot) {
         slot.name_length.store(self.0, Release);
     }
 
@@ -76,27 +76,27 @@ impl Marks {
     }
 
     /// The same with a place of so many units, which has a text behind the name.
-    pub(super) fn note_text(slot: &Slot, units: usize) {
+    pub(super) fn note_text(slot: &MappedSlot, units: usize) {
         let with = |marks| marks & !(0x7f << UNITS_SHIFT) | (units as u32) << UNITS_SHIFT | TEXT;
         change(slot, with);
     }
 
     /// Notes what the holder of this token was told, and that it holds the lock from now on.
-    pub(super) fn note_before(slot: &Slot, token: u64, before: Predecessor, now: Time) {
+    pub(super) fn note_before(slot: &MappedSlot, token: u64, before: Predecessor, now: Time) {
         slot.since.store(milliseconds(now), Relaxed);
         Marks::note(slot, token, before as u8);
     }
 
     /// Notes that the holder of this token holds the lock by now, unless it is known since when.
     /// A clock is too slow for a taker, so the time is that of the first waiter or looker.
-    pub(super) fn note_held(slot: &Slot, token: u64, now: Time) {
+    pub(super) fn note_held(slot: &MappedSlot, token: u64, now: Time) {
         if Marks::of(slot).about(token).is_none() {
             Marks::note_before(slot, token, Predecessor::Clean, now);
         }
     }
 
     /// For how long the holder of this token is known to hold the lock.
-    pub(super) fn held_for(self, slot: &Slot, token: u64, now: Time) -> Option<Duration> {
+    pub(super) fn held_for(self, slot: &MappedSlot, token: u64, now: Time) -> Option<Duration> {
         self.about(token)?;
         // Another clock's time may lie ahead of ours (time namespaces).
         let past = milliseconds(now).wrapping_sub(slot.since.load(Relaxed)) as i32;
@@ -113,7 +113,7 @@ impl Marks {
 
     /// Notes how the holder of this token left, while processes that inherited its proof of life
     /// keep the lock.
-    pub(super) fn note_left(slot: &Slot, token: u64, how: Predecessor) {
+    pub(super) fn note_left(slot: &MappedSlot, token: u64, how: Predecessor) {
         if let Some(at) = LEFT_TO_HEIRS.iter().position(|left| *left == how) {
             Marks::note(slot, token, LEFT_SO + at as u8);
         }
@@ -135,7 +135,7 @@ impl Marks {
         same.then_some(((self.0 & BEFORE) >> BEFORE_SHIFT) as u8)
     }
 
-    fn note(slot: &Slot, token: u64, what: u8) {
+    fn note(slot: &MappedSlot, token: u64, what: u8) {
         let with = |marks| {
             let others = marks & ((1 << BEFORE_SHIFT) - 1);
             others | u32::from(what) << BEFORE_SHIFT | (token as u32) << TOKEN_SHIFT
@@ -144,7 +144,7 @@ impl Marks {
     }
 
     /// Notes that a sweep saw this token; whether the last one saw it too.
-    pub(super) fn note_swept(slot: &Slot, token: u64) -> bool {
+    pub(super) fn note_swept(slot: &MappedSlot, token: u64) -> bool {
         let seen = token as u32;
         if Marks::of(slot).0 & SWEPT != 0 && slot.since.load(Relaxed) == seen {
             return true;
@@ -161,7 +161,7 @@ pub(super) fn milliseconds(time: Time) -> u32 {
 }
 
 /// The holder and a change of the structure may be at it together.
-fn change(slot: &Slot, with: impl Fn(u32) -> u32) {
+fn change(slot: &MappedSlot, with: impl Fn(u32) -> u32) {
     let _ = slot.name_length.fetch_update(AcqRel, Acquire, |marks| Some(with(marks)));
 }
 
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn marks_do_not_disturb_each_other() {
-        let slot = Slot::default();
+        let slot = MappedSlot::default();
         Marks::live(255, 127, Usage::Permits(7)).store(&slot);
         assert!(!Marks::note_swept(&slot, 7));
         Marks::note_before(&slot, 0x1234_5678_9abc, Predecessor::Broken, Time::ZERO);

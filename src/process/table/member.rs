@@ -37,9 +37,9 @@ use super::{
     records::STRUCTURE,
     reserve,
     sharing::Own,
-    slot::Slot,
+    slot::MappedSlot,
     step::step,
-    store::{self, Beginning, Table},
+    store::{self, Beginning, MappedTable},
     wide::{self, Wide},
     word::{OwnerId, SlotState, Word},
 };
@@ -72,7 +72,7 @@ pub(super) struct Member {
     /// For which stretch of tokens it was last looked whether all is in place.
     looked_at: AtomicU64,
     pub(super) home: Arc<Home>,
-    pub(super) table: Table,
+    pub(super) table: MappedTable,
     presences: Presences,
     /// `None` when it has left.
     presence: Option<Presence>,
@@ -105,7 +105,7 @@ pub(super) fn prepare(home: &Home) -> Result<(), LockError> {
 /// Whether there is a table of this boot.
 fn is_current(home: &Home) -> Result<bool, LockError> {
     let boot = record::boot();
-    let table = Table::open(home, Access::Look)?;
+    let table = MappedTable::open(home, Access::Look)?;
     Ok(boot != [0; 2] && table.is_some_and(|table| table.boot() == boot))
 }
 
@@ -115,7 +115,7 @@ fn renew(home: &Home) -> Result<(), LockError> {
     let presences = Presences::open(home)?;
     let alive =
         || presences.is_anybody_alive().map_err(|e| home.failed("cannot list its presences", e));
-    let table = Table::open(home, Access::Look)?;
+    let table = MappedTable::open(home, Access::Look)?;
     let (floor, last_id) = match &table {
         None if alive()? => {
             return Err(home.about(damaged(
@@ -136,12 +136,12 @@ fn renew(home: &Home) -> Result<(), LockError> {
     let wide = all_wide(home, table.as_ref())?;
     let beginning = Beginning { floor, limit, last_id, boot: record::boot() };
     let replace = if table.is_some() { Replace::Yes } else { Replace::No };
-    Table::make(home, &beginning, replace, |new| wide::enter(new, &wide))
+    MappedTable::make(home, &beginning, replace, |new| wide::enter(new, &wide))
 }
 
 /// The names of host scope that a new table has: those that the old one has, and those that were
 /// noted durably and which the old one may have lost with the power.
-fn all_wide(home: &Home, old: Option<&Table>) -> Result<Vec<Wide>, LockError> {
+fn all_wide(home: &Home, old: Option<&MappedTable>) -> Result<Vec<Wide>, LockError> {
     let mut all: HashMap<Name, String> =
         old.map(wide::of).unwrap_or_default().into_iter().collect();
     let noted = WideNames::default().read(home)?;
@@ -153,7 +153,7 @@ fn all_wide(home: &Home, old: Option<&Table>) -> Result<Vec<Wide>, LockError> {
 
 /// The names of host scope of a directory from before they were noted.
 pub(super) fn wide_names(home: &Home) -> Result<Vec<Wide>, LockError> {
-    Ok(Table::open(home, Access::Look)?.as_ref().map(wide::of).unwrap_or_default())
+    Ok(MappedTable::open(home, Access::Look)?.as_ref().map(wide::of).unwrap_or_default())
 }
 
 impl Member {
@@ -164,7 +164,7 @@ impl Member {
             gate = home.gate(CreationGate::Alone)?;
             renew(home)?;
         }
-        let table = Table::open(home, Access::Full)?.ok_or_else(|| home.vanished())?;
+        let table = MappedTable::open(home, Access::Full)?.ok_or_else(|| home.vanished())?;
         let presences = Presences::open(home)?;
         let presence = presences.enter(home, &table, label)?;
         drop(gate);
@@ -613,23 +613,28 @@ impl lock::PresenceView for Member {
         lock::give_back(at, self.id, admission);
     }
 
-    fn hint_at_end(&self, owner: OwnerId, slot: &Cell<Slot>, bits: NonZeroU32) -> Option<EndHint> {
+    fn hint_at_end(
+        &self,
+        owner: OwnerId,
+        slot: &Cell<MappedSlot>,
+        bits: NonZeroU32,
+    ) -> Option<EndHint> {
         let pid = self.presences.holder(owner)?.pid?;
         EndHints::request(self.home.key, owner, pid, slot, bits)
     }
 }
 
 impl Retiring for Member {
-    fn retire(&self, slot: &Slot) -> bool {
+    fn retire(&self, slot: &MappedSlot) -> bool {
         lock::retire(slot, self.id)
     }
 
-    fn give_back(&self, slot: &Slot) {
+    fn give_back(&self, slot: &MappedSlot) {
         // If another has it, then by a wrong verdict, and the name is forgotten anyway.
         let _ = lock::retired(unqueued(&self.table, slot), self.id);
     }
 
-    fn finish(&self, slot: &Slot) {
+    fn finish(&self, slot: &MappedSlot) {
         let word = Word::from_bits(slot.word.load(SeqCst));
         if matches!(word.state(), Some(SlotState::Retiring(_))) {
             lock::settle(unqueued(&self.table, slot), word);
@@ -638,12 +643,12 @@ impl Retiring for Member {
 }
 
 /// The structural lock's word.
-fn structure(table: &Table) -> SlotAt<'_> {
+fn structure(table: &MappedTable) -> SlotAt<'_> {
     SlotAt { slot: &table.header().structure, number: STRUCTURE, table, kept: None }
 }
 
 /// A slot without its wait records, which are not looked for.
-fn unqueued<'a>(table: &'a Table, slot: &'a Slot) -> SlotAt<'a> {
+fn unqueued<'a>(table: &'a MappedTable, slot: &'a MappedSlot) -> SlotAt<'a> {
     SlotAt { slot, number: STRUCTURE, table, kept: None }
 }
 

@@ -5,20 +5,20 @@ use std::{path::Path, sync::Arc};
 use crate::{error::LockError, fork, name::Name, time::Time, token::Token};
 
 use super::super::{Options, dir::home::Home};
-use super::{Slot, TableDirectory, index::Found, member::Member};
+use super::{TableDirectory, TableSlot, index::Found, member::Member};
 
 /// A directory of locks, as this process has it open.
-pub struct Table {
+pub struct TableParts {
     directory: Arc<TableDirectory>,
     member: Arc<Member>,
 }
 
-impl Table {
+impl TableParts {
     /// Opens the directory, making it if it is missing.
-    pub fn open(path: &Path) -> Result<Table, LockError> {
+    pub fn open(path: &Path) -> Result<TableParts, LockError> {
         let directory = TableDirectory::open(Home::open(path, &[])?, &Options::default())?;
         let member = directory.member()?;
-        Ok(Table { directory: Arc::new(directory), member })
+        Ok(TableParts { directory: Arc::new(directory), member })
     }
 
     /// The number of the name's slot, made if it has none.
@@ -28,15 +28,15 @@ impl Table {
     }
 
     /// The word of the name's slot.
-    pub fn word(&self, name: &Name) -> Result<Word, LockError> {
-        self.directory.slot(name).map(Word)
+    pub fn word(&self, name: &Name) -> Result<WordParts, LockError> {
+        self.directory.slot(name).map(WordParts)
     }
 }
 
 /// The word of a name's slot, with the token that it guards.
-pub struct Word(Slot);
+pub struct WordParts(TableSlot);
 
-impl Word {
+impl WordParts {
     /// Takes it, as a quiet lock does: its token. `None`, if anything stands in the way: once in
     /// 65,536 tokens the taker has to look at the directory first.
     #[inline]

@@ -10,9 +10,9 @@ use crate::{
     token::Token,
 };
 
-use super::{Slot, sharing, word::Word};
+use super::{TableSlot, sharing, word::Word};
 
-impl Slot {
+impl TableSlot {
     /// Counts so many, for the holder of the word, which has found room for them and releases it then:
     /// the token of the last one. Each has one of its own.
     pub(in super::super) fn count_permits(&self, count: u32) -> Result<Token, LockError> {

@@ -28,7 +28,7 @@ use super::{
 
 /// Where a name stands, as this process found it.
 pub(super) struct NamePlace {
-    pub(super) slot: Cell<slot::Slot>,
+    pub(super) slot: Cell<slot::MappedSlot>,
     /// The name stands there as long as this is the slot's generation.
     pub(super) generation: u32,
     pub(super) number: u32,
@@ -60,7 +60,7 @@ pub(super) struct Heirloom {
 #[derive(Clone, Copy)]
 pub(in crate::process) struct Near<'a> {
     place: &'a NamePlace,
-    slot: &'a slot::Slot,
+    slot: &'a slot::MappedSlot,
     member: &'a Member,
     me: OwnerId,
     generation: u32,

@@ -43,7 +43,7 @@ use super::{
     lock::{Kept, LookedPresence},
     protocol::Verdict,
     step::step,
-    store::Table,
+    store::MappedTable,
     word::OwnerId,
 };
 
@@ -98,7 +98,7 @@ impl Presences {
     pub(super) fn enter(
         &self,
         home: &Home,
-        table: &Table,
+        table: &MappedTable,
         label: &str,
     ) -> Result<Presence, LockError> {
         let text = text(label);

@@ -22,7 +22,7 @@ use super::{
     map::Loads,
     protocol::ReadRecord,
     step::step,
-    store::Table,
+    store::MappedTable,
     word::{OwnerId, RecordWord, WaitId},
 };
 
@@ -75,7 +75,7 @@ impl Began {
     }
 }
 
-impl Table {
+impl MappedTable {
     /// The record of this number, and where its slot number stands. `None` if there is no such
     /// record, or if the table is damaged there: no wait is believed then.
     fn record(&self, number: u16) -> Option<(&AtomicU32, &WaitRecord)> {

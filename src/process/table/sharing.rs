@@ -33,7 +33,7 @@ use super::{
         Answer, Draining, Machine, Marking, Outcome, Reading, Slept, SlotMark, Unsharing, Way,
     },
     share::ShareWord,
-    slot::Slot,
+    slot::MappedSlot,
     step::step,
     word::{OwnerId, Word},
 };
@@ -56,7 +56,7 @@ impl Own {
     }
 
     /// Counts no reader any more: those that this process still counts were forgotten.
-    pub(super) fn forget_readers(&self, slot: &Slot, me: OwnerId) {
+    pub(super) fn forget_readers(&self, slot: &MappedSlot, me: OwnerId) {
         self.replace(slot, me, ShareWord::of(me));
     }
 
@@ -86,11 +86,11 @@ impl Own {
     }
 
     /// Gives the record up with all that it counts for this owner, and wakes whatever waits for that.
-    pub(super) fn leave_and_ring(&self, slot: &Slot, owner: OwnerId) {
+    pub(super) fn leave_and_ring(&self, slot: &MappedSlot, owner: OwnerId) {
         self.replace(slot, owner, ShareWord::FREE);
     }
 
-    fn replace(&self, slot: &Slot, me: OwnerId, with: ShareWord) {
+    fn replace(&self, slot: &MappedSlot, me: OwnerId, with: ShareWord) {
         let mut found = ShareWord::from_bits(self.record.word.load(SeqCst));
         while found.is_of(me) && found != with {
             match swap_share(&self.record, found, with) {
@@ -232,7 +232,12 @@ impl WriterDrain {
     }
 
     /// Blocks while the bell is this, at most so long.
-    pub(super) fn sleep(&mut self, slot: &Slot, bell: u32, longest: Duration) -> Result<(), Stop> {
+    pub(super) fn sleep(
+        &mut self,
+        slot: &MappedSlot,
+        bell: u32,
+        longest: Duration,
+    ) -> Result<(), Stop> {
         let slept = match futex::sleep_on(&slot.bell, bell, longest) {
             Ok(()) => Slept::Woken,
             Err(Errno::AGAIN) => Slept::Changed,

@@ -10,7 +10,7 @@ use super::share::Generation;
 /// All zeros are a slot that is free.
 #[repr(C, align(64))]
 #[derive(Default)]
-pub(super) struct Slot {
+pub(super) struct MappedSlot {
     /// A [`Word`](super::word::Word). Its low half is the futex.
     pub(super) word: AtomicU64,
     /// The end of `at_least` of the hold that is, or of the last one that had such an end, in ms
@@ -36,10 +36,10 @@ pub(super) struct Slot {
     pub(super) limit: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Slot>() == 64 && align_of::<Slot>() == 64);
-const _: () = assert!(std::mem::offset_of!(Slot, word) == 0);
-const _: () = assert!(std::mem::offset_of!(Slot, end) == 8);
-const _: () = assert!(std::mem::offset_of!(Slot, token) == 16);
-const _: () = assert!(std::mem::offset_of!(Slot, hash) == 24);
-const _: () = assert!(std::mem::offset_of!(Slot, generation) == 32);
-const _: () = assert!(std::mem::offset_of!(Slot, since) == 48);
+const _: () = assert!(size_of::<MappedSlot>() == 64 && align_of::<MappedSlot>() == 64);
+const _: () = assert!(std::mem::offset_of!(MappedSlot, word) == 0);
+const _: () = assert!(std::mem::offset_of!(MappedSlot, end) == 8);
+const _: () = assert!(std::mem::offset_of!(MappedSlot, token) == 16);
+const _: () = assert!(std::mem::offset_of!(MappedSlot, hash) == 24);
+const _: () = assert!(std::mem::offset_of!(MappedSlot, generation) == 32);
+const _: () = assert!(std::mem::offset_of!(MappedSlot, since) == 48);

@@ -38,7 +38,7 @@ use super::{
     },
     map::{Access, Cell, Loads, PAGE, Part, Shared},
     marks::Marks,
-    slot::Slot,
+    slot::MappedSlot,
     step::step,
 };
 
@@ -48,12 +48,12 @@ pub(super) const TABLE: &str = "table";
 const NAMES_MAX: u32 = 1 << 22;
 
 /// The mapped table.
-pub(super) struct Table {
+pub(super) struct MappedTable {
     file: File,
     access: Access,
     pub(super) identity: FileIdentity,
     header: Part<Header>,
-    slots: Box<[FirstMade<Arc<Part<Slot>>>; PARTS]>,
+    slots: Box<[FirstMade<Arc<Part<MappedSlot>>>; PARTS]>,
     names: Box<[FirstMade<Arc<Part<AtomicU32>>>; PARTS]>,
     heads: Box<[FirstMade<Arc<Part<AtomicU32>>>; HEAD_PARTS]>,
     records: [FirstMade<RecordPart>; RECORD_PARTS],
@@ -77,9 +77,9 @@ pub(super) struct Beginning {
     pub(super) boot: [u64; 2],
 }
 
-impl Table {
+impl MappedTable {
     /// Opens the table; `None` if there is none.
-    pub(super) fn open(home: &Home, access: Access) -> Result<Option<Table>, LockError> {
+    pub(super) fn open(home: &Home, access: Access) -> Result<Option<MappedTable>, LockError> {
         let flags = match access {
             Access::Full => OFlags::RDWR | SAFELY,
             Access::Look => OFlags::RDONLY | SAFELY,
@@ -89,18 +89,20 @@ impl Table {
             Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(about(home, cannot_open(e))),
         };
-        Table::of(file, access).map(Some).map_err(|error| about(home, error))
+        MappedTable::of(file, access).map(Some).map_err(|error| about(home, error))
     }
 
     /// Opens it to look. A process that may only read may look all the same.
-    pub(super) fn open_to_look(home: &Home) -> Result<Option<Table>, LockError> {
-        match Table::open(home, Access::Full) {
-            Err(error) if error.kind() == LockErrorKind::Refused => Table::open(home, Access::Look),
+    pub(super) fn open_to_look(home: &Home) -> Result<Option<MappedTable>, LockError> {
+        match MappedTable::open(home, Access::Full) {
+            Err(error) if error.kind() == LockErrorKind::Refused => {
+                MappedTable::open(home, Access::Look)
+            }
             opened => opened,
         }
     }
 
-    fn of(file: File, access: Access) -> Result<Table, LockError> {
+    fn of(file: File, access: Access) -> Result<MappedTable, LockError> {
         let found = file.metadata().map_err(|e| failed("cannot look at it", e))?;
         if !found.is_file() {
             return Err(damaged("it is not a regular file"));
@@ -115,7 +117,7 @@ impl Table {
             other => return Err(damaged(format!("it starts with {other:#x}, which is not ours"))),
         }
         let key = [0, 1].map(|half| first.key[half].load(Relaxed));
-        Ok(Table {
+        Ok(MappedTable {
             identity: FileIdentity::of_file(&file).map_err(|e| failed("cannot look at it", e))?,
             file,
             access,
@@ -135,7 +137,7 @@ impl Table {
         home: &Home,
         beginning: &Beginning,
         replace: Replace,
-        enter: impl FnOnce(&Table) -> io::Result<()>,
+        enter: impl FnOnce(&MappedTable) -> io::Result<()>,
     ) -> Result<(), LockError> {
         let fill = |file: &File| {
             let first = [
@@ -171,7 +173,7 @@ impl Table {
                 header.key[half].store(home::random(), Relaxed);
             }
             header.magic.store(MAGIC, Release);
-            let new = Table::of(file.try_clone()?, Access::Full).map_err(io::Error::other)?;
+            let new = MappedTable::of(file.try_clone()?, Access::Full).map_err(io::Error::other)?;
             enter(&new)
         };
         home.write_aside(&home.fd, TABLE, replace, fill)
@@ -215,19 +217,19 @@ impl Table {
     // ---- slots ---------------------------------------------------------------------------------
 
     /// The slot of this number.
-    pub(super) fn slot(&self, number: u32) -> Result<&Slot, LockError> {
+    pub(super) fn slot(&self, number: u32) -> Result<&MappedSlot, LockError> {
         let (part, at) = place(&SLOTS, number.into());
         Ok(&self.slot_part(part)?[at])
     }
 
     /// The same, to be kept.
-    pub(super) fn slot_cell(&self, number: u32) -> Result<Cell<Slot>, LockError> {
+    pub(super) fn slot_cell(&self, number: u32) -> Result<Cell<MappedSlot>, LockError> {
         let (part, at) = place(&SLOTS, number.into());
         let part = self.slot_part(part)?;
         Ok(Cell::new(part, at).expect("`place` stays within the part"))
     }
 
-    fn slot_part(&self, part: usize) -> Result<&Arc<Part<Slot>>, LockError> {
+    fn slot_part(&self, part: usize) -> Result<&Arc<Part<MappedSlot>>, LockError> {
         self.part(&*self.slots, &self.header().slot_parts, part, &SLOTS)
     }
 
@@ -257,11 +259,11 @@ impl Table {
     }
 
     /// What widened the name of this slot, in words.
-    pub(super) fn widened_by(&self, slot: &Slot) -> String {
+    pub(super) fn widened_by(&self, slot: &MappedSlot) -> String {
         self.text_of(slot).ok().flatten().unwrap_or_else(|| "an unknown process".into())
     }
 
-    fn text_of(&self, slot: &Slot) -> Result<Option<String>, LockError> {
+    fn text_of(&self, slot: &MappedSlot) -> Result<Option<String>, LockError> {
         let marks = Marks::of(slot);
         if !marks.has_text() {
             return Ok(None);

@@ -22,15 +22,15 @@ use super::{
     marks::Marks,
     presence::Presences,
     records::ShownWait,
-    slot::Slot,
-    store::{self, Table},
+    slot::MappedSlot,
+    store::{self, MappedTable},
     word::{OwnerId, SlotState, Word},
 };
 
 /// Every name: its status, or what is wrong with its slot.
 pub(super) fn inspect(home: &Home) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
     home.check()?;
-    let Some(table) = Table::open_to_look(home)? else {
+    let Some(table) = MappedTable::open_to_look(home)? else {
         return Err(home.about(damaged("its table was removed")));
     };
     let survey = Survey::new(Presences::open(home)?, table);
@@ -48,20 +48,24 @@ pub(super) fn inspect(home: &Home) -> Result<Vec<Result<NameStatus, LockError>>,
 }
 
 pub(super) struct Survey {
-    pub(super) table: Table,
+    pub(super) table: MappedTable,
     pub(super) presences: Presences,
     /// Every wait, in order.
     waits: Vec<ShownWait>,
 }
 
 impl Survey {
-    pub(super) fn new(presences: Presences, table: Table) -> Survey {
+    pub(super) fn new(presences: Presences, table: MappedTable) -> Survey {
         let waits = table.shown_waits();
         Survey { table, presences, waits }
     }
 
     /// `None`: no name is in the slot.
-    pub(super) fn status(&self, number: u32, slot: &Slot) -> Result<Option<NameStatus>, LockError> {
+    pub(super) fn status(
+        &self,
+        number: u32,
+        slot: &MappedSlot,
+    ) -> Result<Option<NameStatus>, LockError> {
         let generation = slot.generation.seen();
         let name = self.table.name_of(slot);
         let (word, token) = (Word::from_bits(slot.word.seen()), slot.token.load(Relaxed));
@@ -121,7 +125,7 @@ impl Survey {
     }
 
     /// The living processes that share it, how much each has, and what proves them alive.
-    fn sharers(&self, slot: &Slot) -> (Vec<(Holder, u32)>, Vec<FileIdentity>) {
+    fn sharers(&self, slot: &MappedSlot) -> (Vec<(Holder, u32)>, Vec<FileIdentity>) {
         let shares = self.table.shares_of(slot).unwrap_or_default().into_iter();
         let its = shares.filter(|share| share.count() > 0);
         let living = its.filter_map(|share| {
@@ -150,7 +154,7 @@ impl Survey {
 }
 
 /// A holder, with what the slot says about its lock.
-pub(super) fn held(holder: Holder, slot: &Slot, token: u64) -> Holder {
+pub(super) fn held(holder: Holder, slot: &MappedSlot, token: u64) -> Holder {
     let since = Marks::of(slot).held_for(slot, token, clock::now());
     Holder { held: Some(since.unwrap_or_default()), token: Token::new(token), ..holder }
 }

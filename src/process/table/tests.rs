@@ -49,15 +49,15 @@ fn open_error(path: &Path) -> LockError {
 }
 
 /// A slot of the name, as another process has it.
-fn slot(path: &Path, text: &str) -> Slot {
+fn slot(path: &Path, text: &str) -> TableSlot {
     open(path).slot(&name(text)).unwrap()
 }
 
-fn try_take(slot: &Slot) -> Option<Taken> {
+fn try_take(slot: &TableSlot) -> Option<Taken> {
     slot.try_take(Token::ZERO).unwrap()
 }
 
-fn take(slot: &Slot) -> Taken {
+fn take(slot: &TableSlot) -> Taken {
     slot.take(Token::ZERO, clock::now() + LONG).unwrap()
 }
 
@@ -727,7 +727,7 @@ fn waiters_behind_one_owner_share_a_descriptor() {
             });
         }
         // All of them wait, and have looked more than once.
-        let waits = |slot: &Slot| slot.is_waited_for();
+        let waits = |slot: &TableSlot| slot.is_waited_for();
         while !held.iter().all(waits) || open_presences() - before != 1 {
             thread::yield_now();
         }

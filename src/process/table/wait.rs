@@ -63,7 +63,7 @@ use super::{
     map::Cell,
     member::Member,
     protocol::Slept,
-    slot::Slot,
+    slot::MappedSlot,
     word::{SlotState as WordState, Word},
 };
 
@@ -82,7 +82,7 @@ pub(super) type End = Result<SlotWon, Stop>;
 /// A lock that is being taken without blocking a thread. The word is this process's when it is
 /// ready with an [`SlotWon`]; dropped before, it hands on what was reserved for it.
 pub(super) struct SlotWait<'a> {
-    slot: &'a Cell<Slot>,
+    slot: &'a Cell<MappedSlot>,
     number: u32,
     member: &'a Arc<Member>,
     generation: u32,
@@ -94,7 +94,7 @@ pub(super) struct SlotWait<'a> {
 
 /// Takes a slot for this member, waiting until `until`.
 pub(super) fn take<'a>(
-    slot: &'a Cell<Slot>,
+    slot: &'a Cell<MappedSlot>,
     number: u32,
     member: &'a Arc<Member>,
     generation: u32,
@@ -184,7 +184,7 @@ fn cannot_start(error: io::Error) -> LockError {
 
 /// A name that a future waits for, as the future and a thread here share it.
 struct Asked {
-    slot: Cell<Slot>,
+    slot: Cell<MappedSlot>,
     /// Locked for as long as a look takes, never during a sleep.
     state: Mutex<WaitState>,
 }
@@ -325,7 +325,7 @@ impl Asked {
 
 impl WaitingPolled {
     /// How its sleep ended, if it did.
-    fn what_became(&self, slot: &Slot, woken: Woken, due: Time) -> Option<Slept> {
+    fn what_became(&self, slot: &MappedSlot, woken: Woken, due: Time) -> Option<Slept> {
         let word = Word::from_bits(slot.word.load(SeqCst));
         let is_other = word != self.nap.seen;
         // An unchanged word that is held promises a wake as it did before, unless its holder is said
@@ -342,7 +342,7 @@ impl WaitingPolled {
         }
     }
 
-    fn go_on(&mut self, slot: &Cell<Slot>, slept: Slept) -> NextLook {
+    fn go_on(&mut self, slot: &Cell<MappedSlot>, slept: Slept) -> NextLook {
         self.search.seeker.slept(slept);
         let next = self.search.go_on(slot);
         if let NextLook::Sleep(mut nap) = next {
@@ -375,7 +375,7 @@ enum NextLook {
 
 impl Search {
     /// Goes on until it is to sleep, to be polled, or at its end.
-    fn go_on(&mut self, slot: &Cell<Slot>) -> NextLook {
+    fn go_on(&mut self, slot: &Cell<MappedSlot>) -> NextLook {
         let table = &self.member.table;
         let at = SlotAt { slot, number: self.number, table, kept: Some(slot) };
         loop {
@@ -402,7 +402,7 @@ impl Search {
 
     /// The same in a poll, which takes what the word's own thread would only reserve: what to
     /// sleep on, or its end.
-    fn go_on_polled(&mut self, slot: &Cell<Slot>) -> Result<Nap, End> {
+    fn go_on_polled(&mut self, slot: &Cell<MappedSlot>) -> Result<Nap, End> {
         loop {
             match self.go_on(slot) {
                 NextLook::Sleep(nap) => return Ok(nap),
@@ -414,7 +414,7 @@ impl Search {
     }
 
     /// Leaves nothing behind.
-    fn give_up(&mut self, slot: &Cell<Slot>) {
+    fn give_up(&mut self, slot: &Cell<MappedSlot>) {
         let table = &self.member.table;
         self.seeker.abandon(SlotAt { slot, number: self.number, table, kept: None });
     }

@@ -14,8 +14,8 @@ use crate::{error::LockError, mode::Usage, name::Name};
 use super::{
     index::{Changing, Retiring},
     map::Loads,
-    slot::Slot,
-    store::Table,
+    slot::MappedSlot,
+    store::MappedTable,
     word::Word,
 };
 
@@ -24,13 +24,13 @@ pub(super) type Wide = (Name, String);
 
 /// The wide names of a table that no process uses any more. What cannot be read is left out: there
 /// are as many as the file has room for.
-pub(super) fn of(old: &Table) -> Vec<Wide> {
+pub(super) fn of(old: &MappedTable) -> Vec<Wide> {
     let used = old.header().slots_used.seen();
     let slots = (0..used).map_while(|number| old.slot(number).ok());
     slots.filter_map(|slot| wide_name(old, slot)).collect()
 }
 
-fn wide_name(old: &Table, slot: &Slot) -> Option<Wide> {
+fn wide_name(old: &MappedTable, slot: &MappedSlot) -> Option<Wide> {
     let word = Word::from_bits(slot.word.load(Relaxed));
     // A word that no lock wrote says nothing.
     word.state().filter(|_| word.is_wide())?;
@@ -39,11 +39,11 @@ fn wide_name(old: &Table, slot: &Slot) -> Option<Wide> {
 }
 
 /// Has them in a new table, which no other process knows yet.
-pub(super) fn enter(new: &Table, wide: &[Wide]) -> io::Result<()> {
+pub(super) fn enter(new: &MappedTable, wide: &[Wide]) -> io::Result<()> {
     wide.iter().try_for_each(|wide| enter_one(new, wide)).map_err(io::Error::other)
 }
 
-fn enter_one(new: &Table, (name, by): &Wide) -> Result<(), LockError> {
+fn enter_one(new: &MappedTable, (name, by): &Wide) -> Result<(), LockError> {
     let changing = Changing { table: new };
     let found = changing.find_or_enter(name, Usage::Lock, &Nobody)?;
     new.slot(found.number)?.word.store(Word::FREE.widened().bits(), Relaxed);
@@ -54,11 +54,11 @@ fn enter_one(new: &Table, (name, by): &Wide) -> Result<(), LockError> {
 struct Nobody;
 
 impl Retiring for Nobody {
-    fn retire(&self, _: &Slot) -> bool {
+    fn retire(&self, _: &MappedSlot) -> bool {
         false
     }
 
-    fn give_back(&self, _: &Slot) {}
+    fn give_back(&self, _: &MappedSlot) {}
 
-    fn finish(&self, _: &Slot) {}
+    fn finish(&self, _: &MappedSlot) {}
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Client, Closing, Ended, Failure, RENEW_SOON};
+use super::{Client, Closing, Ended, RENEW_SOON, RequestFailure};
 use crate::{
     proto::{
         ClusterId, ConnectionId, Proof, SessionId, TIME_TO_LIVE,
@@ -17,8 +17,8 @@ use crate::{
     time::Time,
 };
 
-pub(super) struct Link {
-    state: State,
+pub(super) struct SessionLink {
+    state: ConnectionPhase,
     now: Time,
     addresses: usize,
     /// The address that is tried next.
@@ -39,7 +39,7 @@ pub(super) struct Link {
     trouble: String,
 }
 
-enum State {
+enum ConnectionPhase {
     /// Nothing is wanted.
     Off,
     /// The addresses are being asked which of them leads.
@@ -89,10 +89,10 @@ enum ProbeState {
     Leads,
 }
 
-impl Link {
-    pub(super) fn new(addresses: usize) -> Link {
-        Link {
-            state: State::Off,
+impl SessionLink {
+    pub(super) fn new(addresses: usize) -> SessionLink {
+        SessionLink {
+            state: ConnectionPhase::Off,
             now: Time::ZERO,
             addresses: addresses.max(1),
             next_address: 0,
@@ -109,12 +109,12 @@ impl Link {
     }
 
     pub(super) fn take_connect(&mut self, timeout: Duration) -> Option<(ConnectionId, usize)> {
-        if let State::Probing = self.state {
+        if let ConnectionPhase::Probing = self.state {
             return self.take_probe_connect(timeout);
         }
-        let State::Due = self.state else { return None };
+        let ConnectionPhase::Due = self.state else { return None };
         let connection = self.next_connection();
-        self.state = State::Connecting { connection, give_up: self.give_up(timeout) };
+        self.state = ConnectionPhase::Connecting { connection, give_up: self.give_up(timeout) };
         Some((connection, self.next_address))
     }
 
@@ -129,7 +129,8 @@ impl Link {
     /// The session's connection, once it takes messages.
     pub(super) fn reporting_or_serving(&self) -> Option<ConnectionId> {
         match self.state {
-            State::Reporting { connection, .. } | State::Serving { connection } => Some(connection),
+            ConnectionPhase::Reporting { connection, .. }
+            | ConnectionPhase::Serving { connection } => Some(connection),
             _ => None,
         }
     }
@@ -140,7 +141,7 @@ impl Link {
     }
 
     pub(super) fn is_serving(&self) -> bool {
-        matches!(self.state, State::Serving { .. })
+        matches!(self.state, ConnectionPhase::Serving { .. })
     }
 
     /// Whether this connection asks an address which leader is there.
@@ -150,18 +151,18 @@ impl Link {
     }
 
     pub(super) fn hello_sent(&mut self, now: Time) {
-        if let State::Reporting { hello_sent, .. } = &mut self.state {
+        if let ConnectionPhase::Reporting { hello_sent, .. } = &mut self.state {
             *hello_sent = Some(now);
         }
     }
 
     pub(super) fn next_time(&self) -> Option<Time> {
         match &self.state {
-            State::Off | State::Due | State::Serving { .. } => None,
-            State::Waiting { until: time }
-            | State::Connecting { give_up: time, .. }
-            | State::Reporting { give_up: time, .. } => Some(*time),
-            State::Probing => {
+            ConnectionPhase::Off | ConnectionPhase::Due | ConnectionPhase::Serving { .. } => None,
+            ConnectionPhase::Waiting { until: time }
+            | ConnectionPhase::Connecting { give_up: time, .. }
+            | ConnectionPhase::Reporting { give_up: time, .. } => Some(*time),
+            ConnectionPhase::Probing => {
                 self.probes.iter().filter_map(Probe::next_time).chain(self.compares_until).min()
             }
         }
@@ -174,7 +175,7 @@ impl Link {
 
     /// That no leader has answered, and why, in words.
     pub(super) fn trouble(&self) -> String {
-        if let State::Probing = self.state {
+        if let ConnectionPhase::Probing = self.state {
             return self.probing_trouble();
         }
         match self.trouble.as_str() {
@@ -194,7 +195,7 @@ impl Link {
 
     fn newest(&self) -> Option<ConnectionId> {
         match self.state {
-            State::Connecting { connection, .. } => Some(connection),
+            ConnectionPhase::Connecting { connection, .. } => Some(connection),
             _ => self.reporting_or_serving(),
         }
     }
@@ -219,10 +220,10 @@ impl Link {
     /// that was left last comes last.
     fn seek(&mut self) {
         if self.addresses == 1 {
-            self.state = State::Due;
+            self.state = ConnectionPhase::Due;
             return;
         }
-        self.state = State::Probing;
+        self.state = ConnectionPhase::Probing;
         self.compares_until = None;
         let probe = |address: usize| {
             let turn = (address + self.addresses - self.next_address) % self.addresses;
@@ -238,7 +239,7 @@ impl Link {
     fn stop(&mut self) {
         self.closes.extend(self.newest());
         self.stop_probing();
-        self.state = State::Off;
+        self.state = ConnectionPhase::Off;
     }
 
     fn stop_probing(&mut self) {
@@ -286,23 +287,26 @@ impl Client {
         if !self.is_wanted() {
             match self.link.state {
                 // An open connection stays for the session's sake; there is none to make.
-                State::Serving { .. } | State::Reporting { .. }
+                ConnectionPhase::Serving { .. } | ConnectionPhase::Reporting { .. }
                     if self.closing != Closing::Closed => {}
                 // What was said last is still to be sent: the driver ends the connection.
-                State::Serving { .. } | State::Reporting { .. } => self.link.state = State::Off,
-                State::Off => {}
+                ConnectionPhase::Serving { .. } | ConnectionPhase::Reporting { .. } => {
+                    self.link.state = ConnectionPhase::Off
+                }
+                ConnectionPhase::Off => {}
                 _ => self.link.stop(),
             }
         }
         match self.link.state {
-            State::Off if self.is_wanted() => self.link.begin(),
-            State::Waiting { until } if until <= now => self.link.seek(),
-            State::Connecting { give_up, .. } | State::Reporting { give_up, .. }
+            ConnectionPhase::Off if self.is_wanted() => self.link.begin(),
+            ConnectionPhase::Waiting { until } if until <= now => self.link.seek(),
+            ConnectionPhase::Connecting { give_up, .. }
+            | ConnectionPhase::Reporting { give_up, .. }
                 if give_up <= now =>
             {
                 self.drop_link("it did not answer".to_owned(), now);
             }
-            State::Probing => self.step_probes(now),
+            ConnectionPhase::Probing => self.step_probes(now),
             _ => {}
         }
     }
@@ -314,7 +318,7 @@ impl Client {
             return self.probe_connected(address, connection);
         }
         match self.link.state {
-            State::Connecting { connection: own, .. } if own == connection => {
+            ConnectionPhase::Connecting { connection: own, .. } if own == connection => {
                 self.begin_report(connection, now);
             }
             _ => self.link.closes.push_back(connection), // given up meanwhile
@@ -333,7 +337,7 @@ impl Client {
             // A client that was welcomed has the secret: that close came late, or from elsewhere.
             Ended::Refused(trouble) if self.cluster.is_some() => trouble,
             Ended::Refused(trouble) => {
-                self.fail_everything(&Failure::NotAccepted(trouble.clone()));
+                self.fail_everything(&RequestFailure::NotAccepted(trouble.clone()));
                 trouble
             }
         };
@@ -379,7 +383,7 @@ impl Client {
         if address >= self.link.addresses {
             return;
         }
-        if let State::Waiting { .. } = self.link.state {
+        if let ConnectionPhase::Waiting { .. } = self.link.state {
             self.link.next_address = address;
         }
         let probe = self.link.probes.get_mut(address);
@@ -391,7 +395,7 @@ impl Client {
     fn begin_report(&mut self, connection: ConnectionId, now: Time) {
         self.report(now);
         let give_up = self.link.give_up(self.config.connect_timeout);
-        self.link.state = State::Reporting { connection, give_up, hello_sent: None };
+        self.link.state = ConnectionPhase::Reporting { connection, give_up, hello_sent: None };
     }
 
     fn welcome(&mut self, message: LeaderMessage, now: Time) {
@@ -409,7 +413,9 @@ impl Client {
         else {
             unreachable!("it is a welcome")
         };
-        let State::Reporting { connection, hello_sent: Some(sent_at), .. } = self.link.state else {
+        let ConnectionPhase::Reporting { connection, hello_sent: Some(sent_at), .. } =
+            self.link.state
+        else {
             return; // an answer to nothing that was said
         };
         if session != self.session {
@@ -424,7 +430,7 @@ impl Client {
                  program {} and later",
                 wire::VERSION_OLDEST
             );
-            self.fail_everything(&Failure::Config(text.clone()));
+            self.fail_everything(&RequestFailure::Config(text.clone()));
             return self.drop_link(text, now);
         }
         let last = self.seen.filter(|seen| seen.cluster == cluster);
@@ -438,7 +444,7 @@ impl Client {
             );
             return self.drop_link(text, now);
         }
-        self.link.state = State::Serving { connection };
+        self.link.state = ConnectionPhase::Serving { connection };
         self.renewing_since = None;
         self.link.attempts = 0;
         self.link.trouble.clear();
@@ -461,7 +467,7 @@ impl Client {
             "the leader is another than this manager has spoken to before ({cluster:?}, not \
              {known:?}): they are two leaders, not one group, and both could grant one lock"
         );
-        self.fail_everything(&Failure::Config(text.clone()));
+        self.fail_everything(&RequestFailure::Config(text.clone()));
         self.drop_link(text, now);
         false
     }
@@ -503,7 +509,7 @@ impl Client {
         self.link.next_address = (self.link.next_address + 1) % self.link.addresses;
         self.link.attempts += 1;
         let until = now + self.back_off(self.link.attempts);
-        self.link.state = State::Waiting { until };
+        self.link.state = ConnectionPhase::Waiting { until };
     }
 
     /// At once the first time, then ever longer, though never long while something is held; never all
@@ -556,7 +562,7 @@ impl Client {
                      and {cluster:?}); both could grant one lock, so neither is used"
                 );
                 self.link.stop();
-                return self.fail_everything(&Failure::Config(text));
+                return self.fail_everything(&RequestFailure::Config(text));
             }
         }
         let leads = |probe: &Probe| matches!(probe.state, ProbeState::Leads);
@@ -573,7 +579,7 @@ impl Client {
         self.link.compares_until = None;
         self.link.next_address = leading;
         self.link.stop_probing();
-        self.link.state = State::Due;
+        self.link.state = ConnectionPhase::Due;
     }
 
     fn probe_connected(&mut self, address: usize, connection: ConnectionId) {

@@ -1,6 +1,6 @@
 //! Observing elections: asked for on each connection anew, and told without repetition.
 
-use super::{Client, Closing, Due, Event, Failure};
+use super::{Client, Closing, Due, Event, RequestFailure};
 use crate::{
     name::Name,
     proto::{
@@ -25,7 +25,7 @@ impl Client {
         self.observe(now);
         let query = self.next_request();
         if self.closing != Closing::No {
-            self.events.push_back(Event::QueryFailed { query, failure: Failure::Closed });
+            self.events.push_back(Event::QueryFailed { query, failure: RequestFailure::Closed });
             return query;
         }
         let patience = now + self.config.connect_timeout;
@@ -53,7 +53,7 @@ impl Client {
     }
 
     /// An observation ends with a failure.
-    pub(super) fn observation_failed(&mut self, query: RequestId, failure: Failure) -> bool {
+    pub(super) fn observation_failed(&mut self, query: RequestId, failure: RequestFailure) -> bool {
         let is_one = self.observed.remove(&query).is_some();
         if is_one {
             self.timers.clear(Due::Query(query));

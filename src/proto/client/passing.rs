@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Client, Closing, Due, Event, Failure, Hold, Lease, RENEW_EVERY_MIN, SILENT_MIN};
+use super::{
+    Client, Closing, Due, Event, Hold, Lease, RENEW_EVERY_MIN, RequestFailure, SILENT_MIN,
+};
 use crate::{
     error::LostReason,
     proto::{
@@ -32,7 +34,7 @@ impl Client {
                 Due::Query(query) => {
                     self.queries.remove(&query);
                     self.observed.remove(&query);
-                    let failure = Failure::Unreachable(self.link.trouble());
+                    let failure = RequestFailure::Unreachable(self.link.trouble());
                     self.events.push_back(Event::QueryFailed { query, failure });
                 }
                 Due::AtMost(lease) => self.lose(lease, LostReason::HeldTooLong),

@@ -1,6 +1,8 @@
 //! Requests, from the asking to an answer or the giving up.
 
-use super::{ANSWER_MIN, ANSWER_PREFERRED, Client, Closing, Due, Event, Failure, Request, SILENCE};
+use super::{
+    ANSWER_MIN, ANSWER_PREFERRED, Client, Closing, Due, Event, Request, RequestFailure, SILENCE,
+};
 use crate::{
     proto::{
         RequestId,
@@ -49,14 +51,14 @@ impl Client {
         let is_long = state.limit.is_none_or(|limit| limit.since(state.since) >= SILENCE);
         let is_refused = self.link.is_refused_everywhere();
         let failure = if state.acknowledged {
-            Failure::Refused { why: Refusal::TimedOut }
+            RequestFailure::Refused { why: Refusal::TimedOut }
         } else if now >= patience || is_refused || (is_silent && is_long) {
-            Failure::Unreachable(self.link.trouble())
+            RequestFailure::Unreachable(self.link.trouble())
         } else if now < state.since + ANSWER_MIN {
             // The limit is for other holders; the answer takes its time on the way.
             return self.timers.set(Due::Request(request), patience.min(state.since + ANSWER_MIN));
         } else {
-            Failure::Unanswered(self.link.trouble())
+            RequestFailure::Unanswered(self.link.trouble())
         };
         let holder = self.take_back(request).holder;
         self.fail(request, failure, holder);
@@ -78,14 +80,14 @@ impl Client {
     pub(super) fn fail(
         &mut self,
         request: RequestId,
-        failure: Failure,
+        failure: RequestFailure,
         holder: Option<HolderInfo>,
     ) {
         self.events.push_back(Event::Failed { request, failure, holder });
     }
 
     /// Nothing that waits can be answered.
-    pub(super) fn fail_everything(&mut self, failure: &Failure) {
+    pub(super) fn fail_everything(&mut self, failure: &RequestFailure) {
         for request in sorted(&self.requests) {
             self.drop_request(request);
             self.fail(request, failure.clone(), None);
@@ -127,7 +129,7 @@ impl Client {
         self.observe(now);
         let query = self.next_request();
         if self.closing != Closing::No {
-            self.events.push_back(Event::QueryFailed { query, failure: Failure::Closed });
+            self.events.push_back(Event::QueryFailed { query, failure: RequestFailure::Closed });
             return query;
         }
         let patience = now + self.config.connect_timeout;

@@ -1,6 +1,6 @@
 //! What is said and heard on the session's own connection, and how it closes.
 
-use super::{Client, Closing, Due, Event, Failure, Grant, Hold, Outgoing};
+use super::{Client, Closing, Due, Event, Grant, Hold, Outgoing, RequestFailure};
 use crate::{
     error::LostReason,
     proto::{
@@ -123,7 +123,7 @@ impl Client {
                 self.granted(request, grant, now);
             }
             LeaderMessage::Refused { request, why, holder } => {
-                let is_other = self.observation_failed(request, Failure::Refused { why })
+                let is_other = self.observation_failed(request, RequestFailure::Refused { why })
                     || self.conversion_refused(request, why);
                 if !is_other {
                     self.refused(request, why, holder);
@@ -170,19 +170,19 @@ impl Client {
             let failure = match why {
                 // It was asked for without patience since its limit had passed.
                 Refusal::WouldBlock if state.limit.is_some() => {
-                    Failure::Refused { why: Refusal::TimedOut }
+                    RequestFailure::Refused { why: Refusal::TimedOut }
                 }
-                Refusal::OtherCluster => Failure::Config(
+                Refusal::OtherCluster => RequestFailure::Config(
                     "this leader is not the one that this manager has spoken to before".to_owned(),
                 ),
-                why => Failure::Refused { why },
+                why => RequestFailure::Refused { why },
             };
             self.fail(request, failure, holder.or(known));
             // The leader's word on it may be lost with a connection, and a report of it alone would be
             // granted.
             if let Some(follower) = state.follower.filter(|next| self.requests.contains_key(next)) {
                 self.take_back(follower);
-                let failure = Failure::Refused { why: Refusal::WouldBlock };
+                let failure = RequestFailure::Refused { why: Refusal::WouldBlock };
                 self.fail(follower, failure, None);
             }
         }
@@ -192,14 +192,14 @@ impl Client {
     fn not_understood(&mut self, request: Option<RequestId>) {
         let Some(request) = request else { return };
         let why = Refusal::NotSupported;
-        if self.observation_failed(request, Failure::Refused { why })
+        if self.observation_failed(request, RequestFailure::Refused { why })
             || self.conversion_refused(request, why)
         {
             return;
         }
         if self.queries.remove(&request).is_some() {
             self.timers.clear(Due::Query(request));
-            let failure = Failure::Refused { why: Refusal::NotSupported };
+            let failure = RequestFailure::Refused { why: Refusal::NotSupported };
             self.events.push_back(Event::QueryFailed { query: request, failure });
         } else {
             self.refused(request, Refusal::NotSupported, None);

@@ -1,6 +1,6 @@
 //! The reign's own record: what waits for it, and what ends with it.
 
-use super::{Leader, PLACES_MAX};
+use super::{LeaderMachine, PLACES_MAX};
 use crate::{
     proto::{
         lock::{PackedId, Waiter},
@@ -11,7 +11,7 @@ use crate::{
     token::Token,
 };
 
-impl Leader {
+impl LeaderMachine {
     pub(super) fn begin_reign(&mut self, reign: DurableEpoch, now: Time) {
         if self.reign.as_ref().is_some_and(|own| own.epoch() >= reign.epoch()) {
             return;

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Leader, Standing};
+use super::{LeaderMachine, Standing};
 use crate::{
     proto::{
         LeaseId, RequestId,
@@ -61,7 +61,7 @@ impl Conversions {
     }
 }
 
-impl Leader {
+impl LeaderMachine {
     pub(super) fn upgrade(&mut self, key: SessionKey, request: RequestId, lease: LeaseId) {
         self.convert(key, request, lease, Mode::Exclusive);
     }

@@ -1,6 +1,6 @@
 //! How sessions come to an end, and what becomes of what they had.
 
-use super::{IDLE_LIMIT, Leader, after};
+use super::{IDLE_LIMIT, LeaderMachine, after};
 use crate::{
     error::Predecessor,
     proto::{
@@ -13,7 +13,7 @@ use crate::{
     token::Token,
 };
 
-impl Leader {
+impl LeaderMachine {
     /// Its deadline has passed without a word.
     pub(super) fn expire(&mut self, key: SessionKey) {
         let session = self.sessions.get(key);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Leader, Verdict, after};
+use super::{GrantVerdict, LeaderMachine, after};
 use crate::{
     error::{LostReason, Predecessor},
     proto::{
@@ -18,7 +18,7 @@ use crate::{
     token::Token,
 };
 
-impl Leader {
+impl LeaderMachine {
     /// Gives every lock that may have become free to the next in its queue, and tells those that
     /// go on waiting their places.
     pub(super) fn settle(&mut self, now: Time) {
@@ -163,7 +163,7 @@ impl Leader {
         let waiter = self.table.waiter(key);
         let (lock, session) = (waiter.lock, waiter.session);
         match self.judge(waiter, now) {
-            Verdict::Granted(lease, token) => match waiter.at_least {
+            GrantVerdict::Granted(lease, token) => match waiter.at_least {
                 None => {
                     let waiter = self.take_waiter(key);
                     self.grant(&waiter, lease, token, now);
@@ -176,56 +176,56 @@ impl Leader {
                     Err(why) => self.refuse_waiter(key, why, now),
                 },
             },
-            Verdict::Waits => return false,
-            Verdict::NeedsEpoch(needed) if self.ask_epoch(needed) => {
+            GrantVerdict::Waits => return false,
+            GrantVerdict::NeedsEpoch(needed) if self.ask_epoch(needed) => {
                 self.awaiting_epoch.insert(lock);
                 return false;
             }
-            Verdict::NeedsEpoch(_) => self.refuse_waiter(key, Refusal::Tokens, now),
-            Verdict::NeedsRaise(needed) => match self.ask_raise(needed, now) {
+            GrantVerdict::NeedsEpoch(_) => self.refuse_waiter(key, Refusal::Tokens, now),
+            GrantVerdict::NeedsRaise(needed) => match self.ask_raise(needed, now) {
                 Ok(()) => {
                     self.awaiting_epoch.insert(lock);
                     return false;
                 }
                 Err(why) => self.refuse_waiter(key, why, now),
             },
-            Verdict::Refused(why) => self.refuse_waiter(key, why, now),
-            Verdict::Expired => self.expire(session),
+            GrantVerdict::Refused(why) => self.refuse_waiter(key, why, now),
+            GrantVerdict::Expired => self.expire(session),
         }
         true
     }
 
     /// Whether a free lock can be granted to its first waiter.
-    pub(super) fn judge(&self, waiter: &Waiter, now: Time) -> Verdict {
-        let Some(reign) = &self.reign else { return Verdict::Waits };
+    pub(super) fn judge(&self, waiter: &Waiter, now: Time) -> GrantVerdict {
+        let Some(reign) = &self.reign else { return GrantVerdict::Waits };
         let in_grace = self.in_grace && !planted(Mistake::NoGrace);
         let waits = in_grace || self.is_paused() || self.disputes.get(waiter.lock).is_some();
         if self.over.is_some() || waits {
-            return Verdict::Waits;
+            return GrantVerdict::Waits;
         }
         let epoch = reign.epoch();
         let session = self.sessions.get(waiter.session);
         match &session.standing {
             Standing::Open(_opened) => {}
             Standing::Opening(_) if planted(Mistake::ReplyBeforeRecord) => {}
-            _ => return Verdict::Waits,
+            _ => return GrantVerdict::Waits,
         }
         if session.deadline() <= now {
             // Nothing is granted on a session that is over: etcd#11456.
-            return Verdict::Expired;
+            return GrantVerdict::Expired;
         }
         if session.answerable_for() >= self.config.leases_per_session_max {
-            return Verdict::Refused(Refusal::TooManyLeases);
+            return GrantVerdict::Refused(Refusal::TooManyLeases);
         }
         if let Some(needed) = self.raise_for(waiter.above, epoch) {
-            return Verdict::NeedsRaise(needed);
+            return GrantVerdict::NeedsRaise(needed);
         }
         let lease = PackedId::new(epoch, self.leases_made + 1);
         match (self.table.next_token(waiter.lock, waiter.mode, waiter.above, epoch), lease) {
-            (Some(Next::Token(token)), Some(lease)) => Verdict::Granted(lease, token),
-            (Some(Next::Token(_)), None) => Verdict::NeedsEpoch(epoch + 1),
-            (Some(Next::Epoch(needed)), _) => Verdict::NeedsEpoch(needed),
-            (None, _) => Verdict::Refused(Refusal::Tokens),
+            (Some(Next::Token(token)), Some(lease)) => GrantVerdict::Granted(lease, token),
+            (Some(Next::Token(_)), None) => GrantVerdict::NeedsEpoch(epoch + 1),
+            (Some(Next::Epoch(needed)), _) => GrantVerdict::NeedsEpoch(needed),
+            (None, _) => GrantVerdict::Refused(Refusal::Tokens),
         }
     }
 

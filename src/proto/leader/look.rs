@@ -1,6 +1,6 @@
 //! What the simulator looks at.
 
-use super::{Connection, Leader, Standing};
+use super::{Connection, LeaderMachine, Standing};
 use crate::{
     name::Name,
     proto::{
@@ -12,7 +12,7 @@ use crate::{
     token::Token,
 };
 
-impl Leader {
+impl LeaderMachine {
     /// Each name, the leases of its holders, and how many wait.
     pub fn locks(&self) -> impl Iterator<Item = (&Name, Vec<LeaseId>, usize)> {
         self.table.all().map(|key| {

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::Leader;
+use super::LeaderMachine;
 use crate::{
     name::Name,
     proto::{
@@ -149,7 +149,7 @@ impl Observers {
     }
 }
 
-impl Leader {
+impl LeaderMachine {
     pub(super) fn observe(&mut self, connection: ConnectionId, query: RequestId, name: Name) {
         let client = self.client_of(connection);
         if !self.observers.shares.has_room_for(client) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Close, Connection, Leader, Standing};
+use super::{Close, Connection, LeaderMachine, Standing};
 use crate::{
     error::LostReason,
     name::Name,
@@ -118,7 +118,7 @@ impl Breakers {
     }
 }
 
-impl Leader {
+impl LeaderMachine {
     pub(super) fn check(
         &mut self,
         connection: ConnectionId,

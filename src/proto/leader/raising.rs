@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use super::{Leader, Notice};
+use super::{LeaderMachine, Notice};
 use crate::{
     proto::{
         TIME_TO_LIVE, count_long,
@@ -64,7 +64,7 @@ pub(super) struct OtherHistory {
 }
 
 // What the machines of clients know.
-impl Leader {
+impl LeaderMachine {
     /// From now on this one attests to the leader's history, and confirms what clients say of it.
     pub fn change_notary(&mut self, notary: Arc<dyn Notary>) {
         self.config.notary = notary;
@@ -113,7 +113,7 @@ impl Leader {
 }
 
 // Another history.
-impl Leader {
+impl LeaderMachine {
     /// What was seen, if a leader of this cluster said it and it was not in this history as the
     /// journal tells it.
     pub(super) fn of_another_history(&self, seen: Option<Seen>) -> Option<Seen> {

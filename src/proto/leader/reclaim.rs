@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
 };
 
-use super::{Leader, Notice, RECALL_LIMIT, after, report::Report};
+use super::{LeaderMachine, Notice, RECALL_LIMIT, after, report::Report};
 use crate::{
     error::LostReason,
     name::Name,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 // Sessions.
-impl Leader {
+impl LeaderMachine {
     /// Every session of earlier reigns that may live.
     pub(super) fn take_over(&mut self, recovered: &Recovered) {
         for (&id, open) in &recovered.sessions {
@@ -69,7 +69,7 @@ impl Leader {
 }
 
 // Leases.
-impl Leader {
+impl LeaderMachine {
     /// Takes in what a session says it holds. Answers `false` if some of that is not confirmed:
     /// once this is durable the session is told, with its next report. With too much that no session
     /// has answered for it is told nothing, and runs out.

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, mem::size_of, time::Duration};
 
-use super::{Arrival, Close, Config, Connection, Leader};
+use super::{Arrival, Close, Connection, LeaderConfig, LeaderMachine};
 use crate::{
     error::LostReason,
     name::Name,
@@ -86,7 +86,7 @@ impl Report {
     pub(super) fn add(
         &mut self,
         message: ClientMessage,
-        config: &Config,
+        config: &LeaderConfig,
     ) -> Result<bool, &'static str> {
         match message {
             ClientMessage::Held { leases } => {
@@ -168,7 +168,7 @@ impl Unfinished {
     }
 }
 
-impl Leader {
+impl LeaderMachine {
     /// The unfinished report of this connection weighs so much by now.
     pub(super) fn weigh(&mut self, connection: ConnectionId, weight: usize) {
         self.unfinished.set(connection, weight);
@@ -476,19 +476,19 @@ struct Comparison {
 
 /// How many leases a session can believe in, or wait to have given back: it may have been granted
 /// as many again without having heard that it is rid of the first.
-fn most_held(config: &Config) -> usize {
+fn most_held(config: &LeaderConfig) -> usize {
     config.leases_per_session_max.saturating_mul(2)
 }
 
 /// How many requests a session can have waiting in its own eyes: it may not have heard of any of
 /// its grants.
-pub(super) fn most_waiting(config: &Config) -> usize {
+pub(super) fn most_waiting(config: &LeaderConfig) -> usize {
     config.leases_per_session_max.saturating_add(config.waiters_per_session_max)
 }
 
 /// What all unfinished reports may weigh together. One alone may weigh more: no limit keeps a
 /// session out that comes back with what it was given.
-pub(super) fn unfinished_bytes_max(config: &Config) -> usize {
+pub(super) fn unfinished_bytes_max(config: &LeaderConfig) -> usize {
     config.claims_max.saturating_mul(REPORT_BYTES_PER_CLAIM).max(REPORT_BYTES_MIN)
 }
 

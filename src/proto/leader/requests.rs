@@ -1,14 +1,14 @@
 //! What a connection says, and what becomes of a session's requests and releases.
 
 use super::{
-    Arrival, Close, Config, Connection, Leader, RECALL_LIMIT, REPORT_LIMIT, Verdict, after,
-    report::Report,
+    Arrival, Close, Connection, GrantVerdict, LeaderConfig, LeaderMachine, RECALL_LIMIT,
+    REPORT_LIMIT, after, report::Report,
 };
 use crate::{
     error::Predecessor,
     proto::{
         ClientId, ConnectionId, LeaseId, RequestId,
-        lock::{HoldKey, Holding, PackedId, Patience, Recall, Right, SessionKey, Waiter},
+        lock::{HoldKey, Holding, PackedId, Recall, RequestPatience, Right, SessionKey, Waiter},
         mistake::{Mistake, planted},
         record::Record,
         sessions::Standing,
@@ -19,7 +19,7 @@ use crate::{
     token::Token,
 };
 
-impl Leader {
+impl LeaderMachine {
     pub(super) fn read(&mut self, connection: ConnectionId, message: ClientMessage, now: Time) {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         match state {
@@ -153,7 +153,7 @@ impl Leader {
 }
 
 // Requests.
-impl Leader {
+impl LeaderMachine {
     /// A session wants a lock. `place` is the one it was told before, by its own word, if it was;
     /// it gives order and no exemption from limits.
     pub(super) fn want(
@@ -205,7 +205,11 @@ impl Leader {
             place,
             since: now,
             mode,
-            patience: if acquire.wait == Wait::No { Patience::None } else { Patience::Some },
+            patience: if acquire.wait == Wait::No {
+                RequestPatience::None
+            } else {
+                RequestPatience::Some
+            },
             at_most: acquire.at_most,
             at_least: acquire.at_least.filter(|at_least| !at_least.is_zero()),
             above: acquire.above,
@@ -217,7 +221,7 @@ impl Leader {
             && self.conversions.upgrading(lock).is_none()
             && waiter.at_least.is_none()
             && self.table.is_open_to(&waiter)
-            && let Verdict::Granted(lease, token) = self.judge(&waiter, now)
+            && let GrantVerdict::Granted(lease, token) = self.judge(&waiter, now)
         {
             // No waiter was before it, and it need not wait: so it does not queue.
             return self.grant(&waiter, lease, token, now);
@@ -256,7 +260,7 @@ impl Leader {
 
     /// The limit that leaves no room for a new request of this session.
     fn limit_of_new(&self, key: SessionKey) -> Option<Refusal> {
-        let Config {
+        let LeaderConfig {
             sessions_max,
             leases_per_session_max,
             waiters_per_session_max,

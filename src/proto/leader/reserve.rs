@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Leader, Verdict};
+use super::{GrantVerdict, LeaderMachine};
 use crate::{
     proto::{
         ClientId, ConnectionId, LeaseId, RequestId, SessionId, count_long,
@@ -142,7 +142,7 @@ impl Reservations {
 }
 
 // From the queue to the telling.
-impl Leader {
+impl LeaderMachine {
     /// The waiter to be granted a lock without a holder.
     pub(super) fn next_waiter(&self, lock: LockKey) -> Option<WaiterKey> {
         match self.reservations.by_lock.get(&lock) {
@@ -284,7 +284,7 @@ impl Leader {
             is_anew || self.table.first_present(lock) == Some(waiter)
         });
         let verdict = waiter.map(|waiter| self.judge(self.table.waiter(waiter), now));
-        let (Some(key), Some(Verdict::Granted(lease, _))) = (waiter, verdict) else {
+        let (Some(key), Some(GrantVerdict::Granted(lease, _))) = (waiter, verdict) else {
             if planted(Mistake::ReservedForNobody) {
                 return self.run(lock, None);
             }
@@ -367,7 +367,7 @@ impl Leader {
 }
 
 // Time.
-impl Leader {
+impl LeaderMachine {
     /// The driver's time of the last event.
     pub(super) fn wall(&self) -> Time {
         if planted(Mistake::LateLoopExtends) { self.clock.now() } else { self.clock.raw() }
@@ -503,7 +503,7 @@ impl Leader {
 }
 
 // The end.
-impl Leader {
+impl LeaderMachine {
     /// Has the entry of this name deleted; the name is free once that is durable. Answers the
     /// number of the record.
     pub(super) fn end_reservation(&mut self, lock: LockKey) -> Option<u64> {
@@ -655,7 +655,7 @@ impl Leader {
 }
 
 #[cfg(feature = "testing")]
-impl Leader {
+impl LeaderMachine {
     /// Each name that is reserved durably, its token, session and request.
     pub fn reserved(
         &self,

@@ -43,7 +43,7 @@ impl TestCourt {
         };
         TestCourt {
             successor: Successor::new(
-                Config::default(),
+                LeaderConfig::default(),
                 Reign::new(config, Box::new(random), at(0)),
             ),
             stamp: 1,

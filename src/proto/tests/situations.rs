@@ -20,7 +20,7 @@ use crate::{
         ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId,
         SessionId,
         history::{Attestation, History, Notary, REIGNS_MAX, Seen},
-        leader::{BLOCK, Close, Config, Leader, Notice},
+        leader::{BLOCK, Close, LeaderConfig, LeaderMachine, Notice},
         record::{Pending, Record, Recovered, Reservation},
         wire::{
             Acquire, CAPABILITIES, ClientMessage, Extras, HeldLease, Identity, LeaderMessage, Mode,
@@ -53,9 +53,9 @@ fn try_acquire(text: &str) -> Acquire {
 }
 
 /// A leader, its disk and its clock, talked to frame by frame.
-struct Reign {
-    leader: Leader,
-    config: Config,
+struct ReignScene {
+    leader: LeaderMachine,
+    config: LeaderConfig,
     now: Time,
     /// Whether the disk answers at once.
     disk_answers: bool,
@@ -75,8 +75,8 @@ struct Speaker {
     count: u64,
 }
 
-fn config() -> Config {
-    Config {
+fn config() -> LeaderConfig {
+    LeaderConfig {
         time_to_live_max: Duration::from_secs(60),
         sessions_max: 3,
         leases_per_session_max: 4,
@@ -111,15 +111,15 @@ fn fresh() -> Recovered {
     Recovered::new(ClusterId(1))
 }
 
-fn begin() -> Reign {
-    Reign::new(config(), fresh())
+fn begin() -> ReignScene {
+    ReignScene::new(config(), fresh())
 }
 
-impl Reign {
-    fn new(config: Config, recovered: Recovered) -> Reign {
+impl ReignScene {
+    fn new(config: LeaderConfig, recovered: Recovered) -> ReignScene {
         let now = Time::ZERO + Duration::from_secs(1000);
-        let mut reign = Reign {
-            leader: Leader::new(config.clone(), recovered.clone(), now),
+        let mut reign = ReignScene {
+            leader: LeaderMachine::new(config.clone(), recovered.clone(), now),
             config,
             now,
             disk_answers: true,
@@ -158,7 +158,7 @@ impl Reign {
     fn restart(&mut self) {
         self.pending.clear();
         self.written.clear();
-        self.leader = Leader::new(self.config.clone(), self.durable.clone(), self.now);
+        self.leader = LeaderMachine::new(self.config.clone(), self.durable.clone(), self.now);
         self.drive();
         self.heard.clear();
         self.closed.clear();

@@ -6,7 +6,7 @@ use std::{
     thread::Thread,
 };
 
-use super::{LOOK_EVERY, Link, Seen};
+use super::{IdleLook, LOOK_EVERY, Link};
 use crate::{
     alarm::{self, contain},
     callbacks, clock,
@@ -93,7 +93,7 @@ impl Aftermath {
             let link = link.clone();
             alarm::call_at(clock::now() + LOOK_EVERY, move || {
                 if let Some(link) = link.upgrade() {
-                    link.look_after(lease, Seen::default());
+                    link.look_after(lease, IdleLook::default());
                 }
             })
             .detach();

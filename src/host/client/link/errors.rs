@@ -7,34 +7,34 @@ use crate::{
     mode::Usage,
     printable::Printable,
     proto::{
-        client::Failure,
+        client::RequestFailure,
         wire::{HolderInfo, NameUse, Refusal},
     },
     token::Token,
 };
 
-pub(super) fn error_of(failure: Failure, waited: Duration) -> LockError {
+pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
     use LockErrorKind::{Config, Io, Refused, Unreachable};
     let (kind, text) = match failure {
-        Failure::Refused { why: Refusal::WouldBlock } => return LockError::WOULD_BLOCK,
-        Failure::Refused { why: Refusal::TimedOut } => {
+        RequestFailure::Refused { why: Refusal::WouldBlock } => return LockError::WOULD_BLOCK,
+        RequestFailure::Refused { why: Refusal::TimedOut } => {
             return LockError::new(LockErrorKind::TimedOut, "another holder had it all the time")
                 .with_waited(waited);
         }
-        Failure::Unanswered(trouble) => {
+        RequestFailure::Unanswered(trouble) => {
             let text = format!("no leader answered within the wait: {trouble}");
             return LockError::new(LockErrorKind::TimedOut, text).with_waited(waited);
         }
-        Failure::Refused { why } => refused(why),
-        Failure::Unreachable(trouble) if trouble.is_empty() => {
+        RequestFailure::Refused { why } => refused(why),
+        RequestFailure::Unreachable(trouble) if trouble.is_empty() => {
             return LockError::new(Unreachable, "no leader answered").with_waited(waited);
         }
-        Failure::Unreachable(trouble) => {
+        RequestFailure::Unreachable(trouble) => {
             return LockError::new(Unreachable, trouble).with_waited(waited);
         }
-        Failure::NotAccepted(why) => return LockError::new(Refused, why),
-        Failure::Config(why) => return LockError::new(Config, why),
-        Failure::Closed => (Config, "the manager was closed"),
+        RequestFailure::NotAccepted(why) => return LockError::new(Refused, why),
+        RequestFailure::Config(why) => return LockError::new(Config, why),
+        RequestFailure::Closed => (Config, "the manager was closed"),
     };
     return LockError::new(kind, text);
 

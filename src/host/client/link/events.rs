@@ -3,7 +3,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use super::{
-    QueryAnswer, State,
+    LinkState, QueryAnswer,
     aftermath::Aftermath,
     errors::{error_of, warning},
     waiter::Opens,
@@ -19,13 +19,13 @@ use crate::{
     name::Name,
     proto::{
         LeaseId, RequestId,
-        client::{Event, Failure},
+        client::{Event, RequestFailure},
     },
     scope::Scope,
     watch::Watch,
 };
 
-pub(super) struct Held {
+pub(super) struct LinkLease {
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests provoke losses"))]
     pub(super) name: Name,
     /// It is open with this lease, or was until a guard left it for good that has yet to give the
@@ -36,7 +36,7 @@ pub(super) struct Held {
     pub(super) is_wanted_by_others: bool,
 }
 
-impl Held {
+impl LinkLease {
     /// The word, if it is open with this lease.
     pub(super) fn open_word(&self, lease: LeaseId) -> Option<&Arc<LeaseWord>> {
         self.word.is_of(lease.into()).then_some(&self.word)
@@ -80,7 +80,7 @@ impl From<LeaseKey> for LeaseId {
     }
 }
 
-impl State {
+impl LinkState {
     pub(super) fn drain(&mut self) {
         while let Some(event) = self.client.take_event() {
             self.distribute(event);
@@ -129,7 +129,7 @@ impl State {
                 if word.is_retired() {
                     // Its future was leaked, and what it was for is gone.
                     waiter.finish(
-                        Err(error_of(Failure::Closed, Duration::ZERO)),
+                        Err(error_of(RequestFailure::Closed, Duration::ZERO)),
                         &mut self.aftermath,
                     );
                     return self.client.cancel(request, clock::now());
@@ -158,11 +158,11 @@ impl State {
                 let name = waiter.name.clone().expect("an acquire has a name");
                 let is_wanted_by_others = had_to_queue || has_moved;
                 waiter.granted = Some((lease, word.clone()));
-                self.leases.insert(lease, Held { name, word, is_wanted_by_others });
+                self.leases.insert(lease, LinkLease { name, word, is_wanted_by_others });
                 waiter.finish(Ok(LeaseGranted { had_to_queue }), &mut self.aftermath);
             }
-            Event::Failed { failure: Failure::Closed, .. }
-            | Event::QueryFailed { failure: Failure::Closed, .. }
+            Event::Failed { failure: RequestFailure::Closed, .. }
+            | Event::QueryFailed { failure: RequestFailure::Closed, .. }
                 if self.is_leaving => {}
             Event::Failed { request, failure, holder } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else { return };

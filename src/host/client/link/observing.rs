@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Link, State,
+    Link, LinkState,
     aftermath::{Aftermath, Wake},
     errors::error_of,
 };
@@ -17,7 +17,7 @@ use crate::{
     error::{LockError, Result},
     host::service::LeaderNews,
     name::Name,
-    proto::{RequestId, client::Failure, wire::PresentLeader},
+    proto::{RequestId, client::RequestFailure, wire::PresentLeader},
     scope::Scope,
     time::Time,
 };
@@ -47,7 +47,7 @@ impl ObserverState {
     }
 }
 
-impl State {
+impl LinkState {
     /// Which holder leads.
     pub(super) fn leads(&mut self, query: RequestId, leader: Option<PresentLeader>) {
         if let Some(observer) = self.observers.get_mut(&query) {
@@ -60,8 +60,8 @@ impl State {
     pub(super) fn observation_failed(
         &mut self,
         query: RequestId,
-        failure: Failure,
-    ) -> Option<Failure> {
+        failure: RequestFailure,
+    ) -> Option<RequestFailure> {
         let Some(observer) = self.observers.get_mut(&query) else { return Some(failure) };
         let error = error_of(failure, clock::now().since(observer.since));
         observer.add(Err(error), &mut self.aftermath);

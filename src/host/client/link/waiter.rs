@@ -23,7 +23,7 @@ use crate::{
     name::Name,
     proto::{
         LeaseId,
-        client::Failure,
+        client::RequestFailure,
         wire::{HolderInfo, Refusal},
     },
     scope::Scope,
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// A caller that waits for an answer. Its outcome stays here until it is fetched.
-pub(super) struct Waiter<T> {
+pub(super) struct AnswerWaiter<T> {
     pub(super) name: Option<Name>,
     /// What a grant opens.
     pub(super) opens: Option<Opens>,
@@ -85,9 +85,9 @@ pub(in crate::host) fn expecting() -> usize {
     EXPECTING.load(Relaxed)
 }
 
-impl<T> Waiter<T> {
-    pub(super) fn new(name: Option<Name>, since: Time) -> Waiter<T> {
-        Waiter {
+impl<T> AnswerWaiter<T> {
+    pub(super) fn new(name: Option<Name>, since: Time) -> AnswerWaiter<T> {
+        AnswerWaiter {
             name,
             opens: None,
             since,
@@ -124,15 +124,15 @@ impl<T> Waiter<T> {
         self.finish(Err(error), aftermath);
     }
 
-    pub(super) fn error(&self, failure: Failure, holder: Option<HolderInfo>) -> LockError {
+    pub(super) fn error(&self, failure: RequestFailure, holder: Option<HolderInfo>) -> LockError {
         let waited = clock::now().since(self.since);
-        let is_answered = !matches!(failure, Failure::Unanswered(_));
+        let is_answered = !matches!(failure, RequestFailure::Unanswered(_));
         let error = match (failure, self.opens.as_ref().map(|opens| opens.mode)) {
-            (Failure::Refused { why: Refusal::UsedAs(in_force) }, Some(mode)) => {
+            (RequestFailure::Refused { why: Refusal::UsedAs(in_force) }, Some(mode)) => {
                 LockError::config(usage_of(in_force).refusal(mode.usage()))
             }
             (
-                Failure::Refused { why: Refusal::TimedOut },
+                RequestFailure::Refused { why: Refusal::TimedOut },
                 Some(LeaseMode::Permits { count, limit }),
             ) => LockError::new(LockErrorKind::TimedOut, too_few_permits(count, limit))
                 .with_waited(waited),
@@ -151,7 +151,7 @@ impl<T> Waiter<T> {
     }
 }
 
-impl Waiter<()> {
+impl AnswerWaiter<()> {
     /// No answer to this release came, and none is waited for any longer.
     pub(super) fn leave_unanswered(&mut self, aftermath: &mut Aftermath) {
         let error = LockError::new(LockErrorKind::Unreachable, UNANSWERED);

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Lent, Link, QueryAnswer, State, aftermath::Wake, waiter::Waiter};
+use super::{Lent, Link, LinkState, QueryAnswer, aftermath::Wake, waiter::AnswerWaiter};
 use crate::{
     clock,
     error::LockError,
@@ -120,9 +120,9 @@ pub(super) struct Waiting<K: Awaited> {
 /// What can be waited for: where its waiter stands, and what to do if it is not wanted any more.
 pub(super) trait Awaited: Copy + Eq + std::hash::Hash + Unpin {
     type Output;
-    fn waiters(state: &mut State) -> &mut Numbered<Self, Waiter<Self::Output>>;
+    fn waiters(state: &mut LinkState) -> &mut Numbered<Self, AnswerWaiter<Self::Output>>;
     /// Its waiter is gone.
-    fn give_up(self, waiter: &mut Waiter<Self::Output>, state: &mut State) {
+    fn give_up(self, waiter: &mut AnswerWaiter<Self::Output>, state: &mut LinkState) {
         let _ = (waiter, state);
     }
 }
@@ -131,11 +131,11 @@ pub(super) trait Awaited: Copy + Eq + std::hash::Hash + Unpin {
 impl Awaited for RequestId {
     type Output = LeaseGranted;
 
-    fn waiters(state: &mut State) -> &mut Numbered<RequestId, Waiter<LeaseGranted>> {
+    fn waiters(state: &mut LinkState) -> &mut Numbered<RequestId, AnswerWaiter<LeaseGranted>> {
         &mut state.acquires
     }
 
-    fn give_up(self, waiter: &mut Waiter<LeaseGranted>, state: &mut State) {
+    fn give_up(self, waiter: &mut AnswerWaiter<LeaseGranted>, state: &mut LinkState) {
         // Taken out of the table under its lock, and settled by that.
         waiter.opens = None;
         match waiter.granted.take() {
@@ -155,7 +155,7 @@ impl Awaited for RequestId {
 impl Awaited for LeaseId {
     type Output = ();
 
-    fn waiters(state: &mut State) -> &mut Numbered<LeaseId, Waiter<()>> {
+    fn waiters(state: &mut LinkState) -> &mut Numbered<LeaseId, AnswerWaiter<()>> {
         &mut state.releases
     }
 }
@@ -168,7 +168,7 @@ pub(super) struct QueryId(pub(super) RequestId);
 impl Awaited for QueryId {
     type Output = QueryAnswer;
 
-    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<QueryAnswer>> {
+    fn waiters(state: &mut LinkState) -> &mut Numbered<QueryId, AnswerWaiter<QueryAnswer>> {
         &mut state.queries
     }
 }

@@ -19,7 +19,7 @@ use super::{
     NUMBER, OpenJournal, REIGNS, RESERVED, REVOKED, SESSIONS, WAITS_FOR,
     commits::Commits,
     place::{
-        COMMITS, FileIdentity, JOURNAL, SET_ASIDE, UNFINISHED, USED, mark_used, read_if_there,
+        COMMITS, JOURNAL, JournalFileId, SET_ASIDE, UNFINISHED, USED, mark_used, read_if_there,
         sync_parent,
     },
     space::{Health, Watched},
@@ -125,7 +125,7 @@ pub(super) fn open_whole(
     backend: impl StorageBackend,
     file: Option<File>,
 ) -> Result<(OpenJournal, Recovered), Trouble> {
-    let is = file.as_ref().map(FileIdentity::of).transpose().map_err(Trouble::Io)?;
+    let is = file.as_ref().map(JournalFileId::of).transpose().map_err(Trouble::Io)?;
     let health = Arc::new(Health::default());
     let watched = Watched::new(backend, file, health.clone());
     // redb answers most damage with an error, but not all of it.
@@ -146,7 +146,7 @@ fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Resul
     let unfinished = directory.join(UNFINISHED);
     Commits::make(&directory.join(COMMITS)).map_err(Trouble::Io)?;
     let file = begin_aside(&unfinished).map_err(Trouble::Io)?;
-    let is = FileIdentity::of(&file).map_err(Trouble::Io)?;
+    let is = JournalFileId::of(&file).map_err(Trouble::Io)?;
     let same = file.try_clone().map_err(Trouble::Io)?;
     let watched = Watched::new(FileBackend::new(file)?, Some(same), Arc::default());
     let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(watched)?;
@@ -182,7 +182,7 @@ fn random_cluster() -> Result<ClusterId, Trouble> {
 /// What it holds, how many commits there were, and which file it was.
 pub(super) fn recover(
     database: &Database,
-) -> Result<(Recovered, u64, Option<FileIdentity>), Trouble> {
+) -> Result<(Recovered, u64, Option<JournalFileId>), Trouble> {
     let transaction = database.begin_read()?;
     let about = transaction.open_table(ABOUT)?;
     let format = about.get(FORMAT)?;
@@ -223,7 +223,7 @@ pub(super) fn recover(
     let commits = about.get(NUMBER)?.and_then(|bytes| number(bytes.value()));
     let commits = commits.ok_or_else(|| Trouble::missing(NUMBER))?;
     let file = about.get(FILE)?.and_then(|bytes| bytes.value().try_into().ok());
-    Ok((recovered, commits, file.map(FileIdentity::from_bytes)))
+    Ok((recovered, commits, file.map(JournalFileId::from_bytes)))
 }
 
 /// Which reigns the epochs were of, up to this one.

@@ -147,21 +147,21 @@ fn lock(path: &Path) -> Result<File, LockError> {
 
 /// Which file it is: its inode, and when that was made. A copy is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileIdentity {
+pub(super) struct JournalFileId {
     inode: u64,
     /// In nanoseconds since 1970; 0 where the file system does not say.
     born_ns: u64,
 }
 
-impl FileIdentity {
-    pub(super) fn of(file: &File) -> io::Result<FileIdentity> {
+impl JournalFileId {
+    pub(super) fn of(file: &File) -> io::Result<JournalFileId> {
         let about = file.metadata()?;
         let born = about.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
         let born_ns = born.map_or(0, |born| born.as_nanos() as u64);
-        Ok(FileIdentity { inode: about.ino(), born_ns })
+        Ok(JournalFileId { inode: about.ino(), born_ns })
     }
 
-    pub(super) fn is(self, other: FileIdentity) -> bool {
+    pub(super) fn is(self, other: JournalFileId) -> bool {
         let born_unlike = self.born_ns != other.born_ns && self.born_ns != 0 && other.born_ns != 0;
         self.inode == other.inode && !born_unlike
     }
@@ -170,9 +170,9 @@ impl FileIdentity {
         (u128::from(self.born_ns) << 64 | u128::from(self.inode)).to_le_bytes()
     }
 
-    pub(super) fn from_bytes(bytes: [u8; 16]) -> FileIdentity {
+    pub(super) fn from_bytes(bytes: [u8; 16]) -> JournalFileId {
         let both = u128::from_le_bytes(bytes);
-        FileIdentity { inode: both as u64, born_ns: (both >> 64) as u64 }
+        JournalFileId { inode: both as u64, born_ns: (both >> 64) as u64 }
     }
 }
 

@@ -34,7 +34,7 @@ fn a_leader_is_reached_at_every_address_of_its_name_under_one_port_number() {
         assert!(begin.elapsed() < Duration::from_secs(30), "{connected:?}");
         doors.receive();
         while let Some(event) = doors.poll_event() {
-            let Event::Connected(id, _) = event else { panic!("{event:?}") };
+            let PortEvent::Connected(id, _) = event else { panic!("{event:?}") };
             assert!(connected.insert(id), "{id:?} is a number of two");
             // Each port knows its own.
             assert!(

@@ -1,6 +1,6 @@
 use super::*;
 
-const LONGEST: Duration = Patience::LONGEST;
+const LONGEST: Duration = PollPatience::LONGEST;
 const SOON: Duration = Duration::from_micros(100);
 const TOO_LATE: Duration = Duration::from_millis(3);
 
@@ -11,7 +11,7 @@ fn several() -> Cpus {
 #[test]
 fn looking_begins_with_short_waits_and_ends_with_long_ones() {
     let now = Instant::now();
-    let mut patience = Patience { cpus: several(), ..Patience::new() };
+    let mut patience = PollPatience { cpus: several(), ..PollPatience::new() };
     assert_eq!(patience.looks(now), Duration::ZERO);
     for looks in [FIRST, 2 * FIRST, 2 * FIRST, 2 * FIRST] {
         patience.waited(patience.looks(now), SOON);
@@ -28,7 +28,7 @@ fn looking_begins_with_short_waits_and_ends_with_long_ones() {
 #[test]
 fn no_thread_looks_where_there_is_one_cpu() {
     let one = || Cpus { pairs: 0, ..Cpus::new() };
-    let mut patience = Patience { cpus: one(), ..Patience::new() };
+    let mut patience = PollPatience { cpus: one(), ..PollPatience::new() };
     patience.waited(Duration::ZERO, SOON);
     assert_eq!(patience.looks(Instant::now()), Duration::ZERO);
     let lending = Lending { cpus: one(), skips: 0, ..Lending::new() };
@@ -81,7 +81,7 @@ fn a_task_keeps_its_thread_from_others_only_where_there_is_a_cpu_for_each_and_it
 #[test]
 fn a_cpu_that_comes_back_late_again_and_again_ends_it_for_longer_and_longer() {
     let mut now = Instant::now();
-    let mut patience = Patience { cpus: several(), ..Patience::new() };
+    let mut patience = PollPatience { cpus: several(), ..PollPatience::new() };
     patience.waited(Duration::ZERO, SOON);
     let mut rest = SHORTEST_REST;
     for _ in 0..20 {
@@ -98,7 +98,7 @@ fn a_cpu_that_comes_back_late_again_and_again_ends_it_for_longer_and_longer() {
 #[test]
 fn a_cpu_that_comes_back_late_once_ends_only_that_look() {
     let now = Instant::now();
-    let mut patience = Patience { cpus: several(), ..Patience::new() };
+    let mut patience = PollPatience { cpus: several(), ..PollPatience::new() };
     patience.waited(Duration::ZERO, SOON);
     for _ in 0..GOOD_SIGN {
         assert!(!patience.cpus.is_kept_off(LATE, now));

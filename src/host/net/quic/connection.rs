@@ -11,7 +11,7 @@ use crate::{
     proto::{ConnectionId, client::Ended, numbered::Numbered, wire::FrameReader},
 };
 
-use super::{CloseCode, Event, READ_AHEAD, UNSENT_BYTES_KEPT};
+use super::{CloseCode, PortEvent, READ_AHEAD, UNSENT_BYTES_KEPT};
 
 /// What the connections of a port share.
 #[derive(Default)]
@@ -19,7 +19,7 @@ pub(super) struct PortShared {
     pub(super) handles: Numbered<ConnectionId, ConnectionHandle>,
     /// Connections that are over and never showed the secret, the first first. Most are gone.
     pub(super) strangers: VecDeque<(ConnectionHandle, ConnectionId)>,
-    pub(super) events: VecDeque<Event>,
+    pub(super) events: VecDeque<PortEvent>,
     /// Frames that came before a connection's end, until it is forgotten.
     pub(super) last_words: Numbered<ConnectionId, FrameReader>,
 }
@@ -75,20 +75,20 @@ impl PortConnection {
         // Nothing of it goes out any more, and QUIC goes on with the connection for a while.
         (self.out, self.written) = (Vec::new(), 0);
         if self.take_in(usize::MAX) {
-            shared.events.push_back(Event::Readable(self.id));
+            shared.events.push_back(PortEvent::Readable(self.id));
         }
         let handle = shared.handles.remove(&self.id);
         if is_stranger {
             shared.strangers.extend(handle.map(|handle| (handle, self.id)));
         }
         shared.last_words.insert(self.id, mem::take(&mut self.reader));
-        shared.events.push_back(Event::Ended(self.id, ended));
+        shared.events.push_back(PortEvent::Ended(self.id, ended));
     }
 
     /// Moves what the stream has to the frame reader, and says so.
     pub(super) fn read_in(&mut self, shared: &mut PortShared) {
         if self.take_in(READ_AHEAD) && !self.is_over {
-            shared.events.push_back(Event::Readable(self.id));
+            shared.events.push_back(PortEvent::Readable(self.id));
         }
     }
 

@@ -52,7 +52,7 @@ fn connect(number: u64, address: SocketAddr, secret: &Secret) -> Port {
 }
 
 /// Drives ports in turn until `done` says so of an event, which it is shown with its port.
-fn drive(ports: &mut [&mut Port], done: impl FnMut(usize, Event, &mut Port) -> bool) {
+fn drive(ports: &mut [&mut Port], done: impl FnMut(usize, PortEvent, &mut Port) -> bool) {
     drive_over(|| {}, ports, done);
 }
 
@@ -60,7 +60,7 @@ fn drive(ports: &mut [&mut Port], done: impl FnMut(usize, Event, &mut Port) -> b
 fn drive_over(
     mut carry: impl FnMut(),
     ports: &mut [&mut Port],
-    mut done: impl FnMut(usize, Event, &mut Port) -> bool,
+    mut done: impl FnMut(usize, PortEvent, &mut Port) -> bool,
 ) {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(30) {
@@ -90,23 +90,23 @@ fn frames_go_both_ways_between_peers_that_share_a_secret() {
     let mut client = connect(1, address, &secret);
     let mut received = Vec::new();
     drive(&mut [&mut leader, &mut client], |index, event, port| match (index, event) {
-        (1, Event::Connected(id, _)) => {
+        (1, PortEvent::Connected(id, _)) => {
             (0..1000).for_each(|number| port.write(id, &renew(number)));
             false
         }
-        (0, Event::Readable(id)) => {
+        (0, PortEvent::Readable(id)) => {
             received.extend(std::iter::from_fn(|| port.read::<ClientMessage>(id)));
             if received.len() == 1000 {
                 port.write(id, &not_leader(None));
             }
             false
         }
-        (1, Event::Readable(id)) => {
+        (1, PortEvent::Readable(id)) => {
             let answer = port.read::<LeaderMessage>(id);
             assert_eq!(answer, Some(not_leader(None)));
             true
         }
-        (_, Event::Ended(_, ended)) => panic!("{ended:?}"),
+        (_, PortEvent::Ended(_, ended)) => panic!("{ended:?}"),
         _ => false,
     });
     assert!(received.into_iter().eq((0..1000).map(renew)));
@@ -119,7 +119,7 @@ fn a_time_that_every_packet_puts_off_ends_no_sleep_early() {
     let mut client = connect(1, address, &secret);
     let (mut asked, mut put_off) = (0, 0);
     drive(&mut [&mut leader, &mut client], |index, event, port| match (index, event) {
-        (1, Event::Connected(id, _) | Event::Readable(id)) => {
+        (1, PortEvent::Connected(id, _) | PortEvent::Readable(id)) => {
             while port.read::<LeaderMessage>(id).is_some() {}
             asked += 1;
             port.write(id, &renew(asked));
@@ -131,13 +131,13 @@ fn a_time_that_every_packet_puts_off_ends_no_sleep_early() {
             put_off += u64::from(first < timeout);
             asked == 1000
         }
-        (0, Event::Readable(id)) => {
+        (0, PortEvent::Readable(id)) => {
             while port.read::<ClientMessage>(id).is_some() {
                 port.write(id, &not_leader(None));
             }
             false
         }
-        (_, Event::Ended(_, ended)) => panic!("{ended:?}"),
+        (_, PortEvent::Ended(_, ended)) => panic!("{ended:?}"),
         _ => false,
     });
     assert!(put_off > 100, "{put_off} of {asked}");
@@ -157,7 +157,7 @@ fn a_client_may_send_a_leader_no_more_than_a_window_ahead() {
     let mut client = connect(1, address, &secret);
     let mut taken = None;
     drive(&mut [&mut leader, &mut client], |index, event, port| {
-        if let (1, Event::Connected(id, _)) = (index, event) {
+        if let (1, PortEvent::Connected(id, _)) = (index, event) {
             taken = taken_at_once(port, id);
         }
         taken.is_some()
@@ -182,12 +182,12 @@ fn no_peer_with_another_secret_gets_past_the_handshake() {
     let (mut leader, address) = listen(&secret());
     let mut client = connect(1, address, &secret());
     drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-        (_, Event::Connected(..)) => panic!("the handshake was passed"),
-        (1, Event::Ended(_, Ended::Refused(text))) => {
+        (_, PortEvent::Connected(..)) => panic!("the handshake was passed"),
+        (1, PortEvent::Ended(_, Ended::Refused(text))) => {
             assert!(text.contains("another secret"), "{text}");
             true
         }
-        (1, Event::Ended(_, other)) => panic!("{other:?}"),
+        (1, PortEvent::Ended(_, other)) => panic!("{other:?}"),
         _ => false,
     });
     assert!(leader.shared.handles.len() <= 1);
@@ -202,8 +202,8 @@ fn a_client_that_believes_any_leader_still_has_to_prove_itself() {
     let here = Ipv4Addr::UNSPECIFIED.into();
     let mut client = Port::connect_from(here, id, address, handshake, SILENCE).unwrap();
     drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-        (0, Event::Connected(..) | Event::Readable(_)) => panic!("a stranger was let in"),
-        (1, Event::Ended(_, ended)) => {
+        (0, PortEvent::Connected(..) | PortEvent::Readable(_)) => panic!("a stranger was let in"),
+        (1, PortEvent::Ended(_, ended)) => {
             assert!(matches!(ended, Ended::Refused(_)), "{ended:?}");
             true
         }
@@ -218,7 +218,7 @@ fn where_nothing_listens_an_attempt_ends_at_once() {
     drop(leader);
     let mut client = connect(1, address, &secret);
     drive(&mut [&mut client], |_, event, _| match event {
-        Event::Ended(_, Ended::NotThere(text)) => {
+        PortEvent::Ended(_, Ended::NotThere(text)) => {
             assert!(text.contains("nothing listens"), "{text}");
             true
         }
@@ -236,31 +236,31 @@ fn a_malformed_frame_ends_its_connection_and_no_other() {
     let mut ports = [&mut leader, &mut good, &mut bad];
     drive(&mut ports, |index, event, port| {
         match (index, event) {
-            (1, Event::Connected(id, _)) => port.write(id, &renew(1)),
-            (2, Event::Connected(id, _)) => {
+            (1, PortEvent::Connected(id, _)) => port.write(id, &renew(1)),
+            (2, PortEvent::Connected(id, _)) => {
                 // A frame that says it is longer than any may be.
                 let connection = port.connection_mut(id).unwrap();
                 connection.out.extend_from_slice(&u32::MAX.to_le_bytes());
                 port.write(id, &renew(2));
             }
-            (0, Event::Readable(id)) => {
+            (0, PortEvent::Readable(id)) => {
                 while let Some(message) = port.read::<ClientMessage>(id) {
                     assert_eq!(message, renew(1));
                     good_frames += 1;
                     port.write(id, &not_leader(None));
                 }
             }
-            (1, Event::Readable(id)) => {
+            (1, PortEvent::Readable(id)) => {
                 while port.read::<LeaderMessage>(id).is_some() {}
                 if !bad_ended || good_frames < 10 {
                     port.write(id, &renew(1));
                 }
             }
-            (2, Event::Ended(_, Ended::Disconnected(text))) => {
+            (2, PortEvent::Ended(_, Ended::Disconnected(text))) => {
                 assert!(text.contains("65536"), "{text}");
                 bad_ended = true;
             }
-            (1, Event::Ended(_, ended)) => panic!("{ended:?}"),
+            (1, PortEvent::Ended(_, ended)) => panic!("{ended:?}"),
             _ => {}
         }
         bad_ended && good_frames >= 10
@@ -278,25 +278,25 @@ fn a_client_notices_a_restarted_leader_by_its_next_frame() {
     // The leader's answer confirms the handshake. A client without that goes on proving itself, with
     // packets that a restarted leader has no answer to, and notices by the silence.
     drive(&mut [&mut leader, &mut client], |index, event, port| match (index, event) {
-        (1, Event::Connected(id, _)) => {
+        (1, PortEvent::Connected(id, _)) => {
             port.write(id, &renew(1));
             false
         }
-        (0, Event::Readable(id)) => {
+        (0, PortEvent::Readable(id)) => {
             while port.read::<ClientMessage>(id).is_some() {
                 port.write(id, &not_leader(None));
             }
             false
         }
-        (1, Event::Readable(id)) => port.read::<LeaderMessage>(id).is_some(),
-        (_, Event::Ended(_, ended)) => panic!("{ended:?}"),
+        (1, PortEvent::Readable(id)) => port.read::<LeaderMessage>(id).is_some(),
+        (_, PortEvent::Ended(_, ended)) => panic!("{ended:?}"),
         _ => false,
     });
     drop(leader);
     let mut leader = Port::listen(address, &entrance, IDS).unwrap();
     client.write(ConnectionId(1), &renew(1));
     drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-        (1, Event::Ended(_, Ended::Disconnected(text))) => {
+        (1, PortEvent::Ended(_, Ended::Disconnected(text))) => {
             assert!(text.contains("was restarted"), "{text}");
             true
         }
@@ -311,7 +311,7 @@ fn a_peer_that_does_not_read_is_given_up() {
     let mut client = connect(1, address, &secret);
     let mut connection = None;
     drive(&mut [&mut leader, &mut client], |index, event, _| {
-        if let (0, Event::Connected(id, _)) = (index, event) {
+        if let (0, PortEvent::Connected(id, _)) = (index, event) {
             connection = Some(id);
         }
         connection.is_some()
@@ -322,7 +322,7 @@ fn a_peer_that_does_not_read_is_given_up() {
         leader.write(connection, &long);
     }
     let end = std::iter::from_fn(|| leader.poll_event()).last();
-    assert!(matches!(end, Some(Event::Ended(id, _)) if id == connection), "{end:?}");
+    assert!(matches!(end, Some(PortEvent::Ended(id, _)) if id == connection), "{end:?}");
     // QUIC has yet to close it, and what it was not sent is gone.
     let kept: Vec<_> =
         leader.connections.iter().flatten().map(|connection| connection.out.capacity()).collect();
@@ -337,15 +337,15 @@ fn what_was_said_before_a_close_is_read_before_the_end() {
     let mut words = 0;
     drive(&mut [&mut leader, &mut client], |index, event, port| {
         match (index, event) {
-            (1, Event::Connected(id, _)) => port.write(id, &renew(1)),
-            (0, Event::Readable(id)) => {
+            (1, PortEvent::Connected(id, _)) => port.write(id, &renew(1)),
+            (0, PortEvent::Readable(id)) => {
                 port.write(id, &not_leader(None));
                 port.close(id, CloseCode::Shutdown, "the leader was stopped");
             }
-            (1, Event::Readable(id)) => {
+            (1, PortEvent::Readable(id)) => {
                 words += std::iter::from_fn(|| port.read::<LeaderMessage>(id)).count();
             }
-            (1, Event::Ended(..)) => {
+            (1, PortEvent::Ended(..)) => {
                 assert_eq!(words, 1);
                 return true;
             }
@@ -363,7 +363,7 @@ fn what_was_said_before_a_close_is_read_behind_a_kind_that_is_not_known() {
     let mut said = Vec::new();
     drive(&mut [&mut leader, &mut client], |index, event, port| {
         match (index, event) {
-            (1, Event::Connected(id, _)) => {
+            (1, PortEvent::Connected(id, _)) => {
                 let handle = port.shared.handles[&id];
                 let connection = port.connections[handle.0].as_mut().unwrap();
                 // The length, kind 200, request 7.
@@ -371,7 +371,7 @@ fn what_was_said_before_a_close_is_read_behind_a_kind_that_is_not_known() {
                 port.write(id, &renew(1));
                 port.close(id, CloseCode::Shutdown, "it has said all");
             }
-            (0, Event::Ended(id, _)) => {
+            (0, PortEvent::Ended(id, _)) => {
                 said.extend(std::iter::from_fn(|| port.read::<ClientMessage>(id)));
                 return true;
             }
@@ -391,8 +391,8 @@ fn a_handshake_that_succeeds_after_it_was_given_up_is_counted_out_once() {
     client.trouble(&io::ErrorKind::ConnectionRefused.into());
     assert_eq!(handshakes(&client), 0);
     drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-        (0, Event::Connected(..)) => true,
-        (1, Event::Connected(..)) => panic!("it was given up"),
+        (0, PortEvent::Connected(..)) => true,
+        (1, PortEvent::Connected(..)) => panic!("it was given up"),
         _ => false,
     });
     // What the leader sent last may still be under way.
@@ -428,7 +428,7 @@ fn strangers_that_stall_their_handshakes_are_shown_out() {
     assert_eq!(handshakes(&leader), 0);
     assert!(leader.stalls.is_empty());
     let ended = std::iter::from_fn(|| leader.poll_event());
-    assert_eq!(ended.filter(|event| matches!(event, Event::Ended(..))).count(), 10);
+    assert_eq!(ended.filter(|event| matches!(event, PortEvent::Ended(..))).count(), 10);
 }
 
 #[test]
@@ -446,7 +446,7 @@ fn strangers_that_were_shown_out_take_memory_for_the_last_of_them_only() {
     // The next client takes what they had.
     let mut client = connect(99, address, &secret);
     drive(&mut [&mut leader, &mut client], |index, event, _| {
-        matches!((index, event), (0, Event::Connected(..)))
+        matches!((index, event), (0, PortEvent::Connected(..)))
     });
 }
 
@@ -456,11 +456,11 @@ fn a_client_beyond_the_connections_allowed_may_try_again() {
     let (mut leader, address) = listen_with(&secret, Admission::new(1, HANDSHAKES_MAX));
     let mut first = connect(1, address, &secret);
     drive(&mut [&mut leader, &mut first], |index, event, _| {
-        matches!((index, event), (0, Event::Connected(..)))
+        matches!((index, event), (0, PortEvent::Connected(..)))
     });
     let mut second = connect(2, address, &secret);
     drive(&mut [&mut leader, &mut first, &mut second], |index, event, _| match (index, event) {
-        (2, Event::Ended(_, Ended::Disconnected(text))) => {
+        (2, PortEvent::Ended(_, Ended::Disconnected(text))) => {
             assert!(text.contains("--sessions-max"), "{text}");
             true
         }
@@ -478,8 +478,8 @@ fn a_leader_has_no_more_on_its_way_to_a_client_than_a_window() {
     let mut taken = None;
     drive(&mut [&mut leader, &mut client], |index, event, port| {
         match (index, event) {
-            (1, Event::Connected(id, _)) => port.write(id, &renew(1)),
-            (0, Event::Readable(id)) => taken = taken_at_once(port, id),
+            (1, PortEvent::Connected(id, _)) => port.write(id, &renew(1)),
+            (0, PortEvent::Readable(id)) => taken = taken_at_once(port, id),
             _ => {}
         }
         taken.is_some()
@@ -494,7 +494,7 @@ fn a_client_beyond_the_handshakes_allowed_may_try_again() {
     let _others = others(&leader, HANDSHAKES_MAX);
     let mut client = connect(1, address, &secret);
     drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-        (1, Event::Ended(_, Ended::Disconnected(_))) => true,
+        (1, PortEvent::Ended(_, Ended::Disconnected(_))) => true,
         (_, other) => panic!("{other:?}"),
     });
     assert_eq!(leader.endpoint.open_connections(), 0);
@@ -528,7 +528,7 @@ fn with_many_handshakes_under_way_an_address_is_proved_before_it_costs_anything(
     // A client that has one goes on.
     let mut client = connect(2, address, &secret);
     drive(&mut [&mut leader, &mut client], |index, event, _| {
-        matches!((index, event), (0, Event::Connected(..)))
+        matches!((index, event), (0, PortEvent::Connected(..)))
     });
 }
 
@@ -562,7 +562,7 @@ fn one_client_that_stalls_its_handshakes_leaves_the_others_half_of_them() {
             }
             leader.transmit();
             attacker.receive();
-            if let Some(Event::Ended(_, ended)) = attacker.poll_event() {
+            if let Some(PortEvent::Ended(_, ended)) = attacker.poll_event() {
                 break Some(ended);
             }
             assert!(begin.elapsed() < Duration::from_secs(30), "it is told nothing");
@@ -576,11 +576,11 @@ fn one_client_that_stalls_its_handshakes_leaves_the_others_half_of_them() {
     assert_eq!((stalled.len(), handshakes(&leader)), (80, 80));
     let mut victim = connect_from(VICTIM, 1, address, &secret);
     drive(&mut [&mut leader, &mut victim], |index, event, _| match (index, event) {
-        (0, Event::Connected(_, client)) => {
+        (0, PortEvent::Connected(_, client)) => {
             assert_eq!(client, client_at((VICTIM, 0).into()));
             true
         }
-        (1, Event::Ended(_, ended)) => panic!("{ended:?}"),
+        (1, PortEvent::Ended(_, ended)) => panic!("{ended:?}"),
         _ => false,
     });
 }
@@ -644,18 +644,18 @@ fn exchange(path: &mut OnPath, leader: &mut Port, client: &mut Port, count: u64)
         &mut [leader, client],
         |index, event, port| {
             match (index, event) {
-                (0, Event::Readable(id)) => {
+                (0, PortEvent::Readable(id)) => {
                     while port.read::<ClientMessage>(id).is_some() {
                         port.write(id, &not_leader(None));
                     }
                 }
-                (1, Event::Readable(id)) => {
+                (1, PortEvent::Readable(id)) => {
                     while port.read::<LeaderMessage>(id).is_some() {
                         answers += 1;
                         port.write(id, &renew(answers));
                     }
                 }
-                (_, Event::Ended(_, ended)) => panic!("{ended:?}"),
+                (_, PortEvent::Ended(_, ended)) => panic!("{ended:?}"),
                 _ => {}
             }
             answers >= count
@@ -711,8 +711,8 @@ fn forged_resets_end_no_connection() {
         || path.carry(),
         &mut [&mut client],
         |_, event, _| match event {
-            Event::Ended(_, Ended::Disconnected(text)) => text.contains("was restarted"),
-            Event::Ended(_, ended) => panic!("{ended:?}"),
+            PortEvent::Ended(_, Ended::Disconnected(text)) => text.contains("was restarted"),
+            PortEvent::Ended(_, ended) => panic!("{ended:?}"),
             _ => false,
         },
     );
@@ -730,7 +730,7 @@ fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
     let mut of_new = connect(2, address, &turned);
     let mut connected = 0;
     drive(&mut [&mut leader, &mut of_old, &mut of_new], |index, event, _| {
-        connected += usize::from(matches!((index, event), (0, Event::Connected(..))));
+        connected += usize::from(matches!((index, event), (0, PortEvent::Connected(..))));
         connected == 2
     });
     // One is in the midst of its handshake.
@@ -743,13 +743,13 @@ fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
     let mut ended = 0;
     let mut ports = [&mut leader, &mut of_old, &mut of_new, &mut late];
     drive(&mut ports, |index, event, _| match (index, event) {
-        (1 | 3, Event::Ended(_, Ended::Disconnected(text))) => {
+        (1 | 3, PortEvent::Ended(_, Ended::Disconnected(text))) => {
             assert!(text.contains("does not accept this secret any more"), "{text}");
             ended += 1;
             ended == 2
         }
-        (0, Event::Connected(..)) | (2, Event::Ended(..)) => panic!("{index}"),
-        (_, Event::Ended(_, Ended::Refused(text))) => panic!("{text}"),
+        (0, PortEvent::Connected(..)) | (2, PortEvent::Ended(..)) => panic!("{index}"),
+        (_, PortEvent::Ended(_, Ended::Refused(text))) => panic!("{text}"),
         _ => false,
     });
     // A client that comes now is judged by the new one, which is also presented.
@@ -759,9 +759,9 @@ fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
     let mut ports = [&mut leader, &mut of_new, &mut stranger, &mut newcomer];
     drive(&mut ports, |index, event, _| {
         match (index, event) {
-            (2, Event::Ended(_, Ended::Refused(_))) => is_out = true,
-            (3, Event::Connected(..)) => is_in = true,
-            (1 | 3, Event::Ended(..)) => panic!("{index}"),
+            (2, PortEvent::Ended(_, Ended::Refused(_))) => is_out = true,
+            (3, PortEvent::Connected(..)) => is_in = true,
+            (1 | 3, PortEvent::Ended(..)) => panic!("{index}"),
             _ => {}
         }
         is_out && is_in

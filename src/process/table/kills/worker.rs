@@ -17,7 +17,7 @@ use std::{
 use rustix::process::{Signal, WaitOptions};
 
 use super::super::{
-    Slot, TableDirectory, TableDrainer,
+    TableDirectory, TableDrainer, TableSlot,
     step::{Step, disarm, dwell_at, end_at, witness},
 };
 use super::{
@@ -169,9 +169,9 @@ struct Worker {
     orders: WorkerOrders,
     board: Arc<Board>,
     all: Arc<TableDirectory>,
-    slots: Vec<Slot>,
+    slots: Vec<TableSlot>,
     /// Of names that come and go.
-    kept: Vec<(usize, Slot)>,
+    kept: Vec<(usize, TableSlot)>,
     random: u64,
 }
 
@@ -320,7 +320,7 @@ impl Worker {
     }
 
     /// No taker comes in before the end.
-    fn is_kept(&self, slot: &Slot) -> Sound {
+    fn is_kept(&self, slot: &TableSlot) -> Sound {
         if sound(slot.try_take(Token::ZERO))?.flatten().is_some() {
             slot.release(Predecessor::Clean);
         }
@@ -386,7 +386,7 @@ impl Worker {
         self.enter()
     }
 
-    fn staying_slot(&mut self) -> Sound<Option<Slot>> {
+    fn staying_slot(&mut self) -> Sound<Option<TableSlot>> {
         let text = format!("stay{}", self.random(3));
         sound(self.all.slot(&Name::new(&text).unwrap()))
     }
@@ -570,7 +570,7 @@ impl Worker {
         acquire(&self.orders.dir, &slot, PERMITS, Duration::ZERO)
     }
 
-    fn permits(&self) -> Sound<Option<Slot>> {
+    fn permits(&self) -> Sound<Option<TableSlot>> {
         sound(self.all.slot_for(&permits_name(), Usage::Permits(PERMITS)))
     }
 
@@ -695,7 +695,7 @@ fn permits_name() -> Name {
 
 /// Takes so many permits, if it has them in time, and with each locks one of as many files as there
 /// are: the kernel's locks end with their process, and are never too many.
-fn acquire(dir: &Path, slot: &Slot, count: u32, dwell: Duration) -> Sound {
+fn acquire(dir: &Path, slot: &TableSlot, count: u32, dwell: Duration) -> Sound {
     if sound(slot.prepare_to_read())?.is_none()
         || sound(slot.take(Token::ZERO, clock::now() + PATIENCE))?.is_none()
     {
@@ -741,7 +741,7 @@ fn shared_name() -> Name {
 }
 
 /// Comes in as a reader, quietly or behind those that wait, and looks at the pair.
-fn read(board: &Board, slot: &Slot, dwell: Duration) -> Sound {
+fn read(board: &Board, slot: &TableSlot, dwell: Duration) -> Sound {
     if sound(slot.prepare_to_read())?.is_none() {
         return Ok(());
     }
@@ -765,7 +765,7 @@ fn read(board: &Board, slot: &Slot, dwell: Duration) -> Sound {
     Ok(())
 }
 
-fn write(board: &Board, slot: &Slot) -> Sound {
+fn write(board: &Board, slot: &TableSlot) -> Sound {
     let Some(taken) = sound(slot.take(Token::ZERO, clock::now() + PATIENCE))? else {
         return Ok(());
     };
@@ -780,12 +780,12 @@ fn write(board: &Board, slot: &Slot) -> Sound {
 }
 
 /// Waits for readers, for a while.
-fn is_drained(slot: &Slot) -> Sound<bool> {
+fn is_drained(slot: &TableSlot) -> Sound<bool> {
     has_room(slot, Room::Alone)
 }
 
 /// Waits until there is room, for a while.
-fn has_room(slot: &Slot, room: Room) -> Sound<bool> {
+fn has_room(slot: &TableSlot, room: Room) -> Sound<bool> {
     let (until, mut drainer) = (clock::now() + PATIENCE, TableDrainer::default());
     loop {
         match sound(slot.drain(&mut drainer, room, true))? {

@@ -6,7 +6,7 @@ use super::{
     super::{
         ends::EndHint,
         protocol::{Answer, Machine as _, Outcome, SPINS, Slept, Taking, Verdict},
-        slot::Slot,
+        slot::MappedSlot,
         word::{OwnerId, SlotState, WaitId, Word},
     },
     Ahead, FIRST_NAP, Kept, LONGEST_NAP, NAP_PART, PATIENCE, PresenceView, SlotAt, SlotWon, Stop,
@@ -175,7 +175,7 @@ impl Seeker {
     }
 
     /// Whether the name that is waited for is still in this slot.
-    pub(in super::super) fn is_in_place(&self, slot: &Slot) -> bool {
+    pub(in super::super) fn is_in_place(&self, slot: &MappedSlot) -> bool {
         slot.generation.load(Ordering::Acquire) == self.generation
     }
 
@@ -196,7 +196,7 @@ impl Seeker {
         }
     }
 
-    fn is_hungry(&mut self, slot: &Slot) -> bool {
+    fn is_hungry(&mut self, slot: &MappedSlot) -> bool {
         let now = clock::now();
         let since = *self.since.get_or_insert_with(|| {
             note_holder(slot, now);
@@ -263,7 +263,7 @@ impl Seeker {
 }
 
 /// A waiter sees the holder: since when it holds the lock is known from now on.
-fn note_holder(slot: &Slot, now: Time) {
+fn note_holder(slot: &MappedSlot, now: Time) {
     let word = Word::from_bits(slot.word.load(Ordering::Relaxed));
     if matches!(word.state(), Some(SlotState::Held(_))) {
         Marks::note_held(slot, slot.token.load(Ordering::Relaxed), now);

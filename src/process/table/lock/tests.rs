@@ -57,7 +57,12 @@ impl PresenceView for Told {
 
     fn make_room(&self) {}
 
-    fn hint_at_end(&self, owner: OwnerId, slot: &Cell<Slot>, bits: NonZeroU32) -> Option<EndHint> {
+    fn hint_at_end(
+        &self,
+        owner: OwnerId,
+        slot: &Cell<MappedSlot>,
+        bits: NonZeroU32,
+    ) -> Option<EndHint> {
         let key = DirectoryKey { device: 0, inode: 0 };
         EndHints::request(key, owner, self.hints_at?, slot, bits)
     }
@@ -67,7 +72,7 @@ impl PresenceView for Told {
 struct SlotScene {
     _dir: TempDir,
     member: Arc<Member>,
-    slot: Slot,
+    slot: MappedSlot,
     told: Told,
 }
 
@@ -81,7 +86,7 @@ impl SlotScene {
         let home = Home::open(dir.path(), &[]).unwrap();
         let member = TableDirectory::open(home, &Options::default()).unwrap();
         let member = Arc::new(member).member().unwrap();
-        let slot = Slot { word: word.bits().into(), ..Slot::default() };
+        let slot = MappedSlot { word: word.bits().into(), ..MappedSlot::default() };
         SlotScene { _dir: dir, member, slot, told }
     }
 
@@ -719,7 +724,7 @@ fn a_widened_mark_stays_through_everything() {
 fn only_what_is_free_and_quiet_is_forgotten() {
     let held = Word::held(id(2));
     for busy in [held, Word::left_so(Predecessor::Died), Word::FREE.waited_for()] {
-        let slot = Slot { word: busy.bits().into(), ..Slot::default() };
+        let slot = MappedSlot { word: busy.bits().into(), ..MappedSlot::default() };
         assert!(!retire(&slot, id(1)));
     }
     let scene = SlotScene::new();

@@ -65,7 +65,7 @@ fn open(path: &Path) -> Arc<TableDirectory> {
 
 /// One process's way to a slot.
 struct NamedProcess {
-    slot: Cell<Slot>,
+    slot: Cell<MappedSlot>,
     number: u32,
     generation: u32,
     member: Arc<Member>,

@@ -13,12 +13,12 @@ fn stand(text: &str, value: &[u8]) -> Acquire {
     Acquire { extras: Some(Box::new(extras)), ..acquire(text) }
 }
 
-fn observe(reign: &mut Reign, speaker: Speaker, text: &str) {
+fn observe(reign: &mut ReignScene, speaker: Speaker, text: &str) {
     reign.say(speaker, ClientMessage::Observe { query: QUERY, name: name(text) });
 }
 
 /// What this observer was told since the last look: tokens and values.
-fn told(reign: &mut Reign, speaker: Speaker) -> Vec<Option<(Token, Vec<u8>)>> {
+fn told(reign: &mut ReignScene, speaker: Speaker) -> Vec<Option<(Token, Vec<u8>)>> {
     let heard = reign.take(speaker).into_iter();
     heard
         .filter_map(|message| match message {

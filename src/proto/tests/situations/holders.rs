@@ -204,7 +204,7 @@ fn a_late_word_on_a_kept_lease_changes_nothing_for_the_next_holder() {
     let lost = LeaderMessage::Lost { lease, why: LostReason::Broken };
     let heard = reign.take(a);
     assert!(matches!(&heard[..], [told, LeaderMessage::Renewed { .. }] if *told == lost));
-    let listed = |reign: &mut Reign| {
+    let listed = |reign: &mut ReignScene| {
         reign.say(b, ClientMessage::List { query: RequestId(9), after: None, limit: 9 });
         reign.take(b)
     };
@@ -322,7 +322,7 @@ fn a_check_says_whether_the_lease_still_holds_that_token() {
     let a = reign.session(1);
     reign.acquire(a, 1, acquire("x"));
     let grant = reign.granted(a, 1);
-    let good = |reign: &mut Reign, token| {
+    let good = |reign: &mut ReignScene, token| {
         let query = RequestId(50);
         reign.say(a, ClientMessage::Check { query, name: name("x"), token });
         reign.take(a).contains(&LeaderMessage::Checked { query, good: true })

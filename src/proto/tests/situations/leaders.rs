@@ -6,7 +6,7 @@ use crate::error::{LostReason, Predecessor};
 #[test]
 fn nothing_is_said_before_the_reign_is_durable_and_nothing_granted_before_the_session_is() {
     let mut reign = begin();
-    reign.leader = Leader::new(config(), fresh(), reign.now);
+    reign.leader = LeaderMachine::new(config(), fresh(), reign.now);
     reign.written.clear();
     reign.disk_answers = false;
     let a = Speaker { connection: reign.connect(1), session: 1, count: 1 };
@@ -30,7 +30,7 @@ fn nothing_is_said_before_the_reign_is_durable_and_nothing_granted_before_the_se
 #[test]
 fn what_came_before_the_disk_failed_is_answered_and_what_follows_it_is_understood() {
     let mut reign = begin();
-    reign.leader = Leader::new(config(), fresh(), reign.now);
+    reign.leader = LeaderMachine::new(config(), fresh(), reign.now);
     reign.disk_answers = false;
     let a = Speaker { connection: reign.connect(1), session: 1, count: 1 };
     reign.report(a, &[], vec![waiting(1, acquire("x"), None)]);
@@ -59,7 +59,7 @@ fn a_session_that_only_looks_around_is_not_written() {
 #[test]
 fn a_leader_started_above_an_epoch_waits_for_the_longest_promise() {
     // live-mutex, etcd#17780
-    let mut reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
+    let mut reign = ReignScene::new(LeaderConfig { epoch_above: Some(40), ..config() }, fresh());
     assert_eq!(reign.written, [started_above(41, REIGN)]);
     let a = reign.session(1);
     reign.acquire(a, 1, acquire("x"));
@@ -74,7 +74,7 @@ fn a_leader_started_above_an_epoch_waits_for_the_longest_promise() {
 
 #[test]
 fn a_leader_killed_while_it_waits_above_an_epoch_waits_as_long_when_it_is_started_without() {
-    let mut reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
+    let mut reign = ReignScene::new(LeaderConfig { epoch_above: Some(40), ..config() }, fresh());
     reign.config.epoch_above = None;
     reign.pass(ms(30_000));
     reign.restart();
@@ -188,7 +188,7 @@ fn a_leader_that_meets_a_later_history_pauses_its_grants_and_goes_on_sixteen_epo
     assert_eq!(reign.notices[1..], [met(22, 23, LONGEST, Some(38))]);
 }
 
-fn opened(reign: &Reign, session: u128) -> Record {
+fn opened(reign: &ReignScene, session: u128) -> Record {
     let is_it = |record: &&Record| matches!(record, Record::SessionOpened { session: own, .. } if own.0 == session);
     reign.written.iter().find(is_it).expect("it was opened").clone()
 }
@@ -271,7 +271,7 @@ fn what_no_leader_has_said_counts_for_nothing() {
 #[test]
 fn a_history_at_the_last_epoch_leaves_its_clients_elsewhere_and_others_served() {
     let last = Recovered { epoch: Token::MAX_EPOCH - 1, ..fresh() };
-    let mut reign = Reign::new(config(), last);
+    let mut reign = ReignScene::new(config(), last);
     let a = reign.session(1);
     let c = has_seen(&mut reign, 9, Token::MAX_EPOCH, ReignId(9));
     assert_eq!(reign.take(c), [not_leader(Token::MAX_EPOCH)]);
@@ -288,13 +288,13 @@ fn a_history_at_the_last_epoch_leaves_its_clients_elsewhere_and_others_served() 
 }
 
 /// A client that has seen this much reports to the leader.
-fn has_seen(reign: &mut Reign, session: u64, epoch: u32, of: ReignId) -> Speaker {
+fn has_seen(reign: &mut ReignScene, session: u64, epoch: u32, of: ReignId) -> Speaker {
     has_seen_in(ClusterId(1), reign, session, epoch, of)
 }
 
 fn has_seen_in(
     in_: ClusterId,
-    reign: &mut Reign,
+    reign: &mut ReignScene,
     session: u64,
     epoch: u32,
     of: ReignId,
@@ -332,7 +332,7 @@ fn a_leader_restored_from_before_its_last_start_is_told_by_clients_of_the_lost_r
         reign.acquire(a, 2, acquire("y"));
         assert!(reign.try_granted(a, 2).is_err());
         // The operator starts it above that.
-        reign.config = Config { epoch_above: Some(1), reign: ReignId(5), ..config() };
+        reign.config = LeaderConfig { epoch_above: Some(1), reign: ReignId(5), ..config() };
         reign.restart();
         assert_eq!(reign.written, [started_above(own + 1, ReignId(5))]);
         has_seen(&mut reign, 5, 1, lost);
@@ -387,7 +387,7 @@ fn a_lease_counts_only_if_the_journal_knows_its_reign() {
 
 /// A state directory that was copied in its first reign, lost in its third, and the copy of which has
 /// seen three starts since: their ids are 21 to 23.
-fn restored_and_restarted() -> Reign {
+fn restored_and_restarted() -> ReignScene {
     let mut reign = begin();
     for id in 21..=23 {
         reign.config.reign = ReignId(id);
@@ -423,10 +423,10 @@ fn a_restored_leader_is_told_however_often_it_was_started_since() {
 fn what_was_seen_below_the_start_above_it_is_not_judged_and_above_it_is() {
     let mut reign = restored_and_restarted();
     let (lost, new) = (ReignId(13), ReignId(31));
-    reign.config = Config { epoch_above: Some(3), reign: new, ..config() };
+    reign.config = LeaderConfig { epoch_above: Some(3), reign: new, ..config() };
     reign.restart();
     assert_eq!(reign.written, [started_above(5, new)]);
-    reign.config = Config { epoch_above: None, reign: ReignId(32), ..config() };
+    reign.config = LeaderConfig { epoch_above: None, reign: ReignId(32), ..config() };
     reign.restart();
     for (session, (epoch, of)) in
         (1..).zip([(3, lost), (3, ReignId(22)), (4, lost), (4, ReignId(23)), (5, new)])
@@ -591,16 +591,19 @@ fn requests_of(bytes: usize) -> Vec<WaitingRequest> {
 }
 
 /// A session that begins to report, and says so much of it.
-fn reporting(reign: &mut Reign, number: u64, bytes: usize) -> Speaker {
+fn reporting(reign: &mut ReignScene, number: u64, bytes: usize) -> Speaker {
     let speaker = Speaker { connection: reign.connect(number), session: number.into(), count: 1 };
     reign.say(speaker, hello(speaker));
     reign.say(speaker, ClientMessage::Waiting { requests: requests_of(bytes) });
     speaker
 }
 
-fn roomy() -> Reign {
+fn roomy() -> ReignScene {
     let (leases_per_session_max, waiters_per_session_max) = (65_536, 65_536);
-    Reign::new(Config { leases_per_session_max, waiters_per_session_max, ..config() }, fresh())
+    ReignScene::new(
+        LeaderConfig { leases_per_session_max, waiters_per_session_max, ..config() },
+        fresh(),
+    )
 }
 
 #[test]
@@ -778,7 +781,7 @@ fn clients_lift_the_epoch_by_a_thousand_a_day_and_more_is_refused_in_words() {
     let mut reign = begin();
     let a = reign.session(1);
     let mut request = 0;
-    let mut ask = |reign: &mut Reign, above: Token| {
+    let mut ask = |reign: &mut ReignScene, above: Token| {
         request += 1;
         reign.acquire(a, request, Acquire { above, ..acquire("x") });
         let heard = reign.take(a);
@@ -801,7 +804,7 @@ fn clients_lift_the_epoch_by_a_thousand_a_day_and_more_is_refused_in_words() {
     assert_eq!(ask(&mut reign, before(1_025)), Ok(1_025));
     assert_eq!(ask(&mut reign, before(1_026)), Err(Refusal::TooFarAbove));
     assert_eq!(ask(&mut reign, Token::ZERO), Ok(1_025), "others are served");
-    let wait = |reign: &mut Reign, hours: u64| {
+    let wait = |reign: &mut ReignScene, hours: u64| {
         for _ in 0..hours * 1_200 {
             reign.pass(ms(3_000));
             reign.renew(a);
@@ -817,7 +820,7 @@ fn clients_lift_the_epoch_by_a_thousand_a_day_and_more_is_refused_in_words() {
 
 #[test]
 fn a_reign_with_a_used_up_count_takes_the_next_epoch_unbounded() {
-    let mut reign = Reign::new(Config { block: 1 << 31, ..config() }, fresh());
+    let mut reign = ReignScene::new(LeaderConfig { block: 1 << 31, ..config() }, fresh());
     let [a, b] = [reign.session(1), reign.session(2)];
     for (request, epoch) in (1..).zip([1, 2, 3]) {
         reign.acquire(a, request, Acquire { keep: true, ..acquire("x") });

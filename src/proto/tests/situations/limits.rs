@@ -41,7 +41,7 @@ fn a_session_that_does_not_answer_for_losses_gets_no_more_leases_until_it_does()
 
 #[test]
 fn unanswered_losses_count_among_what_all_may_have() {
-    let mut reign = Reign::new(Config { claims_max: 3, ..config() }, fresh());
+    let mut reign = ReignScene::new(LeaderConfig { claims_max: 3, ..config() }, fresh());
     let [a, b] = [1, 2].map(|number| reign.session(number));
     for request in 1..=2 {
         let acquire = Acquire { at_most: Some(ms(10)), ..acquire(&format!("{request}")) };
@@ -62,7 +62,7 @@ fn unanswered_losses_count_among_what_all_may_have() {
 }
 
 /// Only this one goes on, and asks for `y` once it is alone.
-fn gets_y_when_debts_have_run_out(reign: &mut Reign, speaker: Speaker, request: u64) {
+fn gets_y_when_debts_have_run_out(reign: &mut ReignScene, speaker: Speaker, request: u64) {
     for _ in 0..6 {
         reign.pass(ms(1000));
         reign.renew(speaker);
@@ -76,7 +76,7 @@ fn gets_y_when_debts_have_run_out(reign: &mut Reign, speaker: Speaker, request: 
 #[test]
 fn reports_of_impossible_leases_are_not_remembered_without_end() {
     for disk_answers in [true, false] {
-        let mut reign = Reign::new(Config { claims_max: 50, ..config() }, fresh());
+        let mut reign = ReignScene::new(LeaderConfig { claims_max: 50, ..config() }, fresh());
         let honest = reign.session(1);
         reign.acquire(honest, 1, acquire("x"));
         let grant = reign.granted(honest, 1);
@@ -139,7 +139,7 @@ const VICTIM: u128 = 3;
 
 #[test]
 fn one_client_gets_half_of_the_sessions_however_many_it_opens() {
-    let mut reign = Reign::new(Config { sessions_max: 10, ..config() }, fresh());
+    let mut reign = ReignScene::new(LeaderConfig { sessions_max: 10, ..config() }, fresh());
     let attackers: Vec<_> = (1..=20).map(|n| reign.session_of(ATTACKER, n)).collect();
     let refused = attackers.iter().filter(|&&attacker| {
         reign.acquire(attacker, 1, acquire(&format!("{}", attacker.session)));
@@ -163,8 +163,8 @@ fn one_client_gets_half_of_the_sessions_however_many_it_opens() {
 
 #[test]
 fn one_client_gets_half_of_the_claims_over_however_many_sessions() {
-    let limits = Config { claims_max: 16, sessions_max: 1000, ..config() };
-    let mut reign = Reign::new(limits, fresh());
+    let limits = LeaderConfig { claims_max: 16, sessions_max: 1000, ..config() };
+    let mut reign = ReignScene::new(limits, fresh());
     let victim = reign.session_of(VICTIM, 50);
     let (mut granted, mut queued) = (0, 0);
     for number in 1..=6 {
@@ -192,7 +192,7 @@ fn at_least(text: &str) -> Acquire {
 }
 
 /// Reserves this name and leaves it, or says why not.
-fn reserves(reign: &mut Reign, speaker: Speaker, request: u64) -> Result<(), Refusal> {
+fn reserves(reign: &mut ReignScene, speaker: Speaker, request: u64) -> Result<(), Refusal> {
     reign.acquire(speaker, request, at_least(&format!("{} {request}", speaker.session)));
     let heard = reign.take(speaker);
     let refusal = heard.iter().find_map(|message| match message {
@@ -215,8 +215,9 @@ fn reserves(reign: &mut Reign, speaker: Speaker, request: u64) -> Result<(), Ref
 
 #[test]
 fn a_running_at_least_is_a_claim_of_its_client_also_when_its_session_has_left() {
-    let limits = Config { claims_max: 16, sessions_max: 1000, reservations_max: 100, ..config() };
-    let mut reign = Reign::new(limits, fresh());
+    let limits =
+        LeaderConfig { claims_max: 16, sessions_max: 1000, reservations_max: 100, ..config() };
+    let mut reign = ReignScene::new(limits, fresh());
     // Each session leaves before the next one comes.
     let reserved = (1..=20).filter(|&number| {
         let attacker = reign.session_of(ATTACKER, number);
@@ -258,8 +259,8 @@ fn a_running_at_least_is_a_claim_of_its_client_also_when_its_session_has_left() 
 
 #[test]
 fn one_client_gets_half_of_what_at_least_may_keep_taken() {
-    let limits = Config { reservations_max: 10, sessions_max: 1000, ..config() };
-    let mut reign = Reign::new(limits, fresh());
+    let limits = LeaderConfig { reservations_max: 10, sessions_max: 1000, ..config() };
+    let mut reign = ReignScene::new(limits, fresh());
     let attacker = reign.session_of(ATTACKER, 1);
     for request in 1..=5 {
         assert_eq!(reserves(&mut reign, attacker, request), Ok(()));
@@ -274,8 +275,9 @@ fn one_client_gets_half_of_what_at_least_may_keep_taken() {
 
 #[test]
 fn what_a_session_reserved_is_its_clients_again_after_a_restart() {
-    let limits = Config { claims_max: 16, sessions_max: 1000, reservations_max: 100, ..config() };
-    let mut reign = Reign::new(limits, fresh());
+    let limits =
+        LeaderConfig { claims_max: 16, sessions_max: 1000, reservations_max: 100, ..config() };
+    let mut reign = ReignScene::new(limits, fresh());
     let speaker = reign.session_of(ATTACKER, 1);
     for request in 1..=7 {
         assert_eq!(reserves(&mut reign, speaker, request), Ok(()));
@@ -302,9 +304,13 @@ fn what_a_session_reserved_is_its_clients_again_after_a_restart() {
 /// With a limit of 100, 60,000 invented places were queued.
 #[test]
 fn requests_that_are_reported_with_places_are_held_to_the_limits_of_new_ones() {
-    let limits =
-        Config { claims_max: 100, waiters_per_session_max: 1000, sessions_max: 10, ..config() };
-    let mut reign = Reign::new(limits, fresh());
+    let limits = LeaderConfig {
+        claims_max: 100,
+        waiters_per_session_max: 1000,
+        sessions_max: 10,
+        ..config()
+    };
+    let mut reign = ReignScene::new(limits, fresh());
     let victim = reign.session_of(VICTIM, 50);
     reign.acquire(victim, 1, acquire("x"));
     let grant = reign.granted(victim, 1);
@@ -338,9 +344,9 @@ fn requests_that_are_reported_with_places_are_held_to_the_limits_of_new_ones() {
 #[test]
 fn sessions_that_come_back_keep_what_they_had_whatever_the_order() {
     let limits =
-        Config { claims_max: 16, waiters_per_session_max: 8, sessions_max: 100, ..config() };
+        LeaderConfig { claims_max: 16, waiters_per_session_max: 8, sessions_max: 100, ..config() };
     for first_comes_last in [false, true] {
-        let mut reign = Reign::new(limits.clone(), fresh());
+        let mut reign = ReignScene::new(limits.clone(), fresh());
         let holder = reign.session_of(9, 9);
         reign.acquire(holder, 1, acquire("x"));
         let grant = reign.granted(holder, 1);
@@ -373,8 +379,8 @@ fn sessions_that_come_back_keep_what_they_had_whatever_the_order() {
 
 #[test]
 fn a_client_that_brings_back_more_leases_than_it_can_have_been_given_is_not_believed() {
-    let limits = Config { claims_max: 16, sessions_max: 10, ..config() };
-    let mut reign = Reign::new(limits, fresh());
+    let limits = LeaderConfig { claims_max: 16, sessions_max: 10, ..config() };
+    let mut reign = ReignScene::new(limits, fresh());
     let attackers = [1, 2].map(|n| reign.session_of(ATTACKER, n));
     let victim = reign.session_of(VICTIM, 50);
     for speaker in attackers.into_iter().chain([victim]) {
@@ -413,7 +419,7 @@ fn a_client_that_brings_back_more_leases_than_it_can_have_been_given_is_not_beli
 #[test]
 fn one_client_that_talks_before_the_reign_begins_leaves_others_room_to() {
     let now = Time::ZERO + Duration::from_secs(1000);
-    let mut leader = Leader::new(config(), fresh(), now);
+    let mut leader = LeaderMachine::new(config(), fresh(), now);
     let [noisy, quiet] = [(ATTACKER, 1), (VICTIM, 2)].map(|(client, number)| {
         leader.handle_connected(ConnectionId(number), ClientId(client), now);
         ConnectionId(number)

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     error::{LostReason, Predecessor},
     proto::{
-        client::{self, Client, Ended, Event, Failure},
+        client::{self, Client, Ended, Event, RequestFailure},
         count_short,
         wire::HolderInfo,
     },
@@ -30,7 +30,7 @@ impl Manager {
     }
 
     fn seeded(addresses: usize, seed: u64) -> Manager {
-        let config = client::Config {
+        let config = client::ClientConfig {
             time_to_live: TTL,
             connect_timeout: Duration::from_secs(10),
             identity: Identity::default(),
@@ -731,13 +731,14 @@ fn an_unacknowledged_acquire_is_unreachable_and_not_lost() {
     assert_eq!(manager.take_events(), [], "an answer is waited for a second at least");
     manager.pass(ms(500));
     let events = manager.take_events();
-    let [Event::Failed { request, failure: Failure::Unanswered(why), .. }] = &events[..] else {
+    let [Event::Failed { request, failure: RequestFailure::Unanswered(why), .. }] = &events[..]
+    else {
         panic!("{events:?}")
     };
     assert!(*request == b && why.contains("cut"), "{why}");
     manager.pass(ms(9000));
     assert!(matches!(&manager.take_events()[..],
-        [Event::Failed { request, failure: Failure::Unreachable(_), .. }] if *request == a));
+        [Event::Failed { request, failure: RequestFailure::Unreachable(_), .. }] if *request == a));
     assert_eq!(manager.client.poll_timeout(), None, "nothing is wanted any more");
 }
 
@@ -766,7 +767,11 @@ fn a_limit_longer_than_a_leaders_silence_ends_unreachable() {
         manager.pass(ms(1_500));
         let events = manager.take_events();
         let [Event::Failed { failure, .. }] = &events[..] else { panic!("{events:?}") };
-        assert_eq!(matches!(failure, Failure::Unreachable(_)), is_unreachable, "{failure:?}");
+        assert_eq!(
+            matches!(failure, RequestFailure::Unreachable(_)),
+            is_unreachable,
+            "{failure:?}"
+        );
     }
 }
 
@@ -781,7 +786,7 @@ fn a_limit_ends_at_once_where_no_leader_listens() {
     manager.client.handle_ended(connection, ended, manager.now);
     manager.drive();
     let events = manager.take_events();
-    let [Event::Failed { failure: Failure::Unreachable(why), .. }] = &events[..] else {
+    let [Event::Failed { failure: RequestFailure::Unreachable(why), .. }] = &events[..] else {
         panic!("{events:?}")
     };
     assert!(why.contains("nothing listens"), "{why}");
@@ -814,7 +819,7 @@ fn an_acknowledged_acquire_waits_through_an_outage_for_as_long_as_its_session_li
     manager.pass(ms(1200));
     assert!(matches!(
         &manager.take_events()[..],
-        [Event::Failed { failure: Failure::Unreachable(_), .. }]
+        [Event::Failed { failure: RequestFailure::Unreachable(_), .. }]
     ));
 }
 
@@ -845,7 +850,7 @@ fn the_leaders_own_timeout_is_preferred_since_it_names_the_holder() {
     manager.pass(ms(20));
     let failed = |request, label| Event::Failed {
         request,
-        failure: Failure::Refused { why },
+        failure: RequestFailure::Refused { why },
         holder: holder(label),
     };
     assert_eq!(manager.take_events(), [failed(a, "now"), failed(b, "then")]);
@@ -876,7 +881,7 @@ fn a_wrong_secret_fails_what_waits_at_once() {
     let refused = Ended::Refused("another secret".to_owned());
     manager.client.handle_ended(manager.connection, refused, manager.now);
     manager.drive();
-    let failure = Failure::NotAccepted("another secret".to_owned());
+    let failure = RequestFailure::NotAccepted("another secret".to_owned());
     assert_eq!(manager.take_events(), [Event::Failed { request, failure, holder: None }]);
 }
 
@@ -890,7 +895,7 @@ fn a_leader_of_another_cluster_is_refused_and_costs_no_lease() {
     let (connection, deadline) = (manager.connection, manager.client.deadline());
     manager.welcome_by(2, 1);
     assert!(matches!(&manager.take_events()[..],
-        [Event::Failed { request: own, failure: Failure::Config(_), .. }] if *own == request));
+        [Event::Failed { request: own, failure: RequestFailure::Config(_), .. }] if *own == request));
     assert_eq!(manager.closes, [connection]);
     assert_eq!(manager.client.deadline(), deadline);
     manager.pass(ms(100));
@@ -921,7 +926,10 @@ fn why_unreachable(manager: &mut Manager, request: RequestId) -> String {
     }
     let mut events = manager.take_events();
     match (events.pop(), &events[..]) {
-        (Some(Event::Failed { request: own, failure: Failure::Unreachable(why), .. }), []) => {
+        (
+            Some(Event::Failed { request: own, failure: RequestFailure::Unreachable(why), .. }),
+            [],
+        ) => {
             assert_eq!(own, request);
             why
         }
@@ -1011,7 +1019,8 @@ fn a_standby_of_another_cluster_is_none_of_ours() {
     let cluster = ClusterId(2);
     manager.hear(LeaderMessage::NotLeader { try_next: None, cluster, epoch: None });
     let events = manager.take_events();
-    let [Event::Failed { request: own, failure: Failure::Config(why), .. }] = &events[..] else {
+    let [Event::Failed { request: own, failure: RequestFailure::Config(why), .. }] = &events[..]
+    else {
         panic!("{events:?}")
     };
     assert!(*own == request && why.contains("two leaders, not one group"), "{why}");
@@ -1061,7 +1070,8 @@ fn two_leaders_are_not_taken_for_one_group() {
     manager.connected();
     manager.welcome_by(2, 1);
     let events = manager.take_events();
-    let [Event::Failed { request: own, failure: Failure::Config(why), .. }] = &events[..] else {
+    let [Event::Failed { request: own, failure: RequestFailure::Config(why), .. }] = &events[..]
+    else {
         panic!("{events:?}")
     };
     assert!(*own == request && why.contains("two leaders, not one group"), "{why}");
@@ -1151,7 +1161,7 @@ fn a_closing_manager_says_goodbye_when_nothing_is_held() {
     manager.forget();
     manager.client.close(manager.now);
     manager.drive();
-    let failed = |request| Event::Failed { request, failure: Failure::Closed, holder: None };
+    let failed = |request| Event::Failed { request, failure: RequestFailure::Closed, holder: None };
     assert_eq!(manager.take_events(), [failed(request)]);
     assert_eq!(manager.take_said(), [ClientMessage::Cancel { request }]);
     let late = manager.acquire("z");
@@ -1249,7 +1259,8 @@ fn a_leader_that_is_too_old_is_named_so() {
     manager.connected();
     manager.hear(manager.welcome_in(VERSION_OLDEST - 1, 1, (1, REIGN), ms(100)));
     let events = manager.take_events();
-    let [Event::Failed { request: failed, failure: Failure::Config(text), .. }] = &events[..]
+    let [Event::Failed { request: failed, failure: RequestFailure::Config(text), .. }] =
+        &events[..]
     else {
         panic!("{events:?}")
     };
@@ -1266,7 +1277,7 @@ fn what_an_earlier_leader_does_not_understand_fails_and_nothing_else_does() {
     manager.hear(LeaderMessage::NotUnderstood { kind: 21, request: Some(request) });
     manager.hear(LeaderMessage::NotUnderstood { kind: 22, request: None });
     let why = Refusal::NotSupported;
-    let failure = Failure::Refused { why };
+    let failure = RequestFailure::Refused { why };
     let expected = [
         Event::QueryFailed { query, failure: failure.clone() },
         Event::Failed { request, failure, holder: None },

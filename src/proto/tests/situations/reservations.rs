@@ -12,7 +12,7 @@ fn for_ten(text: &str) -> Acquire {
 }
 
 /// A holder with `at_least`, that has heard of its grant, and another session.
-fn holding() -> (Reign, Speaker, HeardGrant, Speaker) {
+fn holding() -> (ReignScene, Speaker, HeardGrant, Speaker) {
     let mut reign = begin();
     let [a, b] = [reign.session(1), reign.session(2)];
     reign.acquire(a, 1, for_ten("x"));
@@ -22,7 +22,7 @@ fn holding() -> (Reign, Speaker, HeardGrant, Speaker) {
 
 /// The first of two sessions asks for a name with `at_least`, and the disk has yet to answer. Each
 /// holds a name of its own besides, so that both are on the disk.
-fn reserving() -> (Reign, Speaker, Speaker) {
+fn reserving() -> (ReignScene, Speaker, Speaker) {
     let mut reign = begin();
     let [a, b] = [reign.session(1), reign.session(2)];
     for (speaker, text) in [(a, "y"), (b, "z")] {
@@ -35,7 +35,7 @@ fn reserving() -> (Reign, Speaker, Speaker) {
 }
 
 /// Both sessions stay alive for so long.
-fn pass_alive(reign: &mut Reign, sessions: &[Speaker], duration: Duration) {
+fn pass_alive(reign: &mut ReignScene, sessions: &[Speaker], duration: Duration) {
     let mut left = duration;
     while !left.is_zero() {
         let part = left.min(Duration::from_secs(1));
@@ -45,18 +45,18 @@ fn pass_alive(reign: &mut Reign, sessions: &[Speaker], duration: Duration) {
     }
 }
 
-fn entry(reign: &Reign) -> Option<Reservation> {
+fn entry(reign: &ReignScene) -> Option<Reservation> {
     reign.durable.reservations.get(&name("x")).copied()
 }
 
-fn used(reign: &mut Reign, speaker: Speaker, grant: HeardGrant) {
+fn used(reign: &mut ReignScene, speaker: Speaker, grant: HeardGrant) {
     let how = Predecessor::Clean;
     let release = ClientMessage::Release { lease: grant.lease, last_used: grant.token, how };
     reign.say(speaker, release);
 }
 
 /// The waiter is granted the name at the end, and not before.
-fn comes_free_after(reign: &mut Reign, waiter: Speaker, alive: &[Speaker], left: Duration) {
+fn comes_free_after(reign: &mut ReignScene, waiter: Speaker, alive: &[Speaker], left: Duration) {
     pass_alive(reign, alive, left - ms(1));
     assert!(reign.try_granted(waiter, 7).is_err(), "it is free too soon");
     pass_alive(reign, alive, ms(2));
@@ -64,7 +64,7 @@ fn comes_free_after(reign: &mut Reign, waiter: Speaker, alive: &[Speaker], left:
 }
 
 /// The waiter is granted the name, of which nothing is kept.
-fn comes_free(reign: &mut Reign, waiter: Speaker) {
+fn comes_free(reign: &mut ReignScene, waiter: Speaker) {
     reign.granted(waiter, 7);
     assert_eq!(entry(reign), None);
 }
@@ -329,7 +329,7 @@ fn a_leader_that_stops_in_good_order_writes_what_is_left() {
 }
 
 /// The disk has no room for the entry that it was asked for last.
-fn finds_no_room(reign: &mut Reign) {
+fn finds_no_room(reign: &mut ReignScene) {
     let pending = reign.pending.pop_front().expect("an entry is to be written");
     assert!(matches!(pending.record(), Record::Reserved { .. }), "{:?}", pending.record());
     reign.leader.handle_unwritten(pending.unwritten(), reign.now);

@@ -4,7 +4,7 @@ use super::*;
 use crate::error::{LostReason, Predecessor};
 
 /// A holder and others, in the reign that is about to end.
-fn holding(text: &str) -> (Reign, Speaker, HeardGrant) {
+fn holding(text: &str) -> (ReignScene, Speaker, HeardGrant) {
     let mut reign = begin();
     let a = reign.session(1);
     reign.acquire(a, 1, acquire(text));
@@ -20,7 +20,7 @@ fn lost(lease: LeaseId, why: LostReason) -> LeaderMessage {
     LeaderMessage::Lost { lease, why }
 }
 
-fn is_good(reign: &mut Reign, speaker: Speaker, text: &str, token: Token) -> bool {
+fn is_good(reign: &mut ReignScene, speaker: Speaker, text: &str, token: Token) -> bool {
     let query = RequestId(99);
     reign.say(speaker, ClientMessage::Check { query, name: name(text), token });
     reign.take(speaker).contains(&LeaderMessage::Checked { query, good: true })
@@ -104,7 +104,8 @@ fn a_session_that_does_not_come_back_delays_new_grants_by_its_time_to_live_at_mo
 
 #[test]
 fn a_session_of_the_leaders_own_process_is_known_dead_with_it() {
-    let mut reign = Reign::new(Config { process: Some(ProcessMark(1)), ..config() }, fresh());
+    let mut reign =
+        ReignScene::new(LeaderConfig { process: Some(ProcessMark(1)), ..config() }, fresh());
     let own = reign.session(1);
     reign.acquire(own, 1, acquire("x"));
     let grant = reign.granted(own, 1);
@@ -443,7 +444,7 @@ fn limits_refuse_no_report() {
 #[test]
 fn a_session_that_wants_nothing_for_a_minute_is_forgotten_by_the_disk_and_opened_again() {
     let (mut reign, a, grant) = holding("x");
-    let lives_on = |reign: &mut Reign, seconds| {
+    let lives_on = |reign: &mut ReignScene, seconds| {
         for _ in 0..seconds {
             reign.pass(ms(1000));
             reign.renew(a);
@@ -452,7 +453,7 @@ fn a_session_that_wants_nothing_for_a_minute_is_forgotten_by_the_disk_and_opened
     };
     lives_on(&mut reign, 70);
     reign.release(a, grant.lease);
-    let opened = |reign: &Reign| reign.durable.sessions.contains_key(&SessionId(1));
+    let opened = |reign: &ReignScene| reign.durable.sessions.contains_key(&SessionId(1));
     lives_on(&mut reign, 59);
     assert!(opened(&reign));
     reign.disk_answers = false;

@@ -27,24 +27,24 @@ fn shared(text: &str, grant: HeardGrant) -> HeldLease {
     HeldLease { mode: Mode::Shared, ..held(text, grant) }
 }
 
-fn is_good(reign: &mut Reign, speaker: Speaker, text: &str, token: Token) -> bool {
+fn is_good(reign: &mut ReignScene, speaker: Speaker, text: &str, token: Token) -> bool {
     let query = RequestId(99);
     reign.say(speaker, ClientMessage::Check { query, name: name(text), token });
     reign.take(speaker).contains(&LeaderMessage::Checked { query, good: true })
 }
 
-fn break_of(reign: &mut Reign, speaker: Speaker, text: &str, token: Token) -> LeaderMessage {
+fn break_of(reign: &mut ReignScene, speaker: Speaker, text: &str, token: Token) -> LeaderMessage {
     let query = RequestId(98);
     reign.say(speaker, ClientMessage::Break { query, name: name(text), token });
     LeaderMessage::Broke { query, found: true }
 }
 
-fn is_recalled(reign: &mut Reign, speaker: Speaker, lease: LeaseId) -> bool {
+fn is_recalled(reign: &mut ReignScene, speaker: Speaker, lease: LeaseId) -> bool {
     reign.take(speaker).contains(&LeaderMessage::Recall { lease })
 }
 
 /// Three sessions, and a reader of `x` in each of the first two.
-fn two_readers() -> (Reign, [Speaker; 3], [HeardGrant; 2]) {
+fn two_readers() -> (ReignScene, [Speaker; 3], [HeardGrant; 2]) {
     let mut reign = begin();
     let all = [1, 2, 3].map(|number| reign.session(number));
     // So that the third is open as well.
@@ -416,7 +416,7 @@ fn permits_are_counted_and_a_large_request_is_not_passed_by_small_ones() {
 }
 
 /// The lease of three of four permits, as its holder reports it.
-fn three_of_four(reign: &mut Reign, speaker: Speaker) -> HeldLease {
+fn three_of_four(reign: &mut ReignScene, speaker: Speaker) -> HeldLease {
     let mode = Mode::Permits { count: 3, limit: 4 };
     reign.acquire(speaker, 1, permits("x", 3, 4));
     let (_, block) = reign.block(speaker, 1);

@@ -12,17 +12,17 @@ fn upgradable(text: &str) -> Acquire {
     Acquire { mode: Mode::Upgradable, ..acquire(text) }
 }
 
-fn upgrade(reign: &mut Reign, speaker: Speaker, lease: LeaseId) {
+fn upgrade(reign: &mut ReignScene, speaker: Speaker, lease: LeaseId) {
     reign.say(speaker, ClientMessage::Upgrade { request: CHANGE, lease });
 }
 
-fn downgrade(reign: &mut Reign, speaker: Speaker, grant: HeardGrant, to: Mode) {
+fn downgrade(reign: &mut ReignScene, speaker: Speaker, grant: HeardGrant, to: Mode) {
     let (request, lease, last_used) = (CHANGE, grant.lease, grant.token);
     reign.say(speaker, ClientMessage::Downgrade { request, lease, last_used, to });
 }
 
 /// The token of a lease that was converted, if this connection was told.
-fn converted(reign: &mut Reign, speaker: Speaker) -> Option<Token> {
+fn converted(reign: &mut ReignScene, speaker: Speaker) -> Option<Token> {
     reign.take(speaker).into_iter().find_map(|message| match message {
         LeaderMessage::Converted { request: CHANGE, token, .. } => Some(token),
         _ => None,
@@ -34,7 +34,7 @@ fn as_mode(mode: Mode, text: &str, grant: HeardGrant) -> HeldLease {
 }
 
 /// An upgradable reader of `x`, a reader beside it, and a third session.
-fn one_of_each() -> (Reign, [Speaker; 3], [HeardGrant; 2]) {
+fn one_of_each() -> (ReignScene, [Speaker; 3], [HeardGrant; 2]) {
     let mut reign = begin();
     let all = [1, 2, 3].map(|number| reign.session(number));
     reign.acquire(all[2], 1, acquire("another"));

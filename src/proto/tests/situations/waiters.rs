@@ -335,7 +335,7 @@ fn a_time_to_live_out_of_bounds_is_refused_and_one_in_bounds_stays() {
 
 #[test]
 fn all_sessions_together_have_no_more_than_the_leader_allows_and_lose_nothing_by_it() {
-    let mut reign = Reign::new(Config { claims_max: 6, ..config() }, fresh());
+    let mut reign = ReignScene::new(LeaderConfig { claims_max: 6, ..config() }, fresh());
     let [a, b, c] = [1, 2, 3].map(|number| reign.session(number));
     let grants: Vec<_> = (1..=3)
         .map(|request| {
@@ -387,8 +387,8 @@ fn all_sessions_together_have_no_more_than_the_leader_allows_and_lose_nothing_by
 
 #[test]
 fn the_fewer_hold_or_wait_the_more_often_they_renew() {
-    let mut reign = Reign::new(Config { sessions_max: 10_000, ..config() }, fresh());
-    let renew_every = |reign: &mut Reign, speaker| {
+    let mut reign = ReignScene::new(LeaderConfig { sessions_max: 10_000, ..config() }, fresh());
+    let renew_every = |reign: &mut ReignScene, speaker| {
         reign.renew(speaker);
         match reign.take(speaker).pop() {
             Some(LeaderMessage::Renewed { renew_every, .. }) => renew_every,

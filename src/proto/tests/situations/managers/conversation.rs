@@ -20,17 +20,17 @@ const SAID_WITH_SHARES: &str = include_str!("conversation-2.txt");
 
 #[test]
 fn a_leader_answers_the_clients_of_that_time() {
-    Stage::new(true, false, SAID).play();
+    TalkStage::new(true, false, SAID).play();
 }
 
 #[test]
 fn clients_go_on_with_the_leader_of_that_time() {
-    Stage::new(false, true, SAID).play();
+    TalkStage::new(false, true, SAID).play();
 }
 
 #[test]
 fn both_sides_say_what_was_said_of_shares() {
-    let mut stage = Stage::new(true, true, SAID_WITH_SHARES);
+    let mut stage = TalkStage::new(true, true, SAID_WITH_SHARES);
     stage.play_shares();
     let said = stage.lines.join("\n") + "\n";
     assert_eq!(said, SAID_WITH_SHARES, "\n{said}");
@@ -38,17 +38,17 @@ fn both_sides_say_what_was_said_of_shares() {
 
 #[test]
 fn a_leader_answers_clients_that_share() {
-    Stage::new(true, false, SAID_WITH_SHARES).play_shares();
+    TalkStage::new(true, false, SAID_WITH_SHARES).play_shares();
 }
 
 #[test]
 fn clients_that_share_go_on_with_their_leader() {
-    Stage::new(false, true, SAID_WITH_SHARES).play_shares();
+    TalkStage::new(false, true, SAID_WITH_SHARES).play_shares();
 }
 
 /// A side that is not here is played by what was said.
-struct Stage {
-    reign: Option<Reign>,
+struct TalkStage {
+    reign: Option<ReignScene>,
     /// The newest connection of each client, at the leader.
     newest: [ConnectionId; 2],
     clients: Option<[Manager; 2]>,
@@ -56,9 +56,9 @@ struct Stage {
     lines: Vec<String>,
 }
 
-impl Stage {
-    fn new(has_leader: bool, has_clients: bool, said: &'static str) -> Stage {
-        Stage {
+impl TalkStage {
+    fn new(has_leader: bool, has_clients: bool, said: &'static str) -> TalkStage {
+        TalkStage {
             reign: has_leader.then(begin),
             newest: [ConnectionId(0); 2],
             clients: has_clients.then(|| [Manager::seeded(1, 1), Manager::seeded(1, 2)]),
