@@ -107,25 +107,26 @@ impl LockManagerBuilder {
         }
     }
 
-    /// Makes [`Scope::Process`](crate::Scope::Process) reachable: the directory that all processes sharing these locks
-    /// are given. It is made if it is missing. It must be on a local file system.
+    /// Makes [`Scope::Process`](crate::Scope::Process) reachable: the directory that all processes
+    /// sharing these locks are given. It is made if it is missing. It must be on a local file system.
     pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
         self.directory = Some(directory.as_ref().to_owned());
         self
     }
 
-    /// Makes [`Scope::Host`](crate::Scope::Host) reachable: the address of one leader, or of all members of one
-    /// group, as `host:port` (port 7420 when left out).
+    /// Makes [`Scope::Host`](crate::Scope::Host) reachable: the address of one leader, or of all that
+    /// stand in for one another, as `host:port` (port 7420 when left out).
     pub fn leaders<A: Into<String>>(mut self, leaders: impl IntoIterator<Item = A>) -> Self {
         self.leaders = leaders.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Makes [`Scope::Host`](crate::Scope::Host) reachable by a lock service that runs already, instead of leaders of our
-    /// own: `redis://HOST`, `redlock://HOST,HOST,HOST`, `etcd://HOST,HOST,HOST`,
-    /// `postgres://HOST/DATABASE`, `mysql://HOST/DATABASE`, and ShedLock's table by `shedlock+` before the
-    /// latter two; each in a feature of its own. `tierlock://HOST,HOST` are leaders of our own, as [`leaders`](Self::leaders). What each
-    /// promises, and its options, are in the guide's page [`engines`](crate::guide::engines).
+    /// Makes [`Scope::Host`](crate::Scope::Host) reachable by a lock service that runs already, instead
+    /// of leaders of our own: `redis://HOST`, `redlock://HOST,HOST,HOST`, `etcd://HOST,HOST,HOST`,
+    /// `postgres://HOST/DATABASE`, `mysql://HOST/DATABASE`, and ShedLock's table by `shedlock+` before
+    /// the latter two; each in a feature of its own. `tierlock://HOST,HOST` are leaders of our own, as
+    /// [`leaders`](Self::leaders). What each promises, and its options, are in the guide's page
+    /// [`engines`](crate::guide::engines).
     ///
     /// A URL may hold a password, `redis://USER:PASSWORD@HOST`, which nothing shows; a file that holds
     /// it is named by `?password_file=FILE`.

@@ -15,7 +15,7 @@ pub(super) mod scripts;
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{Script, cmd};
+use redis::{Pipeline, Script, cmd};
 use tokio::runtime::Handle;
 
 use self::{
@@ -314,20 +314,19 @@ impl LockEngine for RedisEngine {
             return Vec::new();
         }
         let sent = clock::now();
-        let mut commands = redis::pipe();
         let lives = millis(self.time_to_live);
-        for hold in holds {
+        let renew = |commands: &mut Pipeline, hold: &RedisHold| {
             let renew = commands.cmd("EVAL").arg(self.form.renew()).arg(1).arg(&hold.key);
             renew.arg(&hold.owner).arg(lives);
-        }
+        };
         let until = sent + (self.time_to_live - margin(self.time_to_live));
-        match self.node.send_all::<Vec<i64>>(&commands).await {
-            Ok(answers) => answers
-                .into_iter()
-                .map(|answer| if answer == 1 { Renewal::Until(until) } else { Renewal::Gone })
-                .collect(),
-            Err(_) => vec![Renewal::Unknown; holds.len()],
-        }
+        let answers = self.node.send_each::<_, i64>(holds, renew).await;
+        let answer = |at: usize| match answers.get(at) {
+            Some(1) => Renewal::Until(until),
+            Some(_) => Renewal::Gone,
+            None => Renewal::Unknown,
+        };
+        (0..holds.len()).map(answer).collect()
     }
 
     async fn release(&self, hold: &RedisHold, is_unused: bool) -> Result<bool, EngineFault> {

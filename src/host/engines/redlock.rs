@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{Script, cmd};
+use redis::{Pipeline, Script, cmd};
 
 use super::{
     EngineSettings,
@@ -132,14 +132,13 @@ impl RedlockEngine {
         Vote::of(node.run::<i64>(&run).await)
     }
 
-    /// What one server says of all that is held, in one exchange.
-    async fn renew_at(&self, node: &RedisNode, holds: &[RedlockHold]) -> Option<Vec<i64>> {
-        let mut commands = redis::pipe();
-        for hold in holds {
+    /// What one server says of all that is held, or of the first of it.
+    async fn renew_at(&self, node: &RedisNode, holds: &[RedlockHold]) -> Vec<i64> {
+        let renew = |commands: &mut Pipeline, hold: &RedlockHold| {
             let renew = commands.cmd("EVAL").arg(LockForm::Plain.renew()).arg(1).arg(&hold.key);
             renew.arg(&hold.owner).arg(self.time_to_live.as_millis() as u64);
-        }
-        node.send_all(&commands).await.ok()
+        };
+        node.send_each(holds, renew).await
     }
 }
 
@@ -214,7 +213,7 @@ impl LockEngine for RedlockEngine {
         let votes = join_all(self.nodes.iter().map(|node| self.renew_at(node, holds))).await;
         let until = sent + (self.time_to_live - margin(self.time_to_live));
         let answer = |at: usize| {
-            let votes = votes.iter().flatten().filter_map(|votes| votes.get(at));
+            let votes = votes.iter().filter_map(|votes| votes.get(at));
             let (yes, no): (Vec<i64>, Vec<i64>) = votes.partition(|vote| **vote == 1);
             match (yes.len() >= self.quorum(), no.len() > self.nodes.len() - self.quorum()) {
                 (true, _) => Renewal::Until(until),

@@ -39,6 +39,9 @@ pub(in super::super) struct RedisNode {
     silences: AtomicU32,
 }
 
+/// How many commands are carried at once.
+const AT_ONCE: usize = 100;
+
 /// So many answers in a row that do not come end a connection.
 const SILENCES_MAX: u32 = 3;
 
@@ -159,14 +162,25 @@ impl RedisNode {
         self.judge(answer)
     }
 
-    /// Has several carried at once.
-    pub(in super::super) async fn send_all<T: FromRedisValue>(
+    /// Has a command for each of many things carried, a part of them at a time, since the answers to a
+    /// part have to come within the patience. Those up to the first part that had none.
+    pub(in super::super) async fn send_each<H, T: FromRedisValue>(
         &self,
-        commands: &Pipeline,
-    ) -> Result<T, EngineFault> {
-        let mut line = self.line().await?;
-        let answer = commands.query_async(&mut line).await;
-        self.judge(answer)
+        all: &[H],
+        add: impl Fn(&mut Pipeline, &H),
+    ) -> Vec<T> {
+        let mut answers = Vec::with_capacity(all.len());
+        for part in all.chunks(AT_ONCE) {
+            let mut commands = redis::pipe();
+            part.iter().for_each(|one| add(&mut commands, one));
+            let Ok(mut line) = self.line().await else { break };
+            let answered = self.judge(commands.query_async::<Vec<T>>(&mut line).await);
+            match answered {
+                Ok(answered) if answered.len() == part.len() => answers.extend(answered),
+                _ => break,
+            }
+        }
+        answers
     }
 
     fn judge<T>(&self, answer: RedisResult<T>) -> Result<T, EngineFault> {
