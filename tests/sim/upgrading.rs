@@ -4,7 +4,7 @@ use tierlock::{
     Token,
     proto::{
         ConnectionId, LeaseId, RequestId,
-        look::AtLeader,
+        look::{AtLeader, LeaderSubject},
         wire::{ClientMessage, Mode},
     },
 };
@@ -41,6 +41,8 @@ pub(crate) struct HeldPhase {
 pub(crate) struct ReadUpgrade {
     wire: usize,
     reign: u32,
+    request: RequestId,
+    lease: LeaseId,
 }
 
 impl World {
@@ -162,8 +164,8 @@ impl World {
     /// What the leader reads of an upgrade, or of its end.
     pub(crate) fn heard_of_upgrades(&mut self, wire: usize, message: &ClientMessage) {
         let (lease, read) = match *message {
-            ClientMessage::Upgrade { lease, .. } => {
-                (lease, Some(ReadUpgrade { wire, reign: self.reign }))
+            ClientMessage::Upgrade { request, lease } => {
+                (lease, Some(ReadUpgrade { wire, reign: self.reign, request, lease }))
             }
             ClientMessage::Downgrade { lease, .. } | ClientMessage::Release { lease, .. } => {
                 (lease, None)
@@ -214,20 +216,21 @@ impl World {
         self.ops[op].mode = seen_as;
     }
 
-    /// While an upgrade waits none is granted the name.
+    /// While an upgrade waits none is granted the name. One of a lease that is being taken away, or was,
+    /// waits for nothing any more.
     pub(crate) fn check_upgrades(&mut self, host: &Host, name: usize, op: usize) {
-        let is_serving = |wire: usize| {
-            let connection = ConnectionId(wire as u64);
+        let may_come = |read: ReadUpgrade| {
+            let connection = ConnectionId(read.wire as u64);
+            let upgrade = ClientMessage::Upgrade { request: read.request, lease: read.lease };
             host.leader.connection_state(connection) == AtLeader::ServingOpen
+                && host.leader.subject(connection, &upgrade) == LeaderSubject::LeaseHeld
         };
         let waits = self.ops.iter().enumerate().find(|&(other, state)| {
             other != op
                 && state.name == name
                 && state.let_go.is_none()
                 && self.lives[state.client] == state.life
-                && state
-                    .upgrade_read
-                    .is_some_and(|read| read.reign == self.reign && is_serving(read.wire))
+                && state.upgrade_read.is_some_and(|read| read.reign == self.reign && may_come(read))
         });
         if let Some((_, other)) = waits {
             let text = format!(
