@@ -8,7 +8,7 @@
 //!
 //! ```sh
 //! cargo test --all-features --test sim                              # some, by time
-//! TIERLOCK_SEEDS=2000 cargo test --all-features --test sim seeds    # what CI runs
+//! TIERLOCK_SEEDS=2000 cargo test --all-features --test sim -- --exact seeds # what CI runs
 //! TIERLOCK_SEED=7 cargo test --all-features --test sim seeds -- --nocapture
 //! TIERLOCK_SEEDS=1000000 cargo test --release --no-default-features --features mistakes \
 //!     --test sim seeds -- --nocapture
