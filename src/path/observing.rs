@@ -9,24 +9,18 @@
 #[cfg(feature = "process")]
 mod directory;
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 #[cfg(feature = "process")]
 use self::directory::DirectoryNews;
 #[cfg(feature = "process")]
 use crate::process::AnnouncedFile;
 use crate::{
-    alarm, clock, elected::ElectedLeader, error::Result, fork, host::service::LeaderNews,
-    scope::Scope, token::Token,
+    clock, elected::ElectedLeader, error::Result, fork, host::service::LeaderNews, scope::Scope,
+    token::Token,
 };
 
-use super::{ground::NameEntry, named::Named};
+use super::{by, ground::NameEntry, named::Named};
 
 /// An announcement in force; to be ended before the lock is released.
 pub(crate) struct Announced {
@@ -119,8 +113,7 @@ impl Observation {
                         told.map_err(self.named.about(Scope::Host))?
                     }
                     from => {
-                        let nap = from.nap();
-                        either(listener, nap).await;
+                        by(clock::now() + from.nap(), listener).await;
                         continue;
                     }
                 },
@@ -201,17 +194,6 @@ impl NewsFrom {
             _ => UNTOLD_NAP,
         }
     }
-}
-
-/// Ready when the future is, or after that time.
-async fn either(listener: impl Future<Output = ()>, nap: Duration) {
-    let mut listener = pin!(listener);
-    let mut sleep = pin!(alarm::sleep_until(clock::now() + nap));
-    poll_fn(|cx| match listener.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(()),
-        Poll::Pending => sleep.as_mut().poll(cx),
-    })
-    .await;
 }
 
 /// A directory is looked at so often at least.

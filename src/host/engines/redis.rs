@@ -316,8 +316,7 @@ impl LockEngine for RedisEngine {
         let sent = clock::now();
         let lives = millis(self.time_to_live);
         let renew = |commands: &mut Pipeline, hold: &RedisHold| {
-            let renew = commands.cmd("EVAL").arg(self.form.renew()).arg(1).arg(&hold.key);
-            renew.arg(&hold.owner).arg(lives);
+            self.form.add_renewal(commands, &hold.key, &hold.owner, lives);
         };
         let until = sent + (self.time_to_live - margin(self.time_to_live));
         let answers = self.node.send_each::<_, i64>(holds, renew).await;

@@ -135,8 +135,8 @@ impl RedlockEngine {
     /// What one server says of all that is held, or of the first of it.
     async fn renew_at(&self, node: &RedisNode, holds: &[RedlockHold]) -> Vec<i64> {
         let renew = |commands: &mut Pipeline, hold: &RedlockHold| {
-            let renew = commands.cmd("EVAL").arg(LockForm::Plain.renew()).arg(1).arg(&hold.key);
-            renew.arg(&hold.owner).arg(self.time_to_live.as_millis() as u64);
+            let lives = self.time_to_live.as_millis() as u64;
+            LockForm::Plain.add_renewal(commands, &hold.key, &hold.owner, lives);
         };
         node.send_each(holds, renew).await
     }

@@ -194,14 +194,14 @@ impl PostgresJournal {
         )
     }
 
-    /// Writes if the condition in the statement holds; else the head says why not. `None`: it does
-    /// hold by now.
+    /// Writes if the condition in the statement holds; else the head, and the number of its reign's last
+    /// batch, say why not. `None`: it does hold by now.
     fn write_if<T>(
         &self,
         lane: Lane,
         sql: &str,
         done: impl Fn(&[SimpleQueryRow]) -> Result<T, JournalTrouble>,
-        refused: impl Fn(JournalHead) -> Option<T>,
+        refused: impl Fn(JournalHead, u64) -> Option<T>,
     ) -> Result<T, JournalTrouble> {
         self.ask(lane, async |asked| {
             for _ in 0..TRIES {
@@ -209,7 +209,8 @@ impl PostgresJournal {
                 if !rows.is_empty() {
                     return done(&rows);
                 }
-                if let Some(answer) = refused(asked.head().await?) {
+                let (head, number) = asked.head().await?;
+                if let Some(answer) = refused(head, number) {
                     return Ok(answer);
                 }
             }
@@ -230,11 +231,12 @@ impl JournalQuery<'_> {
         asked.map(rows).map_err(|error| unknown(self.journal.server.fault(&error)))
     }
 
-    async fn head(&self) -> Result<JournalHead, JournalTrouble> {
+    /// And the number of its reign's last batch.
+    async fn head(&self) -> Result<(JournalHead, u64), JournalTrouble> {
         let rows = self.rows(&self.journal.tables.read()).await?;
         let row =
             rows.first().ok_or_else(|| JournalTrouble::Unknown("it has no head".to_owned()))?;
-        head_of(row)
+        Ok((head_of(row)?, number_in(row, "number")? as u64))
     }
 }
 
@@ -244,7 +246,7 @@ impl ReignJournal for PostgresJournal {
     }
 
     fn read(&self) -> Result<JournalHead, JournalTrouble> {
-        self.ask(Lane::Watching, async |asked| asked.head().await)
+        self.ask(Lane::Watching, async |asked| Ok(asked.head().await?.0))
     }
 
     fn take_over(&self, attempt: &ReignAttempt) -> Result<TakeOver, JournalTrouble> {
@@ -252,7 +254,7 @@ impl ReignJournal for PostgresJournal {
             Lane::Writing,
             &self.tables.take_over(attempt),
             |rows| found_of(rows).map(Ok),
-            |head| (head.stamp != attempt.seen).then_some(Err(head)),
+            |head, _| (head.stamp != attempt.seen).then_some(Err(head)),
         )?;
         let (stamp, found) = match took {
             Ok(found) => found,
@@ -274,26 +276,16 @@ impl ReignJournal for PostgresJournal {
         let changes = self.entries.lock().changes(reign, number, records);
         let changes = changes.ok_or_else(|| super::out_of_turn(number))?;
         let committed = |stamp| Appended::Committed(stamp, Written::committed(Vec::new()));
-        self.ask(Lane::Writing, async |asked| {
-            let sql = self.tables.append(reign, number, &changes);
-            for _ in 0..TRIES {
-                if let Some(row) = asked.rows(&sql).await?.first() {
-                    return Ok(committed(stamp_of(row)?));
-                }
-                let rows = asked.rows(&self.tables.read()).await?;
-                let Some(row) = rows.first() else {
-                    return Err(JournalTrouble::Unknown("it has no head".to_owned()));
-                };
-                let (head, found) = (head_of(row)?, number_in(row, "number")?);
-                if head.reign == Some(reign) && found == number as i64 {
-                    return Ok(committed(head.stamp)); // by an earlier try of the same number
-                }
-                if head.reign != Some(reign) || found != number as i64 - 1 {
-                    return Ok(Appended::Deposed(head));
-                }
-            }
-            Err(JournalTrouble::Unknown("its head does not stand still".to_owned()))
-        })
+        self.write_if(
+            Lane::Writing,
+            &self.tables.append(reign, number, &changes),
+            |rows| stamp_of(&rows[0]).map(committed),
+            |head, found| match head.reign == Some(reign) {
+                true if found == number => Some(committed(head.stamp)), // by an earlier try
+                true if found + 1 == number => None,
+                _ => Some(Appended::Deposed(head)),
+            },
+        )
     }
 
     fn renew(&self, reign: ReignKey) -> Result<ReignRenewal, JournalTrouble> {
@@ -301,7 +293,7 @@ impl ReignJournal for PostgresJournal {
             Lane::Renewing,
             &self.tables.renew(reign),
             |rows| stamp_of(&rows[0]).map(ReignRenewal::Renewed),
-            |head| (head.reign != Some(reign)).then_some(ReignRenewal::Deposed(head)),
+            |head, _| (head.reign != Some(reign)).then_some(ReignRenewal::Deposed(head)),
         )
     }
 

@@ -1,4 +1,33 @@
+use std::time::Duration;
+
 use super::is_loopback;
+use crate::{
+    error::LostReason,
+    name::Name,
+    proto::{LeaseId, Proof, SessionId, record::Record},
+    token::Token,
+};
+
+/// A session with this time to live in seconds.
+pub(super) fn opened(session: u128, seconds: u64) -> Record {
+    Record::SessionOpened {
+        session: SessionId(session),
+        proof: Proof(session * 7),
+        time_to_live: Duration::from_secs(seconds),
+        embedded: false,
+    }
+}
+
+/// A lease of it that was taken away.
+pub(super) fn revoked(session: u128, count: u64) -> Record {
+    Record::LeaseRevoked {
+        session: SessionId(session),
+        lease: LeaseId { epoch: 1, count },
+        name: Name::new("orders/42").unwrap(),
+        token: Token::first_of(1),
+        why: LostReason::Broken,
+    }
+}
 
 #[test]
 fn only_this_machine_is_loopback() {

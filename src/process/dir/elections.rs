@@ -10,7 +10,7 @@
 use std::{
     fs::File,
     hash::Hasher,
-    io::{self, Read, Write},
+    io::Read,
     os::{fd::OwnedFd, unix::fs::FileExt},
     sync::Arc,
 };
@@ -129,9 +129,19 @@ impl Home {
         &self,
         name: &Name,
     ) -> Result<Announcements, LockError> {
-        let Some(directory) = self.find_elections()? else { return Ok(Announcements::default()) };
-        let (flags, file) = (OFlags::RDONLY | SAFELY, file_name(name));
-        let file = match rustix::fs::openat(&directory, &file, flags, Mode::empty()) {
+        match self.find_elections()? {
+            Some(directory) => self.read_announced_in(&directory, &file_name(name)),
+            None => Ok(Announcements::default()),
+        }
+    }
+
+    fn read_announced_in(
+        &self,
+        directory: &OwnedFd,
+        file: &str,
+    ) -> Result<Announcements, LockError> {
+        let file = match rustix::fs::openat(directory, file, OFlags::RDONLY | SAFELY, Mode::empty())
+        {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(Announcements::default()),
             Err(Errno::LOOP) => {
@@ -153,11 +163,6 @@ impl Home {
         name: &Name,
         announcement: Announcement,
     ) -> Result<AnnouncedFile, LockError> {
-        let mut known = self.read_announced(name)?;
-        known.all.retain(|before| before.token < announcement.token);
-        known.all.push(announcement);
-        known.all.drain(..known.all.len().saturating_sub(KEPT));
-        known.is_in_force = true;
         let directory = match self.find_elections()? {
             Some(directory) => directory,
             None => {
@@ -165,20 +170,15 @@ impl Home {
                 self.open_inside(ELECTIONS, ELECTIONS)?
             }
         };
-        self.put(&directory, &file_name(name), &known.encode())
+        let file = file_name(name);
+        let mut known = self.read_announced_in(&directory, &file)?;
+        known.all.retain(|before| before.token < announcement.token);
+        known.all.push(announcement);
+        known.all.drain(..known.all.len().saturating_sub(KEPT));
+        known.is_in_force = true;
+        self.replace(&directory, &file, &known.encode())
+            .map(AnnouncedFile)
             .map_err(|e| self.failed("cannot write what this leader announces", e))
-    }
-
-    fn put(&self, directory: &OwnedFd, name: &str, bytes: &[u8]) -> io::Result<AnnouncedFile> {
-        let (temporary, mut file) = self.make_aside(directory, name)?;
-        let put = file
-            .write_all(bytes)
-            .and_then(|()| Ok(rustix::fs::renameat(directory, &temporary, directory, name)?));
-        if let Err(error) = put {
-            let _ = rustix::fs::unlinkat(directory, &temporary, AtFlags::empty());
-            return Err(error);
-        }
-        Ok(AnnouncedFile(file))
     }
 
     /// The directory of these files, if there is one.

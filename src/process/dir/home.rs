@@ -294,6 +294,23 @@ impl Home {
         Ok(rustix::fs::fsync(directory)?)
     }
 
+    /// Puts a file with these bytes in the place of another, whole or not at all. It is not waited for to
+    /// be on the disk.
+    pub(in crate::process) fn replace(
+        &self,
+        directory: &OwnedFd,
+        name: &str,
+        bytes: &[u8],
+    ) -> io::Result<File> {
+        let (temporary, mut file) = self.make_aside(directory, name)?;
+        file.write_all(bytes)
+            .and_then(|()| Ok(rustix::fs::renameat(directory, &temporary, directory, name)?))
+            .inspect_err(|_| {
+                let _ = rustix::fs::unlinkat(directory, &temporary, AtFlags::empty());
+            })?;
+        Ok(file)
+    }
+
     /// Removes files that a process died in the middle of making: they are a day old.
     pub(in crate::process) fn sweep_aside(&self, directory: &OwnedFd) {
         let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };

@@ -4,10 +4,7 @@
 //! A leader with a state restored from a copy learns of it from a client that saw what was lost. On
 //! a machine of short programs only the directory may remember that.
 
-use std::{
-    fs::File,
-    io::{self, Write},
-};
+use std::io;
 
 use super::home::Home;
 
@@ -23,18 +20,8 @@ impl Home {
     /// Puts another line there, whole or not at all. It is not waited for to be on the disk: a
     /// machine that loses power knows less of its leader, and no lock depends on it.
     pub(in crate::process) fn write_leader(&self, line: &str) -> io::Result<()> {
-        let (temporary, file) = self.make_aside(&self.fd, LEADER)?;
-        fill(&file, line)
-            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, &temporary, &self.fd, LEADER)?))
-            .inspect_err(|_| {
-                let nothing = rustix::fs::AtFlags::empty();
-                let _ = rustix::fs::unlinkat(&self.fd, &temporary, nothing);
-            })
+        self.replace(&self.fd, LEADER, format!("{line}\n").as_bytes()).map(drop)
     }
-}
-
-fn fill(mut file: &File, line: &str) -> io::Result<()> {
-    file.write_all(format!("{line}\n").as_bytes())
 }
 
 #[cfg(test)]

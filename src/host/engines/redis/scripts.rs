@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use redis::Pipeline;
+
 use crate::{
     error::Holder,
     host::engines::{
@@ -133,6 +135,17 @@ impl LockForm {
             LockForm::Hash => RENEW_HASH,
             LockForm::Plain => RENEW_PLAIN,
         }
+    }
+
+    /// Adds the renewal of a lock, for so many milliseconds; 1 is answered if it is still its owner's.
+    pub(in super::super) fn add_renewal(
+        self,
+        commands: &mut Pipeline,
+        key: &str,
+        owner: &str,
+        lives: u64,
+    ) {
+        commands.cmd("EVAL").arg(self.renew()).arg(1).arg(key).arg(owner).arg(lives);
     }
 
     /// As the key has it: a string has room for nothing else.

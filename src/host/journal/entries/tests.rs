@@ -2,36 +2,19 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    super::tests::{opened, revoked},
+    *,
+};
 use crate::{
-    error::LostReason,
-    proto::{Proof, RequestId, record::Reservation},
+    proto::{RequestId, record::Reservation},
     token::Token,
 };
 
 const REIGN: ReignKey = ReignKey(9);
 
-fn opened(session: u128, seconds: u64) -> Record {
-    Record::SessionOpened {
-        session: SessionId(session),
-        proof: Proof(session * 7),
-        time_to_live: Duration::from_secs(seconds),
-        embedded: false,
-    }
-}
-
 fn ended(session: u128) -> Record {
     Record::SessionEnded { session: SessionId(session) }
-}
-
-fn revoked(session: u128, count: u64) -> Record {
-    Record::LeaseRevoked {
-        session: SessionId(session),
-        lease: LeaseId { epoch: 1, count },
-        name: Name::new("orders/42").unwrap(),
-        token: Token::first_of(1),
-        why: LostReason::Broken,
-    }
 }
 
 fn reserved(name: &str, seconds: u64) -> Record {

@@ -9,14 +9,15 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    super::tests::{opened, revoked},
     opening::{agree, open_whole, recover},
     place::{COMMITS, SET_ASIDE, UNFINISHED, USED, parent, sync_parent},
     *,
 };
 use crate::{
-    error::{LockErrorKind, LostReason},
+    error::LockErrorKind,
     name::Name,
-    proto::{LeaseId, Proof, ReignId, RequestId, TIME_TO_LIVE, record::Reservation},
+    proto::{ReignId, RequestId, TIME_TO_LIVE, record::Reservation},
     token::Token,
 };
 
@@ -25,25 +26,6 @@ const TOOK_OVER: Record = took_over(9, None);
 const fn took_over(epoch: u32, waits_for: Option<Duration>) -> Record {
     let reign = ReignId(epoch as u64 * 11);
     Record::TookOver { epoch, reign, waits_for, starts_above: false }
-}
-
-fn opened(session: u128, seconds: u64) -> Record {
-    Record::SessionOpened {
-        session: SessionId(session),
-        proof: Proof(session * 7),
-        time_to_live: Duration::from_secs(seconds),
-        embedded: false,
-    }
-}
-
-fn revoked(session: u128, count: u64) -> Record {
-    Record::LeaseRevoked {
-        session: SessionId(session),
-        lease: LeaseId { epoch: 1, count },
-        name: Name::new("orders/42").unwrap(),
-        token: Token::first_of(1),
-        why: LostReason::Broken,
-    }
 }
 
 fn reserved(name: &str, token: u64, left_s: u64) -> Record {

@@ -94,10 +94,7 @@ impl JournalTables {
     pub(super) fn begin(&self, cluster: u128, epoch_above: Option<u32>) -> String {
         let (head, name, id) = (self.table("head"), &self.cluster, bytes(&cluster.to_be_bytes()));
         let epoch = epoch_above.unwrap_or(0);
-        let waits = match epoch_above {
-            Some(_) => TIME_TO_LIVE.end().as_nanos().to_string(),
-            None => "NULL".to_owned(),
-        };
+        let waits = nanos(epoch_above.map(|_| *TIME_TO_LIVE.end()));
         format!(
             "INSERT INTO {head} (cluster, format, id, lasts_ns, stamp, number, epoch, judged_from, \
              waits_for_ns) VALUES ('{name}', {STORE_FORMAT}, {id}, 0, 1, 0, {epoch}, {epoch}, \
@@ -142,8 +139,7 @@ impl JournalTables {
         };
         let (reign, id) = (key(attempt.reign), bytes(&id.0.to_be_bytes()));
         let lasts = attempt.lasts.as_nanos();
-        let waits =
-            waits_for.map_or_else(|| "NULL".to_owned(), |waits| waits.as_nanos().to_string());
+        let waits = nanos(waits_for);
         let address = match &attempt.address {
             Some(address) => bytes(address.as_bytes()),
             None => "NULL".to_owned(),
@@ -186,9 +182,8 @@ impl JournalTables {
         let (of_cluster, name) = (self.of_cluster(), &self.cluster);
         let mut epochs = String::new();
         if let Some(entry) = changes.epochs {
-            let waits = entry.waits_for.map(|waits| waits.as_nanos().to_string());
-            let waits = waits.unwrap_or_else(|| "NULL".to_owned());
             let (epoch, judged_from) = (entry.epoch, entry.judged_from);
+            let waits = nanos(entry.waits_for);
             epochs =
                 format!(", epoch = {epoch}, judged_from = {judged_from}, waits_for_ns = {waits}");
         }
@@ -282,6 +277,10 @@ fn write_deletion(
         ", {part} AS (DELETE FROM {table} USING moved WHERE {of_cluster} AND {columns} IN ({}))",
         keys.join(", ")
     );
+}
+
+fn nanos(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "NULL".to_owned(), |duration| duration.as_nanos().to_string())
 }
 
 fn bytes(bytes: &[u8]) -> String {
