@@ -141,7 +141,7 @@ impl LeaderBuilder {
     }
 
     /// For how long its reign over a shared journal is believed without a new proof, 250 ms to 10 s;
-    /// 1 s by default. A leader that fails is followed after this and some 60 ms more. It should be 20
+    /// 1 s by default. A leader that fails is followed after about this long. It should be 20
     /// times what the store takes for a write at its 99th percentile. Times to live are four times
     /// this at least.
     pub fn reign_lasts(mut self, lasts: Duration) -> Self {
