@@ -196,6 +196,24 @@ impl LockError {
     }
 
     /// The holder of the lock, where known.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let elsewhere = locks.in_memory_peer();
+    /// let running = elsewhere.mutex("job", ()).lock()?;
+    /// let error = locks.mutex("job", ()).try_lock_for(Duration::from_millis(20)).unwrap_err();
+    /// if let Some(holder) = error.holder() {
+    ///     println!("{} on {} has it", holder.label, holder.host);
+    /// }
+    /// # drop(running);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn holder(&self) -> Option<&Holder> {
         self.0.as_ref()?.holder.as_deref()
     }
@@ -223,6 +241,19 @@ impl LockError {
     }
 
     /// Trying again later may succeed without a change of settings.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::Mutex;
+    ///
+    /// let job = Mutex::new(());
+    /// let running = job.lock()?;
+    /// assert!(job.try_lock().unwrap_err().is_retryable());
+    /// drop(running);
+    /// let error = job.escalate(tierlock::Scope::Host).unwrap_err(); // `Config`: it has no name
+    /// assert!(!error.is_retryable());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.kind(),

@@ -87,6 +87,20 @@ impl Election {
     /// # Errors
     /// `Config`, if the value is longer than [`VALUE_BYTES_MAX`](Self::VALUE_BYTES_MAX); else as
     /// [`Mutex::lock`](crate::Mutex::lock), and at process scope `Io` where the value cannot be written.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let primary = locks.election("primary").build()?;
+    /// let leadership = primary.campaign("10.0.0.7:8080")?; // waits until it leads
+    /// assert!(primary.try_campaign("10.0.0.8:8080").unwrap_err().is_contended());
+    /// # drop(leadership);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn campaign(&self, value: impl AsRef<[u8]>) -> Result<Leadership> {
         self.candidate(value.as_ref())?.campaign(Patience::Forever)
     }
@@ -121,6 +135,28 @@ impl Election {
 
     /// As [`campaign`](Self::campaign), blocking no thread. The future owns what it needs and can be
     /// spawned.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the candidacy; if it was just elected, the next candidate is.
+    ///
+    /// # Errors
+    /// As [`campaign`](Self::campaign).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let primary = locks.election("primary").build()?;
+    /// let campaign = tokio::spawn(primary.campaign_async("10.0.0.7:8080"));
+    /// let leadership = campaign.await.unwrap()?;
+    /// assert!(leadership.is_valid());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn campaign_async<V: AsRef<[u8]>>(
         &self,
         value: V,
@@ -129,6 +165,9 @@ impl Election {
     }
 
     /// As [`try_campaign`](Self::try_campaign), blocking no thread.
+    ///
+    /// # Cancel safety, errors
+    /// As [`campaign_async`](Self::campaign_async); as [`try_campaign`](Self::try_campaign).
     pub fn try_campaign_async<V: AsRef<[u8]>>(
         &self,
         value: V,
@@ -137,6 +176,9 @@ impl Election {
     }
 
     /// As [`try_campaign_for`](Self::try_campaign_for), blocking no thread. The time begins at the call.
+    ///
+    /// # Cancel safety, errors
+    /// As [`campaign_async`](Self::campaign_async); as [`try_campaign_for`](Self::try_campaign_for).
     pub fn try_campaign_for_async<V: AsRef<[u8]>>(
         &self,
         value: V,
@@ -205,11 +247,30 @@ impl Election {
     ///
     /// # Errors
     /// As [`Observer::next`].
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let primary = locks.election("primary").build()?;
+    /// assert_eq!(primary.leader()?, None);
+    /// let leadership = primary.campaign("10.0.0.7:8080")?;
+    /// let leader = primary.leader()?.expect("one leads");
+    /// println!("connect to {}, and send token {} along", leader.value_text(), leader.token());
+    /// # drop(leadership);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn leader(&self) -> Result<Option<ElectedLeader>> {
         self.observe()?.next()
     }
 
     /// As [`leader`](Self::leader), blocking no thread.
+    ///
+    /// # Cancel safety, errors
+    /// It may be dropped at any point; as [`leader`](Self::leader).
     pub async fn leader_async(&self) -> Result<Option<ElectedLeader>> {
         self.observe()?.next_async().await
     }
@@ -409,6 +470,29 @@ impl Leadership {
     ///
     /// # Panics
     /// As [`token`](Self::token).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::{LockManager, LostReason};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let primary = locks.election("primary").build()?;
+    /// let leadership = primary.campaign_async("10.0.0.7:8080").await?;
+    /// let ended = leadership.ended(); // what serves stops by it, in a task of its own
+    /// locks.lose_lock("primary");
+    /// assert_eq!(ended.await, Some(LostReason::Provoked));
+    /// drop(leadership); // it has stopped serving
+    ///
+    /// let leadership = primary.campaign_async("10.0.0.7:8080").await?;
+    /// let ended = leadership.ended();
+    /// leadership.resign_async().await?;
+    /// assert_eq!(ended.await, None);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn ended(&self) -> LeadershipEnded {
         let term = self.term.as_ref().expect(REGAINED);
         LeadershipEnded { lost: MutexGuard::lost(&term.guard), end: term.end.clone(), told: None }
@@ -438,6 +522,20 @@ impl Leadership {
     /// `Lost`, with the reason, if it did not lead to the end; `Unreachable`, if no leader of the locks
     /// answers within the manager's `connect_timeout`: then others are elected once the lease has run
     /// out, or the release, which is repeated, has come through. It does not lead in any case.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let primary = locks.election("primary").build()?;
+    /// let leadership = primary.campaign("10.0.0.7:8080")?;
+    /// leadership.resign()?; // the next candidate is elected at once
+    /// assert_eq!(primary.leader()?, None);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn resign(self) -> Result<()> {
         blocking::wait_for(self.resign_async())
     }
@@ -461,6 +559,26 @@ impl Leadership {
     ///
     /// # Errors
     /// As [`Election::campaign`]. It does not lead then, and may be regained again.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let mut leadership = locks.election("primary").campaign("10.0.0.7:8080")?;
+    /// loop {
+    ///     leadership.regain()?; // at once while it leads
+    ///     while leadership.is_valid() {
+    ///         // … a piece of the leader's work, under `leadership.check()?` …
+    ///         # locks.lose_lock("primary");
+    ///     }
+    ///     // lost: this process has stopped leading, and campaigns again
+    ///     # break;
+    /// }
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn regain(&mut self) -> Result<()> {
         self.regain_within(Patience::Forever)
     }
@@ -592,6 +710,26 @@ impl fmt::Debug for LeadershipEnded {
 ///
 /// # Cancel safety
 /// The future of [`next_async`](Self::next_async) may be dropped at any point: nothing is missed by it.
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tierlock::LockManager;
+///
+/// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+/// let primary = locks.election("primary").build()?;
+/// let mut observer = primary.observe()?;
+/// let mut seen = vec![observer.next()?]; // the present state: none leads
+/// let first = primary.campaign("10.0.0.7:8080")?;
+/// seen.push(observer.next()?); // then each change
+/// first.resign()?;
+/// seen.push(observer.next()?);
+/// let addresses: Vec<_> =
+///     seen.iter().map(|leader| leader.as_ref().map(|leader| leader.value_text())).collect();
+/// assert_eq!(addresses, [None, Some("10.0.0.7:8080".into()), None]);
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 pub struct Observer {
     observation: Observation,
 }
@@ -613,6 +751,21 @@ impl Observer {
     ///
     /// # Errors
     /// `TimedOut`; else as [`next`](Self::next).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let mut observer = locks.election("primary").observe()?;
+    /// observer.next()?; // the present leader, or that none leads
+    /// let quiet = observer.next_within(Duration::from_millis(5)).unwrap_err();
+    /// assert!(quiet.is_timeout());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn next_within(&mut self, wait: Duration) -> Result<Option<ElectedLeader>> {
         let until = crate::clock::now() + wait;
         blocking::wait_for(self.next_until(until))
@@ -622,6 +775,23 @@ impl Observer {
     ///
     /// # Cancel safety
     /// Dropping it misses no change.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let mut observer = locks.election("primary").observe()?;
+    /// assert_eq!(observer.next_async().await?, None);
+    /// let _leadership = locks.election("primary").campaign_async("10.0.0.7:8080").await?;
+    /// let leader = observer.next_async().await?.expect("one leads");
+    /// assert_eq!(leader.value(), b"10.0.0.7:8080");
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub async fn next_async(&mut self) -> Result<Option<ElectedLeader>> {
         self.observation.next().await
     }
@@ -647,6 +817,24 @@ impl fmt::Debug for Observer {
 }
 
 /// An election about to be built; made by [`LockManager::election`](crate::LockManager::election).
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use std::time::Duration;
+/// use tierlock::{LockManager, Scope};
+///
+/// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+/// let primary = locks
+///     .election("primary")
+///     .scope(Scope::Host)
+///     .at_most(Duration::from_secs(3600)) // then another candidate has its turn
+///     .build()?;
+/// let leadership = primary.campaign("10.0.0.7:8080")?;
+/// assert!(leadership.remaining().unwrap() <= Duration::from_secs(3600));
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[must_use = "nothing happens before `build`, `campaign` or `observe` is called"]
 #[derive(Clone, Debug)]
 pub struct ElectionBuilder {
@@ -700,11 +888,17 @@ impl ElectionBuilder {
     }
 
     /// Builds it and campaigns; see [`Election::campaign`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Election::campaign`].
     pub fn campaign(self, value: impl AsRef<[u8]>) -> Result<Leadership> {
         self.build()?.campaign(value)
     }
 
     /// Builds it and campaigns, blocking no thread; see [`Election::campaign_async`].
+    ///
+    /// # Cancel safety, errors
+    /// As [`Election::campaign_async`]; as [`build`](Self::build) and [`Election::campaign`].
     pub fn campaign_async<V: AsRef<[u8]>>(
         self,
         value: V,
@@ -714,6 +908,9 @@ impl ElectionBuilder {
     }
 
     /// Builds it and observes it; see [`Election::observe`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Election::observe`].
     pub fn observe(self) -> Result<Observer> {
         self.build()?.observe()
     }

@@ -153,6 +153,21 @@ impl Leader {
     }
 
     /// Blocks until it stops by itself, and says why.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// let leader = Leader::builder()
+    ///     .listen(":7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .start()?;
+    /// eprintln!("{}", leader.wait()); // a program that does nothing else
+    /// std::process::exit(74);
+    /// # #[allow(unreachable_code)]
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn wait(&self) -> LockError {
         let mut end = self.shared.end.lock();
         while end.is_none() {

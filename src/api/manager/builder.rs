@@ -189,6 +189,18 @@ impl LockManagerBuilder {
     ///   It runs before `open` returns, on the same thread, each time.
     ///
     /// Default: nothing.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::builder()
+    ///     .directory("/var/lib/shop/locks")
+    ///     .on_warning(|text| eprintln!("tierlock: {text}"))
+    ///     .open()?;
+    /// # drop(locks);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn on_warning(mut self, warn: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_warning = Some(Arc::new(warn));
         self
@@ -197,6 +209,18 @@ impl LockManagerBuilder {
     /// Which engine the directory uses. Default: the one that it was made with, and for a new
     /// directory the best one of this system. A directory of another engine is an error that says
     /// what to do.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::{Engine, LockManager};
+    ///
+    /// let locks = LockManager::builder()
+    ///     .directory("/var/lib/shop/locks")
+    ///     .engine(Engine::FileLock) // as a system without the table engine has it
+    ///     .open()?;
+    /// # drop(locks);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn engine(mut self, engine: Engine) -> Self {
         self.engine = Some(engine);
         self
@@ -205,6 +229,18 @@ impl LockManagerBuilder {
     /// Accepts a directory on a file system that is refused otherwise, by the name that the error
     /// gives it (`nfs`, `fuse`). Whether file locks and shared mappings work between all
     /// its users there is then yours to know: on most network file systems they do not.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::builder()
+    ///     .directory("/mnt/shared/locks")
+    ///     .accept_file_system("fuse") // tried out: its file locks and mappings work between its users
+    ///     .open()?;
+    /// # drop(locks);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn accept_file_system(mut self, name: impl Into<String>) -> Self {
         self.accept_file_systems.push(name.into());
         self

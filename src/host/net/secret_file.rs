@@ -60,6 +60,16 @@ impl Secret {
     /// # Errors
     ///
     /// `Config` if the file exists (it is never overwritten), `Io` if it cannot be written.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Secret;
+    ///
+    /// // a set-up step; every machine gets a copy
+    /// Secret::create("/etc/tierlock.key")?;
+    /// assert!(Secret::create("/etc/tierlock.key").is_err()); // it is never overwritten
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn create(path: impl AsRef<Path>) -> Result<Secret, LockError> {
         let path = path.as_ref();
         let shown = path.display();
