@@ -193,7 +193,7 @@ impl AllBuilder {
     fn build(self) -> Result<Vec<AllLock>> {
         let AllBuilder { reach, requests, scope, at_most, at_least } = self;
         if requests.is_empty() {
-            return Err(LockError::config("no name was given: ask for one at least"));
+            return Err(LockError::config("no name was given: name at least one lock"));
         }
         let one = |(place, request): (usize, AllRequest)| {
             let AllRequest { name, is_shared } = request;
@@ -230,8 +230,10 @@ impl AllBuilder {
         locks.sort_by(|one, other| one.name.cmp(&other.name));
         match locks.windows(2).find(|pair| pair[0].name == pair[1].name) {
             None => Ok(locks),
-            Some(twice) => Err(LockError::config("it is named twice, and would wait for itself")
-                .with_name(&twice[0].name)),
+            Some(twice) => Err(LockError::config(
+                "it is named twice and would wait for itself: name each lock once",
+            )
+            .with_name(&twice[0].name)),
         }
     }
 }

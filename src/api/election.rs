@@ -284,8 +284,8 @@ impl Election {
     fn candidate(&self, value: &[u8]) -> Result<Candidate> {
         if value.len() > VALUE_BYTES_MAX {
             let text = format!(
-                "a value of {} bytes is longer than the {VALUE_BYTES_MAX} that a leader may say of \
-                 itself; campaign with where it is found",
+                "the value has {} bytes, and at most {VALUE_BYTES_MAX} are told to observers; \
+                 campaign with a reference to where the rest is found",
                 value.len()
             );
             return Err(self.named.about(self.scope())(LockError::config(text)));
@@ -405,8 +405,8 @@ impl ElectionBuilder {
         let (named, ()) = self.candidate.clone().build_named(Usage::Lock, |scope, _| {
             match scope == Scope::Host && !carries {
                 true => Err(LockError::config(
-                    "what grants its locks carries no values, so it has no elections at host scope: \
-                     use leaders of our own, or .scope(Scope::Process)",
+                    "this manager's lock service carries no values, so there are no elections at \
+                     host scope: use tierlock's own leaders, or .scope(Scope::Process)",
                 )),
                 false => Ok(()),
             }

@@ -59,9 +59,9 @@ pub(super) enum Command {
     /// Run a command while elected, or observe which candidate is
     ///
     /// Waits until it is elected, runs COMMAND, resigns when COMMAND ends, and exits with its status. When
-    /// the election is lost meanwhile, COMMAND is ended as run does, and it stands again, by itself.
+    /// the election is lost meanwhile, COMMAND is ended as run does, and it campaigns again, by itself.
     /// Without COMMAND it prints `token N` each time that it is elected, and resigns when its standard
-    /// input ends. With --observe it stands for nothing and prints the present leader, then each change.
+    /// input ends. With --observe it is no candidate, and prints the present leader, then each change.
     Elect(Box<Elect>),
     /// Tell whether the caller runs under a lock
     ///
@@ -627,7 +627,7 @@ impl Terms {
 /// `300ms`, `30s`, `10m`, `2h`, `1d`, `1h30m`; a bare number is seconds. Fractions are fine.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let complaint =
-        || format!("{text:?} is no time; write it as 300ms, 30s, 10m, 2h, 1d, 1h30m, or 2.5");
+        || format!("invalid time {text:?}: write it as 300ms, 30s, 10m, 2h, 1d, 1h30m, or 2.5");
     let (mut total, mut rest, mut last) = (0.0, text, f64::INFINITY);
     loop {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());

@@ -94,7 +94,7 @@ impl Show {
             self.print_alone(locks)?;
         }
         if answer.is_ok() && is_shown {
-            print("\nand with what the leader says:\n")?;
+            print("\nwith the leader's answer:\n")?;
         }
         Ok(answer)
     }
@@ -362,7 +362,11 @@ pub(super) fn table(
         text
     });
     if locks.iter().any(|lock| lock.state == State::Unknown) {
-        let _ = writeln!(text, "{UNKNOWN}: held at the leader or not: ask with --leader");
+        let _ = writeln!(
+            text,
+            "{UNKNOWN}: only the leader knows whether it is held; ask it with \
+             --leader"
+        );
     }
     text
 }

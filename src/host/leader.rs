@@ -231,8 +231,8 @@ impl LeaderShared {
                 self.bell.ring();
             }
             News::Trouble(trouble) => self.sound(format!(
-                "ALARM: what was read of the secret file before stays in force, since it cannot \
-                 be read again: {trouble}"
+                "ALARM: the secret file cannot be read again, and the secrets that were read \
+                 before stay in force: {trouble}"
             )),
         }
     }

@@ -218,7 +218,8 @@ pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), L
     let home = Home::find(path)?;
     let Some(format) = home.read_format()? else {
         return Err(home.about(LockError::config(
-            "no process has used it yet, and nothing was broken; give the one that the holder uses",
+            "no process has used it yet, and nothing was broken; give the directory that the \
+             holder uses",
         )));
     };
     let look = || match EngineKind::of_format(&format) {

@@ -121,7 +121,7 @@ impl Observer {
         std::future::poll_fn(|cx| match next.as_mut().poll(cx) {
             Poll::Ready(news) => Poll::Ready(news),
             Poll::Pending => sleep.as_mut().poll(cx).map(|()| {
-                let text = "nothing has changed in that time";
+                let text = "the leader did not change within the wait";
                 Err(LockError::new(crate::error::LockErrorKind::TimedOut, text))
             }),
         })

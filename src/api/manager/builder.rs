@@ -96,8 +96,8 @@ impl LockManagerBuilder {
         let has_leaders = !builder.leaders.is_empty();
         match (has_leaders, builder.service.is_some(), builder.directory.is_some()) {
             (true, true, _) => Err(LockError::config(
-                "TIERLOCK_LEADERS and TIERLOCK_SERVICE are both set, and a lock is one service's: unset \
-                 one",
+                "TIERLOCK_LEADERS and TIERLOCK_SERVICE are both set, but locks are granted by \
+                 one service: unset one",
             )),
             (false, false, false) => Err(LockError::config(
                 "none of TIERLOCK_DIR, TIERLOCK_LEADERS and TIERLOCK_SERVICE is set: set one to say \
@@ -308,7 +308,8 @@ impl LockManagerBuilder {
         #[cfg(not(feature = "host"))]
         if !self.leaders.is_empty() {
             return Err(LockError::config(
-                "leaders are set, and this build of tierlock lacks the feature `host`",
+                "leaders are set, but this build of tierlock lacks the feature `host`: enable it \
+                 in Cargo.toml",
             ));
         }
         #[cfg(feature = "process")]
@@ -346,13 +347,14 @@ impl LockManagerBuilder {
         let Some(text) = &self.service else { return Ok(None) };
         if !self.leaders.is_empty() {
             return Err(LockError::config(
-                "both leaders and a service are set, and a lock is one service's: leave one out",
+                "both leaders and a service are set, but locks are granted by one service: leave \
+                 one out",
             ));
         }
         let url = ServiceUrl::parse(text)?;
         match (url.kind, url.kind.feature()) {
             (ServiceKind::Tierlock, _) => {
-                url.finish("none: leaders have no options, and secret_file names their secret")?;
+                url.finish("none (secret_file names the leaders' secret)")?;
                 if url.user.is_some() || url.password.is_some() || !url.path.is_empty() {
                     return Err(
                         url.refuse("leaders are addresses alone; secret_file names their secret")
@@ -374,7 +376,8 @@ impl LockManagerBuilder {
         match &self.service {
             None => Ok(()),
             Some(_) => Err(LockError::config(
-                "a service is set, and this build of tierlock lacks the feature `host`",
+                "a service is set, but this build of tierlock lacks the feature `host`: enable \
+                 it in Cargo.toml",
             )),
         }
     }
@@ -413,7 +416,8 @@ impl LockManagerBuilder {
         match &self.directory {
             None => Ok(Ground::new(BelowHost::Nothing)),
             Some(_) => Err(LockError::config(
-                "a directory is set, and this build of tierlock lacks the feature `process`",
+                "a directory is set, but this build of tierlock lacks the feature `process`: \
+                 enable it in Cargo.toml",
             )),
         }
     }

@@ -226,7 +226,7 @@ impl<T> MutexBuilder<T> {
         }
         if self.at_most.is_some() || self.at_least.is_some() {
             alarm::ready().map_err(|error| {
-                let what = "the system gives no thread for the timers of at_most and at_least";
+                let what = "the system cannot start the thread for at_most and at_least";
                 about(LockError::new(LockErrorKind::Io, what).with_source(error))
             })?;
         }
@@ -254,7 +254,7 @@ impl<T> MutexBuilder<T> {
 
 fn check_terms(at_most: Option<Duration>, at_least: Option<Duration>) -> Result<()> {
     if at_most == Some(Duration::ZERO) {
-        return Err(LockError::config("at_most is zero: no holder could do anything"));
+        return Err(LockError::config("at_most is zero: give the holder some time"));
     }
     match (at_most, at_least) {
         (_, Some(at_least)) if at_least > AT_LEAST_MAX => Err(LockError::config(format!(

@@ -236,7 +236,7 @@ impl LockEngine for RedlockEngine {
     async fn look(&self, only: Option<&Name>) -> Result<Vec<EngineLock>, EngineFault> {
         let Some(name) = only else {
             return Err(EngineFault::config(
-                "no server has a list of redlock's names: say which lock is meant",
+                "Redlock servers keep no list of locks: give the lock's name",
             ));
         };
         let key = format!("{}{name}", self.prefix);

@@ -46,8 +46,8 @@ impl Secret {
         let (text, is_pipe) = read_private(path)?;
         let secrets = decode(&text).ok_or_else(|| {
             LockError::config(format!(
-                "the secret file {shown} has something else than secrets of 64 hexadecimal \
-                 digits, one a line; `tierlock secret new FILE` makes a good one"
+                "the secret file {shown} does not consist of secrets of 64 hexadecimal digits, \
+                 one a line; `tierlock secret new FILE` makes a good one"
             ))
         })?;
         let secret = Secret::from_secrets(&secrets);
@@ -154,7 +154,7 @@ fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
     let user = rustix::process::geteuid().as_raw();
     if about.uid() != user && about.uid() != 0 {
         return Err(LockError::config(format!(
-            "the secret file {shown} belongs to user {}, which could exchange it; it has to \
+            "the secret file {shown} belongs to user {}, which could replace it; it has to \
              belong to root or to the user that runs this (user {user})",
             about.uid()
         )));

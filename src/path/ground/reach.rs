@@ -89,7 +89,7 @@ impl Reach {
     pub(crate) fn check_open(&self) -> Result<()> {
         match self.is_closed() {
             false => Ok(()),
-            true => Err(LockError::config("its manager was closed")),
+            true => Err(LockError::config("its manager was closed: open another one")),
         }
     }
 

@@ -706,7 +706,10 @@ fn stop(outcome: Outcome) -> Stop {
 #[cold]
 pub(super) fn cannot_sleep(error: Errno) -> LockError {
     let (kind, text) = if error == Errno::FAULT {
-        (LockErrorKind::Damaged, "the table was cut off under this process; restart it")
+        (
+            LockErrorKind::Damaged,
+            "the table was cut short while this process used it; restart this process",
+        )
     } else {
         (LockErrorKind::Io, "cannot wait for the lock")
     };

@@ -434,7 +434,8 @@ impl Member {
         }
         Err(self.home.about(damaged(
             "its table was removed or replaced by another while this process used it: a process \
-             that opens the directory now does not exclude us; restart every process that uses it",
+             that opens the directory now does not exclude this one; restart every process that \
+             uses it",
         )))
     }
 
@@ -675,8 +676,8 @@ impl<'a> Change<'a> {
                 about(LockError::new(
                     LockErrorKind::TimedOut,
                     format!(
-                        "{who} has been changing it for {LONGEST_CHANGE:?}; it must be stopped: \
-                         let it go on, or end it"
+                        "{who} has been changing it for {LONGEST_CHANGE:?}; it is probably \
+                         stopped: let it go on (kill -CONT), or end it"
                     ),
                 ))
             }
