@@ -105,6 +105,18 @@ fn the_walk_names_what_stands_in_its_files() {
     assert!(missing.is_empty(), "\n{}", missing.join("\n"));
 }
 
+/// A reader opens no more files than this to follow a lock of a scope: the headings say so.
+#[test]
+fn the_walk_is_as_short_as_its_headings_say() {
+    let walk = texts().find(|(path, _)| path == "src/guide/walk.md").expect("the walk is there").1;
+    for (heading, files) in [("# Thread", 3), ("# Process", 8), ("one round trip: fifteen", 15)] {
+        let mut lines = walk.lines().skip_while(|line| !line.contains(heading)).skip(1);
+        let section = lines.by_ref().take_while(|line| !line.starts_with("# "));
+        let steps = section.filter(|line| line.starts_with("| `src/")).count();
+        assert_eq!(steps, files, "{heading}");
+    }
+}
+
 #[test]
 fn a_planted_lost_path_is_found() {
     let page =

@@ -364,8 +364,7 @@ pub(super) fn table(
     if locks.iter().any(|lock| lock.state == State::Unknown) {
         let _ = writeln!(
             text,
-            "{UNKNOWN}: only the leader knows whether it is held; ask it with \
-             --leader"
+            "{UNKNOWN}: only the leader knows whether it is held; ask with --leader"
         );
     }
     text

@@ -437,7 +437,7 @@ impl Supervision<'_> {
             // The lease must be renewed.
             if !self.told_to_run_on.replace(true) {
                 let lock = self.lock_in_words();
-                say(format_args!("the command is not suspended: it would lose its {lock}"));
+                say(format_args!("the command is not stopped: it would lose its {lock}"));
             }
             return self.signal_the_group(Signal::CONT);
         }

@@ -516,7 +516,7 @@ impl Slot {
         }
     }
 
-    /// Lets go. In a forked child it touches nothing of the parent's.
+    /// Releases it. In a forked child it touches nothing of the parent's.
     #[inline]
     pub(crate) fn release(&self, how: Predecessor) {
         match &self.0 {

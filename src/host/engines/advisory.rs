@@ -1,5 +1,5 @@
 //! Locks that belong to a session of a database, as PostgreSQL's advisory locks and MySQL's `GET_LOCK`
-//! do: the server lets go of them when the session's connection ends.
+//! do: the server releases them when the session's connection ends.
 //!
 //! One connection of a manager, its *base*, carries every attempt that does not wait, and what it
 //! takes. A wait at the server blocks its connection, so each has a *spare* one, which then holds that

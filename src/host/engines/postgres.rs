@@ -3,7 +3,7 @@
 //! The token is the next number of a sequence, drawn in the statement that takes the lock, and what
 //! the holder is called stands in an unlogged table beside it, which `status` reads.
 //!
-//! The server lets go of a lock when its connection ends. Since version 14 it ends one that has been
+//! The server releases a lock when its connection ends. Since version 14 it ends one that has been
 //! silent for the time to live, so a holder that is stopped or cut off stands in no way for longer.
 //!
 //! What it cannot promise: a fail-over to a standby forgets who holds what, and a standby that lags

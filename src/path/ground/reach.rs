@@ -153,7 +153,7 @@ impl Reach {
     pub(crate) fn close_within(&self, wait: Duration) {
         self.closed.store(true, SeqCst);
         self.closing.notify(usize::MAX);
-        self.ground.rouse();
+        self.ground.wake_all();
         self.end_service(wait);
     }
 

@@ -218,7 +218,7 @@ impl NamePlace {
         self.heirloom.lock().as_ref().map_or(self.member.id, |heirloom| heirloom.presence.id)
     }
 
-    /// Lets go of what is held under an id that others may have inherited.
+    /// Releases what is held under an id that others may have inherited.
     #[cold]
     pub(super) fn release_heirloom(&self, exit: Exit) {
         let Some(Heirloom { presence, given }) = self.heirloom.lock().take() else { return };
