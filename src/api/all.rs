@@ -456,6 +456,22 @@ impl AllGuard {
 
     /// Calls `callback` once, if and when the first of them is lost while the guard exists; else as
     /// [`MutexGuard::on_lost`](crate::MutexGuard::on_lost).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::sync::mpsc;
+    /// use tierlock::{LockManager, LostReason};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let both = locks.lock_all(["accounts/7", "accounts/3"])?;
+    /// let (tell, told) = mpsc::channel();
+    /// both.on_lost(move |why| tell.send(why).unwrap());
+    /// locks.lose_lock("accounts/3");
+    /// assert_eq!(told.recv().unwrap(), LostReason::Provoked);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn on_lost(&self, callback: impl FnOnce(LostReason) + Send + 'static) {
         let callback = Arc::new(fork::Mutex::new(Some(callback)));
         for (_, guard) in &self.guards {

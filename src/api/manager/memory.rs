@@ -72,6 +72,18 @@ impl LockManager {
     ///
     /// # Panics
     /// If this manager is not one of [`in_memory`](Self::in_memory), or the name is invalid.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("import", ()).lock()?;
+    /// assert!(locks.lose_lock("import"));
+    /// assert!(MutexGuard::unlock(guard).unwrap_err().is_lost());
+    /// assert!(!locks.lose_lock("import")); // no guard holds it any more
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn lose_lock(&self, name: impl AsRef<str>) -> bool {
         let name = crate::name::Name::new(name.as_ref()).expect("a lock's name");
         self.memory().lose(&name)

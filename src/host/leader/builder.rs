@@ -221,6 +221,21 @@ impl LeaderBuilder {
     /// has a journal.
     ///
     /// A program decides on it by a set-up step of its own, never by whether something is there.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// // `shop set-up`, which an operator runs once
+    /// let leader = Leader::builder()
+    ///     .listen(":7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .init(true)
+    ///     .start()?;
+    /// leader.shutdown(); // from now on it starts without `init`
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn init(mut self, init: bool) -> Self {
         self.init = init;
         self
