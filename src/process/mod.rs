@@ -370,7 +370,7 @@ impl Slot {
     pub(crate) fn read_beside(&self, generation: u64) -> Option<(Token, Predecessor)> {
         match &self.0 {
             EitherEngine::File(slot) => slot.read_beside(),
-            EitherEngine::Table(slot) => slot.near(generation)?.read(true),
+            EitherEngine::Table(slot) => slot.found(generation)?.read(true),
         }
     }
 
@@ -475,7 +475,7 @@ impl Slot {
     #[inline]
     pub(crate) fn place(&self, generation: u64) -> Option<SlotPlace<'_>> {
         match &self.0 {
-            EitherEngine::Table(slot) => slot.near(generation).map(SlotPlace),
+            EitherEngine::Table(slot) => slot.found(generation).map(SlotPlace),
             // A system call costs more than a second attempt.
             EitherEngine::File(_) => None,
         }
@@ -616,7 +616,7 @@ pub(crate) enum Drain {
 /// Where a slot is, found before the tier below is won: a quiet lock then is one compare-and-swap
 /// and a quiet release another, with nothing to look up in between.
 #[derive(Clone, Copy)]
-pub(crate) struct SlotPlace<'a>(table::Near<'a>);
+pub(crate) struct SlotPlace<'a>(table::FoundSlot<'a>);
 
 impl SlotPlace<'_> {
     /// Takes the slot where nothing stands in the way: its token. `None` leaves it as it was. A word

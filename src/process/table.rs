@@ -79,7 +79,7 @@ use crate::{
 
 #[cfg(feature = "cli")]
 pub(super) use self::holding::holding;
-pub(super) use self::{checkup::examine, layout::FORMAT, place::Near};
+pub(super) use self::{checkup::examine, layout::FORMAT, place::FoundSlot};
 use self::{
     index::Found,
     lock::{LostHold, SlotWon, Stop},
@@ -301,8 +301,8 @@ impl TableSlot {
 
     /// Where the name stands, as far as the process of this fork generation knows.
     #[inline]
-    pub(super) fn near(&self, generation: u64) -> Option<Near<'_>> {
-        self.places.so_far_in(generation).map(|place| place.last().near())
+    pub(super) fn found(&self, generation: u64) -> Option<FoundSlot<'_>> {
+        self.places.so_far_in(generation).map(|place| place.last().found())
     }
 
     pub(super) fn raise_token(&self, token: Token) {

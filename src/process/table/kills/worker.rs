@@ -745,7 +745,7 @@ fn read(board: &Board, slot: &TableSlot, dwell: Duration) -> Sound {
     if sound(slot.prepare_to_read())?.is_none() {
         return Ok(());
     }
-    let quiet = slot.near(crate::fork::generation()).and_then(|near| near.read(false));
+    let quiet = slot.found(crate::fork::generation()).and_then(|found| found.read(false));
     let told = match quiet {
         Some((_, told)) => told,
         None => {
