@@ -182,8 +182,10 @@ fn merged(
     let _ = (reach, only, leader_asked);
     #[cfg(feature = "process")]
     if let Some(directory) = reach.ground.directory() {
-        let mut known = directory.survey()?;
-        known.retain(|status| only.is_none_or(|only| *only == status.name));
+        let mut known = match only {
+            Some(only) => Vec::from_iter(directory.look(only)?),
+            None => directory.survey()?,
+        };
         find_survivors(&mut known);
         found.sort_by(|a, b| a.name.cmp(&b.name));
         let told = found.len();

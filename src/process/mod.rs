@@ -197,6 +197,14 @@ impl Directory {
         Ok(self.inspect()?.into_iter().flatten().collect())
     }
 
+    /// The status of one name, likewise; `None`: nothing is known of it.
+    pub(crate) fn look(&self, name: &Name) -> Result<Option<NameStatus>, LockError> {
+        match &self.0 {
+            EitherEngine::File(directory) => directory.look(name),
+            EitherEngine::Table(directory) => directory.look(name),
+        }
+    }
+
     /// Every name in the directory or what is wrong with it, without disturbing holders or waiters.
     pub(crate) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
         match &self.0 {

@@ -61,6 +61,10 @@ impl TableDirectory {
         match self.0 {}
     }
 
+    pub(super) fn look(&self, _: &Name) -> Result<Option<NameStatus>, LockError> {
+        match self.0 {}
+    }
+
     #[cfg(all(feature = "cli", target_os = "linux"))]
     pub(super) fn end_stay(&self, _: &Name, _: Token) -> Result<bool, LockError> {
         match self.0 {}

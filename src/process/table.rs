@@ -152,6 +152,11 @@ impl TableDirectory {
         survey::inspect(&self.home)
     }
 
+    /// The status of one name; `None`: nothing is known of it.
+    pub(super) fn look(&self, name: &Name) -> Result<Option<NameStatus>, LockError> {
+        survey::look(&self.home, name)
+    }
+
     /// Ends the stay of `at_least` that the hold with this token left; whether there was one.
     #[cfg(feature = "cli")]
     pub(super) fn end_stay(&self, name: &Name, token: Token) -> Result<bool, LockError> {

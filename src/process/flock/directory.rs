@@ -117,6 +117,11 @@ impl FileDirectory {
         Ok(found)
     }
 
+    /// The status of one name; `None`: nothing is known of it.
+    pub(in crate::process) fn look(&self, name: &Name) -> Result<Option<NameStatus>, LockError> {
+        self.inspect_one(&names::file_name(name))
+    }
+
     fn inspect_one(&self, file_name: &str) -> Result<Option<NameStatus>, LockError> {
         let about = |error| self.about_file(file_name, error);
         let flags = OFlags::RDONLY | SAFELY;

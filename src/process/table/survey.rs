@@ -1,11 +1,12 @@
 //! What the table says about its names, to people: without a lock, and without disturbing holders
 //! or waiters.
 
-use std::sync::atomic::Ordering::*;
+use std::{cell::RefCell, collections::HashMap, sync::atomic::Ordering::*};
 
 use crate::{
     clock,
     error::{Holder, LockError, Predecessor},
+    name::Name,
     token::Token,
 };
 
@@ -29,11 +30,7 @@ use super::{
 
 /// Every name: its status, or what is wrong with its slot.
 pub(super) fn inspect(home: &Home) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
-    home.check()?;
-    let Some(table) = MappedTable::open_to_look(home)? else {
-        return Err(home.about(damaged("its table was removed")));
-    };
-    let survey = Survey::new(Presences::open(home)?, table);
+    let survey = Survey::of(home)?;
     let used = survey.table.header().slots_used.seen();
     let mut found = Vec::new();
     for number in 0..used {
@@ -47,17 +44,58 @@ pub(super) fn inspect(home: &Home) -> Result<Vec<Result<NameStatus, LockError>>,
     Ok(found)
 }
 
+/// The status of one name; `None`: it has no slot.
+pub(super) fn look(home: &Home, name: &Name) -> Result<Option<NameStatus>, LockError> {
+    Survey::of(home)?.find(name).map_err(|error| store::about(home, error))
+}
+
+/// So often a name is looked for that may be on its way into another chain.
+const LOOKS: u32 = 3;
+
 pub(super) struct Survey {
     pub(super) table: MappedTable,
     pub(super) presences: Presences,
-    /// Every wait, in order.
-    waits: Vec<ShownWait>,
+    /// Every wait, by the number of its slot, in order.
+    waits: HashMap<u32, Vec<ShownWait>>,
+    /// A process may have thousands of names: each is looked at once.
+    owners: RefCell<HashMap<OwnerId, SeenOwner>>,
+}
+
+/// What was found out about an owner when it was first met.
+#[derive(Clone)]
+struct SeenOwner {
+    /// `None`: it has ended.
+    living: Option<Holder>,
+    proof: Option<FileIdentity>,
 }
 
 impl Survey {
+    fn of(home: &Home) -> Result<Survey, LockError> {
+        home.check()?;
+        let Some(table) = MappedTable::open_to_look(home)? else {
+            return Err(home.about(damaged("its table was removed")));
+        };
+        Ok(Survey::new(Presences::open(home)?, table))
+    }
+
     pub(super) fn new(presences: Presences, table: MappedTable) -> Survey {
-        let waits = table.shown_waits();
-        Survey { table, presences, waits }
+        let mut waits = HashMap::<_, Vec<_>>::new();
+        for wait in table.shown_waits() {
+            waits.entry(wait.slot).or_default().push(wait);
+        }
+        Survey { table, presences, waits, owners: RefCell::default() }
+    }
+
+    fn find(&self, name: &Name) -> Result<Option<NameStatus>, LockError> {
+        for _ in 0..LOOKS {
+            let Some(found) = self.table.find(name, self.table.hash(name))? else { continue };
+            let status = self.status(found.number, self.table.slot(found.number)?)?;
+            // Else the slot has been given to another name meanwhile.
+            if let Some(status) = status.filter(|status| status.name == *name) {
+                return Ok(Some(status));
+            }
+        }
+        Ok(None)
     }
 
     /// `None`: no name is in the slot.
@@ -119,7 +157,7 @@ impl Survey {
             sharers,
             share_proofs,
             waiters,
-            proof: word.owner().and_then(|owner| self.presences.proof(owner)),
+            proof: word.owner().and_then(|owner| self.owner(owner).proof),
             survivors: Vec::new(),
         }))
     }
@@ -129,8 +167,8 @@ impl Survey {
         let shares = self.table.shares_of(slot).unwrap_or_default().into_iter();
         let its = shares.filter(|share| share.count() > 0);
         let living = its.filter_map(|share| {
-            let owner = share.owner()?;
-            Some(((self.living(owner)?, share.count()), self.presences.proof(owner)))
+            let SeenOwner { living, proof } = self.owner(share.owner()?);
+            Some(((living?, share.count()), proof))
         });
         let (sharers, proofs): (Vec<_>, Vec<_>) = living.unzip();
         (sharers, proofs.into_iter().flatten().collect())
@@ -139,7 +177,7 @@ impl Survey {
     /// Every wait that has lasted for a millisecond, in order.
     fn waiters(&self, number: u32) -> Vec<WaiterStatus> {
         let now = clock::now();
-        let its = self.waits.iter().filter(|wait| wait.slot == number);
+        let its = self.waits.get(&number).into_iter().flatten();
         its.filter_map(|wait| {
             let who = self.living(wait.owner)?;
             Some(WaiterStatus { who, waiting: now.since(wait.since) })
@@ -148,8 +186,16 @@ impl Survey {
     }
 
     fn living(&self, owner: OwnerId) -> Option<Holder> {
-        let may_live = self.presences.verdict(owner, &mut None).0.may_live();
-        may_live.then(|| self.presences.holder(owner).unwrap_or_default())
+        self.owner(owner).living
+    }
+
+    fn owner(&self, id: OwnerId) -> SeenOwner {
+        let look = || {
+            let may_live = self.presences.verdict(id, &mut None).0.may_live();
+            let living = may_live.then(|| self.presences.holder(id).unwrap_or_default());
+            SeenOwner { living, proof: self.presences.proof(id) }
+        };
+        self.owners.borrow_mut().entry(id).or_insert_with(look).clone()
     }
 }
 
