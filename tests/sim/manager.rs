@@ -426,8 +426,8 @@ impl World {
             Event::Converted { request, lease, token } => {
                 self.heard_converted(client, request, lease, token);
             }
-            Event::NotConverted { lease, why, .. } => {
-                self.violate(Rule::Queue, format!("{lease:?} was not converted: {why:?}"));
+            Event::NotConverted { request, lease, why } => {
+                self.heard_not_converted(client, request, lease, why);
             }
             Event::Leads { .. } => unreachable!("users observe nothing here"),
             Event::Saw { seen } => self.remember_seen(client, seen),

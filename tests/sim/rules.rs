@@ -543,6 +543,7 @@ impl World {
                 }
             }
             LeaderMessage::Refused { request, .. } => {
+                self.leader_refuses(host, wire, request);
                 if let Some(op) = self.op_on(wire, request) {
                     let is_reserved = self.is_reserved(host, self.ops[op].name);
                     self.ops[op].met_reservation |= is_reserved;
