@@ -160,7 +160,8 @@ pub use api::{
     all::{AllBuilder, AllGuard, AllLost, AllRequest},
     election::{Election, ElectionBuilder, Leadership, LeadershipEnded, Observer},
     guard::{
-        LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, Permit, RwLockReadGuard,
+        LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, OwnedRwLockReadGuard,
+        OwnedRwLockUpgradableReadGuard, OwnedRwLockWriteGuard, Permit, RwLockReadGuard,
         RwLockUpgradableReadGuard, RwLockWriteGuard,
     },
     manager::{Engine, LockManager, LockManagerBuilder},
