@@ -145,10 +145,14 @@ impl<'a> Climb<'a> {
     }
 
     /// Whether a reader has a lease of its own: readers of this process are inside whose lease was asked
-    /// back, and who waits for them would stand behind all that have come meanwhile. They may be inside
-    /// for long, and what asked for it may have given up.
+    /// back, or that is of no use to this one. A reader that waited for them would stand behind all that have
+    /// come meanwhile; and what asked for their lease may have given up.
     fn reads_apart(&self, tier: HostTier<'a>) -> bool {
-        tier.word.is_asked_back() && tier.service.clone().conversions().is_some()
+        let is_inside = match self.named.enters_kept() {
+            true => tier.word.is_asked_back(),
+            false => tier.word.is_read(),
+        };
+        is_inside && tier.service.clone().conversions().is_some()
     }
 
     /// Whether no guard of this process is in the name's word alone, which is closed then, or readers'.

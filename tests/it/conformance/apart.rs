@@ -7,11 +7,11 @@ use std::{
 };
 
 use tierlock::{
-    LockErrorKind, LockManager, LostReason, RwLock, RwLockReadGuard as Read,
+    Keep, LockErrorKind, LockManager, LostReason, RwLock, RwLockReadGuard as Read,
     RwLockUpgradableReadGuard as Upgradable, RwLockWriteGuard as Write,
 };
 
-use crate::setting::{Hand, LONG, Setting, at, until};
+use crate::setting::{Hand, LONG, LONG_LIFE, SHORT_LIFE, Setting, at, until};
 
 fn lock_of<T>(setting: &Setting, locks: &LockManager, value: T) -> RwLock<T> {
     locks.rw_lock("a", value).scope(setting.scope).build().unwrap()
@@ -172,6 +172,42 @@ fn the_loss_of_a_lease_ends_its_upgrade(setting: &Setting) {
         drop(far.write().unwrap());
     }
     drop(lock.write().unwrap());
+}
+
+at!([host] an_upgrade_ends_with_its_session);
+fn an_upgrade_ends_with_its_session(setting: &Setting) {
+    let short = setting.neighbour_with(|builder| builder.time_to_live(SHORT_LIFE));
+    let lock = lock_of(setting, &short, 0);
+    let far =
+        lock_of(setting, &setting.stranger_with(|builder| builder.time_to_live(LONG_LIFE)), 0);
+    let inside = far.read().unwrap();
+    let seen = lock.upgradable_read().unwrap();
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| Upgradable::upgrade(seen).map(drop));
+        until("the upgrade waits", || far.try_read().is_err());
+        setting.stop_leader();
+        assert!(upgrade.join().unwrap().unwrap_err().is_lost());
+        setting.start_leader();
+    });
+    assert!(Read::is_valid(&inside));
+    drop(inside);
+    drop(lock.try_write_for(LONG).unwrap());
+}
+
+at!([host host_with_directory memory_host] readers_that_keep_nothing_stand_beside_each_other);
+fn readers_that_keep_nothing_stand_beside_each_other(setting: &Setting) {
+    let locks = setting.locks();
+    let made = || locks.rw_lock("a", 0).scope(setting.scope);
+    let kept = made().build().unwrap();
+    let never = made().keep(Keep::Never).build().unwrap();
+    let ending = made().at_most(LONG).build().unwrap();
+    for first in [&kept, &never, &ending] {
+        let inside = first.read().unwrap();
+        let beside = [&kept, &never, &ending].map(|lock| lock.try_read_for(LONG).unwrap());
+        assert!(beside.iter().all(Read::is_valid) && Read::is_valid(&inside));
+        assert!(kept.try_write().unwrap_err().is_contended());
+    }
+    drop(kept.try_write_for(LONG).unwrap());
 }
 
 at!([memory_host] a_guard_that_lost_its_lease_keeps_its_process_out_until_it_goes);

@@ -1,6 +1,7 @@
 //! Upgradable leases: beside readers, one at a time, and what becomes of them.
 
 use super::*;
+use crate::error::Predecessor;
 
 const CHANGE: RequestId = RequestId(80);
 
