@@ -55,7 +55,8 @@ use crate::{
 /// Readers and writers that have to wait stand in one order, as described at
 /// [`Mutex`](crate::Mutex) and [`Engine`](crate::Engine). A writer that has its turn waits for the
 /// readers inside and lets no new ones in, so readers starve no writer. Only beside an upgradable
-/// reader do readers come in past waiters, while none of those is a writer. A reader that was killed
+/// reader do readers come in past waiters, while none of those is a writer; at host scope they wait behind
+/// an upgradable reader that waits. A reader that was killed
 /// holds up no writer; after a writer that was killed, readers and the next writer are told
 /// [`Died`](crate::Predecessor::Died), until a writer has left in good order. With
 /// [`Engine::FileLock`](crate::Engine::FileLock) the order between processes is the kernel's.
@@ -63,7 +64,8 @@ use crate::{
 /// # Cancel safety
 /// The async forms may be dropped at any point: what they were about to receive is given back. A
 /// writer's future that has its turn and waits for readers holds new ones up; one that is leaked, or
-/// not polled for 200 ms, loses its turn.
+/// not polled for 200 ms, loses its turn. At host scope an upgrade's future that is leaked holds new readers
+/// up until its session ends.
 ///
 /// # Not reentrant
 /// A thread that reads and reads again waits for ever if a writer came in between.

@@ -2,8 +2,8 @@
 //! reigns.
 //!
 //! Which worlds have them is drawn from dice of their own: all others have the course that they had
-//! without. In those the first name is an election as well: who locks it alone says which operation of
-//! the world that is, and every client observes it from its start on.
+//! without. In those the first name is an election as well: a holder that locks it alone says which operation
+//! of the world that is, and every client observes it from its start on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -178,7 +178,7 @@ impl LeaseWord {
         watch.end(self.lost());
     }
 
-    /// Whether guards read under it whose lease was asked back: none comes in beside them.
+    /// Whether guards read under it though it was asked back: none comes in beside them.
     pub(crate) fn is_asked_back(&self) -> bool {
         let word = self.word.load(Acquire);
         has_readers(word) && word & RECALLED != 0

@@ -10,12 +10,12 @@ pub(crate) trait ConvertsLeases: Send + Sync {
     /// shares it. One that only `tries` fails if another does. A lost lease fails it.
     fn upgrade(self: Arc<Self>, word: &LeaseWord, tries: bool) -> Box<dyn PendingUpgrade>;
 
-    /// A lease in a word of its own is this from now on, and others come in beside it. Its token becomes
+    /// A lease in a word of its own is this from now on, and readers come in beside it. Its token becomes
     /// [another](LeaseWord::bear) once the service has counted that. Never blocks, never fails.
     fn downgrade(&self, word: &LeaseWord, to: ReaderMode, last_used: Token);
 
-    /// The same of an exclusive lease whose guard, in the name's word, has this token: moves it to a word
-    /// of its own. `None`: it is lost.
+    /// The same of an exclusive lease: the guard with this token is in the name's word, and moves with it to a
+    /// word of its own. `None`: it is lost.
     fn set_apart(&self, word: &LeaseWord, to: ReaderMode, token: Token) -> Option<Arc<LeaseWord>>;
 }
 

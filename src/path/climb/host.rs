@@ -144,9 +144,9 @@ impl<'a> Climb<'a> {
         self.mode == LockMode::Upgradable && tier.service.clone().conversions().is_some()
     }
 
-    /// Whether a reader has a lease of its own: readers of this process are inside whose lease was asked
-    /// back, or that is of no use to this one. A reader that waited for them would stand behind all that have
-    /// come meanwhile; and what asked for their lease may have given up.
+    /// Whether a reader has a lease of its own, since readers of this process are inside under one that was
+    /// asked back, or is of no use to it. A reader that waited for them would stand behind all that have come
+    /// meanwhile; and what asked for their lease may have given up.
     fn reads_apart(&self, tier: HostTier<'a>) -> bool {
         let is_inside = match self.named.enters_kept() {
             true => tier.word.is_asked_back(),

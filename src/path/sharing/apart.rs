@@ -1,5 +1,5 @@
 //! Guards that stand apart at host scope: each has a lease of its own, in a word of its own, beside which
-//! the readers of this process and of others come in by theirs.
+//! the readers of this process and of all other processes come in by theirs.
 //!
 //! | guard | its lease | in the cell |
 //! |---|---|---|
@@ -9,7 +9,7 @@
 //!
 //! An upgrade waits for no gate of this process: its turnstile may be a writer's that waits for this very
 //! guard. It asks the service, which lets none in from then on and answers once no other has a share of
-//! the name. Then the guard waits until no guard of this process is inside whose lease was lost.
+//! the name. Then the guard waits until no guard of this process is inside that has lost its lease.
 //!
 //! | what crosses an upgrade | what becomes of it |
 //! |---|---|

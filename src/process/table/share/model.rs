@@ -67,7 +67,8 @@ struct SharedSlot {
     records: [AtomicU64; 2],
     bell: AtomicU32,
     /// What the bell's sleepers sleep on.
-    futex: (Mutex<()>, Condvar),
+    asleep: Mutex<()>,
+    woken: Condvar,
     /// Two numbers that only a writer makes differ, read and written without an order of their own.
     data: [AtomicU64; 2],
     /// How many permits are taken.
@@ -87,7 +88,8 @@ impl SharedSlot {
             word: AtomicU64::new(Word::left_so(Predecessor::Clean).bits()),
             records: [1, 2].map(|number| AtomicU64::new(ShareWord::of(process(number)).bits())),
             bell: AtomicU32::new(0),
-            futex: (Mutex::new(()), Condvar::new()),
+            asleep: Mutex::new(()),
+            woken: Condvar::new(),
             data: [(); 2].map(|()| AtomicU64::new(0)),
             inside: AtomicU32::new(0),
         })
@@ -149,8 +151,8 @@ impl SharedSlot {
                 return Answer::Done;
             }
             ShareOp::WakeBell => {
-                let _futex = self.futex.0.lock().unwrap();
-                self.futex.1.notify_all();
+                let _asleep = self.asleep.lock().unwrap();
+                self.woken.notify_all();
                 return Answer::Done;
             }
             ShareOp::SleepOnBell(bell) => return Answer::Slept(self.sleep(bell)),
@@ -159,11 +161,11 @@ impl SharedSlot {
 
     fn sleep(&self, bell: u32) -> Slept {
         let bell = if flawed(ShareFlaw::BellReadLate) { self.bell.load(SeqCst) } else { bell };
-        let futex = self.futex.0.lock().unwrap();
+        let asleep = self.asleep.lock().unwrap();
         if self.bell.load(SeqCst) != bell {
             return Slept::Changed;
         }
-        drop(self.futex.1.wait(futex).unwrap());
+        drop(self.woken.wait(asleep).unwrap());
         Slept::Woken
     }
 
