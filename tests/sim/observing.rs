@@ -32,10 +32,12 @@ const ELECTION: usize = 0;
 /// What a world's observers see.
 pub(crate) struct Observing {
     is_on: bool,
+    /// The operations that say a value.
+    stated: BTreeSet<usize>,
     /// What each client asked as, by its life.
     asked: BTreeMap<(usize, u32), RequestId>,
-    /// The operation that each of them heard of last, and the highest token.
-    heard: BTreeMap<(usize, u32), (Option<Option<usize>>, Token)>,
+    /// The token that each of them heard of last, and the highest.
+    heard: BTreeMap<(usize, u32), (Option<Option<Token>>, Token)>,
     /// Which connections have asked this reign, and what they were told last.
     told: BTreeMap<usize, Option<Option<usize>>>,
 }
@@ -45,6 +47,7 @@ impl Observing {
         let mut dice = Dice::new(seed ^ 0x0B5E_4E45_0B5E_4E45);
         Observing {
             is_on: dice.percent(30) && !plan.restores,
+            stated: BTreeSet::new(),
             asked: BTreeMap::new(),
             heard: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -59,10 +62,13 @@ pub(crate) fn is_of_observer(message: &ClientMessage) -> bool {
 
 impl World {
     /// What a holder of the name says of itself.
-    pub(crate) fn said_value(&self, op: usize) -> Option<Arc<[u8]>> {
+    pub(crate) fn said_value(&mut self, op: usize) -> Option<Arc<[u8]>> {
         let state = &self.ops[op];
         let leads = self.observing.is_on && state.name == ELECTION && state.mode == Mode::Exclusive;
-        leads.then(|| Arc::from((op as u64).to_le_bytes()))
+        leads.then(|| {
+            self.observing.stated.insert(op);
+            Arc::from((op as u64).to_le_bytes())
+        })
     }
 
     /// A client observes from now on.
@@ -73,7 +79,9 @@ impl World {
         let name = self.names[ELECTION].clone();
         let query = self.call(client, |client, now| client.observe_leader(name, None, now));
         if let Some(query) = query {
-            self.observing.asked.insert((client, self.lives[client]), query);
+            let key = (client, self.lives[client]);
+            self.observing.asked.insert(key, query);
+            self.observing.heard.remove(&key);
         }
         self.after_call(client);
     }
@@ -90,18 +98,17 @@ impl World {
     /// A client hears who leads: never one twice in a row, and none that led before the last.
     pub(crate) fn heard_leads(&mut self, client: usize, leader: Option<PresentLeader>) {
         let key = (client, self.lives[client]);
-        let op = leader.as_ref().map(op_of);
+        let token = leader.as_ref().map(|leader| leader.token);
         let (last, highest) = *self.observing.heard.entry(key).or_insert((None, Token::ZERO));
         self.tally.told_observers += 1;
-        if last == Some(op) {
+        if last == Some(token) {
             self.violate(Rule::Property, format!("client {client} is told {leader:?} twice"));
         }
-        let token = leader.as_ref().map_or(highest, |leader| leader.token);
-        if leader.is_some() && token <= highest {
+        if token.is_some_and(|token| token <= highest) {
             let text = format!("client {client} is told {leader:?} after one with {highest}");
             self.violate(Rule::Property, text);
         }
-        self.observing.heard.insert(key, (Some(op), token));
+        self.observing.heard.insert(key, (Some(token), token.unwrap_or(highest)));
     }
 
     pub(crate) fn heard_of_observers(&mut self, wire: usize, message: &ClientMessage) {
@@ -130,12 +137,9 @@ impl World {
         }
         let of_name = host.leader.locks().find(|(name, _, _)| **name == self.names[ELECTION]);
         let leases: BTreeSet<_> = of_name.into_iter().flat_map(|(_, leases, _)| leases).collect();
-        let leads = (0..self.ops.len()).rev().find(|&op| {
-            let state = &self.ops[op];
-            state.name == ELECTION
-                && state.mode == Mode::Exclusive
-                && state.phases.is_empty()
-                && state.made.last().is_some_and(|made| leases.contains(&made.lease))
+        let leads = self.observing.stated.iter().rev().copied().find(|&op| {
+            let made = self.ops[op].made.last();
+            made.is_some_and(|made| leases.contains(&made.lease))
         });
         let is_served = |wire: usize| {
             let state = host.leader.connection_state(ConnectionId(wire as u64));

@@ -5,16 +5,13 @@
 //!     --lib share_model
 //! ```
 //!
-//! The machines are those of `protocol`, and the words are those of the table; only the memory is
-//! loom's. loom takes a SeqCst load for an acquire, so the two looks that the argument of `share` is
+//! Readers, a writer, permits; upgrades are the step model's. The machines are those of `protocol`, and the
+//! words are those of the table; only the memory is loom's. loom takes a SeqCst load for an acquire, so the two looks that the argument of `share` is
 //! about, a reader's at the word and a writer's at the counts, are exchanges here. What loom adds to
 //! the step model is the order of everything else: that a writer sees what readers read under, and
 //! readers what it wrote.
 
-use std::{
-    cell::Cell,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::cell::Cell;
 
 use loom::{
     sync::{
@@ -26,8 +23,8 @@ use loom::{
 
 use super::{
     protocol::{
-        Answer, Draining, Leaving, Machine, Marking, Op, Outcome, Reading, ShareAnswer, ShareOp,
-        Slept, SlotMark, Unsharing, Verdict, Way,
+        Answer, Draining, Leaving, Machine, Op, Outcome, Reading, ShareAnswer, ShareOp, Slept,
+        Unsharing, Verdict, Way,
     },
     share::ShareWord,
     word::{OwnerId, Word},
@@ -48,8 +45,6 @@ enum ShareFlaw {
     LookedBeforeAdding,
     /// A reader that comes in sees nothing of what the last writer did.
     CameInRelaxed,
-    /// An upgrade does not wait for the readers that came in beside.
-    UpgradedUndrained,
 }
 
 thread_local! {
@@ -255,7 +250,7 @@ impl SharedSlot {
         assert_eq!(word, Word::left_so(Predecessor::Clean));
         for record in &self.records {
             let record = ShareWord::from_bits(record.load(SeqCst));
-            assert_eq!((record.count(), record.is_wanted()), (0, record.is_wanted()));
+            assert_eq!(record.count(), 0);
         }
     }
 }
@@ -271,7 +266,7 @@ type ShareAct = fn(&SharedSlot);
 fn play(flaw: Option<ShareFlaw>, here: ShareAct, others: &'static [ShareAct]) {
     PLANTED.set(flaw);
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(if others.len() > 1 { 2 } else { 4 });
+    model.preemption_bound = Some(if others.len() > 1 { 2 } else { 6 });
     model.check(move || {
         let slot = SharedSlot::new();
         let others: Vec<_> = others
@@ -288,10 +283,38 @@ fn play(flaw: Option<ShareFlaw>, here: ShareAct, others: &'static [ShareAct]) {
     PLANTED.set(None);
 }
 
-fn is_found(flaw: ShareFlaw, here: ShareAct, others: &'static [ShareAct]) {
-    let played = catch_unwind(AssertUnwindSafe(|| play(Some(flaw), here, others)));
-    PLANTED.set(None);
-    assert!(played.is_err(), "{flaw:?} is not found");
+/// loom may end the process that finds a flaw in the middle of it: so it is another.
+fn is_found(played: &str) {
+    let (_, here) = module_path!().split_once("::").expect("a module of a crate");
+    let played = format!("{here}::{played}");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", &played, "--ignored", "--nocapture"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let found = ["deadlock", "a write is half done"].iter().any(|how| said.contains(how));
+    assert!(!output.status.success() && found, "{output:?}");
+}
+
+/// A test that plants a flaw, and one that sees it found.
+macro_rules! finds {
+    ($($found:ident $played:ident: $flaw:ident, $here:expr;)+) => {$(
+        #[test]
+        fn $found() {
+            is_found(stringify!($played));
+        }
+
+        #[test]
+        #[ignore = "a flaw, which the test before finds"]
+        fn $played() {
+            play(Some(ShareFlaw::$flaw), $here, &[reads]);
+        }
+    )+};
+}
+
+finds! {
+    found_a_bell_read_late a_bell_read_late: BellReadLate, SharedSlot::write;
+    found_a_silent_taking_back a_silent_taking_back: TakenBackSilently, SharedSlot::write;
+    found_a_look_before_adding a_look_before_adding: LookedBeforeAdding, SharedSlot::write;
+    found_a_relaxed_coming_in a_relaxed_coming_in: CameInRelaxed, SharedSlot::write;
 }
 
 fn reads(slot: &SharedSlot) {
@@ -305,21 +328,6 @@ fn reads_twice(slot: &SharedSlot) {
 
 fn reads_elsewhere(slot: &SharedSlot) {
     slot.try_read(2, Way::Quiet);
-}
-
-/// Reads beside others, reads and then becomes a writer.
-fn reads_and_upgrades(slot: &SharedSlot) {
-    let me = process(WRITERS);
-    assert!(slot.try_win(WRITERS), "it is the only one");
-    let readable = Marking::new(me, SlotMark::Readable(Predecessor::Clean));
-    assert_eq!(slot.run(readable, false), Outcome::Marked);
-    slot.see();
-    assert_eq!(slot.run(Marking::new(me, SlotMark::Unreadable), false), Outcome::Marked);
-    match flawed(ShareFlaw::UpgradedUndrained) {
-        true => slot.write_alone(),
-        false => slot.write_once_alone(),
-    }
-    slot.leave(WRITERS);
 }
 
 #[test]
@@ -338,12 +346,6 @@ fn a_writer_and_two_readers_of_one_process() {
 }
 
 #[test]
-fn an_upgradable_reader_and_readers_beside_it() {
-    play(None, reads_and_upgrades, &[reads]);
-    play(None, reads_and_upgrades, &[reads, reads_elsewhere]);
-}
-
-#[test]
 fn permits_of_two_processes() {
     fn two(slot: &SharedSlot) {
         slot.take_permits(1, 2);
@@ -352,13 +354,4 @@ fn permits_of_two_processes() {
         slot.take_permits(2, 2);
     }
     play(None, two, &[two_elsewhere]);
-}
-
-#[test]
-fn planted_flaws_are_found() {
-    is_found(ShareFlaw::BellReadLate, SharedSlot::write, &[reads]);
-    is_found(ShareFlaw::TakenBackSilently, SharedSlot::write, &[reads]);
-    is_found(ShareFlaw::LookedBeforeAdding, SharedSlot::write, &[reads]);
-    is_found(ShareFlaw::CameInRelaxed, SharedSlot::write, &[reads]);
-    is_found(ShareFlaw::UpgradedUndrained, reads_and_upgrades, &[reads]);
 }
