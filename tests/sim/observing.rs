@@ -37,10 +37,13 @@ pub(crate) struct Observing {
     /// What each client asked as, by its life.
     asked: BTreeMap<(usize, u32), RequestId>,
     /// The token that each of them heard of last, and the highest.
-    heard: BTreeMap<(usize, u32), (Option<Option<Token>>, Token)>,
+    heard: BTreeMap<(usize, u32), HeardOfLeaders>,
     /// Which connections have asked this reign, and what they were told last.
     told: BTreeMap<usize, Option<Option<usize>>>,
 }
+
+/// The token of the last leader, or that there was none, once anything was heard; the highest token.
+type HeardOfLeaders = (Option<Option<Token>>, Token);
 
 impl Observing {
     pub(crate) fn new(seed: u64, plan: &Plan) -> Observing {
