@@ -62,16 +62,17 @@ impl EtcdEngine {
         let line = EtcdLine::new(&mut url, settings)?;
         url.finish("password_file, prefix")?;
         if !url.path.is_empty() {
-            return Err(
-                url.refuse("a path says nothing here: ?prefix=/locks/ puts locks in a folder")
-            );
+            return Err(url.refuse("a path has no meaning here: use ?prefix=/locks/ for a folder"));
         }
         Ok(EtcdEngine { line: Arc::new(line), slots: NameSlots::default(), url })
     }
 
     fn queue(&self, name: &Name) -> Result<LockQueue> {
         if name.as_str().starts_with(".tierlock/") {
-            return Err(LockError::config("names that begin with .tierlock/ are its own in etcd"));
+            return Err(LockError::config(
+                "names that begin with .tierlock/ are reserved in etcd: \
+                 choose another name",
+            ));
         }
         Ok(LockQueue::new(self.line.clone(), name))
     }
