@@ -212,7 +212,7 @@ impl Named {
             false => drop(held.remove(READABLE)),
         }
         self.entry.shares().set_readable(is_upgradable);
-        self.entry.thread().rouse();
+        self.entry.thread().wake_all();
         Ok(true)
     }
 
