@@ -180,6 +180,13 @@ impl LockError {
         self
     }
 
+    /// Adds what may be behind it.
+    pub(crate) fn with_hint(mut self, hint: &str) -> LockError {
+        let inner = self.inner_mut();
+        inner.message = Cow::Owned(format!("{}; {hint}", inner.message));
+        self
+    }
+
     /// What kind of thing went wrong.
     pub fn kind(&self) -> LockErrorKind {
         self.0.as_ref().map_or(LockErrorKind::WouldBlock, |inner| inner.kind)

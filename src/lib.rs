@@ -150,6 +150,27 @@ mod printable;
     allow(dead_code, reason = "surveys and check-ups are the program's, some parts the table's")
 )]
 mod process;
+/// Of the process tier the model checker has the table's words and machines, and no memory.
+#[cfg(all(test, tierlock_loom, not(feature = "process")))]
+#[allow(dead_code, unused_imports, unused_macros, reason = "the tier itself uses the rest")]
+mod process {
+    mod sys {
+        pub(super) mod testing {
+            pub(in super::super) fn signal_this_thread(signal: i32) {
+                unreachable!("no step is to end with signal {signal} here")
+            }
+        }
+    }
+
+    mod table {
+        mod protocol;
+        mod share;
+        #[path = "share/model.rs"]
+        mod share_model;
+        mod step;
+        mod word;
+    }
+}
 mod scope;
 mod system;
 mod thread;
@@ -161,7 +182,8 @@ pub use api::{
     all::{AllBuilder, AllGuard, AllLost, AllRequest},
     election::{Election, ElectionBuilder, Leadership, LeadershipEnded, Observer},
     guard::{
-        LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, Permit, RwLockReadGuard,
+        LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, OwnedRwLockReadGuard,
+        OwnedRwLockUpgradableReadGuard, OwnedRwLockWriteGuard, Permit, RwLockReadGuard,
         RwLockUpgradableReadGuard, RwLockWriteGuard,
     },
     manager::{Engine, LockManager, LockManagerBuilder},

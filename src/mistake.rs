@@ -159,6 +159,10 @@ pub enum Mistake {
     UpgradedInGrace,
     /// Readers beside a downgraded writer bear the token that it wrote with.
     DowngradedTokenBorne,
+    /// Observers are not told that no holder leads any more.
+    EndOfLeadershipUntold,
+    /// Observers are told before all that may lead have come back.
+    ObserversToldInGrace,
     /// A reign is proven from the answer on, not from the sending of what was answered.
     ProofFromAnswer,
     /// A standby counts from when it sent its read.

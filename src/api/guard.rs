@@ -22,9 +22,11 @@ use std::{
     time::Duration,
 };
 
-pub use self::mode::OwnedMutexGuard;
 pub(crate) use self::mode::{
     Excludes, Exclusive, GuardMode, PermitMode, Read, UpgradableRead, Write,
+};
+pub use self::mode::{
+    OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockUpgradableReadGuard, OwnedRwLockWriteGuard,
 };
 use crate::{
     blocking, clock,

@@ -1,4 +1,6 @@
-//! The read-write lock users hold, over thread and process scope.
+//! The read-write lock users hold, at every scope.
+
+mod builder;
 
 use std::{
     cell::UnsafeCell,
@@ -10,18 +12,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::builder::RwLockBuilder;
 use super::{
     guard::{
         Anchor, GuardMode, Keeper, LockGuard, Read, RwLockReadGuard, RwLockUpgradableReadGuard,
         RwLockWriteGuard, UpgradableRead, Write,
     },
-    mutex::{MutexBuilder, inside},
+    mutex::inside,
 };
 use crate::{
     cooperate,
-    error::Result,
-    mode::Usage,
-    path::{self, Core, Held, Patience, Plain, ground::Reach},
+    error::{LockError, Result},
+    path::{self, Core, Held, Patience, Plain},
     scope::Scope,
 };
 
@@ -35,9 +37,10 @@ use crate::{
 ///
 /// **What it does not do.** Below host scope a reader has the token of the last writer: it orders
 /// readers after that writer, and not among each other. At host scope the readers inside together have
-/// one token, above the last writer's. There an upgradable reader has the name for itself, and so has
-/// the reader that a writer becomes; a reader can lose its lock there as a writer can. The child of a
-/// fork has copies of its parent's readers, which it must not use.
+/// one token, above the last writer's; that of a guard that becomes another grows a little later, when
+/// the leader has answered. A reader can lose its lock there as a writer can. Over a service that grants no
+/// upgradable leases (see the guide's page [`engines`](crate::guide::engines)) an upgradable reader has the
+/// name for itself, and so has the reader that a writer becomes. The child of a fork has copies of its parent's readers, which it must not use.
 ///
 /// # Modes
 /// | | beside readers | beside an upgradable reader | beside a writer |
@@ -52,7 +55,8 @@ use crate::{
 /// Readers and writers that have to wait stand in one order, as described at
 /// [`Mutex`](crate::Mutex) and [`Engine`](crate::Engine). A writer that has its turn waits for the
 /// readers inside and lets no new ones in, so readers starve no writer. Only beside an upgradable
-/// reader do readers come in past waiters, while none of those is a writer. A reader that was killed
+/// reader do readers come in past waiters, while none of those is a writer; at host scope they wait behind
+/// an upgradable reader that waits. A reader that was killed
 /// holds up no writer; after a writer that was killed, readers and the next writer are told
 /// [`Died`](crate::Predecessor::Died), until a writer has left in good order. With
 /// [`Engine::FileLock`](crate::Engine::FileLock) the order between processes is the kernel's.
@@ -60,7 +64,8 @@ use crate::{
 /// # Cancel safety
 /// The async forms may be dropped at any point: what they were about to receive is given back. A
 /// writer's future that has its turn and waits for readers holds new ones up; one that is leaked, or
-/// not polled for 200 ms, loses its turn.
+/// not polled for 200 ms, loses its turn. At host scope an upgrade's future that is leaked holds new readers
+/// up until its session ends.
 ///
 /// # Not reentrant
 /// A thread that reads and reads again waits for ever if a writer came in between.
@@ -167,6 +172,17 @@ macro_rules! sole_families {
 sole_families! {
     Write Exclusive,
     UpgradableRead Upgradable,
+}
+
+/// A reader that waited in vain may be a thread that reads already.
+fn explained<M: Family>(error: LockError) -> LockError {
+    match M::MODE {
+        path::LockMode::Shared if error.is_timeout() && !error.is_unanswered() => error.with_hint(
+            "if this thread or task reads it already, that is why: read locks are not reentrant, and a \
+             writer waits in between",
+        ),
+        _ => error,
+    }
 }
 
 /// The ways in, for each mode the same.
@@ -390,20 +406,38 @@ impl<T: ?Sized> RwLock<T> {
         self.anchor.core.name()
     }
 
+    /// Whether a reader or a writer is inside just now: of this process, or, with the table engine, of
+    /// another one of its directory. It asks no leader.
+    ///
+    /// It may have changed when this returns: good for people and for tests, not for decisions.
+    ///
+    /// # Example
+    /// ```
+    /// let prices = tierlock::RwLock::new(vec![3, 4]);
+    /// let reader = prices.read()?;
+    /// assert!(prices.is_locked());
+    /// drop(reader);
+    /// assert!(!prices.is_locked());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn is_locked(&self) -> bool {
+        self.anchor.core.is_locked() || self.anchor.core.is_read()
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.anchor.core
     }
 
     #[inline]
     fn enter<M: Family>(&self, patience: Patience) -> Result<LockGuard<'_, T, M>> {
-        let held = self.anchor.core.enter(M::MODE, patience)?;
+        let held = self.anchor.core.enter(M::MODE, patience).map_err(explained::<M>)?;
         // SAFETY: it was just won of this lock in that mode, and the borrow keeps the lock alive.
         unsafe { M::guard(inside(&self.value), NonNull::from(&self.anchor), held, None) }
     }
 
     async fn enter_async<M: Family>(&self, patience: Patience) -> Result<LockGuard<'_, T, M>> {
         cooperate::proceed().await;
-        let held = self.anchor.core.enter_async(M::MODE, patience).await?;
+        let held = self.anchor.core.enter_async(M::MODE, patience).await.map_err(explained::<M>)?;
         // SAFETY: it was just won of this lock in that mode, and the borrow keeps the lock alive.
         unsafe { M::guard(inside(&self.value), NonNull::from(&self.anchor), held, None) }
     }
@@ -414,7 +448,7 @@ impl<T: Send + Sync + 'static> RwLock<T> {
         self: &Arc<Self>,
         patience: Patience,
     ) -> Result<LockGuard<'static, T, M>> {
-        let held = self.anchor.core.enter(M::MODE, patience)?;
+        let held = self.anchor.core.enter(M::MODE, patience).map_err(explained::<M>)?;
         self.owned_guard(held)
     }
 
@@ -423,7 +457,7 @@ impl<T: Send + Sync + 'static> RwLock<T> {
         patience: Patience,
     ) -> Result<LockGuard<'static, T, M>> {
         cooperate::proceed().await;
-        let held = self.anchor.core.enter_async(M::MODE, patience).await?;
+        let held = self.anchor.core.enter_async(M::MODE, patience).await.map_err(explained::<M>)?;
         self.owned_guard(held)
     }
 
@@ -464,58 +498,5 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
             Err(_) => debug.field("data", &format_args!("<locked>")),
         };
         debug.finish_non_exhaustive()
-    }
-}
-
-/// A named read-write lock about to be built; made by
-/// [`LockManager::rw_lock`](crate::LockManager::rw_lock).
-///
-/// # Example
-/// ```
-/// # #[cfg(feature = "testing")] {
-/// use tierlock::{LockManager, Scope};
-///
-/// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
-/// let prices = locks.rw_lock("prices", vec![3]).scope(Scope::Host).build()?;
-/// prices.write()?.push(4);
-/// assert_eq!(prices.read()?.len(), 2);
-/// # }
-/// # Ok::<(), tierlock::LockError>(())
-/// ```
-#[must_use = "nothing is made before `build` is called"]
-#[derive(Debug)]
-pub struct RwLockBuilder<T>(MutexBuilder<T>);
-
-impl<T> RwLockBuilder<T> {
-    pub(crate) fn new(reach: Arc<Reach>, name: &str, value: T) -> Self {
-        RwLockBuilder(MutexBuilder::new(reach, name, value))
-    }
-
-    /// Which other callers it excludes. Default: the widest scope that the manager reaches.
-    pub fn scope(self, scope: Scope) -> Self {
-        RwLockBuilder(self.0.scope(scope))
-    }
-
-    /// The longest that one guard may hold it: then the guard is told that its right is lost, and
-    /// others wait until it is dropped. A guard that becomes a reader has no such end any more.
-    pub fn at_most(self, at_most: Duration) -> Self {
-        RwLockBuilder(self.0.at_most(at_most))
-    }
-
-    /// Makes the lock. At process scope it opens the name's place in the directory.
-    ///
-    /// # Errors
-    /// `Config` for an invalid name and a scope out of the manager's reach; `Io` or `Damaged` from the directory, a full disk among them.
-    pub fn build(self) -> Result<RwLock<T>> {
-        let (named, value) = self.0.build_named(Usage::Lock, |scope, entry| match scope {
-            Scope::Host => entry.prepare_to_read(),
-            Scope::Process => {
-                entry.prepare_to_read()?;
-                entry.begin_at_process_scope();
-                Ok(())
-            }
-            Scope::Thread => Ok(()),
-        })?;
-        Ok(RwLock { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     watch::{Deadline, Watch},
 };
 
+mod apart;
 mod claim;
 mod keeping;
 #[cfg(all(test, tierlock_loom))]
@@ -98,6 +99,8 @@ pub struct LeaseWord {
     half: AtomicU64,
     /// The lease's own end, by `at_most`.
     end: AtomicU64,
+    /// The token of the guard that has it apart: see `apart`.
+    borne: AtomicU64,
     /// It was opened to be kept.
     keeps: AtomicBool,
     /// Why the lease before ended that was lost while it was reserved or idle.
@@ -263,6 +266,7 @@ impl LeaseWord {
             first: AtomicU64::new(0),
             half: AtomicU64::new(0),
             end: AtomicU64::new(Time::NEVER.as_nanos()),
+            borne: AtomicU64::new(0),
             keeps: AtomicBool::new(false),
             ended: AtomicU8::new(0),
             is_retired: AtomicBool::new(false),
@@ -504,6 +508,7 @@ impl LeaseWord {
         self.keeps.store(keeps, Relaxed);
         self.ended.store(0, Relaxed);
         let (first, last) = (first.get(), last.get());
+        self.borne.store(last, Relaxed);
         self.base.store(first & !COUNT, Relaxed);
         self.last.store(last & COUNT, Relaxed);
         self.first.store(first & COUNT, Relaxed);

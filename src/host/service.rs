@@ -5,6 +5,8 @@
 //! grant, and tells recalls and losses by changing it. No frame, no protocol and no address passes
 //! here, and no file above asks whether this build has host scope: without it there is no service.
 
+mod converting;
+
 use std::{
     future::Future,
     pin::Pin,
@@ -13,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::converting::{ConvertsLeases, PendingUpgrade, ReaderMode};
 use super::lease_word::{LeaseWord, Opening, Used};
 use crate::{
     elected::ElectedLeader,
@@ -47,6 +50,11 @@ pub(crate) trait LeaseService: Send + Sync {
     /// Whether it grants [shared](LeaseMode::Shared) leases.
     fn shares(&self) -> bool {
         false
+    }
+
+    /// What changes the mode of its leases, if it grants [upgradable](LeaseMode::Upgradable) ones.
+    fn conversions(self: Arc<Self>) -> Option<Arc<dyn ConvertsLeases>> {
+        None
     }
 
     /// Whether it grants [permits](LeaseMode::Permits).
@@ -169,6 +177,9 @@ pub(crate) enum LeaseMode {
     Exclusive,
     /// Others may have it, too, for as long as all of them share it.
     Shared,
+    /// The same, and one at a time that may become exclusive. Its word is one of its own, and opened as a
+    /// shared one.
+    Upgradable,
     /// So many of a limited number. Its word is one of its own, and opened as a shared one.
     Permits {
         count: u32,
@@ -185,7 +196,7 @@ impl LeaseMode {
     /// What the name is used for.
     pub(crate) fn usage(self) -> Usage {
         match self {
-            LeaseMode::Exclusive | LeaseMode::Shared => Usage::Lock,
+            LeaseMode::Exclusive | LeaseMode::Shared | LeaseMode::Upgradable => Usage::Lock,
             LeaseMode::Permits { limit, .. } => Usage::Permits(limit),
         }
     }

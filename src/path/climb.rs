@@ -14,8 +14,8 @@
 //!                                   │   └──────────────────┼─────────────────┘
 //!                                   │                      └─ closed: slot, then asks the service
 //!                                   └──────────────────────────────┘
-//! Permits at host scope have a lease of their own, which is claimed in a word of its own; a try for
-//! them asks the service past the turnstile, where nothing narrower is taken.
+//! Permits at host scope have a lease of their own, which is claimed in a word of its own, and so has an
+//! upgradable reader; a try for permits asks the service past the turnstile, where nothing narrower is taken.
 //!
 //! inside: the entry's cell must be free; else everything goes back, and the climb waits for the
 //! guard that is inside. A writer then waits until no reader is inside; a reader adds its 1, and gives
@@ -101,7 +101,7 @@ pub(super) struct Climb<'a> {
     writer: Option<WaitingWriter<'a>>,
     /// It holds the gate and waits for permits.
     front: Option<InFront<'a>>,
-    /// Permits were asked of the service: the word that the grant opens.
+    /// A lease of its own was asked of the service: the word that the grant opens.
     asked_word: Option<Arc<LeaseWord>>,
     /// The lease that was granted to it, where another's is of no use.
     own_lease: Option<LeaseKey>,
@@ -463,7 +463,11 @@ impl<'a> Climb<'a> {
     fn is_cell_taken(&self) -> bool {
         let entry = &self.named.entry;
         let is_readable = self.mode != LockMode::Shared && entry.shares().is_readable();
-        is_readable || entry.cell.is_occupied(self.generation())
+        is_readable
+            || match self.mode {
+                LockMode::Exclusive => entry.cell.is_occupied(self.generation()),
+                _ => entry.cell.has_writer(self.generation()),
+            }
     }
 
     /// Has won the gate. The scope in force is what it is now, before readers are looked for.

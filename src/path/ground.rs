@@ -1,6 +1,7 @@
 //! The ground that names stand on: what all locks of one name in this process share, and how far
 //! a manager reaches from it.
 
+mod cell;
 mod reach;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 
 #[cfg(not(feature = "process"))]
 pub(crate) use self::NoSlotPlace as SlotPlace;
-pub(crate) use self::reach::Reach;
+pub(crate) use self::{cell::GuardCell, reach::Reach};
 #[cfg(feature = "process")]
 pub(crate) use crate::process::SlotPlace;
 #[cfg(feature = "process")]
@@ -210,7 +211,7 @@ impl Ground {
             in_force: InForce::new(self.widened(name)),
             is_narrow: Mutex::new(false),
             usage: AtomicU32::new(UNUSED),
-            cell: GuardCell(AtomicU32::new(0)),
+            cell: GuardCell::new(),
             shares: ThreadShares::new(),
             #[cfg(feature = "process")]
             slot: FirstMade::new(),
@@ -495,54 +496,6 @@ impl NameEntry {
     #[inline]
     pub(crate) fn raise_scope(&self, scope: Scope) {
         self.here_in(fork::generation()).in_force.raise(scope);
-    }
-}
-
-/// Says whether a guard of this name is inside in this process.
-///
-/// The gate decides. But a right can be lost while its guard exists, and then another thread of
-/// this process can win the gate: it finds the cell occupied, gives the gate back, and waits. The
-/// data and the anchor's state are plain memory, and nothing else protects them then.
-pub(crate) struct GuardCell(AtomicU32);
-
-impl GuardCell {
-    /// Occupies it, for the holder of the gate; false if a guard is inside. `generation` is the
-    /// fork generation, not 0: a guard that existed at a fork is not inside in the child.
-    #[inline]
-    pub(crate) fn enter(&self, generation: u32) -> bool {
-        // Plain accesses: it changes under the gate, but for a guard that has lost its right.
-        let is_free = !self.is_occupied(generation);
-        if is_free {
-            self.0.store(generation, Relaxed);
-        }
-        is_free
-    }
-
-    /// Runs `look` while it is occupied, if it was free.
-    pub(crate) fn look<R>(&self, generation: u32, look: impl FnOnce() -> R) -> Option<R> {
-        /// Free again, however the look ends.
-        struct Looking<'a>(&'a GuardCell);
-
-        impl Drop for Looking<'_> {
-            fn drop(&mut self) {
-                self.0.leave();
-            }
-        }
-
-        self.enter(generation).then_some(())?;
-        let _looking = Looking(self);
-        Some(look())
-    }
-
-    #[inline]
-    pub(crate) fn is_occupied(&self, generation: u32) -> bool {
-        self.0.load(Acquire) == generation
-    }
-
-    /// The guard goes; to be called before its gate is released.
-    #[inline]
-    pub(crate) fn leave(&self) {
-        self.0.store(0, Release);
     }
 }
 

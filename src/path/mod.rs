@@ -215,6 +215,14 @@ impl Core {
         }
     }
 
+    /// Whether readers are inside, as far as this process knows without asking a service.
+    pub(crate) fn is_read(&self) -> bool {
+        match self {
+            Core::Plain(plain) => plain.shares.counted() > 0,
+            Core::Named(named) => named.is_read(),
+        }
+    }
+
     /// Runs `look` while no guard of this process is inside; `None` if one is.
     pub(crate) fn look<R>(&self, look: impl FnOnce() -> R) -> Option<R> {
         match self {

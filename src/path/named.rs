@@ -98,7 +98,23 @@ impl Named {
             return true;
         }
         let is_inside = self.entry.cell.is_occupied(short(fork::generation()));
-        is_inside || self.entry.scope_in_force() == Scope::Thread && self.entry.thread().is_locked()
+        // Without a slot the thread lock is the gate of process scope, too.
+        let is_gate = match self.entry.scope_in_force() {
+            Scope::Thread => true,
+            Scope::Process => !self.entry.has_slot(),
+            Scope::Host => false,
+        };
+        is_inside || is_gate && self.entry.thread().is_locked()
+    }
+
+    pub(super) fn is_read(&self) -> bool {
+        #[cfg(feature = "process")]
+        if self.entry.slot().is_some_and(|slot| slot.is_read()) {
+            return true;
+        }
+        let is_leased = self.host_tier().is_some_and(|tier| tier.word.is_read());
+        let shares = self.entry.shares();
+        is_leased || shares.counted() > 0 || shares.is_readable()
     }
 
     /// Runs `look` while no guard of this process is inside; `None` if one is.

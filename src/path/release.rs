@@ -12,6 +12,7 @@ use std::{
 use crate::{
     alarm, clock,
     error::{Predecessor, Result},
+    fork,
     host::{lease_word::Left, service::PendingRelease},
     scope::Scope,
     time::Time,
@@ -22,7 +23,7 @@ use super::right::SHARED_SLOT;
 use super::{
     named::Named,
     quiet::HostTier,
-    right::{Held, INSIDE, LEASE, LeasedPermits, SHARED_LEASE, SLOT, THREAD},
+    right::{Held, INSIDE, LEASE, LeasedPermits, SHARED_LEASE, SLOT, THREAD, short},
 };
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -58,6 +59,9 @@ impl Named {
             let (tell, told) = answer_slot();
             self.release_at(until, held, how, tell);
             return Some(told);
+        }
+        if held.is_apart() {
+            return self.leave_apart_answered(held, how);
         }
         if let Some(tier) = self.lease_of(held)
             && let Some(leased) = held.take_leased()
@@ -106,7 +110,7 @@ impl Named {
     }
 
     /// With an error that says what it is about.
-    fn about_it(&self, answer: PendingRelease) -> Answer {
+    pub(super) fn about_it(&self, answer: PendingRelease) -> Answer {
         let name = self.name().clone();
         Box::pin(async move {
             answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
@@ -169,9 +173,10 @@ impl Named {
     }
 
     /// Whatever `at_least` says.
-    fn release_now(&self, held: &mut Held, how: Predecessor) {
+    pub(super) fn release_now(&self, held: &mut Held, how: Predecessor) {
         let how = held.left(how);
         let end = held.end_watch();
+        self.leave_apart(held, how);
         self.leave_cell(held);
         self.stop_sharing(held);
         if let Some(tier) = self.lease_of(held) {
@@ -196,9 +201,12 @@ impl Named {
     }
 
     /// The guard goes, whatever became of its right; and before another one can come.
-    fn leave_cell(&self, held: &mut Held) {
+    pub(super) fn leave_cell(&self, held: &mut Held) {
         if held.remove(INSIDE) {
-            self.entry.cell.leave();
+            match held.is_apart() {
+                true => self.entry.cell.leave_apart(short(fork::generation())),
+                false => self.entry.cell.leave(),
+            }
         }
     }
 

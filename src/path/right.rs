@@ -63,7 +63,7 @@ pub(super) struct More {
     pub(super) alarm: Option<Alarm>,
     /// When the lock was acquired, if `at_least` needs it.
     pub(super) since: Option<Time>,
-    /// Of permits at host scope.
+    /// Of permits at host scope, and of a guard that stands apart there: it has none of them.
     pub(super) leased: Option<Arc<LeasedPermits>>,
 }
 
@@ -94,7 +94,7 @@ pub(super) const THREAD: u8 = 1;
 pub(super) const SLOT: u8 = 2;
 /// The lease word.
 pub(super) const LEASE: u8 = 4;
-/// The entry's cell says that a guard is inside.
+/// The entry's cell says that this guard is inside.
 pub(super) const INSIDE: u8 = 8;
 /// A reader's 1, among those of this process; or its permits.
 pub(super) const SHARED: u8 = 16;
@@ -102,7 +102,8 @@ pub(super) const SHARED: u8 = 16;
 pub(super) const SHARED_SLOT: u8 = 32;
 /// The gate is readable: an upgradable reader holds it.
 pub(super) const READABLE: u8 = 64;
-/// A reader's 1, in the lease word; or that of permits, in the word of their lease.
+/// A reader's 1, in the lease word; or that of permits, or of a guard that stands apart, in the word of its
+/// own lease.
 pub(super) const SHARED_LEASE: u8 = 128;
 
 impl Held {
@@ -314,6 +315,25 @@ impl Held {
     /// The lease that its permits are of.
     pub(super) fn leased(&self) -> Option<&Arc<LeasedPermits>> {
         self.more.as_ref()?.leased.as_ref()
+    }
+
+    /// Whether its lease, of readers or of the writer that one became, stands in a word of its own.
+    pub(super) fn is_apart(&self) -> bool {
+        self.permits == 0 && self.leased().is_some()
+    }
+
+    /// Its token as it is now: that of a guard that stands apart changes with its mode.
+    pub(crate) fn present_token(&self) -> Token {
+        match self.leased().filter(|_| self.is_apart()) {
+            Some(leased) => leased.word.borne(),
+            None => self.token,
+        }
+    }
+
+    /// From now on its lease stands in this word of its own.
+    pub(super) fn stand_apart(&mut self, word: Arc<LeaseWord>) {
+        self.add(SHARED_LEASE);
+        self.more_mut().leased = Some(LeasedPermits::new(word, 0));
     }
 
     /// The same; it is to be left.

@@ -10,9 +10,11 @@
 //! the gate it adds 1 and releases the gate, left as it was found. Where an upgradable reader holds
 //! the gate, a reader before which no writer stands comes in beside it.
 //!
-//! At host scope readers share a lease, and are counted in the lease word. An upgradable reader has an
-//! exclusive lease, as a writer has, and so has the reader that a writer becomes.
+//! At host scope readers share a lease, and are counted in the lease word. An upgradable reader has a lease
+//! of its own, and so has the writer that it becomes, and the reader that either becomes: see `apart`. Where
+//! the service grants no such leases an upgradable reader has an exclusive one.
 
+mod apart;
 mod plain;
 
 use std::{future::Future, time::Duration};
@@ -24,6 +26,7 @@ use crate::{
     alarm, clock,
     error::{LockError, LostReason, Predecessor, Result},
     fork,
+    host::service::ReaderMode,
     mode::{Room, Share},
     scope::Scope,
     thread::BellListener,
@@ -100,7 +103,7 @@ impl Named {
         let tier = self.host_tier_in(generation).filter(|_| self.enters_kept())?;
         let (token, left) = tier.read()?;
         // A writer whose right was lost is still inside, perhaps.
-        if self.entry.cell.is_occupied(short(generation)) {
+        if self.entry.cell.has_writer(short(generation)) {
             tier.leave_shared();
             return None;
         }
@@ -116,7 +119,7 @@ impl Named {
         leave: impl FnOnce(),
     ) -> Option<Held> {
         // A writer that lost its right may still be inside.
-        if self.entry.cell.is_occupied(short(generation)) {
+        if self.entry.cell.has_writer(short(generation)) {
             leave();
             return None;
         }
@@ -130,7 +133,7 @@ impl Named {
             return None;
         }
         // After the 1 was added: a caller that widens the name meanwhile waits for this reader.
-        let is_inside = self.entry.cell.is_occupied(short(generation));
+        let is_inside = self.entry.cell.has_writer(short(generation));
         if self.entry.scope_in_force() != scope || is_inside {
             shares.leave(Share::Reader);
             return None;
@@ -203,6 +206,7 @@ impl Named {
     /// Gives back what a reader has, or an upgradable reader besides its gate; or permits.
     #[inline]
     pub(super) fn stop_sharing(&self, held: &mut Held) {
+        self.leave_apart(held, held.predecessor());
         if held.remove(SHARED) {
             self.entry.shares().leave(held.share());
         }
@@ -378,6 +382,9 @@ impl Named {
     }
 
     pub(crate) fn upgrade(&self, held: &mut Held, patience: Patience) -> Result<()> {
+        if held.is_apart() {
+            return self.upgrade_apart(held, patience);
+        }
         let (start, until) = (clock::now(), patience.until());
         self.begin_upgrade(held)?;
         let mut drainer = WriterWait::default();
@@ -395,6 +402,9 @@ impl Named {
     }
 
     pub(crate) async fn upgrade_async(&self, held: &mut Held) -> Result<()> {
+        if held.is_apart() {
+            return self.upgrade_apart_async(held).await;
+        }
         self.begin_upgrade(held)?;
         let mut drainer = WriterWait::default();
         loop {
@@ -416,6 +426,10 @@ impl Named {
 
     /// A writer becomes an upgradable reader.
     pub(crate) fn downgrade_to_upgradable(&self, held: &mut Held) -> Result<()> {
+        if self.becomes_reader_apart(held, ReaderMode::Upgradable)? {
+            held.set_predecessor(Predecessor::Clean);
+            return Ok(());
+        }
         if held.remove(INSIDE) {
             self.entry.cell.leave();
         }
@@ -426,6 +440,9 @@ impl Named {
 
     /// A holder of the gate becomes a reader: it adds 1, and then releases the gate.
     pub(crate) fn downgrade(&self, held: &mut Held, how: Predecessor) -> Result<Held> {
+        if self.becomes_reader_apart(held, ReaderMode::Shared)? {
+            return Ok(held.take());
+        }
         let generation = fork::generation();
         if held.has(LEASE) {
             // It stays alone: no shared lease is got without letting a writer in between.

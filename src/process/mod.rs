@@ -417,6 +417,15 @@ impl Slot {
         }
     }
 
+    /// Whether readers are inside, as far as one look shows: of all processes, or of this one if the engine
+    /// knows of no others.
+    pub(crate) fn is_read(&self) -> bool {
+        match &self.0 {
+            EitherEngine::File(slot) => slot.is_read(),
+            EitherEngine::Table(slot) => slot.permits_taken().is_ok_and(|readers| readers > 0),
+        }
+    }
+
     /// Whether its holder waits in front of permits that are taken.
     pub(crate) fn is_draining(&self) -> bool {
         match &self.0 {

@@ -298,10 +298,12 @@ pub enum ClientMessage {
     StopObserving {
         query: RequestId,
     },
-    /// The lease is to be exclusive: an upgradable one, before all that wait.
+    /// The lease is to be exclusive: an upgradable one, before all that wait. One that only `tries` is
+    /// refused if another session surely shares it.
     Upgrade {
         request: RequestId,
         lease: LeaseId,
+        tries: bool,
     },
     /// The lease is to be upgradable or shared; of an exclusive one no more than this was used. From now on
     /// its session sees it as that.

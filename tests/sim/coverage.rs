@@ -123,12 +123,12 @@ impl fmt::Display for Coverage {
     }
 }
 
-/// What no user here does: the protocol's situations play it.
+/// What observers say, and are told: `observing` has rules of its own for it.
 fn is_played_elsewhere(said: Said) -> bool {
     matches!(said, Said::Observe | Said::StopObserving)
 }
 
-const ELSEWHERE: &str = "users observe nothing here";
+const ELSEWHERE: &str = "it is counted nowhere here";
 
 fn impossible_at_leader(said: Said, at: AtLeader) -> Option<&'static str> {
     if is_played_elsewhere(said) {

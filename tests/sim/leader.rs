@@ -24,6 +24,7 @@ use crate::{
     clock::{MS, SECOND, Truth},
     disk::Answer,
     net::Piece,
+    observing::is_of_observer,
     rank::Rank,
     restored::Branch,
     rules::Rule,
@@ -346,6 +347,7 @@ impl World {
             self.check_reserved(&mut host);
             self.check_readers(&host);
             self.check_keepers(&host);
+            self.check_observers(&host);
         }
         let next = host.leader.poll_timeout();
         let more = !host.inbox.is_empty() && is_let_in;
@@ -466,7 +468,9 @@ impl World {
             host.leader.handle_message(connection, message, now);
             return self.obey_leader(host);
         }
-        self.coverage.leader_meets(&host.leader, connection, &message);
+        if !is_of_observer(&message) {
+            self.coverage.leader_meets(&host.leader, connection, &message);
+        }
         host.hears(wire, &message);
         if matches!(message, ClientMessage::Ready)
             && host.leader.connection_state(connection) == AtLeader::Reporting

@@ -32,6 +32,7 @@ mod manager;
 #[cfg(feature = "mistakes")]
 mod mistakes;
 mod net;
+mod observing;
 mod pairs;
 mod rank;
 mod reserving;

@@ -19,7 +19,7 @@ use crate::{
     clock::{MS, SECOND, Truth},
     keeping::{Keeping, Tier},
     net::{Piece, Wire},
-    rules::{Query, Rule},
+    rules::Query,
     users::Task,
     world::{Node, Step, TROUBLE, Ticket, World, note},
 };
@@ -108,6 +108,7 @@ impl World {
             let delay = self.dice.below(500 * MS);
             self.after(delay, Step::Task(client, life, task));
         }
+        self.begins_to_observe(client);
     }
 
     /// The process, or this manager in it, is no more: what it held is believed in by no guard.
@@ -258,7 +259,9 @@ impl World {
                             crate::clock::shown(self.truth)
                         );
                     }
-                    self.coverage.client_meets(client, number, &message);
+                    if !matches!(message, LeaderMessage::Leads { .. }) {
+                        self.coverage.client_meets(client, number, &message);
+                    }
                     if let LeaderMessage::Released { lease } = message {
                         released.push(lease);
                     }
@@ -422,14 +425,15 @@ impl World {
                 if let Some(manager) = &mut self.managers[client] {
                     manager.queries.remove(&query);
                 }
+                self.observation_failed(client, query);
             }
             Event::Converted { request, lease, token } => {
                 self.heard_converted(client, request, lease, token);
             }
-            Event::NotConverted { lease, why, .. } => {
-                self.violate(Rule::Queue, format!("{lease:?} was not converted: {why:?}"));
+            Event::NotConverted { request, lease, why } => {
+                self.heard_not_converted(client, request, lease, why);
             }
-            Event::Leads { .. } => unreachable!("users observe nothing here"),
+            Event::Leads { leader, .. } => self.heard_leads(client, leader),
             Event::Saw { seen } => self.remember_seen(client, seen),
             Event::Closed => self.heard_closed(client),
         }

@@ -121,6 +121,9 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::ReadersEnterBesideUpgrade], &[Rule::Queue], 2),
     found(&[Mistake::UpgradedInGrace], &[Rule::OneHolder, Rule::Durable], 19),
     found(&[Mistake::DowngradedTokenBorne], &[Rule::TokensGrow], 2),
+    // Observers.
+    found(&[Mistake::EndOfLeadershipUntold], &[Rule::Property], 3),
+    found(&[Mistake::ObserversToldInGrace], &[Rule::Property], 58),
     // Several leaders.
     found(&[Mistake::ProofFromAnswer], &[Rule::TwoReigns], SEVERAL + 205),
     found(&[Mistake::StandbyCountsFromSending], &[Rule::TwoReigns], SEVERAL + 33),

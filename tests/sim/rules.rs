@@ -505,6 +505,7 @@ impl World {
     pub(crate) fn heard_by_leader(&mut self, wire: usize, message: &ClientMessage) {
         self.heard_of_reserved(wire, message);
         self.heard_of_upgrades(wire, message);
+        self.heard_of_observers(wire, message);
         if let ClientMessage::Cancel { request } = *message
             && let Some(op) = self.op_on(wire, request)
         {
@@ -532,6 +533,7 @@ impl World {
 
     pub(crate) fn said_by_leader(&mut self, host: &mut Host, wire: usize, message: &LeaderMessage) {
         self.said_of_reserved(wire, message);
+        self.said_to_observers(wire, message);
         match *message {
             LeaderMessage::Welcome { time_to_live, .. } if !time_to_live.is_zero() => {
                 self.check_welcome(host, wire);
@@ -543,6 +545,7 @@ impl World {
                 }
             }
             LeaderMessage::Refused { request, .. } => {
+                self.leader_refuses(host, wire, request);
                 if let Some(op) = self.op_on(wire, request) {
                     let is_reserved = self.is_reserved(host, self.ops[op].name);
                     self.ops[op].met_reservation |= is_reserved;

@@ -33,7 +33,7 @@ tally! {
     steps, grants, refusals, cancels, losses, expiries, breaks, restarts, reclaims, gone,
     reconnects, pauses, stalls, cuts, silences, kills, goodbyes, disk_failures, checks, faults,
     reservations, keeps, local_grants, recalls, top_ups, idle_returns, warnings, restores,
-    starts_above, histories_met, raised_above, unwritten, kept_shares, conversions, take_overs, step_downs,
+    starts_above, histories_met, raised_above, unwritten, kept_shares, conversions, refused_upgrades, told_observers, take_overs, step_downs,
     hand_overs, journal_operations, journal_losses,
 }
 

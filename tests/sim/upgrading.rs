@@ -5,7 +5,7 @@ use tierlock::{
     proto::{
         ConnectionId, LeaseId, RequestId,
         look::{AtLeader, LeaderSubject},
-        wire::{ClientMessage, Mode},
+        wire::{ClientMessage, Mode, Refusal},
     },
 };
 
@@ -22,6 +22,8 @@ use crate::{
 pub(crate) struct Converting {
     request: RequestId,
     to: Mode,
+    /// It is refused if another shares the lease.
+    tries: bool,
     asked: Truth,
 }
 
@@ -66,9 +68,10 @@ impl World {
         };
         let longest = [MS, 50 * MS, SECOND][dice.below(3) as usize];
         let rest = dice.below(longest);
+        let tries = to == Mode::Exclusive && dice.percent(30);
         self.use_the_lock(op);
         let asked = self.call(client, |client, now| match to {
-            Mode::Exclusive => client.upgrade(lease, now),
+            Mode::Exclusive => client.upgrade(lease, tries, now),
             to => client.downgrade(lease, to, token, now),
         });
         let Some(request) = asked.flatten() else { return false };
@@ -85,7 +88,7 @@ impl World {
                 freed: None,
             });
         }
-        state.converting = Some(Converting { request, to, asked: truth });
+        state.converting = Some(Converting { request, to, tries, asked: truth });
         if to != Mode::Exclusive {
             // Its session sees it as that from now on.
             state.mode = to;
@@ -164,7 +167,7 @@ impl World {
     /// What the leader reads of an upgrade, or of its end.
     pub(crate) fn heard_of_upgrades(&mut self, wire: usize, message: &ClientMessage) {
         let (lease, read) = match *message {
-            ClientMessage::Upgrade { request, lease } => {
+            ClientMessage::Upgrade { request, lease, .. } => {
                 (lease, Some(ReadUpgrade { wire, reign: self.reign, request, lease }))
             }
             ClientMessage::Downgrade { lease, .. } | ClientMessage::Release { lease, .. } => {
@@ -216,12 +219,45 @@ impl World {
         self.ops[op].mode = seen_as;
     }
 
+    /// The leader refuses something: an upgrade only because another shares the lock.
+    pub(crate) fn leader_refuses(&mut self, host: &Host, wire: usize, request: RequestId) {
+        let is_it = |read: ReadUpgrade| read.wire == wire && read.request == request;
+        let upgrade = self.ops.iter().position(|state| state.upgrade_read.is_some_and(is_it));
+        let Some(op) = upgrade else { return };
+        self.ops[op].upgrade_read = None;
+        let name = &self.names[self.ops[op].name];
+        let of_name = host.leader.locks().find(|(known, _, _)| *known == name);
+        if of_name.is_none_or(|(_, leases, _)| leases.len() < 2) {
+            let text = format!("an upgrade of {name} is refused though no other shares it");
+            self.violate(Rule::Queue, text);
+        }
+    }
+
+    /// It stays upgradable. Only one that tries is refused.
+    pub(crate) fn heard_not_converted(
+        &mut self,
+        client: usize,
+        request: RequestId,
+        lease: LeaseId,
+        why: Refusal,
+    ) {
+        let op = self.op_of_lease.get(&(lease, client)).copied();
+        let asked = op.and_then(|op| self.ops[op].converting);
+        let Some(asked) = asked.filter(|converting| converting.request == request) else { return };
+        if !asked.tries || why != Refusal::WouldBlock {
+            return self.violate(Rule::Queue, format!("{lease:?} was not converted: {why:?}"));
+        }
+        self.tally.refused_upgrades += 1;
+        self.ops[op.expect("it was found")].converting = None;
+    }
+
     /// While an upgrade waits none is granted the name. One of a lease that is being taken away, or was,
     /// waits for nothing any more.
     pub(crate) fn check_upgrades(&mut self, host: &Host, name: usize, op: usize) {
         let may_come = |read: ReadUpgrade| {
             let connection = ConnectionId(read.wire as u64);
-            let upgrade = ClientMessage::Upgrade { request: read.request, lease: read.lease };
+            let ReadUpgrade { request, lease, .. } = read;
+            let upgrade = ClientMessage::Upgrade { request, lease, tries: false };
             host.leader.connection_state(connection) == AtLeader::ServingOpen
                 && host.leader.subject(connection, &upgrade) == LeaderSubject::LeaseHeld
         };

@@ -7,7 +7,7 @@ use tierlock::{
     lease_word::Entered,
     proto::{
         LeaseId,
-        wire::{Acquire, Mode, Wait},
+        wire::{Acquire, Extras, Mode, Wait},
     },
 };
 
@@ -221,10 +221,14 @@ impl World {
             self.ops[op];
         let keep = self.lines_up(op) && at_least.is_none() && self.wants_to_keep(client, op)
             || self.wants_to_keep_share(client, op);
+        let value = self.said_value(op);
+        let keep = keep && value.is_none();
         self.ops[op].keep = keep;
         let name = self.names[name].clone();
         let asked = Acquire::exclusive(name, wait);
-        let acquire = Acquire { at_most, keep, above, at_least, mode, ..asked };
+        let extras =
+            value.map(|value| Box::new(Extras { value: Some(value), ..Extras::default() }));
+        let acquire = Acquire { at_most, keep, above, at_least, mode, extras, ..asked };
         let request = self.call(client, |client, now| client.acquire(acquire, limit, now));
         let Some(request) = request else { return };
         self.ops[op].request = Some(request);

@@ -25,6 +25,7 @@ use crate::{
     leader::Host,
     manager::Manager,
     net::Wire,
+    observing::Observing,
     pairs::Pairs,
     reserving::Reserving,
     restored::{Branch, Past},
@@ -278,6 +279,7 @@ pub(crate) struct World {
     pub(crate) past: Past,
     pub(crate) reserving: Reserving,
     pub(crate) sharing: Sharing,
+    pub(crate) observing: Observing,
     pub(crate) pairs: Pairs,
     /// A client's events are being handled.
     pub(crate) drains: bool,
@@ -355,6 +357,7 @@ impl World {
             past: Past::default(),
             reserving: Reserving::default(),
             sharing: Sharing::new(seed, &plan, 3),
+            observing: Observing::new(seed, &plan),
             pairs: Pairs::new(seed, &plan),
             drains: false,
             rested: BTreeSet::new(),

@@ -7,6 +7,7 @@ use crate::{
     house::Serve,
     instructions::Cycles,
     lock::AnyLock,
+    modes::crowd::ShareInCrowd,
     names::Find,
     peers::server::Become,
 };
@@ -19,6 +20,7 @@ pub(crate) enum Job {
     Serve(Serve),
     Find(Find),
     Cycles(Cycles),
+    Crowd(ShareInCrowd),
     Become(Become),
 }
 
@@ -29,6 +31,7 @@ impl worker::ChildJob for Job {
             Job::Serve(job) => job.work(),
             Job::Find(job) => job.work(),
             Job::Cycles(job) => job.work(),
+            Job::Crowd(job) => job.work(),
             Job::Become(job) => job.work(),
         }
     }

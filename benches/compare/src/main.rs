@@ -11,6 +11,7 @@
 //! | `comparison` `budget` | the result, and the promises it is held against |
 //! | `plot` `page` | the picture, and the figures in `benches/RESULTS.md` |
 //! | `scale` `names` `house` `measure` `memory` | what names, waiters and sessions cost by their number |
+//! | `modes` | read-write locks and semaphores |
 //! | `remote` | what a lock costs by how often other clients want it |
 //! | `reign` | a leader that is killed |
 //! | `instructions` | quiet cycles counted in instructions, by valgrind |
@@ -28,6 +29,7 @@ mod job;
 mod lock;
 mod measure;
 mod memory;
+mod modes;
 mod names;
 mod page;
 mod peers;
@@ -59,6 +61,7 @@ use crate::{
 
 const SECONDS_OF_SELF_CHECK: f64 = 5.0;
 const SECONDS_OF_REMOTE_PLOT: f64 = 40.0;
+const SECONDS_OF_MODES: f64 = 40.0;
 
 /// Measure tierlock beside the locks and servers that one could use instead
 ///
@@ -95,6 +98,9 @@ struct Args {
     /// Instead check the bench itself: its own figures beside a plain loop's
     #[arg(long, conflicts_with_all = ["plot", "page"])]
     self_check: bool,
+    /// Instead measure read-write locks and semaphores at each scope, beside those of others
+    #[arg(long, conflicts_with_all = ["scope", "case", "plot", "page", "self_check", "remote_plot"])]
+    modes: bool,
     /// Instead measure how memory, disk and the cost of a grant grow, up to 1,000,000 names and
     /// 2,000 sessions or as many names as are given: takes minutes, and some GB of memory
     #[arg(
@@ -104,7 +110,7 @@ struct Args {
         require_equals = true,
         default_missing_value = "1000000",
         value_parser = clap::value_parser!(u64).range(10..=100_000_000),
-        conflicts_with_all = ["plot", "page", "self_check", "seconds"],
+        conflicts_with_all = ["plot", "page", "self_check", "seconds", "modes"],
     )]
     scale: Option<u64>,
 }
@@ -135,6 +141,10 @@ fn compare(args: &Args) -> Result<()> {
     if args.self_check {
         let check = self_check::run(args.scope, args.seconds.unwrap_or(SECONDS_OF_SELF_CHECK))?;
         return report::print(&if args.json { report::json(&check) } else { check.text() });
+    }
+    if args.modes {
+        let modes = modes::run(args.seconds.unwrap_or(SECONDS_OF_MODES))?;
+        return report::print(&if args.json { report::json(&modes) } else { modes.text() });
     }
     if let Some(names) = args.scale {
         let scale = scale::run(args.scope, names)?;

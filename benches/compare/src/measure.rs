@@ -32,6 +32,7 @@ pub(crate) enum Unit {
     Ns,
     /// Of one processor.
     Percent,
+    PerSecond,
 }
 
 /// The figure of this word, if it was measured.

@@ -308,6 +308,7 @@ impl Scale {
             let value = match unit {
                 Unit::Bytes => measure::bytes(*value),
                 Unit::Ns => human::time(*value),
+                Unit::PerSecond => format!("{}/s", human::count(*value)),
                 Unit::Percent => format!("{value:.1} %"),
             };
             let at = if *at == 0 { "0".into() } else { human::count(*at as f64) };

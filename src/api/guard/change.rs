@@ -5,7 +5,7 @@ use std::{
     mem::ManuallyDrop,
     ptr::NonNull,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -58,16 +58,17 @@ impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
         let state = unsafe { &mut *anchor.state.get() };
         // The keeper keeps the lock alive meanwhile, whichever way this ends.
         let (mut sole, keeper) = (state.held.take(), state.keeper.take());
+        let told = std::mem::take(&mut state.told);
         let held = match anchor.core.downgrade(&mut sole, how) {
             Ok(held) => held,
             Err(error) => {
-                (state.held, state.keeper) = (sole, keeper);
+                (state.held, state.keeper, state.told) = (sole, keeper, told);
                 return Err(error);
             }
         };
         let guard = ManuallyDrop::new(guard);
         let anchor = guard.hold.anchor;
-        let own = GuardState { held, keeper, was_panicking: false, told: OnceLock::new() };
+        let own = GuardState { held, keeper, was_panicking: false, told };
         let hold = GuardHold { anchor, own, marker: PhantomData };
         Ok(LockGuard { value: guard.value, hold, marker: PhantomData })
     }
@@ -141,10 +142,11 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
 
 impl<'a, T: ?Sized> RwLockUpgradableReadGuard<'a, T> {
     /// Waits until no other reader is inside, and becomes the writer; none comes in between. It has
-    /// a token of its own then.
+    /// a token of its own then. At host scope it asks the leader, before all that wait there.
     ///
     /// # Errors
-    /// `Lost`, if the lock is lost; `Io` or `Damaged` from the directory. The lock is released then.
+    /// `Lost`, if the lock is lost, also while it waits; `Io` or `Damaged` from the directory; `Config`, if
+    /// the manager is closed meanwhile. The lock is released then.
     ///
     /// # Example
     /// ```
@@ -164,7 +166,8 @@ impl<'a, T: ?Sized> RwLockUpgradableReadGuard<'a, T> {
         Ok(Self::into_mode(guard))
     }
 
-    /// As [`upgrade`](Self::upgrade), if no other reader is inside.
+    /// As [`upgrade`](Self::upgrade), if no other reader is inside. At host scope the leader says that, once
+    /// it has asked for what other machines keep without a reader.
     ///
     /// # Errors
     /// The guard, if another reader is inside, or the lock is lost.
@@ -189,12 +192,24 @@ impl<'a, T: ?Sized> RwLockUpgradableReadGuard<'a, T> {
     /// As [`upgrade`](Self::upgrade), waiting at most for `wait`.
     ///
     /// # Errors
-    /// The guard, if another reader is inside all the time, or the lock is lost.
+    /// The guard, if another reader is inside all the time, or the lock is lost. It is upgradable as before,
+    /// and readers come in beside it again.
     pub fn try_upgrade_for(
         guard: Self,
         wait: Duration,
     ) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
         Self::upgrade_within(guard, Patience::for_at_most(wait))
+    }
+
+    /// As [`upgrade`](Self::upgrade), waiting at most until `until`.
+    ///
+    /// # Errors
+    /// As [`try_upgrade_for`](Self::try_upgrade_for).
+    pub fn try_upgrade_until(
+        guard: Self,
+        until: Instant,
+    ) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
+        Self::try_upgrade_for(guard, until.saturating_duration_since(Instant::now()))
     }
 
     fn upgrade_within(

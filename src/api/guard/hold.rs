@@ -149,7 +149,7 @@ impl<M: GuardMode> GuardHold<'_, M> {
     pub(super) fn token(&self) -> Token {
         match &self.anchor().core {
             Core::Plain(plain) if !M::SHARES => plain.lock.last_token(),
-            _ => self.held().token,
+            _ => self.held().present_token(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! How a guard has its lock: alone, as a reader, as the one reader that may become a writer, by permits.
 
-use super::{GuardState, MutexGuard};
+use super::{GuardState, MutexGuard, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard};
 
 /// How a guard has its lock.
 ///
@@ -97,3 +97,13 @@ sharing_guards! {
 /// [`Mutex::lock_arc`](crate::Mutex::lock_arc), [`Mutex::lock_owned`](crate::Mutex::lock_owned) and
 /// by [`MutexBuilder`](crate::MutexBuilder).
 pub type OwnedMutexGuard<T> = MutexGuard<'static, T>;
+
+/// A reader that owns its share of the lock: made by [`RwLock::read_arc`](crate::RwLock::read_arc),
+/// [`RwLock::read_owned`](crate::RwLock::read_owned) and by [`RwLockBuilder`](crate::RwLockBuilder).
+pub type OwnedRwLockReadGuard<T> = RwLockReadGuard<'static, T>;
+
+/// The same of the reader that may become a writer.
+pub type OwnedRwLockUpgradableReadGuard<T> = RwLockUpgradableReadGuard<'static, T>;
+
+/// The same of the writer.
+pub type OwnedRwLockWriteGuard<T> = RwLockWriteGuard<'static, T>;

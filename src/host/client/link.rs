@@ -6,6 +6,7 @@
 //! [`Link::drive`], and what comes of that is handed to the callers that wait.
 
 mod aftermath;
+mod converting;
 mod errors;
 mod events;
 mod listing;
@@ -32,6 +33,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub(in crate::host) use self::waiter::expecting;
 use self::{
     aftermath::Aftermath,
+    converting::UpgradeId,
     events::{LinkLease, Losing},
     listing::Listing,
     observing::ObserverState,
@@ -150,6 +152,7 @@ struct LinkState {
     release_limits: VecDeque<(Time, LeaseId)>,
     queries: Numbered<QueryId, AnswerWaiter<QueryAnswer>>,
     observers: BTreeMap<RequestId, ObserverState>,
+    upgrades: Numbered<UpgradeId, AnswerWaiter<Token>>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, LinkLease>,
     /// The link's, through all its sessions; it moves under this state's lock.
@@ -206,6 +209,7 @@ impl Link {
                 release_limits: VecDeque::new(),
                 queries: Numbered::default(),
                 observers: BTreeMap::new(),
+                upgrades: Numbered::default(),
                 leases: Numbered::default(),
                 deadline,
                 unanswered: 0,
@@ -251,6 +255,7 @@ impl Link {
         let asked_mode = match mode {
             LeaseMode::Exclusive => Mode::Exclusive,
             LeaseMode::Shared => Mode::Shared,
+            LeaseMode::Upgradable => Mode::Upgradable,
             LeaseMode::Permits { count, limit } => Mode::Permits { count, limit },
         };
         let after = comes_after.map(RequestId);
@@ -448,6 +453,7 @@ impl Link {
                 }
             }
         }
+        state.close_upgrades();
         state.client.close(clock::now());
         self.settle(state);
     }
@@ -515,12 +521,14 @@ impl Link {
     /// renewed any more, so each of them counts as lost.
     pub(in crate::host) fn abandon(&self, why: impl Fn() -> LockError) {
         let mut state = self.state.lock();
-        let LinkState { acquires, releases, queries, observers, leases, aftermath, .. } =
-            &mut *state;
+        let LinkState {
+            acquires, releases, queries, upgrades, observers, leases, aftermath, ..
+        } = &mut *state;
         observers.values_mut().for_each(|observer| observer.abandon(why(), aftermath));
         acquires.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         releases.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         queries.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
+        upgrades.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         for (&lease, held) in leases {
             match held.lose(lease, LostReason::Expired) {
                 Losing::Watched(watches) => {
@@ -538,7 +546,7 @@ impl Link {
     pub(in crate::host) fn provoke(&self, name: &Name) -> bool {
         let mut state = self.state.lock();
         let LinkState { client, leases, aftermath, .. } = &mut *state;
-        let mut any = false;
+        let (mut any, mut lost) = (false, Vec::new());
         leases.retain(|&lease, held| {
             if held.name != *name {
                 return true;
@@ -560,9 +568,11 @@ impl Link {
                 // Whatever was used of its block: the leader cuts the number to the block's end.
                 client.release(lease, Token::MAX, crate::error::Predecessor::Broken, clock::now());
                 any = true;
+                lost.push(lease);
             }
             stays
         });
+        lost.into_iter().for_each(|lease| state.end_upgrade(lease, LostReason::Provoked));
         self.settle(state);
         any
     }

@@ -13,7 +13,8 @@
 //! | `OPEN SHARED RECALLED LOST`, readers | the lease is over | likewise |
 //!
 //! The lease of permits that were taken together has a word of its own, which is opened like this and
-//! never idle. Each guard that has some of them counts as a reader.
+//! never idle. Each guard that has some of them counts as a reader. So has the lease of a guard that
+//! stands apart: see `apart`.
 //!
 //! `WATCHED`: one of the readers or more asked to be told of a loss. A writer that waits here sets
 //! `WAITERS` and `RECALLED`: of those that come none passes it.
@@ -175,6 +176,17 @@ impl LeaseWord {
     pub(crate) fn end_reader_watch(&self, watch: &Arc<Watch>) {
         self.reader_watches.lock().retain(|other| !Arc::ptr_eq(other, watch));
         watch.end(self.lost());
+    }
+
+    /// Whether guards read under it though it was asked back: none comes in beside them.
+    pub(crate) fn is_asked_back(&self) -> bool {
+        let word = self.word.load(Acquire);
+        has_readers(word) && word & RECALLED != 0
+    }
+
+    /// Whether guards read under it, lost or not.
+    pub(crate) fn is_read(&self) -> bool {
+        has_readers(self.word.load(Acquire))
     }
 
     /// The watches of all readers that are in.

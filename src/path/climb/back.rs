@@ -7,7 +7,7 @@ use crate::{
     host::lease_word::Claim,
     path::{
         quiet::HostTier,
-        right::{INSIDE, LEASE, SHARED_LEASE, SLOT, THREAD, short},
+        right::{LEASE, SHARED_LEASE, SLOT, THREAD, short},
     },
     scope::Scope,
 };
@@ -20,9 +20,7 @@ impl<'a> Climb<'a> {
         }
         self.get_up();
         let named = self.named;
-        if self.held.remove(INSIDE) {
-            named.entry.cell.leave();
-        }
+        named.leave_cell(&mut self.held);
         named.stop_sharing(&mut self.held);
         if let Some(word) = self.asked_word.take() {
             if let Some(tier) = named.host_tier()

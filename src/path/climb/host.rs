@@ -55,8 +55,22 @@ impl<'a> Climb<'a> {
         let Some(tier) = named.host_tier() else {
             return Err(about(opened_before_fork()));
         };
-        if let LockMode::Permits(permits) = self.mode {
-            return self.look_for_permits(tier, permits);
+        match self.mode {
+            LockMode::Permits(_) if !tier.service.counts() => {
+                return Err(about(permits_at_host_scope()));
+            }
+            LockMode::Permits(_) => return self.look_for_own(tier),
+            LockMode::Upgradable if self.stands_apart(tier) => {
+                return match self.leaves_room_apart(tier) {
+                    true => self.look_for_own(tier),
+                    false if self.patience == Patience::No => Err(LockError::WOULD_BLOCK),
+                    false => {
+                        self.release_slot();
+                        self.wait_at(tier.word).map(Some)
+                    }
+                };
+            }
+            _ => {}
         }
         // What is said of a holder is said of its own lease.
         let is_own = named.value.is_none() || self.own_lease == Some(tier.word.lease());
@@ -68,6 +82,9 @@ impl<'a> Climb<'a> {
             && let Some(used) = service.close_idle(tier.word)
         {
             tier.give_back(&used);
+        }
+        if is_reader && (self.asked_word.is_some() || self.reads_apart(tier)) {
+            return self.look_for_own(tier);
         }
         let claim = match is_reader {
             true => tier.word.claim_shared(named.enters_kept()),
@@ -122,17 +139,40 @@ impl<'a> Climb<'a> {
         Ok(None)
     }
 
-    /// Claims permits that were granted, or asks for them.
-    fn look_for_permits(
-        &mut self,
-        tier: HostTier<'a>,
-        permits: Permits,
-    ) -> Result<Option<Ask<'a>>> {
-        if !tier.service.counts() {
-            return Err(self.named.about(Scope::Host)(permits_at_host_scope()));
+    /// Whether the service grants an upgradable reader a lease beside those of readers.
+    fn stands_apart(&self, tier: HostTier<'a>) -> bool {
+        self.mode == LockMode::Upgradable && tier.service.clone().conversions().is_some()
+    }
+
+    /// Whether a reader has a lease of its own, since readers of this process are inside under one that was
+    /// asked back, or is of no use to it. A reader that waited for them would stand behind all that have come
+    /// meanwhile; and what asked for their lease may have given up.
+    fn reads_apart(&self, tier: HostTier<'a>) -> bool {
+        let is_inside = match self.named.enters_kept() {
+            true => tier.word.is_asked_back(),
+            false => tier.word.is_read(),
+        };
+        is_inside && tier.service.clone().conversions().is_some()
+    }
+
+    /// Whether no guard of this process is in the name's word alone, which is closed then, or readers'.
+    /// None comes to be: it would be asked for by this one's turnstile.
+    fn leaves_room_apart(&self, tier: HostTier<'a>) -> bool {
+        if let Some(used) = tier.word.refuse_reserved() {
+            tier.give_back(&used);
         }
+        if !tier.word.is_shared()
+            && let Some(used) = tier.service.close_idle(tier.word)
+        {
+            tier.give_back(&used);
+        }
+        tier.word.is_closed() || tier.word.is_shared()
+    }
+
+    /// Claims the lease of its own that was granted, or asks for one.
+    fn look_for_own(&mut self, tier: HostTier<'a>) -> Result<Option<Ask<'a>>> {
         if let Some(word) = self.asked_word.take() {
-            let lost = match self.claim_permits(tier, &word, permits) {
+            let lost = match self.claim_own(tier, &word) {
                 Ok(()) => return Ok(None),
                 Err(lost) => lost,
             };
@@ -163,12 +203,11 @@ impl<'a> Climb<'a> {
         self.ask(tier, has_moved).map(|request| Some(Ask::Lease(request)))
     }
 
-    /// Permits were granted: they are its own now, unless their lease is over.
-    fn claim_permits(
+    /// Permits were granted, or an upgradable lease: they are its own now, unless their lease is over.
+    fn claim_own(
         &mut self,
         tier: HostTier<'a>,
         word: &Arc<LeaseWord>,
-        permits: Permits,
     ) -> std::result::Result<(), Option<LostReason>> {
         let entered = match word.claim_shared(false) {
             Claim::Entered(entered) => entered,
@@ -179,12 +218,18 @@ impl<'a> Climb<'a> {
         if own.check_shared(entered.token, entered.predecessor).is_none() {
             return Err(word.lost());
         }
-        self.held.add(SHARED_LEASE);
         self.held.set_scope(Scope::Host);
-        self.held.set_permits(permits.count);
-        self.held.more_mut().leased = Some(LeasedPermits::new(word.clone(), permits.count));
         self.held.token = word.block_end();
-        self.at = At::Inside;
+        if let LockMode::Permits(Permits { count, .. }) = self.mode {
+            self.held.add(SHARED_LEASE);
+            self.held.set_permits(count);
+            self.held.more_mut().leased = Some(LeasedPermits::new(word.clone(), count));
+            self.at = At::Inside;
+        } else {
+            self.tell(entered.predecessor);
+            self.held.stand_apart(word.clone());
+            self.at = At::Gate;
+        }
         Ok(())
     }
 
@@ -239,7 +284,10 @@ impl<'a> Climb<'a> {
         // Threads that wait here get it next, and without the leader: that is keeping, too.
         let is_wanted = || tier.word.is_wanted(for_good) || named.entry.thread().has_waiters();
         let settlement = self.settlement();
+        let is_apart =
+            self.stands_apart(tier) || self.mode == LockMode::Shared && self.reads_apart(tier);
         let mode = match self.mode {
+            LockMode::Upgradable if self.stands_apart(tier) => LeaseMode::Upgradable,
             LockMode::Exclusive | LockMode::Upgradable => LeaseMode::Exclusive,
             LockMode::Shared => LeaseMode::Shared,
             LockMode::Permits(Permits { count, limit }) => LeaseMode::Permits { count, limit },
@@ -247,11 +295,11 @@ impl<'a> Climb<'a> {
         let keep = named.enters_kept()
             && match mode {
                 LeaseMode::Exclusive => is_wanted(),
-                LeaseMode::Shared => true,
-                LeaseMode::Permits { .. } => false,
+                LeaseMode::Shared => !is_apart,
+                LeaseMode::Upgradable | LeaseMode::Permits { .. } => false,
             };
-        let is_for_permits = matches!(mode, LeaseMode::Permits { .. });
-        let word = match is_for_permits {
+        let is_own = is_apart || matches!(mode, LeaseMode::Permits { .. });
+        let word = match is_own {
             true => {
                 let (deadline, made_in) = (tier.service.word_deadline(), tier.word.made_in());
                 self.asked_word.insert(Arc::new(LeaseWord::of(deadline, made_in))).clone()
@@ -267,7 +315,7 @@ impl<'a> Climb<'a> {
             is_in_use: false,
             mode,
             value: named.value.clone(),
-            lapses: is_for_permits && self.is_task,
+            lapses: is_own && self.is_task,
             after: self.after,
             answer_by: self.answer_by,
             above: self.known,

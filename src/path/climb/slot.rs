@@ -158,7 +158,8 @@ impl<'a> Climb<'a> {
             return true; // a name is widened under the thread lock, which this one has
         }
         if self.mode != LockMode::Exclusive || self.is_cell_taken() {
-            return !self.is_cell_taken();
+            let is_free = !self.is_cell_taken();
+            return is_free && (!self.held.is_apart() || self.named.enter_apart(&mut self.held));
         }
         let is_free = self.named.entry.cell.enter(self.generation());
         if is_free {

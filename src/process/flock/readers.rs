@@ -122,6 +122,11 @@ impl FileSlot {
         self.opened(self.life()).is_ok_and(|open| record::is_readable(&open.words))
     }
 
+    /// Whether readers of this process are inside.
+    pub(in super::super) fn is_read(&self) -> bool {
+        self.life.so_far().is_some() && self.state().readers.count > 0
+    }
+
     /// A reader leaves.
     pub(in super::super) fn unread(&self) {
         if self.life.so_far().is_some() {

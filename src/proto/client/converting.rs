@@ -16,13 +16,14 @@ pub(super) struct AskedConversion {
     request: RequestId,
     to: Mode,
     last_used: Token,
+    tries: bool,
 }
 
 impl AskedConversion {
     fn message(&self, lease: LeaseId) -> ClientMessage {
-        let AskedConversion { request, to, last_used } = *self;
+        let AskedConversion { request, to, last_used, tries } = *self;
         match to {
-            Mode::Exclusive => ClientMessage::Upgrade { request, lease },
+            Mode::Exclusive => ClientMessage::Upgrade { request, lease, tries },
             to => ClientMessage::Downgrade { request, lease, last_used, to },
         }
     }
@@ -30,9 +31,10 @@ impl AskedConversion {
 
 impl Client {
     /// An upgradable lease is to be exclusive, before all that wait. Answered by
-    /// [`Event::Converted`]; until then it stays what it is. `None`: it is not held.
-    pub fn upgrade(&mut self, lease: LeaseId, now: Time) -> Option<RequestId> {
-        self.convert(lease, Mode::Exclusive, Token::ZERO, now)
+    /// [`Event::Converted`]; until then it stays what it is. One that only `tries` is answered by
+    /// [`Event::NotConverted`] if another session shares it. `None`: it is not held.
+    pub fn upgrade(&mut self, lease: LeaseId, tries: bool, now: Time) -> Option<RequestId> {
+        self.convert(lease, Mode::Exclusive, Token::ZERO, tries, now)
     }
 
     /// An exclusive lease is to be upgradable or shared, or an upgradable one shared; that of an upgrade
@@ -45,7 +47,7 @@ impl Client {
         last_used: Token,
         now: Time,
     ) -> Option<RequestId> {
-        let request = self.convert(lease, to, last_used, now)?;
+        let request = self.convert(lease, to, last_used, false, now)?;
         if let Some(held) = self.leases.get_mut(&lease) {
             held.mode = to;
             if last_used > held.grant.first {
@@ -62,6 +64,7 @@ impl Client {
         lease: LeaseId,
         to: Mode,
         last_used: Token,
+        tries: bool,
         now: Time,
     ) -> Option<RequestId> {
         self.observe(now);
@@ -69,7 +72,7 @@ impl Client {
             return None;
         }
         let request = self.next_request();
-        let asked = AskedConversion { request, to, last_used };
+        let asked = AskedConversion { request, to, last_used, tries };
         self.say(asked.message(lease));
         self.conversions.insert(lease, asked);
         Some(request)

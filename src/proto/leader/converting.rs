@@ -33,6 +33,8 @@ pub(super) struct Conversions(BTreeMap<HoldKey, Conversion>);
 struct Conversion {
     request: RequestId,
     to: Mode,
+    /// It is refused if it has to wait for another holder.
+    tries: bool,
 }
 
 impl Conversions {
@@ -62,8 +64,14 @@ impl Conversions {
 }
 
 impl LeaderMachine {
-    pub(super) fn upgrade(&mut self, key: SessionKey, request: RequestId, lease: LeaseId) {
-        self.convert(key, request, lease, Mode::Exclusive);
+    pub(super) fn upgrade(
+        &mut self,
+        key: SessionKey,
+        request: RequestId,
+        lease: LeaseId,
+        tries: bool,
+    ) {
+        self.convert(key, lease, Conversion { request, to: Mode::Exclusive, tries });
     }
 
     /// `last_used`: of an exclusive lease; what is left of its block was never granted.
@@ -79,10 +87,11 @@ impl LeaderMachine {
         {
             self.table.give_back(hold, last_used);
         }
-        self.convert(key, request, lease, to);
+        self.convert(key, lease, Conversion { request, to, tries: false });
     }
 
-    fn convert(&mut self, key: SessionKey, request: RequestId, lease: LeaseId, to: Mode) {
+    fn convert(&mut self, key: SessionKey, lease: LeaseId, conversion: Conversion) {
+        let Conversion { request, to, .. } = conversion;
         // One that is over is told as lost, or was given back.
         let Some(hold) = self.hold_of_lease(key, lease) else { return };
         if !matches!(self.holding(hold).right, Right::Whole) {
@@ -100,7 +109,7 @@ impl LeaderMachine {
             (Mode::Upgradable, Mode::Exclusive | Mode::Upgradable | Mode::Shared)
             | (Mode::Exclusive, Mode::Upgradable | Mode::Shared)
             | (Mode::Shared, Mode::Shared) => {
-                self.conversions.0.insert(hold, Conversion { request, to });
+                self.conversions.0.insert(hold, conversion);
                 self.unsettled.push(hold.lock);
             }
             _ => {
@@ -121,7 +130,7 @@ impl LeaderMachine {
 
     /// The same of one of them.
     fn convert_one(&mut self, hold: HoldKey, conversion: Conversion, now: Time) -> bool {
-        let (lock, Conversion { request, to }) = (hold.lock, conversion);
+        let (lock, Conversion { request, to, .. }) = (hold.lock, conversion);
         let is_upgrade = to == Mode::Exclusive;
         let passes = planted(Mistake::ReadersEnterBesideUpgrade);
         if is_upgrade && !self.may_be_upgraded(hold, now) {
@@ -151,6 +160,18 @@ impl LeaderMachine {
         let (session, lease) = (self.holding(hold).session, self.holding(hold).lease.lease());
         self.tell(session, LeaderMessage::Converted { request, lease, token });
         true
+    }
+
+    /// Tells an upgrade that only tries that others share the lock, as soon as that is sure.
+    pub(super) fn refuse_impatient_upgrade(&mut self, lock: LockKey) {
+        let Some(hold) = self.conversions.upgrading(lock) else { return };
+        let Conversion { request, tries, .. } = self.conversions.0[&hold];
+        if tries && self.is_surely_held(lock, Mode::Shared, None) {
+            self.conversions.forget(hold);
+            self.unsettled.push(lock);
+            let (session, why) = (self.holding(hold).session, Refusal::WouldBlock);
+            self.tell(session, LeaderMessage::Refused { request, why, holder: None });
+        }
     }
 
     /// Whether it is alone, as far as this reign can know.

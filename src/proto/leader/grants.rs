@@ -58,6 +58,7 @@ impl LeaderMachine {
             }
         }
         self.recall_if_wanted(lock);
+        self.refuse_impatient_upgrade(lock);
         self.refuse_impatient(lock, now);
         if self.disputes.get(lock).is_none() {
             self.table.forget_if_unused(lock);

@@ -18,6 +18,7 @@ use crate::{
     proto::{
         ClientId, ConnectionId, RequestId,
         lock::{HoldKey, LockKey, PackedId, SessionKey, StatedValue},
+        mistake::{Mistake, planted},
         shares::{Shares, has_share},
         wire::{LeaderMessage, PresentLeader, Refusal, VALUE_BYTES_MAX},
     },
@@ -197,7 +198,8 @@ impl LeaderMachine {
 
     /// Tells what has changed. What each event ends with.
     pub(super) fn tell_observers(&mut self) {
-        if self.observers.changed.is_empty() || self.in_grace || self.over.is_some() {
+        let in_grace = self.in_grace && !planted(Mistake::ObserversToldInGrace);
+        if self.observers.changed.is_empty() || in_grace || self.over.is_some() {
             return;
         }
         for name in std::mem::take(&mut self.observers.changed) {
@@ -208,7 +210,7 @@ impl LeaderMachine {
             let mut told: Vec<_> = std::mem::take(&mut observed.untold).into_iter().collect();
             observed.by.extend(told.iter().copied());
             let is_other = std::mem::replace(&mut observed.told, lease) != lease;
-            if is_other {
+            if is_other && !(lease.is_none() && planted(Mistake::EndOfLeadershipUntold)) {
                 told = observed.by.iter().copied().collect();
             }
             let leader = leads.map(|(_, leader)| leader);

@@ -140,7 +140,16 @@ impl LeaderMachine {
             _ if planted(Mistake::SharesConflict) => is_latest,
             _ if is_used_otherwise => is_latest,
             // Those that share it do not come one after the other.
-            Mode::Shared | Mode::Upgradable => self.table.known_exclusive(lock) < held.first,
+            Mode::Shared => self.table.known_exclusive(lock) < held.first,
+            // Of these there is one at a time.
+            Mode::Upgradable => {
+                let later = |hold: &HoldKey| {
+                    let (mode, token) = (self.table.mode(*hold), self.table.tokens(*hold).1);
+                    mode == Mode::Upgradable && token > highest(held)
+                };
+                let is_latest = !self.table.holds(lock).any(|hold| later(&hold));
+                is_latest && self.table.known_exclusive(lock) < held.first
+            }
             Mode::Permits { count, limit } => {
                 let later = |hold: &HoldKey| self.table.tokens(*hold).0 > held.first;
                 let later = self.table.holds(lock).filter(later);

@@ -112,7 +112,9 @@ impl LeaderMachine {
             ClientMessage::Lower { lease, count } => self.lower(key, lease, count),
             ClientMessage::Observe { query, name } => self.observe(connection, query, name),
             ClientMessage::StopObserving { query } => self.stop_observing(connection, query),
-            ClientMessage::Upgrade { request, lease } => self.upgrade(key, request, lease),
+            ClientMessage::Upgrade { request, lease, tries } => {
+                self.upgrade(key, request, lease, tries);
+            }
             ClientMessage::Downgrade { request, lease, last_used, to } => {
                 self.downgrade(key, request, (lease, last_used), to);
             }

@@ -535,7 +535,11 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
         ClientMessage::Lower { lease: lease(source), count: source.small(2) },
         ClientMessage::Observe { query: RequestId(source.number(15)), name: source.name() },
         ClientMessage::StopObserving { query: RequestId(source.number(15)) },
-        ClientMessage::Upgrade { request: RequestId(source.number(16)), lease: lease(source) },
+        ClientMessage::Upgrade {
+            request: RequestId(source.number(16)),
+            lease: lease(source),
+            tries: true,
+        },
         ClientMessage::Downgrade {
             request: RequestId(source.number(17)),
             lease: lease(source),
@@ -736,7 +740,7 @@ const GOLDEN_CLIENT: &[&str] = &[
     "0e031102",
     "0f0f096f72646572732f3432",
     "100f",
-    "11100311",
+    "1110031101",
     "12110311fbfb0001",
 ];
 const GOLDEN_LEADER: &[&str] = &[

@@ -2,6 +2,7 @@
 //! [`Setting`](crate::setting::Setting) that it applies to; a failure names both.
 
 mod all;
+mod apart;
 mod cancelling;
 mod elections;
 mod exclusion;

@@ -99,7 +99,7 @@ fn a_waiting_writer_holds_new_readers_up_and_comes_next(setting: &Setting) {
 
 at!([thread process process_file host memory_host] a_second_read_lock_behind_a_waiting_writer_times_out);
 /// tokio#2849, parking_lot#212: a second read lock of one thread hangs behind a waiting writer. It is
-/// documented that it waits; one with a limit ends.
+/// documented that it waits; one with a limit ends, and its error says why.
 fn a_second_read_lock_behind_a_waiting_writer_times_out(setting: &Setting) {
     const SHORT: Duration = Duration::from_millis(20);
     let lock = lock_of(setting, &setting.locks(), ());
@@ -108,7 +108,8 @@ fn a_second_read_lock_behind_a_waiting_writer_times_out(setting: &Setting) {
     thread::scope(|scope| {
         let writer = scope.spawn(|| drop(far.write().unwrap()));
         until("the writer holds readers up", || lock.try_read().is_err());
-        assert!(lock.try_read_for(SHORT).unwrap_err().is_timeout());
+        let error = lock.try_read_for(SHORT).unwrap_err();
+        assert!(error.is_timeout() && error.to_string().contains("not reentrant"), "{error}");
         drop(reader);
         writer.join().unwrap();
     });
@@ -140,7 +141,7 @@ fn whoever_waits_in_vain_leaves_no_trace(setting: &Setting) {
     drop(lock.try_write().unwrap());
 }
 
-at_each!(an_upgradable_reader_becomes_a_writer_alone);
+at!(everywhere, an_upgradable_reader_becomes_a_writer_alone);
 fn an_upgradable_reader_becomes_a_writer_alone(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), 0);
     let far = lock_of(setting, &setting.stranger(), 0);
@@ -153,21 +154,30 @@ fn an_upgradable_reader_becomes_a_writer_alone(setting: &Setting) {
     let seen = RwLockUpgradableReadGuard::try_upgrade(seen).unwrap_err();
     let short = Duration::from_millis(5);
     let seen = RwLockUpgradableReadGuard::try_upgrade_for(seen, short).unwrap_err();
-    drop(far.try_read().unwrap());
+    for lock in [&lock, &far] {
+        drop(lock.try_read_for(soon(setting)).unwrap());
+    }
     drop(beside);
     let mut writer = RwLockUpgradableReadGuard::upgrade(seen).unwrap();
     *writer += 1;
     assert!(RwLockWriteGuard::token(&writer) > token);
-    assert!(far.try_read().unwrap_err().is_contended());
+    assert!(RwLockWriteGuard::is_valid(&writer));
+    for lock in [&lock, &far] {
+        assert!(lock.try_read().unwrap_err().is_contended());
+    }
     let seen = RwLockWriteGuard::downgrade_to_upgradable(writer).unwrap();
-    drop(far.try_read().unwrap());
-    assert!(far.try_upgradable_read().unwrap_err().is_contended());
+    for lock in [&lock, &far] {
+        drop(lock.try_read_for(soon(setting)).unwrap());
+        assert!(lock.try_upgradable_read().unwrap_err().is_contended());
+    }
     let reader = RwLockUpgradableReadGuard::downgrade(seen).unwrap();
     assert_eq!(*reader, 1);
-    drop(far.try_upgradable_read().unwrap());
-    assert!(far.try_write().unwrap_err().is_contended());
+    for lock in [&lock, &far] {
+        drop(lock.try_upgradable_read_for(soon(setting)).unwrap());
+        assert!(lock.try_write().unwrap_err().is_contended());
+    }
     drop(reader);
-    drop(far.try_write().unwrap());
+    drop(far.try_write_for(soon(setting)).unwrap());
 }
 
 at!(everywhere, no_writer_comes_between_reading_and_upgrading);
@@ -527,29 +537,6 @@ fn readers_of_all_machines_bear_one_token_above_the_last_writers(setting: &Setti
     }
 }
 
-at!(with_leader, an_upgradable_reader_is_alone_where_a_leader_grants);
-fn an_upgradable_reader_is_alone_where_a_leader_grants(setting: &Setting) {
-    let lock = lock_of(setting, &setting.locks(), 0);
-    let far = lock_of(setting, &setting.stranger(), 0);
-    let seen = lock.upgradable_read().unwrap();
-    for lock in [&lock, &far] {
-        assert!(lock.try_read().unwrap_err().is_contended());
-        assert!(lock.try_upgradable_read().unwrap_err().is_contended());
-    }
-    let mut wait = Hand::new(lock.read_async());
-    assert!(wait.poll().is_pending());
-    let mut writer = RwLockUpgradableReadGuard::try_upgrade(seen).unwrap();
-    *writer += 1;
-    let seen = RwLockWriteGuard::downgrade_to_upgradable(writer).unwrap();
-    let reader = RwLockUpgradableReadGuard::downgrade(seen).unwrap();
-    assert_eq!(*reader, 1);
-    assert!(RwLockReadGuard::is_valid(&reader));
-    assert!(far.try_write().unwrap_err().is_contended());
-    drop(reader);
-    drop(wait.finish().unwrap());
-    drop(far.try_read().unwrap());
-}
-
 at!([memory_host] a_loss_is_told_to_each_reader_that_is_inside);
 fn a_loss_is_told_to_each_reader_that_is_inside(setting: &Setting) {
     let locks = setting.locks();
@@ -595,19 +582,43 @@ fn a_shared_lease_is_kept_until_a_writer_asks(setting: &Setting) {
     assert!(token(&lock) > first);
 }
 
-at_each!(habits_of_std_and_tokio);
+at!(everywhere, habits_of_std_and_tokio);
 fn habits_of_std_and_tokio(setting: &Setting) {
     let lock = Arc::new(lock_of(setting, &setting.locks(), 7));
     assert!(format!("{lock:?}").contains("data: 7"), "{lock:?}");
     let writer = futures::executor::block_on(lock.clone().write_owned()).unwrap();
     assert!(format!("{lock:?}").contains("<locked>"), "{lock:?}");
     assert!(lock.clone().try_read_owned().unwrap_err().is_contended());
+    assert!(lock.is_locked());
     drop(writer);
     let reader = futures::executor::block_on(lock.clone().read_owned()).unwrap();
+    assert!(lock.is_locked());
     assert!(lock.clone().try_write_owned().unwrap_err().is_contended());
     assert!(format!("{lock:?}").contains("data: 7"), "{lock:?}");
     drop(reader);
     drop(lock.clone().try_write_owned().unwrap());
+    assert!(!lock.is_locked());
+    let seen = lock.upgradable_read().unwrap();
+    assert!(lock.is_locked());
+    let soon = std::time::Instant::now() + LONG;
+    drop(RwLockUpgradableReadGuard::try_upgrade_until(seen, soon).unwrap());
+}
+
+at!([process process_file host host_with_directory memory_thread memory_process memory_host] a_lock_made_at_run_time_is_owned_by_its_guard);
+fn a_lock_made_at_run_time_is_owned_by_its_guard(setting: &Setting) {
+    let locks = setting.locks();
+    let made = || locks.rw_lock("made", 7).scope(setting.scope);
+    let (one, two) = (made().read().unwrap(), Hand::new(made().read_async()).finish().unwrap());
+    assert_eq!(*one + *two, 14);
+    assert!(made().try_write().unwrap_err().is_contended());
+    drop((one, two));
+    let seen = made().try_upgradable_read_for(LONG).unwrap();
+    assert!(Hand::new(made().try_upgradable_read_async()).finish().unwrap_err().is_contended());
+    let writer = RwLockUpgradableReadGuard::upgrade(seen).unwrap();
+    assert!(made().try_read().unwrap_err().is_contended());
+    drop(writer);
+    drop(Hand::new(made().try_write_for_async(LONG)).finish().unwrap());
+    drop(made().keep(tierlock::Keep::Never).try_read_for(LONG).unwrap());
 }
 
 #[test]

@@ -99,6 +99,56 @@ impl Service for Etcd {
     }
 }
 
+impl Etcd {
+    /// A client that makes keys, with a lease of its own.
+    pub(super) async fn keys(&self) -> Result<EtcdKeys> {
+        let channel = connect(self.endpoint()).await.map_err(of_peer(SUBJECT))?;
+        let lease = grant(&channel).await.map_err(of_peer(SUBJECT))?;
+        Ok(EtcdKeys { channel, lease })
+    }
+}
+
+/// Makes keys, counts those made before, and deletes them.
+pub(super) struct EtcdKeys {
+    channel: Channel,
+    lease: i64,
+}
+
+impl EtcdKeys {
+    /// The revision at which it was made.
+    pub(super) async fn put(&self, key: &str) -> Result<i64> {
+        let put = PutRequest { key: key.into(), value: Vec::new(), lease: self.lease };
+        let PutResponse { header } =
+            call(&self.channel, "/etcdserverpb.KV/Put", put).await.map_err(failed)?;
+        Ok(header.unwrap_or_default().revision)
+    }
+
+    /// How many keys that begin so were made before this revision.
+    pub(super) async fn older(&self, prefix: &str, revision: i64) -> Result<i64> {
+        let mut range_end = prefix.as_bytes().to_vec();
+        if let Some(last) = range_end.last_mut() {
+            *last += 1;
+        }
+        let range = RangeRequest {
+            key: prefix.into(),
+            range_end,
+            count_only: false,
+            keys_only: true,
+            max_create_revision: revision - 1,
+        };
+        let RangeResponse { kvs, .. } =
+            call(&self.channel, "/etcdserverpb.KV/Range", range).await.map_err(failed)?;
+        Ok(kvs.len() as i64)
+    }
+
+    pub(super) async fn delete(&self, key: &str) -> Result<()> {
+        let delete = DeleteRangeRequest { key: key.into() };
+        let DeleteRangeResponse {} =
+            call(&self.channel, "/etcdserverpb.KV/DeleteRange", delete).await.map_err(failed)?;
+        Ok(())
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct Client {
     channel: Channel,
@@ -183,3 +233,54 @@ struct LeaseGrantResponse {
     #[prost(string, tag = "4")]
     error: String,
 }
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PutRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    lease: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PutResponse {
+    #[prost(message, optional, tag = "1")]
+    header: Option<ResponseHeader>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ResponseHeader {
+    #[prost(int64, tag = "3")]
+    revision: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    range_end: Vec<u8>,
+    #[prost(bool, tag = "8")]
+    keys_only: bool,
+    #[prost(bool, tag = "9")]
+    count_only: bool,
+    #[prost(int64, tag = "13")]
+    max_create_revision: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RangeResponse {
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    kvs: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct DeleteRangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct DeleteRangeResponse {}

@@ -10,13 +10,14 @@ pub(crate) mod host;
 pub(crate) mod server;
 pub(crate) mod servers;
 pub(crate) mod service;
+pub(crate) mod shared;
 pub(crate) mod thread;
 
 mod etcd;
 mod mariadb;
 mod postgres;
 mod quic_echo;
-mod redis;
+pub(crate) mod redis;
 mod redlock;
 mod sys;
 mod zookeeper;

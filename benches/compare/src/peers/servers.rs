@@ -98,6 +98,11 @@ pub(crate) fn services(
     Ok(())
 }
 
+pub(crate) fn etcd(servers: &mut Servers, grounds: &mut Grounds) -> Result<Option<Arc<Etcd>>> {
+    let (runtime, directory) = (grounds.runtime()?, grounds.directory("etcd")?);
+    Ok(servers.get(|all| &mut all.etcd, || Etcd::start(&directory, &runtime)))
+}
+
 pub(crate) fn redis(
     servers: &mut Servers,
     grounds: &Grounds,

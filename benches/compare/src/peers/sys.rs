@@ -75,10 +75,15 @@ pub(super) struct Semaphore(MmapRaw);
 impl Semaphore {
     /// Makes a file of a semaphore that one process may pass. No process may have it mapped yet.
     pub(super) fn create(file: &File) -> io::Result<()> {
+        Semaphore::create_with(file, 1)
+    }
+
+    /// The same for so many processes.
+    pub(super) fn create_with(file: &File, permits: u32) -> io::Result<()> {
         let semaphore = Semaphore::open(file)?;
         // SAFETY: the mapping is writable, long enough and starts at a page, and no thread uses the
         // semaphore yet.
-        check_errno(unsafe { libc::sem_init(semaphore.raw(), 1, 1) })
+        check_errno(unsafe { libc::sem_init(semaphore.raw(), 1, permits) })
     }
 
     /// The semaphore of a file that [`create`](Self::create) has made.
@@ -104,6 +109,63 @@ impl Semaphore {
     }
 
     fn raw(&self) -> *mut libc::sem_t {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+/// A `pthread_rwlock_t`, shared between processes, at the start of a mapped file. There are no robust ones.
+pub(super) struct RwLock(MmapRaw);
+
+impl RwLock {
+    /// Makes a file of a lock without a holder. No process may have it mapped yet.
+    pub(super) fn create(file: &File) -> io::Result<()> {
+        let lock = RwLock::open(file)?;
+        let mut attributes = std::mem::MaybeUninit::uninit();
+        // SAFETY: it initialises the attributes that it is given.
+        check(unsafe { libc::pthread_rwlockattr_init(attributes.as_mut_ptr()) })?;
+        // SAFETY: initialised by the call before.
+        let mut attributes = unsafe { attributes.assume_init() };
+        // SAFETY: the attributes are initialised.
+        check(unsafe {
+            libc::pthread_rwlockattr_setpshared(&mut attributes, libc::PTHREAD_PROCESS_SHARED)
+        })?;
+        // SAFETY: the mapping is writable, long enough and starts at a page, and no thread uses the
+        // lock yet.
+        check(unsafe { libc::pthread_rwlock_init(lock.raw(), &attributes) })?;
+        // SAFETY: the attributes are initialised, and not used again.
+        check(unsafe { libc::pthread_rwlockattr_destroy(&mut attributes) })
+    }
+
+    /// The lock of a file that [`create`](Self::create) has made.
+    pub(super) fn open(file: &File) -> io::Result<RwLock> {
+        map(file, size_of::<libc::pthread_rwlock_t>()).map(RwLock)
+    }
+
+    #[inline]
+    pub(super) fn read(&self) -> io::Result<()> {
+        // SAFETY: `create` has initialised the lock, and `self` keeps it mapped.
+        check(unsafe { libc::pthread_rwlock_rdlock(self.raw()) })
+    }
+
+    /// Whether it is this thread's, as a writer.
+    #[inline]
+    pub(super) fn try_write(&self) -> io::Result<bool> {
+        // SAFETY: `create` has initialised the lock, and `self` keeps it mapped.
+        match unsafe { libc::pthread_rwlock_trywrlock(self.raw()) } {
+            libc::EBUSY => Ok(false),
+            code => check(code).map(|()| true),
+        }
+    }
+
+    /// Only one of its holders may call this.
+    #[inline]
+    pub(super) fn unlock(&self) -> io::Result<()> {
+        // SAFETY: `create` has initialised the lock, `self` keeps it mapped, and this thread has just
+        // acquired it.
+        check(unsafe { libc::pthread_rwlock_unlock(self.raw()) })
+    }
+
+    fn raw(&self) -> *mut libc::pthread_rwlock_t {
         self.0.as_mut_ptr().cast()
     }
 }

@@ -26,7 +26,6 @@ use crate::{
 };
 
 pub(super) struct LinkLease {
-    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests provoke losses"))]
     pub(super) name: Name,
     /// It is open with this lease, or was until a guard left it for good that has yet to give the
     /// lease back. Then it may be open with another.
@@ -175,6 +174,7 @@ impl LinkState {
                 }
             }
             Event::LeaseLost { lease, why } => {
+                self.end_upgrade(lease, why);
                 if let Some(waiter) = self.releases.get_mut(&lease) {
                     let error = LockError::lost(why).with_scope(Scope::Host);
                     waiter.finish(Err(error), &mut self.aftermath);
@@ -222,8 +222,10 @@ impl LinkState {
             Event::Checked { query, good } => self.answer(query, QueryAnswer::Checked { good }),
             Event::Broke { query, found } => self.answer(query, QueryAnswer::Broke { found }),
             Event::Leads { query, leader } => self.leads(query, leader),
-            // No caller here asks for another mode.
-            Event::Converted { .. } | Event::NotConverted { .. } => {}
+            Event::Converted { request, lease, token } => self.converted(request, lease, token),
+            Event::NotConverted { request, lease, why } => {
+                self.not_converted(request, lease, RequestFailure::Refused { why });
+            }
             Event::QueryFailed { query, failure } => {
                 let Some(failure) = self.observation_failed(query, failure) else { return };
                 let Some(waiter) = self.queries.get_mut(&QueryId(query)) else { return };

@@ -11,7 +11,9 @@ use crate::{
     error::Result,
     host::{
         lease_word::{LeaseWord, Used},
-        service::{LeaderNews, LeaseRequest, LeaseService, PendingLease, PendingRelease},
+        service::{
+            ConvertsLeases, LeaderNews, LeaseRequest, LeaseService, PendingLease, PendingRelease,
+        },
     },
     name::Name,
     time::Time,
@@ -25,6 +27,10 @@ impl LeaseService for Link {
 
     fn shares(&self) -> bool {
         true
+    }
+
+    fn conversions(self: Arc<Self>) -> Option<Arc<dyn ConvertsLeases>> {
+        Some(self)
     }
 
     fn counts(&self) -> bool {

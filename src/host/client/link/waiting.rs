@@ -17,6 +17,7 @@ use crate::{
     host::service::{LeaseGranted, PendingLease},
     proto::{LeaseId, RequestId, numbered::Numbered},
     scope::Scope,
+    time::Time,
 };
 
 /// An acquire under way: wait for it, or poll it.
@@ -176,20 +177,29 @@ impl Awaited for QueryId {
 impl<K: Awaited> Waiting<K> {
     /// Blocks until the outcome is here.
     pub(super) fn wait(&mut self) -> Result<K::Output, LockError> {
+        self.wait_until(Time::NEVER).expect("it waits for ever")
+    }
+
+    /// The same, at most until then: `None` if it is not here by that time.
+    pub(super) fn wait_until(&mut self, until: Time) -> Option<Result<K::Output, LockError>> {
         /// No caller waits longer for a driver that is gone, however that came about.
         const LONGEST_SLEEP: Duration = Duration::from_millis(100);
         loop {
             if let Some(outcome) = self.fetch(Wake::Thread(thread::current())) {
-                return outcome;
+                return Some(outcome);
             }
             if self.carry_once(|link, key| link.drive.carry(&|| link.has_outcome(key))) {
                 continue;
             }
             if let Some(error) = self.abandoned() {
                 // It may have been answered just before.
-                return self.fetch(Wake::Nothing).unwrap_or(Err(error));
+                return Some(self.fetch(Wake::Nothing).unwrap_or(Err(error)));
             }
-            thread::park_timeout(LONGEST_SLEEP);
+            let left = until.since(clock::now());
+            if left.is_zero() {
+                return None;
+            }
+            thread::park_timeout(left.min(LONGEST_SLEEP));
         }
     }
 
@@ -201,7 +211,7 @@ impl<K: Awaited> Waiting<K> {
         link.drive.attend().err().map(|error| error.with_scope(Scope::Host))
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Output, LockError>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Output, LockError>> {
         // Before a waker is left: no thread need wake a task that has its answer by then.
         let mut lent = None;
         let carry = |link: &Link, key| {

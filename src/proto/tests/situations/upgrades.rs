@@ -1,6 +1,7 @@
 //! Upgradable leases: beside readers, one at a time, and what becomes of them.
 
 use super::*;
+use crate::error::Predecessor;
 
 const CHANGE: RequestId = RequestId(80);
 
@@ -13,7 +14,7 @@ fn upgradable(text: &str) -> Acquire {
 }
 
 fn upgrade(reign: &mut ReignScene, speaker: Speaker, lease: LeaseId) {
-    reign.say(speaker, ClientMessage::Upgrade { request: CHANGE, lease });
+    reign.say(speaker, ClientMessage::Upgrade { request: CHANGE, lease, tries: false });
 }
 
 fn downgrade(reign: &mut ReignScene, speaker: Speaker, grant: HeardGrant, to: Mode) {
@@ -204,4 +205,64 @@ fn a_break_or_an_end_midway_ends_an_upgrade() {
     reign.take(a);
     upgrade(&mut reign, a, one.lease);
     assert_eq!(reign.take(a), [], "it is over");
+}
+
+/// Found by seed 147 of the simulator: an upgradable lease that was given back, of which its session had yet
+/// to hear, took the name from the next one.
+#[test]
+fn an_upgradable_lease_on_its_way_back_takes_nothing_from_the_next() {
+    for comes_first in [false, true] {
+        let (mut reign, [a, b, c], [one, reader]) = one_of_each();
+        reign.release(a, one.lease);
+        reign.acquire(c, 2, upgradable("x"));
+        let next = reign.granted(c, 2);
+        reign.restart();
+        let [a, b, c] = [a, b, c].map(|speaker| reign.again(speaker));
+        reign.report_held(b, vec![as_mode(Mode::Shared, "x", reader)], Vec::new());
+        let gone =
+            HeldLease { leaving: Some(Predecessor::Clean), ..as_mode(Mode::Upgradable, "x", one) };
+        let next_held = as_mode(Mode::Upgradable, "x", next);
+        let mut reports = [(a, vec![gone]), (c, vec![next_held])];
+        if comes_first {
+            reports.reverse();
+        }
+        for (speaker, held) in reports {
+            reign.report_held(speaker, held, Vec::new());
+        }
+        assert!(reign.notices.is_empty(), "{:?}", reign.notices);
+        upgrade(&mut reign, c, next.lease);
+        reign.release(b, reader.lease);
+        assert!(converted(&mut reign, c).is_some());
+    }
+}
+
+#[test]
+fn an_upgrade_that_only_tries_is_refused_once_another_is_surely_inside() {
+    let (mut reign, [a, b, c], [one, reader]) = one_of_each();
+    let tries = ClientMessage::Upgrade { request: CHANGE, lease: one.lease, tries: true };
+    let refused = |reign: &mut ReignScene, speaker| {
+        reign.take(speaker).into_iter().any(|message| {
+            matches!(
+                message,
+                LeaderMessage::Refused { request: CHANGE, why: Refusal::WouldBlock, .. }
+            )
+        })
+    };
+    reign.say(a, tries.clone());
+    assert!(refused(&mut reign, a));
+    // It is upgradable as before: readers come in.
+    reign.acquire(c, 2, Acquire { keep: true, ..read("x") });
+    let kept = reign.granted(c, 2);
+    reign.release(b, reader.lease);
+    // What is kept may be given back: that is known once it is asked for.
+    reign.say(a, tries.clone());
+    assert!(!refused(&mut reign, a));
+    assert!(reign.take(c).contains(&LeaderMessage::Recall { lease: kept.lease }));
+    reign.say(c, ClientMessage::Use { lease: kept.lease, kept: false });
+    assert!(refused(&mut reign, a));
+    reign.say(a, tries);
+    reign.release(c, kept.lease);
+    assert!(refused(&mut reign, a), "it was in use when it was asked");
+    upgrade(&mut reign, a, one.lease);
+    assert!(converted(&mut reign, a).is_some());
 }
