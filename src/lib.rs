@@ -47,7 +47,7 @@
 //! |---|---|
 //! | `process` | [`Scope::Process`]: file locks and shared memory; default |
 //! | `host` | [`Scope::Host`]: the QUIC client and the [`Leader`]; no runtime of yours or ours; default |
-//! | `etcd`, `mysql`, `postgres`, `redis`, `engines` | [`LockManagerBuilder::service`]: locks between machines by a service that runs already, on one background thread of ours; `engines` is all of them; each implies `host` and `service`, what they share. `etcd` and `postgres` are journals of several leaders too ([`LeaderBuilder::journal`]) |
+//! | `etcd`, `mysql`, `postgres`, `redis`, `zookeeper`, `engines` | [`LockManagerBuilder::service`]: locks between machines by a service that runs already, on one background thread of ours; `engines` is all of them; each implies `host` and `service`, what they share. `etcd` and `postgres` are journals of several leaders too ([`LeaderBuilder::journal`]) |
 //! | `tokio` | [`LockManagerBuilder::runtime`]: the runtime of async callers reads the leader's answers; implies `host` |
 //! | `serde` | `Serialize` and `Deserialize` for [`Token`], as a number |
 //! | `testing` | [`LockManager::in_memory`], for tests of your own |
