@@ -10,6 +10,7 @@ mod cancelling;
 mod daemon;
 mod foreign;
 mod journal;
+mod kept;
 mod mysql;
 mod names;
 mod outages;
@@ -31,7 +32,7 @@ macro_rules! on {
     // With a manager that keeps its leases, too.
     (all_and_kept, $situation:ident) => {
         $crate::engines::on!(
-            [redis redis_plain redlock etcd postgres mysql zookeeper] $situation
+            [redis redis_plain redlock etcd etcd_kept postgres mysql zookeeper] $situation
         );
     };
     // Whose servers are killed or stopped.

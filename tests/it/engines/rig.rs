@@ -61,6 +61,11 @@ impl EngineRig {
         EngineRig::start("etcd", "etcd", 1, "")
     }
 
+    /// Managers that keep their leases.
+    pub(crate) fn etcd_kept() -> Option<EngineRig> {
+        EngineRig::start("etcd", "etcd", 1, "?keep=1")
+    }
+
     /// A database of its own on a server that all tests of this process share.
     pub(crate) fn postgres() -> Option<EngineRig> {
         EngineRig::on_shared("postgres", "")
