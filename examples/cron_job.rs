@@ -47,7 +47,7 @@ fn job(directory: &std::path::Path) -> Result<(), Box<dyn Error>> {
     match nightly.try_lock() {
         Ok(guard) => {
             println!("report sent");
-            // The lock lives no longer than its process: wait until it is really let go.
+            // The lock lives no longer than its process: wait until it is really released.
             futures::executor::block_on(MutexGuard::unlock_async(guard))?;
         }
         Err(taken) if taken.is_contended() => println!("not me: {taken}"),

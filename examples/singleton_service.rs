@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// An instance of the service: runs whenever it is elected, and stands again by itself.
+/// An instance of the service: runs whenever it is elected, and campaigns again by itself.
 fn serve(locks: &LockManager) -> tierlock::Result<()> {
     // Open before it stands: what it campaigns with is true from its first moment.
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -32,7 +32,7 @@ const TAKEN_BACK_MAX: usize = 64;
 /// The alarms of this process.
 ///
 /// A child touches nothing that it inherited, not even a lock: a thread of its parent may have held
-/// it at the fork, and is not there to let go.
+/// it at the fork, and is not there to release it.
 static ALARMS: PerFork<Alarms> = PerFork::unset();
 
 thread_local! {

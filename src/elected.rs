@@ -9,6 +9,20 @@ pub(crate) const VALUE_BYTES_MAX: usize = 1024;
 
 /// The leader of an election, as [`Observer`](crate::Observer) tells it: the token of its term, and the
 /// value that it campaigned with.
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tierlock::LockManager;
+///
+/// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+/// let leadership = locks.election("primary").campaign("10.0.0.7:8080")?;
+/// let leader = locks.election("primary").build()?.leader()?.expect("one leads");
+/// assert_eq!(leader.value_text(), "10.0.0.7:8080"); // where to send a request
+/// assert_eq!(leader.token(), leadership.token()); // and what to send along
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ElectedLeader {
     token: Token,

@@ -107,6 +107,11 @@ impl LockError {
         LockError::new(LockErrorKind::Config, message)
     }
 
+    /// Another holder had the lock for as long as the call was to wait.
+    pub(crate) fn timed_out(waited: Duration) -> LockError {
+        LockError::new(LockErrorKind::TimedOut, TIMED_OUT).with_waited(waited)
+    }
+
     pub(crate) fn lost(reason: LostReason) -> LockError {
         LockError::new(LockErrorKind::Lost, reason.as_str())
     }
@@ -196,6 +201,24 @@ impl LockError {
     }
 
     /// The holder of the lock, where known.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let elsewhere = locks.in_memory_peer();
+    /// let running = elsewhere.mutex("job", ()).lock()?;
+    /// let error = locks.mutex("job", ()).try_lock_for(Duration::from_millis(20)).unwrap_err();
+    /// if let Some(holder) = error.holder() {
+    ///     println!("{} on {} has it", holder.label, holder.host);
+    /// }
+    /// # drop(running);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn holder(&self) -> Option<&Holder> {
         self.0.as_ref()?.holder.as_deref()
     }
@@ -223,6 +246,19 @@ impl LockError {
     }
 
     /// Trying again later may succeed without a change of settings.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::Mutex;
+    ///
+    /// let job = Mutex::new(());
+    /// let running = job.lock()?;
+    /// assert!(job.try_lock().unwrap_err().is_retryable());
+    /// drop(running);
+    /// let error = job.escalate(tierlock::Scope::Host).unwrap_err(); // `Config`: it has no name
+    /// assert!(!error.is_retryable());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.kind(),
@@ -235,27 +271,37 @@ impl LockError {
 }
 
 const WOULD_BLOCK: &str = "another holder has it";
+const TIMED_OUT: &str = "another holder had it all the time";
 
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(inner) = &self.0 else {
             return write!(f, "the lock is taken: {WOULD_BLOCK}");
         };
+        let has_subject = inner.scope.is_some() || inner.name.is_some();
         match (inner.scope, &inner.name) {
-            (Some(scope), Some(name)) => write!(f, "{scope} lock {name:?}: ")?,
-            (None, Some(name)) => write!(f, "lock {name:?}: ")?,
-            (Some(scope), None) => write!(f, "{scope} lock: ")?,
+            (Some(scope), Some(name)) => write!(f, "{scope} lock {name:?}")?,
+            (None, Some(name)) => write!(f, "lock {name:?}")?,
+            (Some(scope), None) => write!(f, "{scope} lock")?,
             (None, None) => {}
         }
-        // A message may quote what another process calls itself.
-        Escaping(&mut *f).write_str(&inner.message)?;
-        if let Some(waited) = inner.waited {
-            write!(f, " (waited {waited:.1?})")?;
+        // Its holder says all that these do.
+        let holder_says_it = [WOULD_BLOCK, TIMED_OUT].contains(&&*inner.message);
+        match inner.holder.as_deref().filter(|_| holder_says_it && has_subject) {
+            Some(holder) => write!(f, " is held by {holder}")?,
+            None => {
+                f.write_str(if has_subject { ": " } else { "" })?;
+                // A message may quote what another process calls itself.
+                Escaping(&mut *f).write_str(&inner.message)?;
+                if let Some(holder) = &inner.holder {
+                    write!(f, "; held by {holder}")?;
+                }
+            }
         }
-        if let Some(holder) = &inner.holder {
-            write!(f, "; held by {holder}")?;
+        match inner.waited {
+            Some(waited) => write!(f, "; gave up after {}", in_words(waited)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -472,3 +518,6 @@ impl fmt::Display for Predecessor {
         f.pad(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests;

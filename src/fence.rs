@@ -220,6 +220,17 @@ impl<T> Gate<T> {
     }
 
     /// A gate that has seen this token: the one that was kept with `value`.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Token, fence::Gate};
+    ///
+    /// let seen = Token::new(8).unwrap(); // kept on disk, beside the ledger
+    /// let ledger = Gate::resume(vec!["an entry"], seen);
+    /// assert!(ledger.enter(Token::new(7).unwrap()).is_err()); // stale, also after a restart
+    /// assert_eq!(ledger.seen(), seen);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub const fn resume(value: T, seen: Token) -> Gate<T> {
         Gate { inside: Mutex::new(Inside { seen, value }) }
     }
@@ -365,6 +376,18 @@ impl Gates {
     }
 
     /// Forgets the names that no caller has entered for at least so long; how many those were.
+    ///
+    /// # Example
+    /// ```
+    /// use std::time::Duration;
+    /// use tierlock::{Name, Token, fence::Gates};
+    ///
+    /// let gates = Gates::new();
+    /// let _ = gates.enter(&Name::new("orders/42").unwrap(), Token::new(7).unwrap())?;
+    /// assert_eq!(gates.forget_idle(Duration::from_secs(86_400)), 0); // once an hour, say
+    /// assert_eq!(gates.len(), 1);
+    /// # Ok::<(), tierlock::fence::Stale>(())
+    /// ```
     pub fn forget_idle(&self, idle: Duration) -> usize {
         let now = clock::now();
         let mut names = self.names.lock();
@@ -496,6 +519,20 @@ impl FileGate {
     ///
     /// # Errors
     /// `WouldBlock`, if one is; else as [`enter`](FileGate::enter).
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::{Token, fence::FileGate};
+    ///
+    /// let gate = FileGate::open("/var/lib/shop/export.fence")?;
+    /// # let token = Token::new(7).unwrap();
+    /// match gate.try_enter(token) {
+    ///     Ok(_inside) => println!("alone with the device"),
+    ///     Err(error) if error.is_contended() => println!("another process is at it"),
+    ///     Err(error) => return Err(error), // a stale token among others
+    /// }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn try_enter(&self, token: Token) -> Result<FileEntry> {
         match self.file.try_take() {
             Ok(Some(turn)) => self.pass(turn, token).map_err(|e| self.about(e)),

@@ -39,15 +39,16 @@
 //! ```
 //!
 //! Where to read on: the [guide] has the choice of a scope, what is guaranteed, how a leader is run,
-//! how it all works, and a glossary.
+//! how it all works, and a glossary. A reader of the code begins with the code map below and the guide's
+//! [walk](guide::walk), which follows one lock from call to grant and back.
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `process` | [`Scope::Process`]: file locks and shared memory; default |
-//! | `host` | [`Scope::Host`]: the QUIC client and the [`Leader`]; no runtime of yours or ours; default |
-//! | `etcd`, `mysql`, `postgres`, `redis`, `zookeeper`, `engines` | [`LockManagerBuilder::service`]: locks between machines by a service that runs already, on one background thread of ours; `engines` is all of them; each implies `host` and `service`, what they share. `etcd` and `postgres` are journals of several leaders too ([`LeaderBuilder::journal`]) |
+//! | `host` | [`Scope::Host`]: the QUIC client and the [`Leader`], without an async runtime; default |
+//! | `etcd`, `mysql`, `postgres`, `redis`, `zookeeper`, `engines` | [`LockManagerBuilder::service`]: locks between machines by a service that runs already, on one background thread; `engines` is all of them; each implies `host` and `service`, which is what they share. `etcd` and `postgres` are journals of several leaders too ([`LeaderBuilder::journal`]) |
 //! | `tokio` | [`LockManagerBuilder::runtime`]: the runtime of async callers reads the leader's answers; implies `host` |
 //! | `serde` | `Serialize` and `Deserialize` for [`Token`], as a number |
 //! | `testing` | [`LockManager::in_memory`], for tests of your own |

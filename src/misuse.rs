@@ -40,7 +40,7 @@
 //! assert_eq!(data, 1);
 //! ```
 //!
-//! A guard that was let go cannot be used:
+//! A guard that was released cannot be used:
 //! ```compile_fail,E0382
 //! let mutex = tierlock::Mutex::new(1);
 //! let guard = mutex.lock().unwrap();

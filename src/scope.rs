@@ -60,7 +60,7 @@ impl fmt::Display for Scope {
 
 /// What [`Scope::from_str`] answers to a word that names no scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no scope; it is one of thread, process, host")]
+#[error("invalid scope {0:?}: it must be thread, process or host")]
 pub struct ParseScopeError(String);
 
 impl FromStr for Scope {

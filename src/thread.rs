@@ -192,7 +192,7 @@ impl ThreadLock {
     }
 
     /// Blocks until it is won, the time has come or the wait `is_over`; whether it is won. Counts no
-    /// token. It looks whether it is over whenever it wakes: after [`rouse`](ThreadLock::rouse) at
+    /// token. It looks whether it is over whenever it wakes: after [`wake_all`](ThreadLock::wake_all) at
     /// once.
     pub(crate) fn wait(&self, until: Time, is_over: impl Fn() -> bool) -> bool {
         self.win_quiet() || self.take_slow(until, is_over)
@@ -229,7 +229,7 @@ impl ThreadLock {
     }
 
     /// The same, for a wait that may be over before that. It looks whether it is whenever it
-    /// wakes: after [`rouse`](ThreadLock::rouse) at once.
+    /// wakes: after [`wake_all`](ThreadLock::wake_all) at once.
     #[inline]
     pub(crate) fn take_unless(
         &self,
@@ -241,9 +241,9 @@ impl ThreadLock {
     }
 
     /// Has every thread that waits look around.
-    pub(crate) fn rouse(&self) {
+    pub(crate) fn wake_all(&self) {
         if let Some(queue) = self.queue.so_far() {
-            queue.lock().rouse();
+            queue.lock().wake_all();
         }
     }
 
@@ -305,28 +305,28 @@ impl ThreadLock {
         }
     }
 
-    /// Lets go. Only for the holder, once.
+    /// Releases it. Only for the holder, once.
     #[inline]
     pub(crate) fn release(&self, how: Predecessor) {
         // Nearly always it says so already: a store less that the exchange has to wait for.
         if self.left.load(Relaxed) != how as u8 {
             self.left.store(how as u8, Relaxed);
         }
-        self.let_go();
+        self.unlock();
     }
 
     /// Releases what was won as a turnstile only, leaving it as it was found.
     #[inline]
     pub(crate) fn step_out(&self) {
-        self.let_go();
+        self.unlock();
     }
 
     /// `release`, by a waiter that was handed the lock and never had it.
     #[inline]
-    fn let_go(&self) {
+    fn unlock(&self) {
         // After this exchange the lock may be another holder's: nothing of it is touched.
         if self.word.compare_exchange(LOCKED, 0, Release, Relaxed).is_err() {
-            self.let_go_slow();
+            self.unlock_slow();
         }
     }
 
@@ -358,7 +358,7 @@ impl ThreadLock {
 
     #[cold]
     fn out_of_tokens(&self) -> ! {
-        self.let_go();
+        self.unlock();
         panic!("the tokens of this lock are exhausted");
     }
 
@@ -393,7 +393,7 @@ impl ThreadLock {
         }
         let ticket = queue.push(WaiterKind::Thread, arrived, Call::Bell(bell.clone()));
         loop {
-            // Looked for while it is queued, and so heard by a caller of `rouse`.
+            // Looked for while it is queued, and so heard by a caller of `wake_all`.
             if !is_over() {
                 bell.wait_for(&mut queue, until.since(now()).min(LONGEST_NAP));
             }
@@ -458,7 +458,7 @@ impl ThreadLock {
     }
 
     #[cold]
-    fn let_go_slow(&self) {
+    fn unlock_slow(&self) {
         let mut before = self.word.load(Relaxed);
         assert!(before & LOCKED != 0, "a lock was released without a holder");
         // Without waiters it is here for its readers.
@@ -588,7 +588,7 @@ fn look_at(at: Time, queue: Weak<Mutex<Queue>>) {
     });
 }
 
-/// Lets go of the queues, then wakes a task: a waker may do anything, even come back here.
+/// Unlocks the queues, then wakes a task: a waker may do anything, even come back here.
 fn ring(queue: MutexGuard<'_, Queue>, call: Option<Waker>) {
     drop(queue);
     if let Some(waker) = call {

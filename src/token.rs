@@ -57,6 +57,15 @@ impl Token {
     }
 
     /// The leader's epoch in this token; 0 below host scope, unless a count passed 2^40.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::Token;
+    ///
+    /// let token = Token::new(3 << Token::COUNT_BITS | 7).unwrap();
+    /// assert_eq!(token.epoch(), 3); // granted by the leader's third reign
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub const fn epoch(self) -> u32 {
         (self.0 >> Self::COUNT_BITS) as u32
     }

@@ -169,6 +169,23 @@ impl fmt::Debug for Watch {
 /// A future of the reason why a lock was lost; see [`MutexGuard::lost`](crate::MutexGuard::lost).
 ///
 /// It does not borrow the guard. After a release in good order it pends for ever.
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tierlock::{LockManager, MutexGuard};
+///
+/// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+/// let guard = locks.mutex("import", ()).lock_async().await?;
+/// let lost = MutexGuard::lost(&guard);
+/// let watching = tokio::spawn(async move { println!("stop: {}", lost.await) });
+/// locks.lose_lock("import");
+/// watching.await.unwrap();
+/// # Ok::<(), tierlock::LockError>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Lost {
     watch: Option<Arc<Watch>>,

@@ -28,6 +28,21 @@ use crate::{
 /// A name that is wanted with others, and how: alone, or beside readers.
 ///
 /// A text is a name that is wanted alone.
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tierlock::{AllRequest, LockManager};
+///
+/// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+/// let wanted = [AllRequest::shared("prices"), "report".into()]; // a text is wanted alone
+/// let report = locks.lock_all(wanted)?;
+/// assert!(locks.rw_lock("prices", ()).build()?.try_read().is_ok()); // beside other readers
+/// assert!(locks.mutex("report", ()).try_lock().is_err());
+/// # drop(report);
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AllRequest {
     name: String,
@@ -53,6 +68,23 @@ impl<T: Into<String>> From<T> for AllRequest {
 }
 
 /// Several locks about to be taken at once; made by [`LockManager::all`](crate::LockManager::all).
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use std::time::Duration;
+/// use tierlock::{LockManager, Scope};
+///
+/// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+/// let both = locks
+///     .all(["accounts/7", "accounts/3"])
+///     .scope(Scope::Host)
+///     .at_most(Duration::from_secs(30))
+///     .try_lock_for(Duration::from_secs(1))?; // for all of them together
+/// assert!(both.remaining().unwrap() <= Duration::from_secs(30));
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[must_use = "nothing is locked before `lock` is called"]
 #[derive(Clone, Debug)]
 pub struct AllBuilder {
@@ -117,16 +149,25 @@ impl AllBuilder {
     }
 
     /// As [`lock`](Self::lock), blocking no thread.
+    ///
+    /// # Cancel safety, errors
+    /// As described at [`AllGuard`]; as [`lock`](Self::lock).
     pub async fn lock_async(self) -> Result<AllGuard> {
         self.lock_with_async(Patience::Forever).await
     }
 
     /// As [`try_lock`](Self::try_lock), blocking no thread.
+    ///
+    /// # Cancel safety, errors
+    /// As described at [`AllGuard`]; as [`try_lock`](Self::try_lock).
     pub async fn try_lock_async(self) -> Result<AllGuard> {
         self.lock_with_async(Patience::No).await
     }
 
     /// As [`try_lock_for`](Self::try_lock_for), blocking no thread.
+    ///
+    /// # Cancel safety, errors
+    /// As described at [`AllGuard`]; as [`try_lock_for`](Self::try_lock_for).
     pub async fn try_lock_for_async(self, wait: Duration) -> Result<AllGuard> {
         self.lock_with_async(Patience::for_at_most(wait)).await
     }
@@ -152,7 +193,7 @@ impl AllBuilder {
     fn build(self) -> Result<Vec<AllLock>> {
         let AllBuilder { reach, requests, scope, at_most, at_least } = self;
         if requests.is_empty() {
-            return Err(LockError::config("no name was given: ask for one at least"));
+            return Err(LockError::config("no name was given: name at least one lock"));
         }
         let one = |(place, request): (usize, AllRequest)| {
             let AllRequest { name, is_shared } = request;
@@ -189,8 +230,10 @@ impl AllBuilder {
         locks.sort_by(|one, other| one.name.cmp(&other.name));
         match locks.windows(2).find(|pair| pair[0].name == pair[1].name) {
             None => Ok(locks),
-            Some(twice) => Err(LockError::config("it is named twice, and would wait for itself")
-                .with_name(&twice[0].name)),
+            Some(twice) => Err(LockError::config(
+                "it is named twice and would wait for itself: name each lock once",
+            )
+            .with_name(&twice[0].name)),
         }
     }
 }
@@ -311,6 +354,20 @@ impl AllGuard {
     }
 
     /// The names with the fencing token of each, in the order in which they were given.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let both = locks.lock_all(["b", "a"])?;
+    /// for (name, token) in both.tokens() {
+    ///     println!("{name} under token {token}"); // b, then a
+    /// }
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn tokens(&self) -> impl Iterator<Item = (&str, Token)> + '_ {
         let token = |guard: &EitherGuard| of_either!(guard, held => LockGuard::token(held));
         self.guards.iter().map(move |(name, guard)| (name.as_str(), token(guard)))
@@ -341,6 +398,20 @@ impl AllGuard {
     ///
     /// # Errors
     /// `Lost`, with the reason and the name of one that is not.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let both = locks.lock_all(["accounts/7", "accounts/3"])?;
+    /// locks.lose_lock("accounts/3"); // as an expired lease would
+    /// let error = both.check().unwrap_err();
+    /// assert!(error.is_lost() && error.name() == Some("accounts/3"));
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn check(&self) -> Result<()> {
         let checked = self.guards.iter().map(|(name, guard)| {
             let checked = of_either!(guard, held => LockGuard::check(held));
@@ -362,6 +433,22 @@ impl AllGuard {
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::{LockManager, LostReason};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let both = locks.lock_all_async(["accounts/7", "accounts/3"]).await?;
+    /// let lost = both.lost(); // for `select!` beside the work
+    /// locks.lose_lock("accounts/3");
+    /// assert_eq!(lost.await, LostReason::Provoked);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn lost(&self) -> AllLost {
         let lost = |guard: &EitherGuard| of_either!(guard, held => LockGuard::lost(held));
         AllLost(self.guards.iter().map(|(_, guard)| lost(guard)).collect())
@@ -369,6 +456,22 @@ impl AllGuard {
 
     /// Calls `callback` once, if and when the first of them is lost while the guard exists; else as
     /// [`MutexGuard::on_lost`](crate::MutexGuard::on_lost).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::sync::mpsc;
+    /// use tierlock::{LockManager, LostReason};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let both = locks.lock_all(["accounts/7", "accounts/3"])?;
+    /// let (tell, told) = mpsc::channel();
+    /// both.on_lost(move |why| tell.send(why).unwrap());
+    /// locks.lose_lock("accounts/3");
+    /// assert_eq!(told.recv().unwrap(), LostReason::Provoked);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn on_lost(&self, callback: impl FnOnce(LostReason) + Send + 'static) {
         let callback = Arc::new(fork::Mutex::new(Some(callback)));
         for (_, guard) in &self.guards {
@@ -400,6 +503,20 @@ impl AllGuard {
     ///
     /// # Errors
     /// As [`MutexGuard::unlock_async`](crate::MutexGuard::unlock_async), of the first that fails.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let both = locks.lock_all_async(["accounts/7", "accounts/3"]).await?;
+    /// both.unlock_async().await?; // from here on the leader has read both releases
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn unlock_async(mut self) -> impl Future<Output = Result<()>> + Send + 'static {
         type Answer = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
         let guards = std::mem::take(&mut self.guards);

@@ -104,6 +104,18 @@ pub type RwLockWriteGuard<'a, T> = LockGuard<'a, T, Write>;
 /// [split](Self::split): they are lost together, a break by the token of one takes all that are left,
 /// and [`check_token`](crate::LockManager::check_token) calls the token of each good until the last of
 /// them is given back. The leader answers [`unlock_async`](Self::unlock_async) of the last one only.
+///
+/// # Example
+/// ```
+/// use tierlock::{Permit, Semaphore};
+///
+/// let seats = Semaphore::new(3);
+/// let two = seats.acquire_many(2)?;
+/// assert_eq!((Permit::count(&two), seats.available()?), (2, 1));
+/// drop(two); // both come back
+/// assert_eq!(seats.available()?, 3);
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 pub type Permit<'a> = LockGuard<'a, (), PermitMode>;
 
 /// A permit that owns its share of the semaphore.
@@ -189,6 +201,20 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
 
     /// Which other callers this lock excludes: the scope of the mutex, or the wider one at which its
     /// name is locked.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, MutexGuard, Scope};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let narrow = locks.mutex("stock", 7).scope(Scope::Thread).build()?;
+    /// let wide = locks.mutex("stock", 7).scope(Scope::Host).build()?;
+    /// drop(wide.lock()?); // from now on the name is locked at host scope
+    /// assert_eq!(MutexGuard::scope(&narrow.lock()?), Scope::Host);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn scope(guard: &Self) -> Scope {
         guard.hold.scope()
     }
@@ -197,6 +223,23 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
     ///
     /// True is a statement about this moment only; what must not be written twice needs the
     /// token checked by the store.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let guard = locks.mutex("import", ()).lock()?;
+    /// let mut imported = 0;
+    /// while imported < 10 && MutexGuard::is_valid(&guard) {
+    ///     imported += 1; // … a small piece of work …
+    ///     # if imported == 3 { locks.lose_lock("import"); }
+    /// }
+    /// assert_eq!(imported, 3); // the lock was lost after the third
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn is_valid(guard: &Self) -> bool {
         guard.hold.lost().is_none()
     }
@@ -387,6 +430,18 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
     ///
     /// # Errors
     /// As [`unlock_async`](Self::unlock_async).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let guard = locks.mutex("import", ()).lock()?;
+    /// MutexGuard::unlock_blocking(guard)?; // from here on the leader has read the release
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn unlock_blocking(guard: Self) -> Result<()> {
         blocking::wait_for(Self::unlock_async(guard))
     }
@@ -520,6 +575,17 @@ impl<'a, T: ?Sized, M: Excludes> LockGuard<'a, T, M> {
 
 impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
     /// A guard of a part of the data.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{RwLock, RwLockReadGuard};
+    ///
+    /// let pair = RwLock::new((1, "one"));
+    /// let word = RwLockReadGuard::map(pair.read()?, |pair| &pair.1);
+    /// assert_eq!(*word, "one");
+    /// assert!(pair.try_write().is_err()); // it still reads
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn map<U: ?Sized>(guard: Self, part: impl FnOnce(&T) -> &U) -> RwLockReadGuard<'a, U> {
         let LockGuard { value, hold, .. } = guard;
         // SAFETY: the guard may read the value, and `hold` still may.
@@ -531,6 +597,16 @@ impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
     ///
     /// # Errors
     /// The guard, when `part` returns `None`.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{RwLock, RwLockReadGuard};
+    ///
+    /// let queue = RwLock::new(vec![1, 2]);
+    /// let last = RwLockReadGuard::try_map(queue.read()?, |queue| queue.last());
+    /// assert_eq!(*last.expect("it is not empty"), 2);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn try_map<U: ?Sized>(
         guard: Self,
         part: impl FnOnce(&T) -> Option<&U>,

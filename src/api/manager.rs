@@ -103,6 +103,15 @@ impl LockManager {
     }
 
     /// Settings of a new manager; see [`LockManagerBuilder`].
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{LockManager, Scope};
+    ///
+    /// let threads = LockManager::builder().open()?; // nothing is set: names, at thread scope
+    /// assert_eq!(threads.widest_scope(), Scope::Thread);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn builder() -> LockManagerBuilder {
         LockManagerBuilder::default()
     }
@@ -114,12 +123,34 @@ impl LockManager {
     /// `Config`, if neither a directory nor a leader nor a service is set: never a narrower lock; or if
     /// both leaders and a service are. Else as
     /// [`LockManagerBuilder::open`].
+    ///
+    /// # Example
+    /// ```no_run
+    /// // TIERLOCK_DIR=/var/lib/shop/locks TIERLOCK_LABEL=checkout
+    /// let locks = tierlock::LockManager::from_env()?;
+    /// let _turn = locks.mutex("reindex", ()).lock()?;
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn from_env() -> Result<LockManager> {
         LockManagerBuilder::from_env()?.open()
     }
 
     /// A mutex of this name, about to be built. The default scope is the widest that this manager
     /// reaches. Errors in the name surface when it is built.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let stock = locks.mutex("stock/12", 7).build()?; // a mutex, to be locked again and again
+    /// *stock.lock()? -= 1;
+    /// let order = locks.mutex(format!("orders/{}", 42), ()).lock()?; // or at once: the guard owns it
+    /// # drop(order);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn mutex<T>(&self, name: impl AsRef<str>, value: T) -> MutexBuilder<T> {
         MutexBuilder::new(self.reach.clone(), name.as_ref(), value)
     }
@@ -212,6 +243,21 @@ impl LockManager {
     ///
     /// # Errors
     /// `WouldBlock`; else as [`lock_all`](Self::lock_all).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let one = locks.mutex("accounts/3", ()).lock()?;
+    /// let error = locks.try_lock_all(["accounts/7", "accounts/3"]).unwrap_err();
+    /// assert!(error.is_contended() && error.name() == Some("accounts/3"));
+    /// assert!(locks.mutex("accounts/7", ()).try_lock().is_ok()); // none of them is held
+    /// # drop(one);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn try_lock_all<R: Into<AllRequest>>(
         &self,
         requests: impl IntoIterator<Item = R>,
@@ -232,6 +278,9 @@ impl LockManager {
     }
 
     /// As [`lock_all`](Self::lock_all), blocking no thread.
+    ///
+    /// # Cancel safety, errors
+    /// As described at [`AllGuard`].
     pub fn lock_all_async<R: Into<AllRequest>>(
         &self,
         requests: impl IntoIterator<Item = R>,
@@ -240,6 +289,19 @@ impl LockManager {
     }
 
     /// Several locks about to be taken together, with terms.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let both = locks.all(["a", "b"]).at_most(Duration::from_secs(60)).lock()?;
+    /// assert_eq!(both.len(), 2);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn all<R: Into<AllRequest>>(&self, requests: impl IntoIterator<Item = R>) -> AllBuilder {
         let requests = requests.into_iter().map(Into::into).collect();
         AllBuilder::new(self.reach.clone(), requests)
@@ -253,11 +315,27 @@ impl LockManager {
     /// Takes no more locks above thread scope, and says goodbye to the leader: at once if no
     /// guard is held, else when the last one is dropped. Waits at most 100 ms for it to be sent.
     /// Calls and tasks that wait for a lock above thread scope end with `Config`.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockErrorKind, LockManager};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// locks.close(); // at the end of a program, before `std::process::exit`
+    /// let error = locks.mutex("reindex", ()).lock().unwrap_err();
+    /// assert_eq!(error.kind(), LockErrorKind::Config);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn close(&self) {
         self.reach.close();
     }
 
     /// As [`close`](Self::close), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the manager is closed all the same; only the goodbye is not waited for.
     pub async fn close_async(&self) {
         let reach = self.reach.clone();
         let done = Arc::new((AtomicBool::new(false), event_listener::Event::new()));

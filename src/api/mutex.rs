@@ -168,6 +168,18 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Errors
     /// As [`try_lock_for`](Self::try_lock_for).
+    ///
+    /// # Example
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use tierlock::Mutex;
+    ///
+    /// let (one, two) = (Mutex::new(1), Mutex::new(2));
+    /// let until = Instant::now() + Duration::from_secs(1); // for both together
+    /// let sum = *one.try_lock_until(until)? + *two.try_lock_until(until)?;
+    /// assert_eq!(sum, 3);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn try_lock_until(&self, until: Instant) -> Result<MutexGuard<'_, T>> {
         self.try_lock_for(until.saturating_duration_since(Instant::now()))
     }
@@ -177,6 +189,9 @@ impl<T: ?Sized> Mutex<T> {
     /// # Cancel safety
     /// Dropping the future gives back what it was about to receive, and its place in the queue. At host
     /// scope the leader may have granted it meanwhile: a try at once after that can still find it held.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
     ///
     /// # Example
     /// ```
@@ -199,6 +214,9 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Cancel safety
     /// As [`lock_async`](Self::lock_async).
+    ///
+    /// # Errors
+    /// As [`try_lock`](Self::try_lock).
     pub async fn try_lock_async(&self) -> Result<MutexGuard<'_, T>> {
         cooperate::proceed().await;
         self.anchor.core.lock_async(Patience::No).await.and_then(|held| self.guard(held))
@@ -209,6 +227,23 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Cancel safety
     /// As [`lock_async`](Self::lock_async).
+    ///
+    /// # Errors
+    /// As [`try_lock_for`](Self::try_lock_for).
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use tierlock::Mutex;
+    ///
+    /// let job = Mutex::new(());
+    /// let _running = job.lock_async().await?;
+    /// let error = job.try_lock_for_async(Duration::from_millis(5)).await.unwrap_err();
+    /// assert!(error.is_timeout());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn try_lock_for_async(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
         let patience = Patience::for_at_most(wait);
         cooperate::proceed().await;
@@ -248,6 +283,9 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Cancel safety
     /// Dropped early, it has either widened the name or not; the lock is given back.
+    ///
+    /// # Errors
+    /// As [`escalate`](Self::escalate).
     pub async fn escalate_async(&self, to: Scope) -> Result<()> {
         self.named(to)?.escalate_async(to).await
     }
@@ -282,6 +320,16 @@ impl<T: ?Sized> Mutex<T> {
     /// no leader.
     ///
     /// It may have changed when this returns: good for people and for tests, not for decisions.
+    ///
+    /// # Example
+    /// ```
+    /// let job = tierlock::Mutex::new(());
+    /// let guard = job.lock()?;
+    /// assert!(job.is_locked());
+    /// drop(guard);
+    /// assert!(!job.is_locked());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn is_locked(&self) -> bool {
         self.anchor.core.is_locked()
     }
@@ -356,6 +404,9 @@ pub(crate) fn inside<T: ?Sized>(cell: &UnsafeCell<T>) -> NonNull<T> {
 impl<T: Send + 'static> Mutex<T> {
     /// As [`lock`](Self::lock), with a guard that owns its share of the mutex.
     ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
+    ///
     /// # Example
     /// ```
     /// use std::sync::Arc;
@@ -374,17 +425,26 @@ impl<T: Send + 'static> Mutex<T> {
     }
 
     /// As [`try_lock`](Self::try_lock), with a guard that owns its share of the mutex.
+    ///
+    /// # Errors
+    /// As [`try_lock`](Self::try_lock).
     pub fn try_lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
         self.anchor.core.lock(Patience::No).and_then(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock_for`](Self::try_lock_for), with a guard that owns its share of the mutex.
+    ///
+    /// # Errors
+    /// As [`try_lock_for`](Self::try_lock_for).
     pub fn try_lock_arc_for(self: &Arc<Self>, wait: Duration) -> Result<MutexGuard<'static, T>> {
         self.anchor.core.lock(Patience::for_at_most(wait)).and_then(|held| self.owned_guard(held))
     }
 
     /// As [`lock_async`](Self::lock_async), with a guard that owns its share of the mutex. So does
     /// the future: it borrows nothing and can be spawned.
+    ///
+    /// # Cancel safety, errors
+    /// As [`lock_async`](Self::lock_async); as [`lock`](Self::lock).
     ///
     /// # Example
     /// ```
@@ -406,6 +466,9 @@ impl<T: Send + 'static> Mutex<T> {
 
     /// As [`try_lock_async`](Self::try_lock_async), with a guard and a future that own their share
     /// of the mutex.
+    ///
+    /// # Cancel safety, errors
+    /// As [`lock_async`](Self::lock_async); as [`try_lock`](Self::try_lock).
     pub fn try_lock_arc_async(
         self: &Arc<Self>,
     ) -> impl Future<Output = Result<MutexGuard<'static, T>>> + Send + use<T> {
@@ -414,6 +477,9 @@ impl<T: Send + 'static> Mutex<T> {
 
     /// As [`try_lock_for_async`](Self::try_lock_for_async), with a guard and a future that own
     /// their share of the mutex. The time begins at the call.
+    ///
+    /// # Cancel safety, errors
+    /// As [`lock_async`](Self::lock_async); as [`try_lock_for`](Self::try_lock_for).
     pub fn try_lock_arc_for_async(
         self: &Arc<Self>,
         wait: Duration,
@@ -422,6 +488,24 @@ impl<T: Send + 'static> Mutex<T> {
     }
 
     /// [`lock_arc_async`](Self::lock_arc_async), as tokio names and takes it.
+    ///
+    /// # Cancel safety, errors
+    /// As [`lock_async`](Self::lock_async); as [`lock`](Self::lock).
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::sync::Arc;
+    /// use tierlock::{Mutex, OwnedMutexGuard};
+    ///
+    /// let hits = Arc::new(Mutex::new(0));
+    /// let mut guard: OwnedMutexGuard<i32> = hits.clone().lock_owned().await?;
+    /// *guard += 1;
+    /// tokio::spawn(async move { drop(guard) }).await.unwrap(); // it borrows nothing
+    /// assert!(!hits.is_locked());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
     pub fn lock_owned(
         self: Arc<Self>,
     ) -> impl Future<Output = Result<OwnedMutexGuard<T>>> + Send + use<T> {
@@ -429,11 +513,17 @@ impl<T: Send + 'static> Mutex<T> {
     }
 
     /// [`try_lock_arc`](Self::try_lock_arc), as tokio names and takes it: no future.
+    ///
+    /// # Errors
+    /// As [`try_lock`](Self::try_lock).
     pub fn try_lock_owned(self: Arc<Self>) -> Result<OwnedMutexGuard<T>> {
         self.try_lock_arc()
     }
 
     /// [`try_lock_arc_for_async`](Self::try_lock_arc_for_async), as tokio would name and take it.
+    ///
+    /// # Cancel safety, errors
+    /// As [`lock_async`](Self::lock_async); as [`try_lock_for`](Self::try_lock_for).
     pub fn try_lock_owned_for(
         self: Arc<Self>,
         wait: Duration,

@@ -100,8 +100,7 @@ impl<'a> TokenQuestion<'a> {
         if let Some(engine) = &self.reach.engine {
             let (shown, advice) = (engine.shown(), engine.break_advice(&self.name));
             let error = LockError::config(format!(
-                "{shown} takes no lock from a living holder for us, and waits for no answer of it; its \
-                 own command does: {advice}"
+                "tierlock cannot break a lock at {shown}; the service's own command can: {advice}"
             ));
             return error.with_name(&self.name).with_scope(Scope::Host);
         }

@@ -172,7 +172,7 @@ sole_families! {
 /// The ways in, for each mode the same.
 macro_rules! ways_in {
     (
-        $mode:ident, $guard:ident, $what:literal,
+        $mode:ident, $guard:ident, $what:literal, $example:literal,
         $lock:ident $try_lock:ident $try_lock_for:ident $try_lock_until:ident
         $lock_async:ident $try_lock_async:ident $try_lock_for_async:ident
         $lock_arc:ident $try_lock_arc:ident $try_lock_arc_for:ident
@@ -185,6 +185,9 @@ macro_rules! ways_in {
             /// At thread scope none. Above: `Damaged` or `Io` from the directory, `Config` when the
             /// name is locked at host scope and the manager has no leaders; at host scope what
             /// [`Mutex::lock`](crate::Mutex::lock) says of leaders.
+            ///
+            /// # Example
+            #[doc = $example]
             #[inline]
             pub fn $lock(&self) -> Result<$guard<'_, T>> {
                 self.enter::<$mode>(Patience::Forever)
@@ -217,16 +220,25 @@ macro_rules! ways_in {
             }
 
             #[doc = concat!("As [`", stringify!($lock), "`](Self::", stringify!($lock), "), blocking no thread.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`RwLock`].
             pub async fn $lock_async(&self) -> Result<$guard<'_, T>> {
                 self.enter_async::<$mode>(Patience::Forever).await
             }
 
             #[doc = concat!("As [`", stringify!($try_lock), "`](Self::", stringify!($try_lock), "), blocking no thread.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`RwLock`].
             pub async fn $try_lock_async(&self) -> Result<$guard<'_, T>> {
                 self.enter_async::<$mode>(Patience::No).await
             }
 
             #[doc = concat!("As [`", stringify!($try_lock_for), "`](Self::", stringify!($try_lock_for), "), blocking no thread.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`RwLock`].
             pub async fn $try_lock_for_async(&self, wait: Duration) -> Result<$guard<'_, T>> {
                 self.enter_async::<$mode>(Patience::for_at_most(wait)).await
             }
@@ -252,6 +264,9 @@ macro_rules! ways_in {
             }
 
             #[doc = concat!("As [`", stringify!($lock_async), "`](Self::", stringify!($lock_async), "), with a guard and a future that own their share of the lock.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`RwLock`].
             pub fn $lock_arc_async(
                 self: &Arc<Self>,
             ) -> impl Future<Output = Result<$guard<'static, T>>> + Send + use<T> {
@@ -259,6 +274,9 @@ macro_rules! ways_in {
             }
 
             #[doc = concat!("As [`", stringify!($try_lock_async), "`](Self::", stringify!($try_lock_async), "), with a guard and a future that own their share of the lock.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`RwLock`].
             pub fn $try_lock_arc_async(
                 self: &Arc<Self>,
             ) -> impl Future<Output = Result<$guard<'static, T>>> + Send + use<T> {
@@ -266,6 +284,9 @@ macro_rules! ways_in {
             }
 
             #[doc = concat!("As [`", stringify!($try_lock_for_async), "`](Self::", stringify!($try_lock_for_async), "), with a guard and a future that own their share of the lock. The time begins at the call.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`RwLock`].
             pub fn $try_lock_arc_for_async(
                 self: &Arc<Self>,
                 wait: Duration,
@@ -278,6 +299,15 @@ macro_rules! ways_in {
 
 ways_in! {
     Read, RwLockReadGuard, "a reader",
+    "```
+use tierlock::RwLock;
+
+let prices = RwLock::new(vec![3, 4]);
+let (one, other) = (prices.read()?, prices.read()?); // both are inside
+assert_eq!(one.len(), other.len());
+# drop((one, other));
+# Ok::<(), tierlock::LockError>(())
+```",
     read try_read try_read_for try_read_until
     read_async try_read_async try_read_for_async
     read_arc try_read_arc try_read_arc_for
@@ -286,6 +316,16 @@ ways_in! {
 
 ways_in! {
     UpgradableRead, RwLockUpgradableReadGuard, "an upgradable reader",
+    "```
+use tierlock::RwLock;
+
+let stock = RwLock::new(7);
+let seen = stock.upgradable_read()?; // may become the writer: see `upgrade`
+assert_eq!(*stock.read()?, *seen);
+assert!(stock.try_upgradable_read().is_err()); // one at a time
+# drop(seen);
+# Ok::<(), tierlock::LockError>(())
+```",
     upgradable_read try_upgradable_read try_upgradable_read_for try_upgradable_read_until
     upgradable_read_async try_upgradable_read_async try_upgradable_read_for_async
     upgradable_read_arc try_upgradable_read_arc try_upgradable_read_arc_for
@@ -294,6 +334,14 @@ ways_in! {
 
 ways_in! {
     Write, RwLockWriteGuard, "the writer",
+    "```
+use tierlock::RwLock;
+
+let prices = RwLock::new(vec![3, 4]);
+prices.write()?.push(5);
+assert_eq!(prices.read()?.len(), 3);
+# Ok::<(), tierlock::LockError>(())
+```",
     write try_write try_write_for try_write_until
     write_async try_write_async try_write_for_async
     write_arc try_write_arc try_write_arc_for
@@ -421,6 +469,19 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
 
 /// A named read-write lock about to be built; made by
 /// [`LockManager::rw_lock`](crate::LockManager::rw_lock).
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tierlock::{LockManager, Scope};
+///
+/// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+/// let prices = locks.rw_lock("prices", vec![3]).scope(Scope::Host).build()?;
+/// prices.write()?.push(4);
+/// assert_eq!(prices.read()?.len(), 2);
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[must_use = "nothing is made before `build` is called"]
 #[derive(Debug)]
 pub struct RwLockBuilder<T>(MutexBuilder<T>);

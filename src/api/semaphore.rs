@@ -111,6 +111,18 @@ impl Semaphore {
     /// # Errors
     /// At process scope `Damaged` or `Io` from the directory; at host scope `Unreachable`, if no leader
     /// answers within `connect_timeout`.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::Semaphore;
+    ///
+    /// let seats = Semaphore::new(3);
+    /// let two = seats.acquire_many(2)?;
+    /// println!("{} of {} are free", seats.available()?, seats.permits());
+    /// # assert_eq!(seats.available()?, 1);
+    /// # drop(two);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn available(&self) -> Result<u32> {
         Ok(self.limit.saturating_sub(self.anchor.core.permits_taken()?))
     }
@@ -119,6 +131,9 @@ impl Semaphore {
     ///
     /// # Cancel safety
     /// It may be dropped at any point.
+    ///
+    /// # Errors
+    /// As [`available`](Self::available).
     pub async fn available_async(&self) -> Result<u32> {
         Ok(self.limit.saturating_sub(self.anchor.core.permits_taken_async().await?))
     }
@@ -174,7 +189,7 @@ impl Semaphore {
 /// The ways to permits: one, and several.
 macro_rules! ways_to {
     (
-        $what:literal, ($($count:ident)?), $number:expr,
+        $what:literal, ($($count:ident)?), $number:expr, $example:literal,
         $acquire:ident $try_acquire:ident $try_acquire_for:ident $try_acquire_until:ident
         $acquire_async:ident $try_acquire_async:ident $try_acquire_for_async:ident
         $acquire_arc:ident $try_acquire_arc:ident $try_acquire_arc_for:ident
@@ -186,6 +201,9 @@ macro_rules! ways_to {
             ///
             /// # Errors
             /// As described at [`Semaphore`]; at process scope `Damaged` or `Io` from the directory.
+            ///
+            /// # Example
+            #[doc = $example]
             pub fn $acquire(&self $(, $count: u32)?) -> Result<Permit<'_>> {
                 self.take($number, Patience::Forever)
             }
@@ -221,16 +239,25 @@ macro_rules! ways_to {
             }
 
             #[doc = concat!("As [`", stringify!($acquire), "`](Self::", stringify!($acquire), "), blocking no thread.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`Semaphore`].
             pub async fn $acquire_async(&self $(, $count: u32)?) -> Result<Permit<'_>> {
                 self.take_async($number, Patience::Forever).await
             }
 
             #[doc = concat!("As [`", stringify!($try_acquire), "`](Self::", stringify!($try_acquire), "), blocking no thread.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`Semaphore`].
             pub async fn $try_acquire_async(&self $(, $count: u32)?) -> Result<Permit<'_>> {
                 self.take_async($number, Patience::No).await
             }
 
             #[doc = concat!("As [`", stringify!($try_acquire_for), "`](Self::", stringify!($try_acquire_for), "), blocking no thread.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`Semaphore`].
             pub async fn $try_acquire_for_async(
                 &self,
                 $($count: u32,)?
@@ -259,6 +286,9 @@ macro_rules! ways_to {
             }
 
             #[doc = concat!("As [`", stringify!($acquire_async), "`](Self::", stringify!($acquire_async), "), with a guard and a future that own their share of the semaphore.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`Semaphore`].
             pub fn $acquire_arc_async(
                 self: &Arc<Self>
                 $(, $count: u32)?
@@ -267,6 +297,9 @@ macro_rules! ways_to {
             }
 
             #[doc = concat!("As [`", stringify!($try_acquire_async), "`](Self::", stringify!($try_acquire_async), "), with a guard and a future that own their share of the semaphore.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`Semaphore`].
             pub fn $try_acquire_arc_async(
                 self: &Arc<Self>
                 $(, $count: u32)?
@@ -275,6 +308,9 @@ macro_rules! ways_to {
             }
 
             #[doc = concat!("As [`", stringify!($try_acquire_for_async), "`](Self::", stringify!($try_acquire_for_async), "), with a guard and a future that own their share of the semaphore. The time begins at the call.")]
+            ///
+            /// # Cancel safety
+            /// As described at [`Semaphore`].
             pub fn $try_acquire_arc_for_async(
                 self: &Arc<Self>,
                 $($count: u32,)?
@@ -301,6 +337,15 @@ macro_rules! ways_to {
 
 ways_to! {
     "a permit", (), 1,
+    "```
+use tierlock::Semaphore;
+
+static DOWNLOADS: Semaphore = Semaphore::new(2);
+
+let permit = DOWNLOADS.acquire()?; // at most two downloads at a time
+# drop(permit);
+# Ok::<(), tierlock::LockError>(())
+```",
     acquire try_acquire try_acquire_for try_acquire_until
     acquire_async try_acquire_async try_acquire_for_async
     acquire_arc try_acquire_arc try_acquire_arc_for
@@ -310,6 +355,16 @@ ways_to! {
 
 ways_to! {
     "`count` permits, all at once", (count), count,
+    "```
+use tierlock::Semaphore;
+
+let megabytes = Semaphore::new(512);
+let large = megabytes.acquire_many(300)?; // never a part of them
+assert!(megabytes.try_acquire_many(300).is_err());
+assert!(megabytes.try_acquire_many(200).is_ok());
+# drop(large);
+# Ok::<(), tierlock::LockError>(())
+```",
     acquire_many try_acquire_many try_acquire_many_for try_acquire_many_until
     acquire_many_async try_acquire_many_async try_acquire_many_for_async
     acquire_many_arc try_acquire_many_arc try_acquire_many_arc_for
@@ -336,6 +391,26 @@ impl fmt::Debug for Semaphore {
 ///
 /// [`build`](Self::build) makes it; the `acquire` forms build it and take one permit in one step, with
 /// a guard that owns everything.
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use std::time::Duration;
+/// use tierlock::{LockManager, Scope};
+///
+/// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+/// let workers = locks
+///     .semaphore("thumbnails", 4)
+///     .scope(Scope::Host)
+///     .at_most(Duration::from_secs(600))
+///     .build()?;
+/// let permits = workers.try_acquire_many_for(2, Duration::from_secs(1))?;
+/// # drop(permits);
+/// let one = locks.semaphore("thumbnails", 4).acquire()?; // or at once: the guard owns it
+/// # drop(one);
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[must_use = "nothing is made before `build` or `acquire` is called"]
 #[derive(Debug)]
 pub struct SemaphoreBuilder {
@@ -383,32 +458,50 @@ impl SemaphoreBuilder {
     }
 
     /// Builds it and takes a permit; see [`Semaphore::acquire`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Semaphore::acquire`].
     pub fn acquire(self) -> Result<OwnedPermit> {
         Arc::new(self.build()?).acquire_arc()
     }
 
     /// Builds it and tries for a permit; see [`Semaphore::try_acquire`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Semaphore::try_acquire`].
     pub fn try_acquire(self) -> Result<OwnedPermit> {
         Arc::new(self.build()?).try_acquire_arc()
     }
 
     /// Builds it and waits at most for `wait`; see [`Semaphore::try_acquire_for`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Semaphore::try_acquire_for`].
     pub fn try_acquire_for(self, wait: Duration) -> Result<OwnedPermit> {
         Arc::new(self.build()?).try_acquire_arc_for(wait)
     }
 
     /// Builds it and takes a permit, blocking no thread; see [`Semaphore::acquire_async`].
+    ///
+    /// # Cancel safety, errors
+    /// As described at [`Semaphore`]; as [`build`](Self::build) and [`Semaphore::acquire`].
     pub async fn acquire_async(self) -> Result<OwnedPermit> {
         Arc::new(self.build()?).acquire_arc_async().await
     }
 
     /// Builds it and tries for a permit, blocking no thread; see [`Semaphore::try_acquire_async`].
+    ///
+    /// # Cancel safety, errors
+    /// As described at [`Semaphore`]; as [`build`](Self::build) and [`Semaphore::try_acquire`].
     pub async fn try_acquire_async(self) -> Result<OwnedPermit> {
         Arc::new(self.build()?).try_acquire_arc_async().await
     }
 
     /// Builds it and waits at most for `wait`, blocking no thread; see
     /// [`Semaphore::try_acquire_for_async`].
+    ///
+    /// # Cancel safety, errors
+    /// As described at [`Semaphore`]; as [`build`](Self::build) and [`Semaphore::try_acquire_for`].
     pub async fn try_acquire_for_async(self, wait: Duration) -> Result<OwnedPermit> {
         Arc::new(self.build()?).try_acquire_arc_for_async(wait).await
     }

@@ -149,7 +149,7 @@ pub(crate) struct Contended {
     pub(crate) counted: u64,
 }
 
-/// One turn: when the lock was asked for, obtained, and about to be let go.
+/// One turn: when the lock was asked for, obtained, and about to be released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TimedTurn {
     pub(crate) asked_ns: u64,

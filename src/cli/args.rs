@@ -59,9 +59,9 @@ pub(super) enum Command {
     /// Run a command while elected, or observe which candidate is
     ///
     /// Waits until it is elected, runs COMMAND, resigns when COMMAND ends, and exits with its status. When
-    /// the election is lost meanwhile, COMMAND is ended as run does, and it stands again, by itself.
+    /// the election is lost meanwhile, COMMAND is ended as run does, and it campaigns again, by itself.
     /// Without COMMAND it prints `token N` each time that it is elected, and resigns when its standard
-    /// input ends. With --observe it stands for nothing and prints the present leader, then each change.
+    /// input ends. With --observe it is no candidate, and prints the present leader, then each change.
     Elect(Box<Elect>),
     /// Tell whether the caller runs under a lock
     ///
@@ -82,7 +82,7 @@ pub(super) enum Command {
     /// Show what status shows, again and again, with a mark at what has changed
     ///
     /// On a terminal the screen is drawn anew each time; elsewhere a table is printed whenever
-    /// anything but the time has changed. A leader that is silent is told, and asked again.
+    /// anything but the time has changed. A silent leader is reported, and asked again.
     Watch(WatchLocks),
     /// Explain one lock: which process has it, and what will free it by when
     ///
@@ -150,8 +150,8 @@ pub(super) struct Common {
     leaders: Vec<String>,
     /// A lock service that runs already, in the place of leaders: etcd://HOST,
     /// mysql://HOST/DATABASE, postgres://HOST/DATABASE, redis://HOST, redlock://HOST,HOST,HOST,
-    /// zookeeper://HOST/CHROOT; tierlock://HOST are leaders. A password does not belong here, where
-    /// every user sees it: ?password_file=FILE, or in the variable [env: TIERLOCK_SERVICE]
+    /// zookeeper://HOST/CHROOT; tierlock://HOST are leaders. Give no password here, where every user sees it: use
+    /// ?password_file=FILE, or the variable [env: TIERLOCK_SERVICE]
     #[arg(long, value_name = "URL", conflicts_with = "leaders", help_heading = SHARING)]
     service: Option<String>,
     /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
@@ -176,7 +176,7 @@ pub(super) struct Terms {
     /// shown to others: they may hold passwords
     #[arg(long, help_heading = SHARING)]
     pub(super) show_command: bool,
-    /// Take it alone: what is done without this, too
+    /// Take it alone, as without this option
     #[arg(short = 'x', short_alias = 'e', long, hide = true, overrides_with = "shared")]
     exclusive: bool,
     /// Take it beside others that share it
@@ -363,7 +363,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "URL", conflicts_with = "state_dir")]
     pub(super) journal: Option<String>,
     /// With --journal: how long a reign is believed without a new proof, 250ms to 10s; a leader that
-    /// fails is followed so much later
+    /// fails is followed after about this long
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration, requires = "journal")]
     pub(super) reign: Duration,
     /// With --journal: where clients find this leader, if not where it listens
@@ -628,7 +628,7 @@ impl Terms {
 /// `300ms`, `30s`, `10m`, `2h`, `1d`, `1h30m`; a bare number is seconds. Fractions are fine.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let complaint =
-        || format!("{text:?} is no time; write it as 300ms, 30s, 10m, 2h, 1d, 1h30m, or 2.5");
+        || format!("invalid time {text:?}: write it as 300ms, 30s, 10m, 2h, 1d, 1h30m, or 2.5");
     let (mut total, mut rest, mut last) = (0.0, text, f64::INFINITY);
     loop {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());

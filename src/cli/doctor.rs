@@ -44,8 +44,8 @@ pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
     Err(Failure::new(
         status,
         format_args!(
-            "{}: {damage} of damage and {trouble} of trouble, on standard output with what to do; \
-             nothing was repaired",
+            "{}: standard output has {damage} findings of damage and {trouble} of trouble, with \
+             what to do; nothing was repaired",
             about.join(" and ")
         ),
     ))
@@ -60,7 +60,8 @@ fn examine_service(common: args::Common) -> Result<Vec<Finding>, Failure> {
     let Some(found) = locks.examine_service() else {
         return Err(Failure::new(
             exit::CONFIG,
-            "doctor asks lock services of other kinds, and no leader; `tierlock status` asks a leader",
+            "doctor examines directories and lock services of other kinds, not tierlock's \
+             leaders: use `tierlock status`",
         ));
     };
     let found = found.map_err(|error| Failure::from(error).naming_leaders(&asked))?;
@@ -79,7 +80,11 @@ fn examine_service(common: args::Common) -> Result<Vec<Finding>, Failure> {
 
 #[cfg(not(feature = "service"))]
 fn examine_service(_: args::Common) -> Result<Vec<Finding>, Failure> {
-    Err(Failure::new(exit::USAGE, "this tierlock was built without any lock service's feature"))
+    Err(Failure::new(
+        exit::USAGE,
+        "this tierlock was built without lock services of other kinds: \
+         cargo install tierlock --features cli,engines",
+    ))
 }
 
 fn line(finding: &Finding) -> String {

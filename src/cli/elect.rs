@@ -47,7 +47,7 @@ fn stand(elect: args::Elect) -> Result<u8, Failure> {
             return Ok(status);
         }
         taking.give_back(lock);
-        say(format_args!("{}: stands again", called(&taking.names)));
+        say(format_args!("{}: campaigns again", called(&taking.names)));
     }
 }
 

@@ -253,7 +253,7 @@ fn cannot_start(program: &OsStr, error: &std::io::Error) -> Failure {
     let what = match status {
         exit::NOT_FOUND => format!("{program:?} was not found; give a path, or look at PATH"),
         exit::CANNOT_EXECUTE => format!("{program:?} cannot be executed: {error}"),
-        _ => format!("no process for {program:?}: {error}"),
+        _ => format!("cannot start {program:?}: {error}"),
     };
     Failure::new(status, what)
 }

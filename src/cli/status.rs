@@ -95,7 +95,7 @@ impl Show {
             self.print_alone(locks)?;
         }
         if answer.is_ok() && is_shown {
-            print("\nand with what the leader says:\n")?;
+            print("\nwith the leader's answer:\n")?;
         }
         Ok(answer)
     }
@@ -351,7 +351,10 @@ pub(super) fn table(
         text
     });
     if locks.iter().any(|lock| lock.state == LockState::Unknown) {
-        let _ = writeln!(text, "unknown: held at the leader or not: ask with --leader");
+        text.push_str(
+            "unknown: only the leader knows whether it is held; ask with --leader
+",
+        );
     }
     text
 }

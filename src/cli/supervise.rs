@@ -282,7 +282,9 @@ impl Supervision<'_> {
         if let Some(guardian) = &mut self.guardian
             && let Err(error) = guardian.look_after()
         {
-            say(format_args!("no guardian for the command's process group any more: {error}"));
+            say(format_args!(
+                "the process that guards the command's process group has ended: {error}"
+            ));
             self.guardian = None;
         }
     }
@@ -435,7 +437,7 @@ impl Supervision<'_> {
             // The lease must be renewed.
             if !self.told_to_run_on.replace(true) {
                 let lock = self.lock_in_words();
-                say(format_args!("the command runs on: stopped, it would lose its {lock}"));
+                say(format_args!("the command is not stopped: it would lose its {lock}"));
             }
             return self.signal_the_group(Signal::CONT);
         }

@@ -147,7 +147,7 @@ pub(super) struct LockTaking {
     pub(super) events: Events,
     pub(super) locks: LockManager,
     pub(super) inheritance: Inheritance,
-    /// It is an election, in which it stands with this value.
+    /// It is an election, in which it campaigns with this value.
     pub(super) candidate: Option<String>,
     leaders: Vec<String>,
 }
@@ -225,13 +225,13 @@ impl LockTaking {
             _ => self.several(),
         };
         let (sender, taken) = mpsc::channel();
-        let nudge = self.events.sender();
+        let waker = self.events.sender();
         let waiting = thread::Builder::new().name("tierlock-waiting".into()).spawn(move || {
             if let Err(mpsc::SendError(Ok(lock))) = sender.send(take()) {
                 // The main thread ends without it.
                 lock.hand_on();
             }
-            let _ = nudge.send(CliEvent::Woken);
+            let _ = waker.send(CliEvent::Woken);
         });
         waiting.map_err(|error| Failure::internal("cannot start a thread", error))?;
         let mut watch = Lookout::new(self);
@@ -542,14 +542,14 @@ impl Lookout<'_> {
 
     fn ask(&mut self) {
         let (sender, asked) = mpsc::channel();
-        let nudge = self.taking.events.sender();
+        let waker = self.taking.events.sender();
         let (names, locks) = (self.taking.names.clone(), self.taking.locks.clone());
         let inheritance = self.taking.inheritance.clone();
         let asking = thread::Builder::new().name("tierlock-asking".into()).spawn(move || {
             let _ = sender.send(LockSight::now(&names, &locks, &inheritance));
             // It may be the last handle, which says goodbye to the leader.
             drop(locks);
-            let _ = nudge.send(CliEvent::Woken);
+            let _ = waker.send(CliEvent::Woken);
         });
         // Without one it waits all the same, in silence.
         self.asked = asking.is_ok().then_some(asked);

@@ -153,6 +153,21 @@ impl Leader {
     }
 
     /// Blocks until it stops by itself, and says why.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// let leader = Leader::builder()
+    ///     .listen(":7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .start()?;
+    /// eprintln!("{}", leader.wait()); // a program that does nothing else
+    /// std::process::exit(74);
+    /// # #[allow(unreachable_code)]
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn wait(&self) -> LockError {
         let mut end = self.shared.end.lock();
         while end.is_none() {
@@ -216,8 +231,8 @@ impl LeaderShared {
                 self.bell.ring();
             }
             News::Trouble(trouble) => self.sound(format!(
-                "ALARM: what was read of the secret file before stays in force, since it cannot \
-                 be read again: {trouble}"
+                "ALARM: the secret file cannot be read again, and the secrets that were read \
+                 before stay in force: {trouble}"
             )),
         }
     }

@@ -63,7 +63,10 @@ pub(crate) trait LeaseService: Send + Sync {
     /// no network by itself and never blocks.
     fn observe(self: Arc<Self>, name: &Name) -> Result<Box<dyn LeaderNews>> {
         let _ = name;
-        Err(LockError::config("what grants its locks tells of no leaders: use leaders of our own"))
+        Err(LockError::config(
+            "this manager's lock service has no elections: use tierlock's own \
+             leaders",
+        ))
     }
 
     /// Of the permits of a word's lease so many are left. Never blocks, never fails.

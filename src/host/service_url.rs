@@ -138,7 +138,7 @@ impl ServiceUrl {
                 ),
                 false => {
                     let shown: String = scheme.chars().take(20).collect();
-                    format!("the scheme {shown:?} is not one of {}", schemes.join(", "))
+                    format!("unknown scheme {shown:?}: it must be one of {}", schemes.join(", "))
                 }
             });
         };
@@ -186,7 +186,7 @@ impl ServiceUrl {
         });
         match found.len() {
             0 | 1 => Ok(found.pop()),
-            _ => Err(self.refuse(format_args!("the option {key} is given twice"))),
+            _ => Err(self.refuse(format_args!("the option {key} is given twice: leave one out"))),
         }
     }
 
@@ -195,7 +195,7 @@ impl ServiceUrl {
         match self.take(key)?.as_deref() {
             None | Some("0") => Ok(false),
             Some("1" | "") => Ok(true),
-            Some(_) => Err(self.refuse(format_args!("the option {key} is 1 or 0"))),
+            Some(_) => Err(self.refuse(format_args!("the option {key} must be 1 or 0"))),
         }
     }
 
@@ -203,7 +203,7 @@ impl ServiceUrl {
     pub(crate) fn take_password_file(&mut self) -> Result<Option<PathBuf>> {
         let file = self.take("password_file")?.map(PathBuf::from);
         if file.is_some() && self.password.is_some() {
-            return Err(self.refuse("it has a password and names a password file"));
+            return Err(self.refuse("it has a password and names a password file: leave one out"));
         }
         Ok(file)
     }
@@ -214,7 +214,7 @@ impl ServiceUrl {
             None => Ok(()),
             Some((key, _)) => {
                 let key: String = key.chars().take(40).collect();
-                let what = format!("the option {key:?} is not one of {known}");
+                let what = format!("unknown option {key:?}: the options are {known}");
                 Err(self.refuse(what))
             }
         }

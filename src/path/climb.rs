@@ -637,7 +637,7 @@ fn opened_before_fork() -> LockError {
 
 fn shared_at_host_scope() -> LockError {
     LockError::config(
-        "what grants its leases grants no shared ones: read it at process scope, with \
+        "this manager's lock service grants no shared locks: read it at process scope, with \
          .scope(Scope::Process), under a name that nothing locks at host scope",
     )
 }

@@ -171,12 +171,12 @@ impl Ground {
 
     /// Has every thread that waits here for its turn look around. They look by themselves, too, so
     /// a lock that is taken just now, or was at a fork, is not waited for.
-    fn rouse(&self) {
+    fn wake_all(&self) {
         let Some(names) = self.names().try_lock() else { return };
         let entries: Vec<_> = names.entries.values().filter_map(Weak::upgrade).collect();
         // An entry that ends here looks for its name.
         drop(names);
-        entries.iter().for_each(|entry| entry.thread().rouse());
+        entries.iter().for_each(|entry| entry.thread().wake_all());
     }
 
     fn reaches_processes(&self) -> bool {

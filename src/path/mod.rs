@@ -63,7 +63,7 @@ pub(crate) use self::{
 };
 use crate::{
     alarm, clock,
-    error::{LockError, LockErrorKind, Predecessor, Result},
+    error::{LockError, Predecessor, Result},
     mode::Room,
     scope::Scope,
     thread::{ThreadLock, ThreadShares},
@@ -273,9 +273,7 @@ fn lock_plain(lock: &ThreadLock, patience: Patience) -> Result<Held> {
 }
 
 fn timed_out(start: Time, scope: Scope) -> LockError {
-    LockError::new(LockErrorKind::TimedOut, "another holder had it all the time")
-        .with_waited(clock::now().since(start))
-        .with_scope(scope)
+    LockError::timed_out(clock::now().since(start)).with_scope(scope)
 }
 
 /// Waits for a thread lock until `until`, blocking no thread; whether it is won.

@@ -31,6 +31,21 @@ use super::{StepsOutAfterLook, right::short};
 ///
 /// What is not kept goes back at once if a waiter is known, and else with whatever is sent next,
 /// within a millisecond: a client that asks right then waits that much longer.
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tierlock::{Keep, LockManager};
+///
+/// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+/// // one machine uses it nearly always: it asks the leader once
+/// let cache = locks.mutex("cache/7", ()).keep(Keep::Always).build()?;
+/// // a crash of its last holder must not make others wait for a lock that is not held
+/// let job = locks.mutex("nightly", ()).keep(Keep::Never).build()?;
+/// # drop((cache.lock()?, job.lock()?));
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Keep {

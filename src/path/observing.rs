@@ -64,7 +64,7 @@ impl Named {
             && let Some(directory) = self.entry.directory()
         {
             let file = directory.announce(&entry.name, token, value).map_err(self.about(scope))?;
-            entry.stage().rouse();
+            entry.stage().wake_all();
             return Ok(Some(Announced { entry, token, generation, file: Some(file) }));
         }
         entry.stage().enter(ElectedLeader::new(token, value.clone()));

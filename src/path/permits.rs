@@ -42,7 +42,7 @@ impl Permits {
     pub(crate) fn check(self) -> Result<()> {
         let Permits { count, limit } = self;
         match count {
-            0 => Err(LockError::config("no permit was asked for: ask for one at least")),
+            0 => Err(LockError::config("no permit was asked for: ask for at least one")),
             _ if count > limit => Err(LockError::config(format!(
                 "{count} permits were asked for, and there are {limit}: it would wait for ever"
             ))),
@@ -66,10 +66,10 @@ impl Permits {
 pub(crate) fn check_limit(limit: u32) -> Result<()> {
     match limit {
         0 => {
-            Err(LockError::config("a semaphore without permits lets none in: give it one at least"))
+            Err(LockError::config("a semaphore without permits lets none in: give it at least one"))
         }
         _ if limit > PERMITS_MAX => Err(LockError::config(format!(
-            "{limit} permits are more than can be counted, which is {PERMITS_MAX}"
+            "{limit} permits are more than can be counted; the most is {PERMITS_MAX}"
         ))),
         _ => Ok(()),
     }
@@ -78,8 +78,8 @@ pub(crate) fn check_limit(limit: u32) -> Result<()> {
 /// What is said where what grants the leases grants no permits.
 pub(crate) fn permits_at_host_scope() -> LockError {
     LockError::config(
-        "what grants its leases grants no permits: leaders do; or use it at process scope, with \
-         .scope(Scope::Process), under a name that nothing locks at host scope",
+        "this manager's lock service grants no permits: use tierlock's own leaders, or process \
+         scope, with .scope(Scope::Process), under a name that nothing locks at host scope",
     )
 }
 

@@ -321,7 +321,7 @@ impl Named {
         self.entry.shares().set_readable(true);
         held.add(READABLE);
         self.mark_readable(held, Some(held.predecessor()))?;
-        self.entry.thread().rouse();
+        self.entry.thread().wake_all();
         Ok(())
     }
 

@@ -33,7 +33,7 @@ impl ElectionStage {
     /// The holder of the lock leads from now on.
     pub(super) fn enter(&self, leader: ElectedLeader) {
         self.seen.lock().change(Some(leader));
-        self.rouse();
+        self.wake_all();
     }
 
     /// The leader with this token leaves; to be called before it releases the lock.
@@ -43,11 +43,11 @@ impl ElectionStage {
             seen.change(None);
         }
         drop(seen);
-        self.rouse();
+        self.wake_all();
     }
 
     /// Has observers of this process look.
-    pub(super) fn rouse(&self) {
+    pub(super) fn wake_all(&self) {
         self.changed.notify(usize::MAX);
     }
 

@@ -135,8 +135,8 @@ fn judge_wide(home: &Home, report: &mut DirectoryReport) {
         report.add(
             Level::Note,
             format!(
-                "{} of {WIDE} {} cut short, as with the power; nothing needs to be done: a name is \
-                 not locked at host scope before its line is whole",
+                "{} of {WIDE} {} cut short, as by a loss of power; nothing needs to be done: a \
+                 name is not locked at host scope before its line is whole",
                 counted(found.damaged, "line", "lines"),
                 if found.damaged == 1 { "is" } else { "are" }
             ),
@@ -189,7 +189,7 @@ fn judge_entries(home: &Home, own: &[&str], report: &mut DirectoryReport) {
         }
     }
     report.list(Level::Trouble, "entries that are not tierlock's", foreign);
-    report.list(Level::Note, "files that a process died in the middle of making", aside);
+    report.list(Level::Note, "files left half made by a process that died", aside);
     let [files, directories] = [0o666, 0o777].map(|bits| home.mode & bits);
     let rights = own.iter().filter_map(|name| {
         let wanted = if ["presence", flock::LOCKS, flock::READERS, ELECTIONS].contains(name) {

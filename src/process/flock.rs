@@ -187,7 +187,7 @@ impl FileSlot {
                 FileLocking::Moved => {}
             }
         }
-        Err(damaged("its file is replaced as often as it is opened"))
+        Err(damaged("another program replaces its file as often as it is opened: stop that"))
     }
 
     /// Takes the lock and returns in one poll, so that a dropped future never has it.
@@ -332,7 +332,7 @@ impl FileSlot {
                 FileLocking::Moved => {}
             }
         }
-        Err(damaged("its file is replaced as often as it is opened"))
+        Err(damaged("another program replaces its file as often as it is opened: stop that"))
     }
 
     /// Enters with the locked file, or releases it.
@@ -428,8 +428,7 @@ impl FileSlot {
     }
 
     fn timed_out(&self, begin: Time, now: Time) -> LockError {
-        let error = LockError::new(LockErrorKind::TimedOut, "another holder had it all the time");
-        self.named(error).with_waited(now.since(begin)).with_holder(self.holder())
+        self.named(LockError::timed_out(now.since(begin))).with_holder(self.holder())
     }
 
     /// `error` is about this lock; where the text does not say so, about its file.

@@ -220,7 +220,8 @@ pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), L
     let home = Home::find(path)?;
     let Some(format) = home.read_format()? else {
         return Err(home.about(LockError::config(
-            "no process has used it yet, and nothing was broken; give the one that the holder uses",
+            "no process has used it yet, and nothing was broken; give the directory that the \
+             holder uses",
         )));
     };
     let look = || match EngineKind::of_format(&format) {
@@ -371,7 +372,7 @@ impl Slot {
     pub(crate) fn read_beside(&self, generation: u64) -> Option<(Token, Predecessor)> {
         match &self.0 {
             EitherEngine::File(slot) => slot.read_beside(),
-            EitherEngine::Table(slot) => slot.near(generation)?.read(true),
+            EitherEngine::Table(slot) => slot.found(generation)?.read(true),
         }
     }
 
@@ -476,7 +477,7 @@ impl Slot {
     #[inline]
     pub(crate) fn place(&self, generation: u64) -> Option<SlotPlace<'_>> {
         match &self.0 {
-            EitherEngine::Table(slot) => slot.near(generation).map(SlotPlace),
+            EitherEngine::Table(slot) => slot.found(generation).map(SlotPlace),
             // A system call costs more than a second attempt.
             EitherEngine::File(_) => None,
         }
@@ -517,7 +518,7 @@ impl Slot {
         }
     }
 
-    /// Lets go. In a forked child it touches nothing of the parent's.
+    /// Releases it. In a forked child it touches nothing of the parent's.
     #[inline]
     pub(crate) fn release(&self, how: Predecessor) {
         match &self.0 {
@@ -617,7 +618,7 @@ pub(crate) enum Drain {
 /// Where a slot is, found before the tier below is won: a quiet lock then is one compare-and-swap
 /// and a quiet release another, with nothing to look up in between.
 #[derive(Clone, Copy)]
-pub(crate) struct SlotPlace<'a>(table::Near<'a>);
+pub(crate) struct SlotPlace<'a>(table::FoundSlot<'a>);
 
 impl SlotPlace<'_> {
     /// Takes the slot where nothing stands in the way: its token. `None` leaves it as it was. A word

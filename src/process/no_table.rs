@@ -69,9 +69,9 @@ impl TableDirectory {
 
 /// There is none.
 #[derive(Clone, Copy)]
-pub(super) struct Near<'a>(&'a Infallible);
+pub(super) struct FoundSlot<'a>(&'a Infallible);
 
-impl Near<'_> {
+impl FoundSlot<'_> {
     pub(super) fn take(self) -> Option<Token> {
         match *self.0 {}
     }
@@ -176,7 +176,7 @@ impl TableSlot {
         match self.0 {}
     }
 
-    pub(super) fn near(&self, _: u64) -> Option<Near<'_>> {
+    pub(super) fn found(&self, _: u64) -> Option<FoundSlot<'_>> {
         match self.0 {}
     }
 

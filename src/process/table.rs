@@ -79,7 +79,7 @@ use crate::{
 
 #[cfg(feature = "cli")]
 pub(super) use self::holding::holding;
-pub(super) use self::{checkup::examine, layout::FORMAT, place::Near};
+pub(super) use self::{checkup::examine, layout::FORMAT, place::FoundSlot};
 use self::{
     index::Found,
     lock::{LostHold, SlotWon, Stop},
@@ -301,8 +301,8 @@ impl TableSlot {
 
     /// Where the name stands, as far as the process of this fork generation knows.
     #[inline]
-    pub(super) fn near(&self, generation: u64) -> Option<Near<'_>> {
-        self.places.so_far_in(generation).map(|place| place.last().near())
+    pub(super) fn found(&self, generation: u64) -> Option<FoundSlot<'_>> {
+        self.places.so_far_in(generation).map(|place| place.last().found())
     }
 
     pub(super) fn raise_token(&self, token: Token) {
@@ -637,12 +637,9 @@ impl TableSlot {
     }
 
     fn timed_out(&self, begin: Option<Begin>) -> LockError {
-        let mut text = "another holder had it all the time".to_owned();
-        let mut waited = Duration::ZERO;
+        let (mut trouble, mut waited) = (None, Duration::ZERO);
         if let Ok(place) = self.place() {
-            if let Some(trouble) = place.member.trouble() {
-                text = format!("{text}; {trouble}");
-            }
+            trouble = place.member.trouble();
             if let Some(begin) = begin {
                 let word = Word::from_bits(place.slot.word.load(Relaxed));
                 if word.owner().is_some() && place.slot.token.load(Relaxed) == begin.token {
@@ -651,8 +648,14 @@ impl TableSlot {
                 waited = clock::now().since(begin.time);
             }
         }
-        let error = LockError::new(LockErrorKind::TimedOut, text);
-        self.named(error).with_waited(waited).with_holder(self.holder())
+        let error = match trouble {
+            None => LockError::timed_out(waited),
+            Some(trouble) => {
+                let text = format!("another holder had it all the time; {trouble}");
+                LockError::new(LockErrorKind::TimedOut, text).with_waited(waited)
+            }
+        };
+        self.named(error).with_holder(self.holder())
     }
 
     fn named(&self, error: LockError) -> LockError {

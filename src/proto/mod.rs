@@ -63,7 +63,7 @@ pub fn count_long(duration: Duration) -> Duration {
 
 pub(crate) use crate::time::TIME_TO_LIVE;
 
-/// A lease: which reign made it, and the how-manieth it was there. Over all names, never reused.
+/// A lease id: the granting epoch and a sequence number within it. It is unique over all names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId {
     /// The epoch that made it.

@@ -262,7 +262,7 @@ impl Queue {
     }
 
     /// Has every thread look around, which calls none of them: each goes back to sleep as it was.
-    pub(super) fn rouse(&self) {
+    pub(super) fn wake_all(&self) {
         for entry in &self.threads {
             if let Call::Bell(bell) = &entry.call {
                 bell.notify_one();

@@ -16,7 +16,7 @@ use futures::executor::block_on;
 use super::*;
 use crate::clock;
 
-/// Lets go on drop, so that a failing test does not hang the others' threads.
+/// Releases on drop, so that a failing test does not hang the others' threads.
 struct Releaser<'a>(&'a ThreadLock, ThreadTaken);
 
 impl Drop for Releaser<'_> {

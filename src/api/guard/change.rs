@@ -99,6 +99,19 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
     /// # Errors
     /// `Lost`, if the lock is lost; at process scope `Io` or `Damaged` in a forked child that uses the
     /// lock for the first time. The lock is released then.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{RwLock, RwLockWriteGuard};
+    ///
+    /// let prices = RwLock::new(vec![3]);
+    /// let mut writing = prices.write()?;
+    /// writing.push(4);
+    /// let reading = RwLockWriteGuard::downgrade(writing)?;
+    /// assert_eq!(prices.read()?.len(), reading.len()); // other readers are in
+    /// assert!(prices.try_write().is_err());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn downgrade(guard: Self) -> Result<RwLockReadGuard<'a, T>> {
         Self::into_reader(guard)
     }
@@ -107,6 +120,18 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
     ///
     /// # Errors
     /// `Lost`, if the lock is lost. The lock is released then.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{RwLock, RwLockUpgradableReadGuard, RwLockWriteGuard};
+    ///
+    /// let prices = RwLock::new(vec![3]);
+    /// let seen = RwLockWriteGuard::downgrade_to_upgradable(prices.write()?)?;
+    /// assert_eq!(*prices.read()?, *seen);
+    /// RwLockUpgradableReadGuard::upgrade(seen)?.push(4); // no writer came in between
+    /// assert_eq!(*prices.read()?, [3, 4]);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn downgrade_to_upgradable(mut guard: Self) -> Result<RwLockUpgradableReadGuard<'a, T>> {
         guard.hold.check()?;
         Self::change(&mut guard, Core::downgrade_to_upgradable)?;
@@ -143,6 +168,20 @@ impl<'a, T: ?Sized> RwLockUpgradableReadGuard<'a, T> {
     ///
     /// # Errors
     /// The guard, if another reader is inside, or the lock is lost.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{RwLock, RwLockUpgradableReadGuard};
+    ///
+    /// let stock = RwLock::new(7);
+    /// let seen = stock.upgradable_read()?;
+    /// let other = stock.read()?;
+    /// let seen = RwLockUpgradableReadGuard::try_upgrade(seen).unwrap_err(); // it goes on reading
+    /// drop(other);
+    /// *RwLockUpgradableReadGuard::try_upgrade(seen).expect("no other reader is inside") -= 1;
+    /// assert_eq!(*stock.read()?, 6);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn try_upgrade(guard: Self) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
         Self::upgrade_within(guard, Patience::No)
     }
@@ -175,6 +214,24 @@ impl<'a, T: ?Sized> RwLockUpgradableReadGuard<'a, T> {
     ///
     /// # Cancel safety
     /// The future has the guard: dropped early, it releases the lock.
+    ///
+    /// # Errors
+    /// As [`upgrade`](Self::upgrade).
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::{RwLock, RwLockUpgradableReadGuard};
+    ///
+    /// let stock = RwLock::new(7);
+    /// let seen = stock.upgradable_read_async().await?;
+    /// if *seen > 0 {
+    ///     *RwLockUpgradableReadGuard::upgrade_async(seen).await? -= 1;
+    /// }
+    /// assert_eq!(*stock.read_async().await?, 6);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn upgrade_async(guard: Self) -> Result<RwLockWriteGuard<'a, T>> {
         guard.hold.check()?;
         let anchor = guard.hold.anchor();

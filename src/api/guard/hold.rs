@@ -323,7 +323,7 @@ impl<M: GuardMode> Drop for GuardHold<'_, M> {
 }
 
 impl<M: GuardMode> GuardHold<'_, M> {
-    /// Lets go of a named lock, or of one with something besides.
+    /// Releases a named lock, or of one with something besides.
     #[inline(never)]
     fn let_go_of_more(&mut self) {
         let generation = fork::generation();

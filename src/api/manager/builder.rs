@@ -96,8 +96,8 @@ impl LockManagerBuilder {
         let has_leaders = !builder.leaders.is_empty();
         match (has_leaders, builder.service.is_some(), builder.directory.is_some()) {
             (true, true, _) => Err(LockError::config(
-                "TIERLOCK_LEADERS and TIERLOCK_SERVICE are both set, and a lock is one service's: unset \
-                 one",
+                "TIERLOCK_LEADERS and TIERLOCK_SERVICE are both set, but locks are granted by \
+                 one service: unset one",
             )),
             (false, false, false) => Err(LockError::config(
                 "none of TIERLOCK_DIR, TIERLOCK_LEADERS and TIERLOCK_SERVICE is set: set one to say \
@@ -189,6 +189,18 @@ impl LockManagerBuilder {
     ///   It runs before `open` returns, on the same thread, each time.
     ///
     /// Default: nothing.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::builder()
+    ///     .directory("/var/lib/shop/locks")
+    ///     .on_warning(|text| eprintln!("tierlock: {text}"))
+    ///     .open()?;
+    /// # drop(locks);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn on_warning(mut self, warn: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_warning = Some(Arc::new(warn));
         self
@@ -197,6 +209,18 @@ impl LockManagerBuilder {
     /// Which engine the directory uses. Default: the one that it was made with, and for a new
     /// directory the best one of this system. A directory of another engine is an error that says
     /// what to do.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::{Engine, LockManager};
+    ///
+    /// let locks = LockManager::builder()
+    ///     .directory("/var/lib/shop/locks")
+    ///     .engine(Engine::FileLock) // as a system without the table engine has it
+    ///     .open()?;
+    /// # drop(locks);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn engine(mut self, engine: Engine) -> Self {
         self.engine = Some(engine);
         self
@@ -205,6 +229,18 @@ impl LockManagerBuilder {
     /// Accepts a directory on a file system that is refused otherwise, by the name that the error
     /// gives it (`nfs`, `fuse`). Whether file locks and shared mappings work between all
     /// its users there is then yours to know: on most network file systems they do not.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::builder()
+    ///     .directory("/mnt/shared/locks")
+    ///     .accept_file_system("fuse") // tried out: its file locks and mappings work between its users
+    ///     .open()?;
+    /// # drop(locks);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn accept_file_system(mut self, name: impl Into<String>) -> Self {
         self.accept_file_systems.push(name.into());
         self
@@ -272,7 +308,8 @@ impl LockManagerBuilder {
         #[cfg(not(feature = "host"))]
         if !self.leaders.is_empty() {
             return Err(LockError::config(
-                "leaders are set, and this build of tierlock lacks the feature `host`",
+                "leaders are set, but this build of tierlock lacks the feature `host`: enable it \
+                 in Cargo.toml",
             ));
         }
         #[cfg(feature = "process")]
@@ -310,13 +347,14 @@ impl LockManagerBuilder {
         let Some(text) = &self.service else { return Ok(None) };
         if !self.leaders.is_empty() {
             return Err(LockError::config(
-                "both leaders and a service are set, and a lock is one service's: leave one out",
+                "both leaders and a service are set, but locks are granted by one service: leave \
+                 one out",
             ));
         }
         let url = ServiceUrl::parse(text)?;
         match (url.kind, url.kind.feature()) {
             (ServiceKind::Tierlock, _) => {
-                url.finish("none: leaders have no options, and secret_file names their secret")?;
+                url.finish("none (secret_file names the leaders' secret)")?;
                 if url.user.is_some() || url.password.is_some() || !url.path.is_empty() {
                     return Err(
                         url.refuse("leaders are addresses alone; secret_file names their secret")
@@ -338,7 +376,8 @@ impl LockManagerBuilder {
         match &self.service {
             None => Ok(()),
             Some(_) => Err(LockError::config(
-                "a service is set, and this build of tierlock lacks the feature `host`",
+                "a service is set, but this build of tierlock lacks the feature `host`: enable \
+                 it in Cargo.toml",
             )),
         }
     }
@@ -377,7 +416,8 @@ impl LockManagerBuilder {
         match &self.directory {
             None => Ok(Ground::new(BelowHost::Nothing)),
             Some(_) => Err(LockError::config(
-                "a directory is set, and this build of tierlock lacks the feature `process`",
+                "a directory is set, but this build of tierlock lacks the feature `process`: \
+                 enable it in Cargo.toml",
             )),
         }
     }

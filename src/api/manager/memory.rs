@@ -50,6 +50,19 @@ impl LockManager {
     ///
     /// # Panics
     /// If this manager is not one of [`in_memory`](Self::in_memory).
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::LockManager;
+    ///
+    /// let here = LockManager::in_memory();
+    /// let elsewhere = here.in_memory_peer();
+    /// let guard = here.mutex("job", ()).lock()?;
+    /// assert!(elsewhere.mutex("job", ()).try_lock().is_err());
+    /// drop(guard);
+    /// assert!(elsewhere.mutex("job", ()).lock().is_ok());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn in_memory_peer(&self) -> LockManager {
         LockManager::on_memory(Ground::new(BelowHost::Memory), self.memory().clone())
     }
@@ -59,6 +72,18 @@ impl LockManager {
     ///
     /// # Panics
     /// If this manager is not one of [`in_memory`](Self::in_memory), or the name is invalid.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("import", ()).lock()?;
+    /// assert!(locks.lose_lock("import"));
+    /// assert!(MutexGuard::unlock(guard).unwrap_err().is_lost());
+    /// assert!(!locks.lose_lock("import")); // no guard holds it any more
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn lose_lock(&self, name: impl AsRef<str>) -> bool {
         let name = crate::name::Name::new(name.as_ref()).expect("a lock's name");
         self.memory().lose(&name)
@@ -69,6 +94,23 @@ impl LockManager {
     ///
     /// # Panics
     /// If this manager is not one of [`in_memory`](Self::in_memory).
+    ///
+    /// # Example
+    /// ```
+    /// use std::time::Duration;
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("import", ()).lock()?;
+    /// locks.stop_leader();
+    /// assert!(MutexGuard::is_valid(&guard)); // until its deadline
+    /// let wait = Duration::from_millis(5);
+    /// assert!(locks.mutex("other", ()).try_lock_for(wait).is_err()); // nothing new is granted
+    /// locks.start_leader();
+    /// assert!(locks.mutex("other", ()).lock().is_ok());
+    /// MutexGuard::unlock(guard)?; // it was held through the restart
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn stop_leader(&self) {
         self.memory().stop();
     }

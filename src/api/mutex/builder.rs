@@ -77,6 +77,22 @@ impl<T> MutexBuilder<T> {
     }
 
     /// Which other callers it excludes. Default: the widest scope that the manager reaches.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, Scope};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let ledger = locks.mutex("ledger/eu", ()).scope(Scope::Host).build()?;
+    /// assert_eq!(ledger.scope(), Scope::Host);
+    ///
+    /// let threads_only = LockManager::builder().open()?;
+    /// let error = threads_only.mutex("ledger/eu", ()).scope(Scope::Host).build().unwrap_err();
+    /// println!("{error}"); // never a narrower lock
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
         self
@@ -147,6 +163,23 @@ impl<T> MutexBuilder<T> {
     /// # Errors
     /// `Config` for an invalid name, a scope out of the manager's reach, or terms that
     /// contradict each other; `Io` or `Damaged` from the directory, a full disk among them.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockErrorKind, LockManager};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let hits = locks.mutex("hits", 0_u64).build()?; // build once, lock often
+    /// *hits.lock()? += 1;
+    /// *hits.lock()? += 1;
+    /// assert_eq!(*hits.lock()?, 2);
+    ///
+    /// let error = locks.mutex("a\nb", ()).build().unwrap_err(); // errors in the name surface here
+    /// assert_eq!(error.kind(), LockErrorKind::Config);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn build(self) -> Result<Mutex<T>> {
         let (named, value) = self.build_named(Usage::Lock, |_, _| Ok(()))?;
         Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })
@@ -193,7 +226,7 @@ impl<T> MutexBuilder<T> {
         }
         if self.at_most.is_some() || self.at_least.is_some() {
             alarm::ready().map_err(|error| {
-                let what = "the system gives no thread for the timers of at_most and at_least";
+                let what = "the system cannot start the thread for at_most and at_least";
                 about(LockError::new(LockErrorKind::Io, what).with_source(error))
             })?;
         }
@@ -221,7 +254,7 @@ impl<T> MutexBuilder<T> {
 
 fn check_terms(at_most: Option<Duration>, at_least: Option<Duration>) -> Result<()> {
     if at_most == Some(Duration::ZERO) {
-        return Err(LockError::config("at_most is zero: no holder could do anything"));
+        return Err(LockError::config("at_most is zero: give the holder some time"));
     }
     match (at_most, at_least) {
         (_, Some(at_least)) if at_least > AT_LEAST_MAX => Err(LockError::config(format!(
@@ -236,32 +269,50 @@ fn check_terms(at_most: Option<Duration>, at_least: Option<Duration>) -> Result<
 
 impl<T: Send + 'static> MutexBuilder<T> {
     /// Builds it and locks it; see [`Mutex::lock`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Mutex::lock`].
     pub fn lock(self) -> Result<MutexGuard<'static, T>> {
         Arc::new(self.build()?).lock_arc()
     }
 
     /// Builds it and tries to lock it; see [`Mutex::try_lock`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Mutex::try_lock`].
     pub fn try_lock(self) -> Result<MutexGuard<'static, T>> {
         Arc::new(self.build()?).try_lock_arc()
     }
 
     /// Builds it and waits at most for `wait`; see [`Mutex::try_lock_for`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Mutex::try_lock_for`].
     pub fn try_lock_for(self, wait: Duration) -> Result<MutexGuard<'static, T>> {
         Arc::new(self.build()?).try_lock_arc_for(wait)
     }
 
     /// Builds it and locks it, blocking no thread; see [`Mutex::lock_async`].
+    ///
+    /// # Cancel safety, errors
+    /// As [`Mutex::lock_async`]; as [`build`](Self::build) and [`Mutex::lock`].
     pub async fn lock_async(self) -> Result<MutexGuard<'static, T>> {
         Arc::new(self.build()?).lock_arc_async().await
     }
 
     /// Builds it and tries to lock it, blocking no thread; see [`Mutex::try_lock_async`].
+    ///
+    /// # Cancel safety, errors
+    /// As [`Mutex::lock_async`]; as [`build`](Self::build) and [`Mutex::try_lock`].
     pub async fn try_lock_async(self) -> Result<MutexGuard<'static, T>> {
         Arc::new(self.build()?).try_lock_arc_async().await
     }
 
     /// Builds it and waits at most for `wait`, blocking no thread; see
     /// [`Mutex::try_lock_for_async`].
+    ///
+    /// # Cancel safety, errors
+    /// As [`Mutex::lock_async`]; as [`build`](Self::build) and [`Mutex::try_lock_for`].
     pub async fn try_lock_for_async(self, wait: Duration) -> Result<MutexGuard<'static, T>> {
         Arc::new(self.build()?).try_lock_arc_for_async(wait).await
     }

@@ -31,8 +31,8 @@ impl Common {
             if leaders.is_some() && self.service.is_some() {
                 return Err(Failure::new(
                     exit::CONFIG,
-                    "TIERLOCK_LEADERS and TIERLOCK_SERVICE are both set, and a lock is one service's: \
-                     unset one, or give --leader or --service",
+                    "TIERLOCK_LEADERS and TIERLOCK_SERVICE are both set, but locks are granted \
+                     by one service: unset one, or give --leader or --service",
                 ));
             }
             let leaders = leaders.iter().flat_map(|leaders| leaders.split(',')).map(str::trim);

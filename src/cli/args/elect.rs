@@ -23,7 +23,7 @@ pub(in crate::cli) struct Elect {
     /// Do not let the command inherit the election: processes that it leaves running do not keep it
     #[arg(short = 'o', long, help_heading = HOLDING)]
     pub(in crate::cli) close: bool,
-    /// Stand for nothing: print the present leader, and each change, until ended
+    /// Campaign for nothing: print the present leader, and each change, until ended
     #[arg(long, conflicts_with_all = ["value", "command"])]
     pub(in crate::cli) observe: bool,
     /// With --observe: a line of JSON each
@@ -45,7 +45,7 @@ tierlock elect [OPTIONS] NAME [--value TEXT] [-- COMMAND [ARG ...]]
 const ELECT_EXAMPLES: &str = "\
 COMMAND is protected as under run, which `tierlock run --help` describes, and is told the same:
 TIERLOCK_NAME, TIERLOCK_SCOPE, and TIERLOCK_TOKEN, a number that grows with every term. --wait and
---no-wait hold for each time that it stands.
+--no-wait apply to each campaign.
 
 What --observe prints, a line each, on standard output:
   leader TOKEN TEXT     or, with --json,  {\"leader\":{\"token\":N,\"value\":\"TEXT\"}}
@@ -58,7 +58,7 @@ Examples:
   Its clients:
       tierlock elect primary --observe | while read -r what token address; do ... done
 
-Exit status: as that of run, but for an election that is lost: it stands again.";
+Exit status: as that of run, but for an election that is lost: it campaigns again.";
 
 impl Elect {
     /// What clap cannot refuse by itself.
@@ -71,8 +71,8 @@ impl Elect {
         }
         if self.value.len() > VALUE_BYTES_MAX {
             return Err(usage(format_args!(
-                "--value has {} bytes, and {VALUE_BYTES_MAX} at most are told to observers: give the place \
-                 where the rest is found",
+                "--value has {} bytes, and at most {VALUE_BYTES_MAX} are told to observers: give \
+                 a reference to where the rest is found",
                 self.value.len()
             )));
         }

@@ -81,25 +81,25 @@ pub(crate) fn connect(
     let silence = (config.time_to_live / 2).clamp(SILENCE_MIN, SILENCE_MAX);
     let client = Client::new(config, Box::new(random), clock::now());
     Ok(Link::new(client, generation, |link| {
-        Arc::new_cyclic(|carrier: &Weak<Carrier>| {
-            let looked_up = carrier.clone();
+        Arc::new_cyclic(|driver: &Weak<ClientDriver>| {
+            let looked_up = driver.clone();
             let wake = move || -> Box<dyn FnOnce() + Send> {
-                let carrier = looked_up.clone();
+                let driver = looked_up.clone();
                 Box::new(move || {
-                    if let Some(carrier) = carrier.upgrade() {
-                        carrier.call_thread();
+                    if let Some(driver) = driver.upgrade() {
+                        driver.call_thread();
                     }
                 })
             };
-            Carrier {
-                carrier: carrier.clone(),
+            ClientDriver {
+                me: driver.clone(),
                 link,
                 bell,
                 routes: Mutex::new(WatchedRoutes {
                     routes: Routes::new(Map { addresses, secret, silence }, wake),
                     sockets: Vec::new(),
                 }),
-                post: AtomicU8::new(THREAD),
+                poller: AtomicU8::new(THREAD),
                 is_thread_next: AtomicBool::new(false),
                 is_wished_for: AtomicBool::new(false),
                 lending: Mutex::new(Lending::new()),
@@ -116,7 +116,7 @@ pub(crate) fn connect(
                 is_idle: AtomicBool::new(false),
                 is_started: AtomicBool::new(false),
                 has_ended: AtomicBool::new(false),
-                thread: Mutex::new(CarrierThread::default()),
+                thread: Mutex::new(DriverThread::default()),
                 has_failed: AtomicBool::new(false),
                 #[cfg(test)]
                 is_to_fail: AtomicBool::new(false),
@@ -126,14 +126,14 @@ pub(crate) fn connect(
     }))
 }
 
-struct Carrier {
-    carrier: Weak<Carrier>,
+struct ClientDriver {
+    me: Weak<ClientDriver>,
     link: Weak<Link>,
-    /// The thread or task at the post sleeps on it.
+    /// The poller sleeps on it.
     bell: Bell,
-    /// Holding this mutex permits sending and receiving, at the post or not.
+    /// Holding this mutex permits sending and receiving, as the poller or not.
     routes: Mutex<WatchedRoutes>,
-    /// What sleeps on the sockets:
+    /// The *poller* sleeps on the sockets, and reads what comes. Which it is:
     ///
     /// | from | to | by |
     /// |---|---|---|
@@ -148,10 +148,10 @@ struct Carrier {
     /// | `FREE` | `THREAD` | the thread, when called or when nothing has happened for a while |
     /// | `READER` | `THREAD` | the thread, when nothing has happened for a while |
     ///
-    /// While others are at the post the thread rests, and is watched for instead: every `SOON` an
+    /// While the poller is another the thread rests, and is watched for instead: every `SOON` an
     /// alarm, at one time for all managers of the process, sees whether it is needed. A caller or a
     /// runtime that does not come to it costs others that much and no more.
-    post: AtomicU8,
+    poller: AtomicU8,
     /// The thread waits for the routes: callers, which would take them again and again, leave them
     /// to it, since only it reads what came.
     is_thread_next: AtomicBool,
@@ -166,9 +166,9 @@ struct Carrier {
     /// The thread looks for frames within `SOON` of now. Cleared before it looks, set only after:
     /// a caller that puts something to the client and then finds it set need not wake it.
     looks_again: AtomicBool,
-    /// Until when the thread sleeps at its post, in nanoseconds of our clock; `AWAKE` else.
+    /// Until when the thread sleeps as the poller, in nanoseconds of our clock; `AWAKE` else.
     sleeps_until: AtomicU64,
-    /// Until when the thread rests away from its post; zero else.
+    /// Until when the thread rests while it is not the poller; zero else.
     rests_until: AtomicU64,
     /// When something is to be done next that nothing announces, as the last turn found.
     due: AtomicU64,
@@ -186,7 +186,7 @@ struct Carrier {
     is_started: AtomicBool,
     /// The thread has ended, whatever it was started for.
     has_ended: AtomicBool,
-    thread: Mutex<CarrierThread>,
+    thread: Mutex<DriverThread>,
     /// The thread or the reading task has panicked, and what it left is not to be trusted: nothing
     /// is carried any more.
     has_failed: AtomicBool,
@@ -196,7 +196,7 @@ struct Carrier {
     changed: Condvar,
 }
 
-/// The routes, and what the post sleeps on.
+/// The routes, and what the poller sleeps on.
 struct WatchedRoutes {
     routes: Routes,
     sockets: Vec<Slept>,
@@ -210,14 +210,14 @@ const READER: u8 = 3;
 const AWAKE: u64 = u64::MAX;
 
 #[derive(Default)]
-struct CarrierThread {
+struct DriverThread {
     is_running: bool,
     is_called: bool,
-    /// It is to look around, wherever its post is.
-    is_nudged: bool,
+    /// It is to look around, whichever is the poller.
+    is_to_look: bool,
 }
 
-impl Drive for Carrier {
+impl Drive for ClientDriver {
     fn start(&self) -> Result<(), LockError> {
         if self.has_failed.load(Acquire) {
             return Err(failed());
@@ -234,9 +234,9 @@ impl Drive for Carrier {
         if self.is_started.load(Acquire) {
             return Ok(());
         }
-        let carrier = self.carrier.upgrade().expect("the caller holds it");
+        let driver = self.me.upgrade().expect("the caller holds it");
         let spawned =
-            thread::Builder::new().name("tierlock-client".into()).spawn(move || carrier.serve());
+            thread::Builder::new().name("tierlock-client".into()).spawn(move || driver.serve());
         spawned.map_err(no_thread)?;
         thread.is_running = true;
         let link: Weak<dyn exit::LeavesAtExit> = self.link.clone();
@@ -246,9 +246,9 @@ impl Drive for Carrier {
     }
 
     fn wake(&self) {
-        match self.post.load(SeqCst) {
+        match self.poller.load(SeqCst) {
             FREE => self.call_thread(),
-            post => self.rouse(post),
+            poller => self.wake_poller(poller),
         }
     }
 
@@ -262,8 +262,8 @@ impl Drive for Carrier {
         let long = self.lending.lock().looks(begin, expecting());
         if long.is_zero() {
             self.wake_for_task();
-        } else if self.take_post() {
-            let _post = AtPost { carrier: self, link: &link, is_task: true };
+        } else if self.begin_to_poll() {
+            let _polling = PollingCaller { driver: self, link: &link, is_task: true };
             if self.look_until(&link, done, (begin, long)) {
                 self.answered((begin, long));
                 return None;
@@ -284,20 +284,20 @@ impl Drive for Carrier {
         if link.unanswered() > 1 {
             return self.wake();
         }
-        if !self.take_post() {
+        if !self.begin_to_poll() {
             self.is_wished_for.store(true, Relaxed);
             return self.wake();
         }
-        let _post = AtPost { carrier: self, link: &link, is_task: false };
+        let _polling = PollingCaller { driver: self, link: &link, is_task: false };
         self.carry_until(&link, done);
     }
 
     fn let_go(&self, soon: bool) {
-        match self.post.load(SeqCst) {
+        match self.poller.load(SeqCst) {
             THREAD if !soon && self.looks_again.load(SeqCst) => {}
             FREE | READER if !soon && self.is_left_to_watch() => {}
             FREE | READER => self.send(),
-            post => self.rouse(post),
+            poller => self.wake_poller(poller),
         }
     }
 
@@ -341,7 +341,7 @@ impl Drive for Carrier {
 }
 
 // The thread.
-impl Carrier {
+impl ClientDriver {
     /// All that the thread does, and what follows if it cannot go on.
     fn serve(&self) {
         if catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
@@ -359,7 +359,7 @@ impl Carrier {
         }
     }
 
-    /// Carries what is ready, then sleeps: at its post, or until that is vacant.
+    /// Carries what is ready, then sleeps: as the poller, or until there is none.
     fn run(&self) {
         let mut sockets = Vec::new();
         let (mut is_readable, mut is_called, mut seen, mut closed_at) = (true, true, 0, None);
@@ -370,9 +370,9 @@ impl Carrier {
                 break;
             }
             if is_called {
-                let _ = self.post.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
+                let _ = self.poller.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
             }
-            if self.post.load(SeqCst) == CALLER {
+            if self.poller.load(SeqCst) == CALLER {
                 // It carries whatever there is; afterwards this thread looks again.
                 drop(link);
                 self.watch();
@@ -390,7 +390,7 @@ impl Carrier {
             link.follow_up();
             #[cfg(test)]
             assert!(!self.is_to_fail.load(SeqCst), "a test wants it to fail");
-            if self.post.load(SeqCst) == CALLER {
+            if self.poller.load(SeqCst) == CALLER {
                 // It came meanwhile, and what it waits for may have been read here.
                 self.bell.ring();
             }
@@ -404,22 +404,22 @@ impl Carrier {
             let is_active = !self.is_idle.swap(false, SeqCst) && activity != seen;
             seen = activity;
             if is_active {
-                self.offer_post(&link);
+                self.offer_polling(&link);
             } else {
                 for away in [FREE, READER] {
-                    let _ = self.post.compare_exchange(away, THREAD, SeqCst, SeqCst);
+                    let _ = self.poller.compare_exchange(away, THREAD, SeqCst, SeqCst);
                 }
             }
             // Perhaps the last of it: the next look finds it gone.
             drop(link);
-            if self.post.load(SeqCst) == THREAD {
+            if self.poller.load(SeqCst) == THREAD {
                 if is_active {
                     limit = limit.min(SOON);
                     self.looks_again.store(true, SeqCst);
                 }
                 self.sleeps_until.store((clock::now() + limit).as_nanos(), SeqCst);
                 if self.activity.load(SeqCst) != activity {
-                    // Others moved frames since, and may have found the post vacant: look again.
+                    // Others moved frames since, and may have found no poller: look again.
                     limit = Duration::ZERO;
                 }
                 is_readable = self.bell.sleep(&sockets, limit);
@@ -433,65 +433,65 @@ impl Carrier {
         self.routes.lock().routes.close();
     }
 
-    /// Leaves the post to tasks or callers, if one wished for it and no caller is let down.
-    fn offer_post(&self, link: &Link) {
+    /// Leaves polling to tasks or callers, if one wished for it and no caller is let down.
+    fn offer_polling(&self, link: &Link) {
         if let Some(reader) = &self.reader
             && self.is_wished_for_by_tasks.swap(false, Relaxed)
-            && self.post.compare_exchange(THREAD, READER, SeqCst, SeqCst).is_ok()
+            && self.poller.compare_exchange(THREAD, READER, SeqCst, SeqCst).is_ok()
         {
             // It begins with a look at the sockets.
-            reader.ensure(|| self.carrier.upgrade());
+            reader.ensure(|| self.me.upgrade());
         }
         if self.is_wished_for.load(Relaxed)
             && link.unanswered() == 0
-            && self.post.compare_exchange(THREAD, FREE, SeqCst, SeqCst).is_ok()
+            && self.poller.compare_exchange(THREAD, FREE, SeqCst, SeqCst).is_ok()
         {
             self.is_wished_for.store(false, Relaxed);
             if link.unanswered() > 0 {
                 // Asked for before it was vacant: the thread was not called.
-                let _ = self.post.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
+                let _ = self.poller.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
             }
         }
     }
 
-    /// Rests away from the post until something is due, for so long at least; whether it was
-    /// called to the post.
+    /// Rests while it is not the poller, until something is due, for so long at least; whether it was
+    /// called to poll.
     fn await_call(&self, at_least: Duration) -> bool {
         let mut thread = self.thread.lock();
         let now = clock::now();
         self.rests_until.store((now + REST).as_nanos(), SeqCst);
-        // A caller that finds less left from here on sees that it rests, and nudges it.
+        // A caller that finds less left from here on sees that it rests, and has it look.
         let limit = self.due().since(now).clamp(at_least, REST);
         self.rests_until.store((now + limit).as_nanos(), SeqCst);
-        if !thread.is_called && !thread.is_nudged {
+        if !thread.is_called && !thread.is_to_look {
             self.changed.wait_for(&mut thread, limit);
         }
         self.rests_until.store(0, SeqCst);
-        thread.is_nudged = false;
+        thread.is_to_look = false;
         mem::take(&mut thread.is_called)
     }
 }
 
 // Carrying.
-impl Carrier {
-    /// Has the thread take its post, or look around if it has it.
+impl ClientDriver {
+    /// Has the thread become the poller, or look around if it is.
     fn call_thread(&self) {
         self.thread.lock().is_called = true;
         self.changed.notify_all();
-        // It may have come back to its post by itself.
+        // It may poll again by itself.
         self.bell.ring();
     }
 
-    /// Wakes the sleeper at the post, if there is one.
-    fn rouse(&self, post: u8) {
-        match (post, &self.reader) {
+    /// Wakes the poller, if there is one.
+    fn wake_poller(&self, poller: u8) {
+        match (poller, &self.reader) {
             (FREE, _) => {}
             (READER, Some(reader)) => reader.look(),
             _ => self.bell.ring(),
         }
     }
 
-    /// At the post: moves frames until `done`, but not for ever.
+    /// As the poller: moves frames until `done`, but not for ever.
     fn carry_until(&self, link: &Link, done: &dyn Fn() -> bool) {
         let begin = Instant::now();
         let mut sockets = Vec::new();
@@ -500,13 +500,13 @@ impl Carrier {
             let limit = self.step(link, is_readable, &mut sockets);
             let carried = begin.elapsed();
             if done() || carried >= CARRY {
-                return self.heed();
+                return self.wake_for_what_is_due();
             }
             is_readable = self.bell.sleep(&sockets, limit.min(CARRY - carried));
         }
     }
 
-    /// At the post for so long and no longer: moves frames until `done`; whether it is.
+    /// As the poller, for so long and no longer: moves frames until `done`; whether it is.
     fn look_until(&self, link: &Link, done: &dyn Fn() -> bool, lent: Lent) -> bool {
         let mut sockets = Vec::new();
         let mut is_readable = false;
@@ -517,12 +517,12 @@ impl Carrier {
                 is_readable = ready;
                 continue;
             }
-            self.heed();
+            self.wake_for_what_is_due();
             return is_done;
         }
     }
 
-    /// At the post: moves frames once and tells what came of it. How long to sleep on the sockets.
+    /// As the poller: moves frames once and tells what came of it. How long to sleep on the sockets.
     fn step(&self, link: &Link, is_readable: bool, sockets: &mut Vec<Slept>) -> Duration {
         let mut watched = self.routes.lock();
         let limit = self.move_frames(&mut watched.routes, link, is_readable);
@@ -532,25 +532,25 @@ impl Carrier {
         limit
     }
 
-    /// Whether the post of a caller could be had.
-    fn take_post(&self) -> bool {
-        let takes = |from| self.post.compare_exchange(from, CALLER, SeqCst, SeqCst).is_ok();
+    /// Whether the caller is the poller from now on.
+    fn begin_to_poll(&self) -> bool {
+        let takes = |from| self.poller.compare_exchange(from, CALLER, SeqCst, SeqCst).is_ok();
         takes(FREE) || takes(READER)
     }
 
     /// A task is about to wait: has its request sent, and its answer read.
     fn wake_for_task(&self) {
         let Some(reader) = &self.reader else { return self.wake() };
-        let post = self.post.load(SeqCst);
-        match post {
-            FREE if self.post.compare_exchange(FREE, READER, SeqCst, SeqCst).is_ok() => {}
+        let poller = self.poller.load(SeqCst);
+        match poller {
+            FREE if self.poller.compare_exchange(FREE, READER, SeqCst, SeqCst).is_ok() => {}
             READER => {}
             _ => {
                 self.is_wished_for_by_tasks.store(true, Relaxed);
                 return self.wake();
             }
         }
-        reader.ensure(|| self.carrier.upgrade());
+        reader.ensure(|| self.me.upgrade());
         match self.link.upgrade() {
             // Alone: no other caller's request would go along.
             Some(link) if link.unanswered() <= 1 => self.send(),
@@ -567,20 +567,20 @@ impl Carrier {
         let is_free = !self.is_thread_next.load(SeqCst);
         let Some(mut watched) = is_free.then(|| self.routes.try_lock()).flatten() else {
             // They may have looked already: let them look again.
-            return match self.post.load(SeqCst) {
+            return match self.poller.load(SeqCst) {
                 FREE => self.bell.ring(),
-                post => self.rouse(post),
+                poller => self.wake_poller(poller),
             };
         };
         self.move_frames(&mut watched.routes, &link, false);
         let is_new = watched.is_new();
         drop(watched);
         // The sleeper must not sleep past what is now due, nor on sockets that were replaced.
-        match self.post.load(SeqCst) {
-            FREE => self.heed(),
-            READER if !is_new => self.heed(),
-            post if is_new || self.due().as_nanos() < self.sleeps_until.load(SeqCst) => {
-                self.rouse(post);
+        match self.poller.load(SeqCst) {
+            FREE => self.wake_for_what_is_due(),
+            READER if !is_new => self.wake_for_what_is_due(),
+            poller if is_new || self.due().as_nanos() < self.sleeps_until.load(SeqCst) => {
+                self.wake_poller(poller);
             }
             _ => {}
         }
@@ -644,14 +644,14 @@ impl WatchedRoutes {
     }
 }
 
-impl reader::ReadFrames for Carrier {
+impl reader::ReadFrames for ClientDriver {
     fn is_wanted(&self) -> bool {
         let is_open = self.link.upgrade().is_some_and(|link| !link.is_closed());
-        is_open && self.post.load(SeqCst) == READER && !self.has_failed.load(SeqCst)
+        is_open && self.poller.load(SeqCst) == READER && !self.has_failed.load(SeqCst)
     }
 
     fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> AfterTurn {
-        let Some(link) = self.link.upgrade().filter(|_| self.post.load(SeqCst) == READER) else {
+        let Some(link) = self.link.upgrade().filter(|_| self.poller.load(SeqCst) == READER) else {
             return AfterTurn::End;
         };
         catch_unwind(AssertUnwindSafe(|| self.read(&link, sockets))).unwrap_or_else(|_| {
@@ -661,7 +661,7 @@ impl reader::ReadFrames for Carrier {
     }
 }
 
-impl Carrier {
+impl ClientDriver {
     fn read(&self, link: &Link, sockets: &mut Vec<Arc<UdpSocket>>) -> AfterTurn {
         #[cfg(test)]
         assert!(!self.is_to_fail.load(SeqCst), "a test wants it to fail");
@@ -673,7 +673,7 @@ impl Carrier {
         sockets.extend(watched.sockets.iter().map(|(socket, _)| socket.clone()));
         let has_unread = watched.routes.has_unread();
         drop(watched);
-        self.heed();
+        self.wake_for_what_is_due();
         link.follow_up();
         match (link.is_closed(), has_unread) {
             (true, _) => AfterTurn::End,
@@ -683,20 +683,20 @@ impl Carrier {
     }
 }
 
-/// A caller at the post. However it leaves, others find the post vacant and are served.
-struct AtPost<'a> {
-    carrier: &'a Carrier,
+/// A caller that is the poller. However it ends, others find none and are served.
+struct PollingCaller<'a> {
+    driver: &'a ClientDriver,
     link: &'a Link,
     is_task: bool,
 }
 
-impl Drop for AtPost<'_> {
+impl Drop for PollingCaller<'_> {
     fn drop(&mut self) {
-        self.carrier.post.store(FREE, SeqCst);
+        self.driver.poller.store(FREE, SeqCst);
         match self.link.unanswered() {
             0 => {}
-            _ if self.is_task => self.carrier.wake_for_task(),
-            _ => self.carrier.call_thread(),
+            _ if self.is_task => self.driver.wake_for_task(),
+            _ => self.driver.call_thread(),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Locks that belong to a session of a database, as PostgreSQL's advisory locks and MySQL's `GET_LOCK`
-//! do: the server lets go of them when the session's connection ends.
+//! do: the server releases them when the session's connection ends.
 //!
 //! One connection of a manager, its *base*, carries every attempt that does not wait, and what it
 //! takes. A wait at the server blocks its connection, so each has a *spare* one, which then holds that
@@ -167,12 +167,14 @@ pub(super) fn take_session_options(url: &mut ServiceUrl) -> Result<(bool, usize)
     let is_session_pooled = match url.take("pooler")?.as_deref() {
         None => false,
         Some("session") => true,
-        Some(_) => return Err(url.refuse("the option pooler is session")),
+        Some(_) => {
+            return Err(url.refuse("the option pooler can only be session (?pooler=session)"));
+        }
     };
     let connections = match url.take("connections")?.map(|count| count.parse::<usize>()) {
         None => CONNECTIONS,
         Some(Ok(count @ 1..)) => count,
-        Some(_) => return Err(url.refuse("the option connections is a number from 1 on")),
+        Some(_) => return Err(url.refuse("the option connections must be a number of at least 1")),
     };
     Ok((is_session_pooled, connections))
 }

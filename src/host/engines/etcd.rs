@@ -74,9 +74,7 @@ impl EtcdEngine {
         let line = EtcdLine::new(&mut url, settings, keeps)?;
         url.finish("keep, password_file, prefix")?;
         if !url.path.is_empty() {
-            return Err(
-                url.refuse("a path says nothing here: ?prefix=/locks/ puts locks in a folder")
-            );
+            return Err(url.refuse("a path has no meaning here: use ?prefix=/locks/ for a folder"));
         }
         let kept = keeps.then(Arc::default);
         Ok(EtcdEngine { line: Arc::new(line), slots: NameSlots::default(), kept, url })
@@ -93,7 +91,10 @@ impl EtcdEngine {
 
     fn queue(&self, name: &Name) -> Result<LockQueue> {
         if name.as_str().starts_with(".tierlock/") {
-            return Err(LockError::config("names that begin with .tierlock/ are its own in etcd"));
+            return Err(LockError::config(
+                "names that begin with .tierlock/ are reserved in etcd: \
+                 choose another name",
+            ));
         }
         Ok(LockQueue::new(self.line.clone(), name))
     }

@@ -45,7 +45,7 @@ pub(super) struct Leasing<E: LockEngine> {
     /// The book has changed in a way that a thread may wait for.
     changed: Condvar,
     /// Something is held that the keeper does not know of yet.
-    nudge: Notify,
+    has_work: Notify,
     me: Weak<Leasing<E>>,
 }
 /// A task of ours ended before it had said anything.
@@ -66,7 +66,7 @@ impl<E: LockEngine> Leasing<E> {
             on_warning,
             book: Mutex::new(LeaseBook::new()),
             changed: Condvar::new(),
-            nudge: Notify::new(),
+            has_work: Notify::new(),
             me: me.clone(),
         }))
     }
@@ -237,7 +237,7 @@ impl<E: LockEngine> Leasing<E> {
     /// Something is held or waited for: has the keeper look after it.
     fn keep_up(self: &Arc<Self>, book: &mut LeaseBook<E::Hold>) {
         if book.is_kept {
-            return self.nudge.notify_one();
+            return self.has_work.notify_one();
         }
         book.is_kept = true;
         book.renew_at = clock::now() + self.engine.time_to_live() / 3;
@@ -395,7 +395,7 @@ impl<E: LockEngine> Leasing<E> {
         };
         book.is_warned &= !is_complete;
         drop(book);
-        self.nudge.notify_one();
+        self.has_work.notify_one();
         after.run();
     }
 
@@ -533,7 +533,7 @@ async fn keep<E: LockEngine>(leasing: Weak<Leasing<E>>) {
         let Some(nap) = leasing.keep_once() else { return };
         tokio::select! {
             () = sleep(nap) => {}
-            () = leasing.nudge.notified() => {}
+            () = leasing.has_work.notified() => {}
             () = leasing.engine.heard() => leasing.book.lock().renew_at = Time::ZERO,
             () = leasing.engine.wanted() => leasing.ask_wanted(&mut leasing.book.lock()),
         }

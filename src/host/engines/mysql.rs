@@ -1,7 +1,7 @@
 //! MySQL and MariaDB: named locks of a session, as any user of `GET_LOCK` takes them.
 //!
 //! The token is a number in a row of the name, raised once the lock is there, and what the holder is
-//! called stands beside it. The server lets go of a lock when its connection ends, and ends one that
+//! called stands beside it. The server releases a lock when its connection ends, and ends one that
 //! has been silent for the time to live.
 //!
 //! Names are the server's own and not a database's. MySQL folds their case and refuses more than 64

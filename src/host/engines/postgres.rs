@@ -3,7 +3,7 @@
 //! The token is the next number of a sequence, drawn in the statement that takes the lock, and what
 //! the holder is called stands in an unlogged table beside it, which `status` reads.
 //!
-//! The server lets go of a lock when its connection ends. Since version 14 it ends one that has been
+//! The server releases a lock when its connection ends. Since version 14 it ends one that has been
 //! silent for the time to live, so a holder that is stopped or cut off stands in no way for longer.
 //!
 //! What it cannot promise: a fail-over to a standby forgets who holds what, and a standby that lags
@@ -81,12 +81,13 @@ pub(super) fn open(
 ) -> Result<AdvisoryEngine<PostgresDatabase>> {
     let time_to_live = settings.time_to_live;
     let server = PostgresServer::new(&mut url, patience(time_to_live))?;
-    let dialect = KeyDialect::of(url.take("key")?.as_deref())
-        .ok_or_else(|| url.refuse("the option key is hashtext, with_advisory_lock or number"))?;
+    let dialect = KeyDialect::of(url.take("key")?.as_deref()).ok_or_else(|| {
+        url.refuse("the option key must be hashtext, with_advisory_lock or number")
+    })?;
     let schema = url.take("schema")?.unwrap_or_else(|| "public".to_owned());
     let is_plain = |char: char| char.is_ascii_alphanumeric() || char == '_';
     if schema.is_empty() || !schema.chars().all(is_plain) {
-        return Err(url.refuse("the option schema is a name of letters, digits and _"));
+        return Err(url.refuse("the option schema must be a name of letters, digits and _"));
     }
     let (is_session_pooled, connections) = take_session_options(&mut url)?;
     url.finish("connections, key, password_file, pooler, schema")?;

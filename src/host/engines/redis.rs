@@ -116,7 +116,7 @@ impl RedisEngine {
         let form = match url.take("as")?.as_deref() {
             None | Some("hash") => LockForm::Hash,
             Some("plain") => LockForm::Plain,
-            Some(_) => return Err(url.refuse("the option as is hash or plain")),
+            Some(_) => return Err(url.refuse("the option `as` must be hash or plain")),
         };
         let login = RedisLogin::new(&mut url)?;
         url.finish("as, prefix, password_file")?;

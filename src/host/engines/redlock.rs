@@ -227,7 +227,7 @@ impl LockEngine for RedlockEngine {
     async fn release(&self, hold: &RedlockHold, _: bool) -> Result<bool, EngineFault> {
         let poll = self.vote(self.nodes.iter().map(|node| self.release_at(node, hold))).await;
         match poll.fault {
-            // It is free once a majority has let go.
+            // It is free once a majority has released it.
             Some(fault) if poll.yes + poll.no < self.quorum() => Err(fault),
             _ => Ok(poll.yes > 0),
         }
@@ -236,7 +236,7 @@ impl LockEngine for RedlockEngine {
     async fn look(&self, only: Option<&Name>) -> Result<Vec<EngineLock>, EngineFault> {
         let Some(name) = only else {
             return Err(EngineFault::config(
-                "no server has a list of redlock's names: say which lock is meant",
+                "Redlock servers keep no list of locks: give the lock's name",
             ));
         };
         let key = format!("{}{name}", self.prefix);

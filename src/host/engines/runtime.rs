@@ -20,7 +20,7 @@ pub(in crate::host) fn handle() -> Result<Handle> {
         return Ok(handle.clone());
     }
     let failed = |error: std::io::Error| {
-        let what = "the system gives no thread for lock services";
+        let what = "the system cannot start the thread for lock services";
         LockError::new(LockErrorKind::Io, what).with_source(error)
     };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;

@@ -91,7 +91,7 @@ pub(super) fn take_table(url: &mut ServiceUrl) -> Result<(String, bool)> {
     let table = url.take("table")?.unwrap_or_else(|| "shedlock".to_owned());
     let is_plain = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '.');
     if table.is_empty() || !table.chars().all(is_plain) {
-        return Err(url.refuse("the option table is a name of letters, digits, _ and ."));
+        return Err(url.refuse("the option table must be a name of letters, digits, _ and ."));
     }
     let is_unfenced = url.take_switch("unfenced")?;
     url.finish("password_file, table, unfenced")?;
@@ -149,8 +149,8 @@ impl<T: ShedTable> LockEngine for ShedLockEngine<T> {
     async fn acquire(&self, wish: &Wish) -> Result<EngineGrant<ShedHold>> {
         if !wish.is_try() {
             return Err(LockError::config(format!(
-                "{} tells no end of a lock, so that it is tried and not waited for: use try_lock, or \
-                 `tierlock run --no-wait`",
+                "{} does not tell waiters when a lock is free, so it can only be tried: use \
+                 try_lock, or `tierlock run --no-wait`",
                 self.shown()
             )));
         }

@@ -180,9 +180,7 @@ impl Wish {
         let waited = clock::now().since(self.begun);
         let notes = self.notes.lock();
         if self.is_acknowledged.load(Acquire) {
-            let error =
-                LockError::new(LockErrorKind::TimedOut, "another holder had it all the time");
-            let error = error.with_waited(waited);
+            let error = LockError::timed_out(waited);
             return match &notes.holder {
                 None => error.without_holder(true),
                 holder => error.with_holder(holder.clone()),

@@ -92,7 +92,7 @@ impl EtcdJournal {
         let prefix = url.take("prefix")?.unwrap_or_else(|| "tierlock/".to_owned());
         url.finish("password_file, plaintext, prefix")?;
         if !url.path.is_empty() {
-            return Err(url.refuse("a path says nothing here: ?prefix=locks/ puts it in a folder"));
+            return Err(url.refuse("a path has no meaning here: use ?prefix=locks/ for a folder"));
         }
         let endpoint = |address: &String| {
             let (host, port) = url.host_and_port(address, 2379)?;

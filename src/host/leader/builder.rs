@@ -46,6 +46,21 @@ use crate::{
 };
 
 /// Sets up a [`Leader`].
+///
+/// # Example
+/// ```no_run
+/// use tierlock::Leader;
+///
+/// let leader = Leader::builder()
+///     .listen("10.0.0.1:7420")
+///     .state_dir("/var/lib/tierlock")
+///     .secret_file("/etc/tierlock.key")
+///     .sessions_max(500)
+///     .on_alarm(|text| eprintln!("tierlock: {text}")) // to where operators look
+///     .start()?;
+/// # drop(leader);
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is started"]
 pub struct LeaderBuilder {
@@ -135,6 +150,21 @@ impl LeaderBuilder {
     /// backup, every leader is started with [`epoch_above`](LeaderBuilder::epoch_above). An address
     /// off this machine needs `?plaintext=1`. The options: `?password_file=FILE`; `?prefix=` (etcd,
     /// `tierlock/` by default); `?schema=` and `?cluster=` (PostgreSQL, `public` and `default`).
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// // the same on each machine of a group, with its own address
+    /// let leader = Leader::builder()
+    ///     .listen("10.0.0.2:7420")
+    ///     .journal("postgres://tierlock@127.0.0.1/locks?password_file=/etc/tierlock.pw")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .on_change(|text| println!("{text}")) // reigns, stands by, hands over
+    ///     .start()?;
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn journal(mut self, url: impl Into<String>) -> Self {
         self.journal = Some(url.into());
         self
@@ -191,6 +221,21 @@ impl LeaderBuilder {
     /// has a journal.
     ///
     /// A program decides on it by a set-up step of its own, never by whether something is there.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// // `shop set-up`, which an operator runs once
+    /// let leader = Leader::builder()
+    ///     .listen(":7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .init(true)
+    ///     .start()?;
+    /// leader.shutdown(); // from now on it starts without `init`
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn init(mut self, init: bool) -> Self {
         self.init = init;
         self
@@ -232,7 +277,7 @@ impl LeaderBuilder {
     ///
     /// # Errors
     ///
-    /// `LeaderConfig` for a setting that is missing or makes no sense, `Refused` if another leader runs
+    /// `Config` for a setting that is missing or makes no sense, `Refused` if another leader runs
     /// on the state directory, `Damaged` if that is not what it should be, `Unreachable` if the
     /// journal's store does not answer, `Io`.
     pub fn start(self) -> Result<Leader, LockError> {

@@ -383,7 +383,7 @@ fn a_watch_ends_with_its_guard() {
     assert!(word.watched().is_empty());
     enter(&word);
     word.lose(LostReason::Broken);
-    assert_eq!(watch.lost(), None, "it was let go in good order");
+    assert_eq!(watch.lost(), None, "it was released in good order");
 }
 
 #[test]

@@ -43,7 +43,8 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Address, LockError> {
         let text = text.trim();
-        let bad = || LockError::config(format!("{text:?} is no address; write HOST:PORT or HOST"));
+        let invalid = |what: &str| LockError::config(format!("invalid address {text:?}: {what}"));
+        let bad = || invalid("write HOST:PORT or HOST");
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) = rest.split_once(']').ok_or_else(bad)?;
             match rest {
@@ -63,7 +64,10 @@ impl FromStr for Address {
             return Err(bad());
         }
         let port = match port {
-            Some(port) => port.parse().map_err(|_| bad())?,
+            Some(port) => port.parse().map_err(|_| match port.parse::<u64>() {
+                Ok(_) => invalid("the port must be at most 65535"),
+                Err(_) => bad(),
+            })?,
             None => DEFAULT_PORT,
         };
         Ok(Address { host: host.to_owned(), port })

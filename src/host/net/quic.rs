@@ -64,12 +64,12 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 /// so again, at most; of more the oldest are forgotten at once. How long that while is their
 /// peers have a say in.
 ///
-/// So peers without the secret take no more than `HANDSHAKES_MAX + STRANGERS_MAX` connections,
+/// So peers without the secret take no more than `HANDSHAKES_MAX + UNFINISHED_MAX` connections,
 /// however many they are and whatever they send. Each may have the connection's own state, one
 /// handshake message of 64 KiB, and [`LEADER_CRYPTO_BYTES`] of handshake out of order at each of two
 /// levels, which byte by byte with gaps between take some 150 KiB: below 400 KiB, together below
 /// 420 MiB. There is no early data, and nothing else is read before they have shown it.
-const STRANGERS_MAX: usize = 32;
+const UNFINISHED_MAX: usize = 32;
 /// The kernel's buffers, as far as it allows: a herd that returns after a restart fits in.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// One receive buffer: the most that the kernel joins into one message.
@@ -523,7 +523,7 @@ impl Port {
     pub(in crate::host) fn transmit(&mut self) {
         let now = Instant::now();
         self.end_stalled(now);
-        self.forget_strangers();
+        self.forget_unfinished();
         if let Some((transmit, bytes)) = self.unsent.take()
             && !self.send(transmit, bytes)
         {
@@ -563,10 +563,10 @@ impl Port {
         }
     }
 
-    /// Gives up the memory of strangers that were shown out, but for the last.
-    fn forget_strangers(&mut self) {
-        while self.shared.strangers.len() > STRANGERS_MAX
-            && let Some((handle, id)) = self.shared.strangers.pop_front()
+    /// Forgets connections that ended before their handshake did, but for the last of them.
+    fn forget_unfinished(&mut self) {
+        while self.shared.unfinished.len() > UNFINISHED_MAX
+            && let Some((handle, id)) = self.shared.unfinished.pop_front()
         {
             let slot = &mut self.connections[handle.0];
             if slot.as_ref().is_some_and(|connection| connection.id == id) {

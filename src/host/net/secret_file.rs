@@ -46,8 +46,8 @@ impl Secret {
         let (text, is_pipe) = read_private(path)?;
         let secrets = decode(&text).ok_or_else(|| {
             LockError::config(format!(
-                "the secret file {shown} has something else than secrets of 64 hexadecimal \
-                 digits, one a line; `tierlock secret new FILE` makes a good one"
+                "the secret file {shown} does not consist of secrets of 64 hexadecimal digits, \
+                 one a line; `tierlock secret new FILE` makes a good one"
             ))
         })?;
         let secret = Secret::from_secrets(&secrets);
@@ -60,6 +60,16 @@ impl Secret {
     /// # Errors
     ///
     /// `Config` if the file exists (it is never overwritten), `Io` if it cannot be written.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Secret;
+    ///
+    /// // a set-up step; every machine gets a copy
+    /// Secret::create("/etc/tierlock.key")?;
+    /// assert!(Secret::create("/etc/tierlock.key").is_err()); // it is never overwritten
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn create(path: impl AsRef<Path>) -> Result<Secret, LockError> {
         let path = path.as_ref();
         let shown = path.display();
@@ -144,7 +154,7 @@ fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
     let user = rustix::process::geteuid().as_raw();
     if about.uid() != user && about.uid() != 0 {
         return Err(LockError::config(format!(
-            "the secret file {shown} belongs to user {}, which could exchange it; it has to \
+            "the secret file {shown} belongs to user {}, which could replace it; it has to \
              belong to root or to the user that runs this (user {user})",
             about.uid()
         )));

@@ -89,7 +89,7 @@ impl Reach {
     pub(crate) fn check_open(&self) -> Result<()> {
         match self.is_closed() {
             false => Ok(()),
-            true => Err(LockError::config("its manager was closed")),
+            true => Err(LockError::config("its manager was closed: open another one")),
         }
     }
 
@@ -153,7 +153,7 @@ impl Reach {
     pub(crate) fn close_within(&self, wait: Duration) {
         self.closed.store(true, SeqCst);
         self.closing.notify(usize::MAX);
-        self.ground.rouse();
+        self.ground.wake_all();
         self.end_service(wait);
     }
 

@@ -35,7 +35,7 @@ impl Plain {
         }
         let mut held = Held::plain(self.lock.count());
         self.shares.set_readable(true);
-        self.lock.rouse();
+        self.lock.wake_all();
         held.add(READABLE);
         held
     }
@@ -147,7 +147,7 @@ impl Plain {
             return Ok(());
         }
         self.shares.set_readable(true);
-        self.lock.rouse();
+        self.lock.wake_all();
         Err(match patience {
             Patience::No => LockError::WOULD_BLOCK,
             _ => timed_out(start, Scope::Thread),
@@ -171,7 +171,7 @@ impl Plain {
         held.add(READABLE);
         held.set_predecessor(Predecessor::Clean);
         self.shares.set_readable(true);
-        self.lock.rouse();
+        self.lock.wake_all();
     }
 
     pub(super) fn downgrade(&self, held: &mut Held, how: Predecessor) -> Held {

@@ -129,7 +129,7 @@ impl Home {
             Ok(found) if found.dev() == self.key.device && found.ino() == self.key.inode => Ok(()),
             Ok(_) => Err(self.about(damaged(
                 "it was replaced by another directory while this process used it: a process that \
-                 opens it now does not exclude us; restart every process that uses it",
+                 opens it now does not exclude this one; restart every process that uses it",
             ))),
             Err(e)
                 if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
@@ -244,7 +244,7 @@ impl Home {
     pub(in crate::process) fn vanished(&self) -> LockError {
         self.about(damaged(
             "it was removed while this process used it: a process that makes it again does not \
-             exclude us; restart every process that uses it",
+             exclude this one; restart every process that uses it",
         ))
     }
 

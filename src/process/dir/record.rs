@@ -111,7 +111,7 @@ pub(in crate::process) fn settle(words: &Words, name: &Name) -> Result<(), Strin
     let blank = match words.load(0) {
         MAGIC => false,
         0 => true,
-        other => return Err(format!("it starts with {other:#x}, which is not ours")),
+        other => return Err(format!("it starts with {other:#x}, which tierlock did not write")),
     };
     for (at, wanted) in expected.iter().enumerate().skip(1) {
         let found = words.load(at);

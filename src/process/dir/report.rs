@@ -72,9 +72,9 @@ impl DirectoryReport {
             let pid = status.holder.as_ref().map(of).unwrap_or_default();
             status.survivors.iter().map(move |survivor| {
                 format!(
-                    "{:?} is kept by {survivor}, which inherited it: pid {pid}, which took it, has \
-                     ended or let go; it is free when that process has ended (`tierlock run \
-                     --close` passes nothing on)",
+                    "{:?} is kept by {survivor}, which inherited it: pid {pid}, which took it, \
+                     has ended or released it; it is free when that process has ended (`tierlock \
+                     run --close` passes nothing on)",
                     status.name.as_str()
                 )
             })

@@ -145,13 +145,13 @@ fn open_or_make(path: &Path) -> Result<File, LockError> {
             Err(Errno::EXIST) => {}
             Err(Errno::NOENT) => {
                 return Err(LockError::config(
-                    "the directory that it belongs into does not exist; make that first",
+                    "the directory above it does not exist; make that one first",
                 ));
             }
             Err(error) => return Err(failed("cannot make it", error.into())),
         }
     }
-    Err(damaged("it vanishes as often as it is made"))
+    Err(damaged("another program removes it as often as it is made: stop that"))
 }
 
 fn open(path: &Path) -> Result<rustix::fd::OwnedFd, Errno> {

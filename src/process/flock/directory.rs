@@ -198,7 +198,7 @@ impl FileDirectory {
                 return Ok(file);
             }
         }
-        Err(damaged("it vanishes as often as it is made"))
+        Err(damaged("another program removes it as often as it is made: stop that"))
     }
 
     /// `None` if another process was faster.
@@ -215,7 +215,7 @@ impl FileDirectory {
             Err(Errno::EXIST) => Ok(None),
             Err(Errno::NOENT) => {
                 self.home.check()?;
-                Err(damaged("the directory it belongs into was removed"))
+                Err(damaged("the directory above it was removed"))
             }
             Err(e) => Err(failed("cannot make it", e.into())),
         }

@@ -108,7 +108,7 @@ impl Open {
             let life = begin_life(lock.file(), directory.home.trust);
             return Ok(Open { lock, words, identity, life });
         }
-        Err(damaged("it is replaced as often as it is opened"))
+        Err(damaged("another program replaces it as often as it is opened: stop that"))
     }
 
     pub(super) fn try_lock(&self) -> io::Result<bool> {

@@ -127,7 +127,7 @@ fn examine_presences(home: &Home, presences: &Presences, report: &mut DirectoryR
     let count = counted(alive, "process", "processes");
     report.add(Level::Fine, format!("{count} alive in it"));
     report.list(Level::Note, "presences of the dead", dead);
-    report.list(Level::Damage, "presences that tell nothing", unknown);
+    report.list(Level::Damage, "presences of unknown state", unknown);
     report.list(Level::Trouble, "entries among its presences", foreign.collect());
     report.list(Level::Trouble, "of its presences", rights);
     alive

@@ -86,7 +86,7 @@ impl WorkerPhase {
     const PARTS: [(Step, WorkerPhase); 13] = [
         (Step::TakeEntered, WorkerPhase::Taking),
         (Step::LeaveEnd, WorkerPhase::LettingGo),
-        (Step::BuryEnd, WorkerPhase::Sweeping),
+        (Step::ReapEnd, WorkerPhase::Sweeping),
         (Step::DrainEnd, WorkerPhase::Sharing),
         (Step::RenameSwap, WorkerPhase::ChangingItsWord),
         (Step::RetireBegun, WorkerPhase::Forgetting),

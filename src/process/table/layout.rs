@@ -41,7 +41,7 @@ pub(super) const RECORD_BYTES: u64 = (size_of::<AtomicU32>() + size_of::<WaitRec
 /// The first part of heads has as many; each further one doubles their number.
 pub(super) const FIRST_HEADS: u64 = 1024;
 /// So many of the dead a round of the sweep is about.
-pub(super) const BURIED_AT_ONCE: usize = 32;
+pub(super) const REAPED_AT_ONCE: usize = 32;
 /// Names have at most 255 bytes, and what is kept with one has no more.
 pub(super) const UNITS_MAX: usize = 127;
 
@@ -120,8 +120,8 @@ pub(super) struct Header {
     /// The same of share records.
     pub(super) shares_used: AtomicU32,
     /// Where the next sweep for the dead goes on, and how many of them its round is about.
-    pub(super) bury_at: AtomicU32,
-    pub(super) buried_ids: AtomicU32,
+    pub(super) reap_at: AtomicU32,
+    pub(super) reaped_ids: AtomicU32,
     spare_2: AtomicU32,
 
     /// Guards every structural change: the same word protocol as for names.
@@ -132,7 +132,7 @@ pub(super) struct Header {
     spare_3: [AtomicU64; 4],
 
     /// The dead that the round of the sweep is about.
-    pub(super) burying: [AtomicU64; BURIED_AT_ONCE],
+    pub(super) reaping: [AtomicU64; REAPED_AT_ONCE],
 
     /// Free slots by the units that their names can have, the first of each plus one.
     pub(super) free: [AtomicU32; UNITS_MAX + 1],
@@ -149,7 +149,7 @@ const _: () = {
         + 64
         + 64
         + 64
-        + BURIED_AT_ONCE * 8
+        + REAPED_AT_ONCE * 8
         + (UNITS_MAX + 1) * 4
         + (2 * PARTS + HEAD_PARTS + RECORD_PARTS + SHARE_PARTS + 3) * 8;
     assert!(size_of::<Header>() == fields, "the header has padding");

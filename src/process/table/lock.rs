@@ -12,7 +12,7 @@
 //! | [`release`] | the holder, any thread of its process | one compare of the token, one compare-and-swap; off the fast path it also hands over and wakes, and gives back what was taken and not used |
 //! | [`retire`], [`retired`] | under the structural lock | begin and end forgetting a name |
 //! | [`settle`] | under the structural lock | ends that in place of a process that died |
-//! | [`bury`] | a sweeper | releases the word of a dead holder |
+//! | [`reap`] | a sweeper | releases the word of a dead holder |
 //! | [`end_stay`] | an operator | makes the word free that `at_least` keeps |
 //! | [`wake_another`] | a thread that was woken and does not want the lock any more | passes that on |
 //!
@@ -60,7 +60,7 @@ use super::{
     map::Cell,
     marks::milliseconds,
     protocol::{
-        Answer, Burying, Leaving, Machine, Marking, Op, Outcome, Renaming, Slept, SlotMark, Taking,
+        Answer, Leaving, Machine, Marking, Op, Outcome, Reaping, Renaming, Slept, SlotMark, Taking,
         Verdict, Whom,
     },
     slot::MappedSlot,
@@ -274,7 +274,7 @@ pub(super) fn take_unless<P: PresenceView>(
     }
 }
 
-/// Lets go of what this process took.
+/// Releases what this process took.
 #[inline]
 pub(super) fn release(at: SlotAt<'_>, me: OwnerId, exit: Exit) -> Result<(), LostHold> {
     match leave_quietly(at.slot, me, exit) {
@@ -335,19 +335,19 @@ pub(super) fn retired(at: SlotAt<'_>, me: OwnerId) -> Result<(), LostHold> {
 /// The name is forgotten, as the owner of this word, which is dead, had begun: no process owns the
 /// word any more.
 pub(super) fn settle(at: SlotAt<'_>, judged: Word) {
-    run(at, Burying::settling(judged), None);
+    run(at, Reaping::settling(judged), None);
 }
 
 /// Releases the word if its owner is dead; whether it did.
-pub(super) fn bury<P: PresenceView>(at: SlotAt<'_>, presences: &P) -> Result<bool, Stop> {
-    let mut machine = Burying::sweeping();
+pub(super) fn reap<P: PresenceView>(at: SlotAt<'_>, presences: &P) -> Result<bool, Stop> {
+    let mut machine = Reaping::sweeping();
     let mut kept = None;
     loop {
         match advance(&mut machine, at, None) {
             Ahead::Judge(owner) => {
                 machine.heard(Answer::Verdict(judge(presences, owner, &mut kept)?));
             }
-            Ahead::End(Outcome::Buried) => return Ok(true),
+            Ahead::End(Outcome::Reaped) => return Ok(true),
             Ahead::End(Outcome::Nothing) => return Ok(false),
             Ahead::End(outcome) => return Err(stop(outcome)),
             ahead => unreachable!("{ahead:?} is nothing a sweeper asks"),
@@ -365,7 +365,7 @@ pub(super) fn end_stay<P: PresenceView>(
     token: u64,
 ) -> Result<bool, Stop> {
     // A holder that died has left none before its death is proved.
-    bury(at, presences)?;
+    reap(at, presences)?;
     loop {
         let seen = Word::from_bits(at.slot.word.load(Ordering::SeqCst));
         let is_its = || {
@@ -706,7 +706,10 @@ fn stop(outcome: Outcome) -> Stop {
 #[cold]
 pub(super) fn cannot_sleep(error: Errno) -> LockError {
     let (kind, text) = if error == Errno::FAULT {
-        (LockErrorKind::Damaged, "the table was cut off under this process; restart it")
+        (
+            LockErrorKind::Damaged,
+            "the table was cut short while this process used it; restart this process",
+        )
     } else {
         (LockErrorKind::Io, "cannot wait for the lock")
     };

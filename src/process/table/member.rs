@@ -29,7 +29,7 @@ use super::super::dir::{
 use super::{
     ends::{EndHint, EndHints},
     index::{Changing, Found, Retiring},
-    layout::BURIED_AT_ONCE,
+    layout::REAPED_AT_ONCE,
     lock::{self, Exit, Kept, SlotAt, SlotWon, Stop},
     map::{Access, Cell},
     presence::{PRESENCE, Presence, Presences, file_name},
@@ -434,7 +434,8 @@ impl Member {
         }
         Err(self.home.about(damaged(
             "its table was removed or replaced by another while this process used it: a process \
-             that opens the directory now does not exclude us; restart every process that uses it",
+             that opens the directory now does not exclude this one; restart every process that \
+             uses it",
         )))
     }
 
@@ -477,19 +478,19 @@ impl Member {
         let until = clock::now() + longest;
         // One round at a time: what it has been through must be known when presences go.
         let _ = self.change(|_| {
-            self.bury_some(until);
+            self.reap_some(until);
             Ok(())
         });
     }
 
     /// A part of a round, under the structural lock: every word is looked at between the proof
     /// that these processes are dead and the end of their presences.
-    fn bury_some(&self, until: Time) {
+    fn reap_some(&self, until: Time) {
         let header = self.table.header();
-        if header.bury_at.load(Relaxed) == 0 {
+        if header.reap_at.load(Relaxed) == 0 {
             self.begin_round(until);
         }
-        let ids = header.burying.iter().filter_map(|id| OwnerId::new(id.load(Relaxed)));
+        let ids = header.reaping.iter().filter_map(|id| OwnerId::new(id.load(Relaxed)));
         let mut dead: Vec<OwnerId> = ids.filter(|id| self.is_dead(*id)).collect();
         dead.sort_unstable();
         if !dead.is_empty() && self.check_in_place().is_err() {
@@ -499,10 +500,10 @@ impl Member {
         self.table.erase_dead(&dead);
         self.table.strike_dead(&dead);
         let (first, used) =
-            (header.bury_at.load(Relaxed).saturating_sub(1), header.slots_used.load(Relaxed));
+            (header.reap_at.load(Relaxed).saturating_sub(1), header.slots_used.load(Relaxed));
         for number in first..used {
             if number > first && number % 1024 == 0 && clock::now() >= until {
-                header.bury_at.store(number + 1, Relaxed);
+                header.reap_at.store(number + 1, Relaxed);
                 return;
             }
             let Ok(slot) = self.table.slot(number) else { return };
@@ -514,7 +515,7 @@ impl Member {
             self.presences.forget(id);
             step!(SweepForgotten);
         }
-        header.bury_at.store(0, Relaxed);
+        header.reap_at.store(0, Relaxed);
     }
 
     /// Which of the dead the next round is about.
@@ -522,10 +523,10 @@ impl Member {
         let header = self.table.header();
         let ids = self.presences.ids().unwrap_or_default();
         let dead = ids.into_iter().filter(|id| clock::now() < until && self.is_dead(*id));
-        let dead: Vec<u64> = dead.map(OwnerId::get).take(BURIED_AT_ONCE).collect();
+        let dead: Vec<u64> = dead.map(OwnerId::get).take(REAPED_AT_ONCE).collect();
         let padded = dead.into_iter().chain(std::iter::repeat(0));
-        header.burying.iter().zip(padded).for_each(|(place, id)| place.store(id, Relaxed));
-        header.bury_at.store(1, Relaxed);
+        header.reaping.iter().zip(padded).for_each(|(place, id)| place.store(id, Relaxed));
+        header.reap_at.store(1, Relaxed);
     }
 
     fn is_dead(&self, id: OwnerId) -> bool {
@@ -537,7 +538,7 @@ impl Member {
         let owner = Word::from_bits(at.slot.word.load(Relaxed)).owner();
         let Some(dead_one) = owner else { return };
         let Ok(found) = dead.binary_search(&dead_one) else { return };
-        let freed = match lock::bury(at, self) {
+        let freed = match lock::reap(at, self) {
             Ok(freed) => freed,
             Err(Stop::Unsettled(word)) => {
                 lock::settle(at, word);
@@ -549,7 +550,7 @@ impl Member {
             dead.remove(found);
             let header = self.table.header();
             let its = |place: &&AtomicU64| place.load(Relaxed) == dead_one.get();
-            header.burying.iter().filter(its).for_each(|place| place.store(0, Relaxed));
+            header.reaping.iter().filter(its).for_each(|place| place.store(0, Relaxed));
         }
     }
 }
@@ -675,8 +676,8 @@ impl<'a> Change<'a> {
                 about(LockError::new(
                     LockErrorKind::TimedOut,
                     format!(
-                        "{who} has been changing it for {LONGEST_CHANGE:?}; it must be stopped: \
-                         let it go on, or end it"
+                        "{who} has been changing it for {LONGEST_CHANGE:?}; it is probably \
+                         stopped: let it go on (kill -CONT), or end it"
                     ),
                 ))
             }

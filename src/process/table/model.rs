@@ -34,7 +34,7 @@ use std::fmt;
 
 use super::{
     protocol::{
-        Answer, Burying, Draining, Leaving, Machine, Marking, Op, Reading, Renaming, Slept, Taking,
+        Answer, Draining, Leaving, Machine, Marking, Op, Reading, Reaping, Renaming, Slept, Taking,
         Unsharing,
     },
     share::ShareWord,
@@ -121,7 +121,7 @@ struct Thread {
     is_in_front: bool,
     /// It goes without the permits it wanted.
     gave_up: bool,
-    /// A mistake: it is to count its permits once it has let go of the word.
+    /// A mistake: it is to count its permits once it has released the word.
     counts_later: bool,
     doing: Doing,
 }
@@ -182,11 +182,11 @@ enum Doing {
     Renaming(Renaming, Predecessor),
     Leaving(Leaving),
     Forgetting,
-    Burying(Burying),
+    Reaping(Reaping),
     /// Needs the structural lock, to settle this word.
     Queueing(Word),
     /// Finishes what a dead forgetter began, then starts its job again.
-    Finishing(Burying),
+    Finishing(Reaping),
     /// With a wait for another slot.
     Elsewhere(Elsewhere),
     Done,
@@ -365,7 +365,7 @@ impl<const N: usize> World<N> {
             Some(Job::Await) => Doing::Taking(Taking::for_task(me, play.spins)),
             Some(Job::Try) => Doing::Taking(Taking::new(me, false, 0)),
             Some(Job::Forget) => Doing::Forgetting,
-            Some(Job::Sweep) => Doing::Burying(Burying::sweeping()),
+            Some(Job::Sweep) => Doing::Reaping(Reaping::sweeping()),
             Some(Job::Elsewhere) => Doing::Elsewhere(Elsewhere::Enlists),
         };
     }
@@ -424,7 +424,7 @@ impl<const N: usize> World<N> {
             Doing::Draining(draining, _) => Some(draining.step()),
             Doing::Renaming(renaming, _) => Some(renaming.step()),
             Doing::Leaving(leaving) => Some(leaving.step()),
-            Doing::Burying(burying) | Doing::Finishing(burying) => Some(burying.step()),
+            Doing::Reaping(reaping) | Doing::Finishing(reaping) => Some(reaping.step()),
             Doing::Forgetting => Some(Step::RetireBegin),
             _ => None,
         }
@@ -453,7 +453,7 @@ impl<const N: usize> World<N> {
             Doing::Readable(told) => turn.is_readable(told),
             Doing::Renaming(renaming, _) => turn.machine(renaming.op()),
             Doing::Leaving(leaving) => turn.machine(leaving.op()),
-            Doing::Burying(burying) | Doing::Finishing(burying) => turn.machine(burying.op()),
+            Doing::Reaping(reaping) | Doing::Finishing(reaping) => turn.machine(reaping.op()),
             Doing::Asleep(taking, _) => {
                 turn.ends_sleep(taking, StepKind::Timer, Slept::ByItself);
                 turn.gives_up(taking);
@@ -481,7 +481,7 @@ impl<const N: usize> World<N> {
             Doing::Inside(told) => turn.is_inside(told, job),
             Doing::Forgetting => turn.forgets(),
             Doing::Queueing(word) => {
-                turn.has_structure(Doing::Finishing(Burying::settling(word)));
+                turn.has_structure(Doing::Finishing(Reaping::settling(word)));
             }
             Doing::Elsewhere(at) => turn.is_elsewhere(at),
             Doing::Done | Doing::Dead => {}

@@ -41,7 +41,7 @@ impl WordParts {
     /// 65,536 tokens the taker has to look at the directory first.
     #[inline]
     pub fn take(&self) -> Option<Token> {
-        self.0.near(fork::generation())?.take()
+        self.0.found(fork::generation())?.take()
     }
 
     /// Takes it, whatever stands in the way.
@@ -52,8 +52,8 @@ impl WordParts {
     /// Releases it, as a quiet unlock of the holder of this token does.
     #[inline]
     pub fn release(&self, token: Token) {
-        if let Some(near) = self.0.near(fork::generation()) {
-            near.release(token);
+        if let Some(found) = self.0.found(fork::generation()) {
+            found.release(token);
         }
     }
 }

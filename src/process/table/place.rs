@@ -56,9 +56,9 @@ pub(super) struct Heirloom {
     pub(super) given: bool,
 }
 
-/// A place, with what is needed to take and to release read out of it.
+/// The slot of a name where this process found it, with what taking and releasing it needs read out.
 #[derive(Clone, Copy)]
-pub(in crate::process) struct Near<'a> {
+pub(in crate::process) struct FoundSlot<'a> {
     place: &'a NamePlace,
     slot: &'a slot::MappedSlot,
     member: &'a Member,
@@ -66,12 +66,12 @@ pub(in crate::process) struct Near<'a> {
     generation: u32,
 }
 
-impl Near<'_> {
+impl FoundSlot<'_> {
     /// Takes it where nothing stands in the way: its token. `None` leaves it as it was, and what it
     /// is that does [`take_unless`](Slot::take_unless) finds out.
     #[inline]
     pub(in crate::process) fn take(self) -> Option<Token> {
-        let Near { place, slot, member, me, generation } = self;
+        let FoundSlot { place, slot, member, me, generation } = self;
         if !lock::take_unraised(slot, me, generation, || place.stays_shared(me, generation)) {
             return None;
         }
@@ -91,7 +91,7 @@ impl Near<'_> {
     /// the last holder left. `beside`: past waiters that are no writers, too.
     #[inline]
     pub(in crate::process) fn read(self, beside: bool) -> Option<(Token, Predecessor)> {
-        let Near { place, slot, me, generation, .. } = self;
+        let FoundSlot { place, slot, me, generation, .. } = self;
         let own = place.own.get()?;
         let way = if beside { Way::Beside } else { Way::Quiet };
         let left = sharing::read(place.at(), own, me, way)?;
@@ -122,9 +122,9 @@ impl Near<'_> {
 
 impl NamePlace {
     #[inline]
-    pub(super) fn near(&self) -> Near<'_> {
+    pub(super) fn found(&self) -> FoundSlot<'_> {
         let (slot, member) = (&*self.slot, &*self.member);
-        Near { place: self, slot, member, me: member.id, generation: self.generation }
+        FoundSlot { place: self, slot, member, me: member.id, generation: self.generation }
     }
 
     #[inline]
@@ -218,7 +218,7 @@ impl NamePlace {
         self.heirloom.lock().as_ref().map_or(self.member.id, |heirloom| heirloom.presence.id)
     }
 
-    /// Lets go of what is held under an id that others may have inherited.
+    /// Releases what is held under an id that others may have inherited.
     #[cold]
     pub(super) fn release_heirloom(&self, exit: Exit) {
         let Some(Heirloom { presence, given }) = self.heirloom.lock().take() else { return };

@@ -12,7 +12,7 @@
 //! | [`Marking`], [`Renaming`] | the holder | changes its own word |
 //! | [`Reading`], [`Unsharing`] | a reader; for permits the holder | comes in beside others, and leaves |
 //! | [`Draining`] | the holder | waits until no reader is inside, or until permits are free |
-//! | [`Burying`] | a sweeper | releases a dead holder's word |
+//! | [`Reaping`] | a sweeper | releases a dead holder's word |
 //!
 //! **Order.** A waiter that has waited for 1 ms takes a wait record, and the oldest record is
 //! served first. The holder's release scans the records if the word is HUNGRY, and reserves the
@@ -226,7 +226,7 @@ pub(super) enum Outcome {
     /// The hold was not this guard's any more.
     Lost,
     /// A sweeper released the word.
-    Buried,
+    Reaped,
     /// A sweeper found no dead owner.
     Nothing,
     /// The process that was forgetting the name died. To be settled under the structural lock.
@@ -520,14 +520,14 @@ impl Machine for Renaming {
     }
 }
 
-// ---- burying -------------------------------------------------------------------------------
+// ---- reaping -------------------------------------------------------------------------------
 
 /// Releases the word of an owner that is dead, without taking it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Burying(BuryingPhase);
+pub(super) struct Reaping(ReapingPhase);
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum BuryingPhase {
+enum ReapingPhase {
     Look,
     Judge(Word),
     Recheck(Word),
@@ -539,73 +539,73 @@ enum BuryingPhase {
     Ended(Outcome),
 }
 
-impl Burying {
+impl Reaping {
     /// Looks which process owns the word, and whether it lives.
-    pub(super) const fn sweeping() -> Burying {
-        Burying(BuryingPhase::Look)
+    pub(super) const fn sweeping() -> Reaping {
+        Reaping(ReapingPhase::Look)
     }
 
     /// `judged` is a word with a dead owner, of a name that is forgotten by now.
-    pub(super) const fn settling(judged: Word) -> Burying {
-        Burying(BuryingPhase::Settle(judged))
+    pub(super) const fn settling(judged: Word) -> Reaping {
+        Reaping(ReapingPhase::Settle(judged))
     }
 }
 
-impl Machine for Burying {
+impl Machine for Reaping {
     fn op(&self) -> Op {
         match self.0 {
-            BuryingPhase::Look | BuryingPhase::Recheck(_) => Op::Load,
-            BuryingPhase::Judge(seen) => {
+            ReapingPhase::Look | ReapingPhase::Recheck(_) => Op::Load,
+            ReapingPhase::Judge(seen) => {
                 Op::Judge(seen.owner().expect("only an owned word is judged"))
             }
-            BuryingPhase::SeeStay(_) => Op::SeeStay,
-            BuryingPhase::Stay(seen, end) => {
+            ReapingPhase::SeeStay(_) => Op::SeeStay,
+            ReapingPhase::Stay(seen, end) => {
                 Op::Swap { from: seen, to: seen.staying(Predecessor::Died, end) }
             }
-            BuryingPhase::HandOver(hand_over) => hand_over.op(),
-            BuryingPhase::Settle(seen) => Op::Swap { from: seen, to: seen.settled() },
-            BuryingPhase::Wake => Op::Wake(Whom::One),
-            BuryingPhase::Ended(outcome) => Op::End(outcome),
+            ReapingPhase::HandOver(hand_over) => hand_over.op(),
+            ReapingPhase::Settle(seen) => Op::Swap { from: seen, to: seen.settled() },
+            ReapingPhase::Wake => Op::Wake(Whom::One),
+            ReapingPhase::Ended(outcome) => Op::End(outcome),
         }
     }
 
     fn heard(&mut self, answer: Answer) {
-        let ended = BuryingPhase::Ended;
+        let ended = ReapingPhase::Ended;
         self.0 = match (self.0, answer) {
-            (BuryingPhase::Look, Answer::Word(found)) => match found.state() {
+            (ReapingPhase::Look, Answer::Word(found)) => match found.state() {
                 None => ended(Outcome::Nonsense(found)),
-                Some(_) if found.owner().is_some() => BuryingPhase::Judge(found),
+                Some(_) if found.owner().is_some() => ReapingPhase::Judge(found),
                 Some(_) => ended(Outcome::Nothing),
             },
-            (BuryingPhase::Judge(seen), Answer::Verdict(verdict)) => {
+            (ReapingPhase::Judge(seen), Answer::Verdict(verdict)) => {
                 match (verdict, seen.state()) {
-                    (Verdict::Dead, Some(SlotState::Held(_))) => BuryingPhase::SeeStay(seen),
+                    (Verdict::Dead, Some(SlotState::Held(_))) => ReapingPhase::SeeStay(seen),
                     (Verdict::Dead, _) => ended(Outcome::Unsettled(seen)),
-                    (Verdict::Missing, _) => BuryingPhase::Recheck(seen),
+                    (Verdict::Missing, _) => ReapingPhase::Recheck(seen),
                     (Verdict::Alive | Verdict::Unknown, _) => ended(Outcome::Nothing),
                 }
             }
-            (BuryingPhase::Recheck(seen), Answer::Word(found)) => {
+            (ReapingPhase::Recheck(seen), Answer::Word(found)) => {
                 let absent = found.owner() == seen.owner();
                 ended(if absent { Outcome::Absent(seen) } else { Outcome::Nothing })
             }
-            (BuryingPhase::SeeStay(seen), Answer::Stay(Some(end))) => BuryingPhase::Stay(seen, end),
-            (BuryingPhase::SeeStay(seen), Answer::Stay(None)) => {
-                BuryingPhase::HandOver(HandOver::other(seen, Predecessor::Died))
+            (ReapingPhase::SeeStay(seen), Answer::Stay(Some(end))) => ReapingPhase::Stay(seen, end),
+            (ReapingPhase::SeeStay(seen), Answer::Stay(None)) => {
+                ReapingPhase::HandOver(HandOver::other(seen, Predecessor::Died))
             }
-            (BuryingPhase::Stay(seen, _), Answer::Word(found)) => {
-                ended(if found == seen { Outcome::Buried } else { Outcome::Nothing })
+            (ReapingPhase::Stay(seen, _), Answer::Word(found)) => {
+                ended(if found == seen { Outcome::Reaped } else { Outcome::Nothing })
             }
-            (BuryingPhase::HandOver(mut hand_over), answer) => match hand_over.heard(answer) {
-                None => BuryingPhase::HandOver(hand_over),
-                Some(HandedOver::Yes) => ended(Outcome::Buried),
+            (ReapingPhase::HandOver(mut hand_over), answer) => match hand_over.heard(answer) {
+                None => ReapingPhase::HandOver(hand_over),
+                Some(HandedOver::Yes) => ended(Outcome::Reaped),
                 Some(HandedOver::Lost | HandedOver::Missed(_)) => ended(Outcome::Nothing),
             },
-            (BuryingPhase::Settle(seen), Answer::Word(found)) if found == seen => {
-                BuryingPhase::Wake
+            (ReapingPhase::Settle(seen), Answer::Word(found)) if found == seen => {
+                ReapingPhase::Wake
             }
-            (BuryingPhase::Settle(_), Answer::Word(_)) => ended(Outcome::Nothing),
-            (BuryingPhase::Wake, Answer::Yes(_)) => ended(Outcome::Buried),
+            (ReapingPhase::Settle(_), Answer::Word(_)) => ended(Outcome::Nothing),
+            (ReapingPhase::Wake, Answer::Yes(_)) => ended(Outcome::Reaped),
             (phase, answer) => unreachable!("{answer:?} is no answer in {phase:?}"),
         };
     }
@@ -614,14 +614,14 @@ impl Machine for Burying {
     fn step(&self) -> super::step::Step {
         use super::step::Step;
         match self.0 {
-            BuryingPhase::Look | BuryingPhase::Recheck(_) => Step::BuryLook,
-            BuryingPhase::Judge(_) => Step::BuryJudge,
-            BuryingPhase::SeeStay(_) => Step::BurySeeStay,
-            BuryingPhase::Stay(..) => Step::BuryStay,
-            BuryingPhase::HandOver(hand_over) => hand_over.step(),
-            BuryingPhase::Settle(_) => Step::BurySettle,
-            BuryingPhase::Wake => Step::BuryWake,
-            BuryingPhase::Ended(_) => Step::BuryEnd,
+            ReapingPhase::Look | ReapingPhase::Recheck(_) => Step::ReapLook,
+            ReapingPhase::Judge(_) => Step::ReapJudge,
+            ReapingPhase::SeeStay(_) => Step::ReapSeeStay,
+            ReapingPhase::Stay(..) => Step::ReapStay,
+            ReapingPhase::HandOver(hand_over) => hand_over.step(),
+            ReapingPhase::Settle(_) => Step::ReapSettle,
+            ReapingPhase::Wake => Step::ReapWake,
+            ReapingPhase::Ended(_) => Step::ReapEnd,
         }
     }
 }

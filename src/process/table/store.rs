@@ -114,7 +114,10 @@ impl MappedTable {
         let first: &Header = &header[0];
         match first.magic.seen() {
             MAGIC => {}
-            other => return Err(damaged(format!("it starts with {other:#x}, which is not ours"))),
+            other => {
+                let what = format!("it starts with {other:#x}, which tierlock did not write");
+                return Err(damaged(what));
+            }
         }
         let key = [0, 1].map(|half| first.key[half].load(Relaxed));
         Ok(MappedTable {

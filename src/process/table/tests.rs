@@ -678,7 +678,7 @@ fn a_quiet_release_that_finds_a_waiter_frees_the_lock() {
         while !one.is_waited_for() {
             thread::yield_now();
         }
-        one.near(fork::generation()).unwrap().release(token(1));
+        one.found(fork::generation()).unwrap().release(token(1));
         assert_eq!(waiting.join().unwrap().token, token(2));
     });
 }
@@ -1559,8 +1559,8 @@ fn a_hold_that_could_not_be_left_quietly_is_left_all_the_same() {
     while status(dir.path(), "a").unwrap().waiters.is_empty() {
         thread::yield_now();
     }
-    let near = one.near(crate::fork::generation()).unwrap();
-    near.release(taken.token);
+    let found = one.found(crate::fork::generation()).unwrap();
+    found.release(taken.token);
     assert_eq!(waiter.hear(), "taken 2 clean");
 }
 

@@ -464,8 +464,9 @@ impl Client {
     fn is_of_known_cluster(&mut self, cluster: ClusterId, now: Time) -> bool {
         let Some(known) = self.cluster.filter(|known| *known != cluster) else { return true };
         let text = format!(
-            "the leader is another than this manager has spoken to before ({cluster:?}, not \
-             {known:?}): they are two leaders, not one group, and both could grant one lock"
+            "the leader is of another cluster than the one that this manager has spoken to \
+             before ({cluster:?}, not {known:?}): they are two leaders, not one group, and both \
+             could grant one lock: give the addresses of one"
         );
         self.fail_everything(&RequestFailure::Config(text.clone()));
         self.drop_link(text, now);
@@ -559,7 +560,8 @@ impl Client {
             if known != cluster {
                 let text = format!(
                     "addresses {other} and {number} are two leaders, not one group ({known:?} \
-                     and {cluster:?}); both could grant one lock, so neither is used"
+                     and {cluster:?}); both could grant one lock, so neither is used: give the \
+                     addresses of one"
                 );
                 self.link.stop();
                 return self.fail_everything(&RequestFailure::Config(text));

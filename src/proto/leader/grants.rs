@@ -1,4 +1,6 @@
-//! How locks change hands: the one place where a free lock finds its next holder.
+//! How locks change hands: whether a waiter may be granted a free lock ([`judge`](LeaderMachine::judge)), the
+//! grant, and the end of a hold. Every grant comes from here, to a newcomer that need not queue and to the
+//! first of a queue.
 
 use std::time::Duration;
 
@@ -157,7 +159,7 @@ impl LeaderMachine {
         }
     }
 
-    /// Grants a free lock to the first in its queue, or throws out a first that may not have it.
+    /// Grants a free lock to the first in its queue, or refuses a first that may not have it.
     /// Answers `false` if both have to wait for something durable.
     fn try_grant(&mut self, key: WaiterKey, now: Time) -> bool {
         let waiter = self.table.waiter(key);

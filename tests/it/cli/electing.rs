@@ -104,7 +104,10 @@ fn one_that_loses_its_election_ends_its_command_and_stands_again() {
     drop(with_input.stdin());
     let (status, stderr) = with_input.end();
     assert_eq!(status.code(), Some(0));
-    assert!(stderr.contains("an operator broke it") && stderr.contains("stands again"), "{stderr}");
+    assert!(
+        stderr.contains("an operator broke it") && stderr.contains("campaigns again"),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -234,7 +234,7 @@ fn a_lock_given_back_unused_still_tells_of_a_death() {
     waiter.freeze();
     holder.signal(Signal::KILL);
     holder.exit();
-    eventually("the command let go of the lock too", || {
+    eventually("the command released the lock too", || {
         (shown(place.status())["state"] == "free").then_some(())
     });
     waiter.signal(Signal::TERM);

@@ -107,7 +107,7 @@ fn what_the_directory_knows_does_not_wait_for_the_leader() {
         leader.process.signal(Signal::CONT);
         let told = std::iter::repeat_with(|| people.line());
         let told: Vec<String> = told.take_while(|line| !line.starts_with("NAME")).collect();
-        assert_eq!(told, ["", "and with what the leader says:"]);
+        assert_eq!(told, ["", "with the leader's answer:"]);
         assert!(people.line().contains("near"));
         assert_eq!(people.exit().code(), Some(0));
     }

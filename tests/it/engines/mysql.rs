@@ -157,7 +157,7 @@ fn mysql_and_we_exclude_each_other_in_one_queue(rig: &EngineRig) {
     assert_eq!(theirs.hear(), "1");
     assert!(ours.try_lock().unwrap_err().is_contended());
     assert!(wait.poll().is_pending());
-    // Killed as it holds the lock: the server lets go of it.
+    // Killed as it holds the lock: the server releases it.
     theirs.child.kill().unwrap();
     let guard = wait.finish().unwrap();
     let mut theirs = MysqlClient::open(rig);

@@ -217,7 +217,7 @@ fn psql_and_we_exclude_each_other_in_one_queue(rig: &EngineRig) {
         assert_eq!(theirs.hear(), "");
         assert!(ours.try_lock().unwrap_err().is_contended());
         assert!(wait.poll().is_pending());
-        // Killed as it holds the lock: the server lets go of it.
+        // Killed as it holds the lock: the server releases it.
         theirs.child.kill().unwrap();
         let guard = wait.finish().unwrap();
         let mut theirs = Psql::open(rig);
@@ -231,7 +231,7 @@ fn psql_and_we_exclude_each_other_in_one_queue(rig: &EngineRig) {
 }
 
 on!([postgres] a_holder_that_is_killed_is_succeeded_at_once);
-/// The connection ends with its process, and the server lets go of the lock.
+/// The connection ends with its process, and the server releases the lock.
 fn a_holder_that_is_killed_is_succeeded_at_once(rig: &EngineRig) {
     let mut holder = rig.helper(ENDLESS);
     let token = holder.lock(tierlock::Scope::Host, "a").token;

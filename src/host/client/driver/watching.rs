@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::{CALLER, Carrier, READER, SOON, THREAD};
+use super::{CALLER, ClientDriver, READER, SOON, THREAD};
 use crate::{alarm, clock, time::Time};
 
-impl Carrier {
+impl ClientDriver {
     /// Sees to it that an alarm is set.
     pub(super) fn watch(&self) {
         if !self.is_watched.swap(true, SeqCst) {
@@ -15,12 +15,12 @@ impl Carrier {
 
     /// At the same times for all, so that one thread is woken once for all of them.
     fn set_alarm(&self, looked: Looked) {
-        let carrier = self.carrier.clone();
+        let driver = self.me.clone();
         let tick = SOON.as_nanos() as u64;
         let next = Time::from_nanos((clock::now().as_nanos() / tick + 1) * tick);
         alarm::call_at(next, move || {
-            if let Some(carrier) = carrier.upgrade() {
-                carrier.look_for_thread(looked);
+            if let Some(driver) = driver.upgrade() {
+                driver.look_for_thread(looked);
             }
         })
         .detach();
@@ -29,19 +29,19 @@ impl Carrier {
     /// Wakes the thread if something waits for it, or nothing has happened since it was `looked`.
     fn look_for_thread(&self, mut looked: Looked) {
         let Some(link) = self.link.upgrade() else { return };
-        let post = self.post.load(SeqCst);
+        let poller = self.poller.load(SeqCst);
         // A caller that has left reads nothing any more; a runtime has other things to do, too.
-        let patience = if post == READER { READER_MAY_PAUSE } else { 1 };
+        let patience = if poller == READER { READER_MAY_PAUSE } else { 1 };
         let is_idle = looked.activity.is_same(self.activity.load(SeqCst), patience);
         let is_unread =
             looked.turns.is_same(self.turns.load(SeqCst), patience) && link.unanswered() > 0;
-        match post {
+        match poller {
             THREAD => {
                 self.is_watched.store(false, SeqCst);
                 if self.is_left_to_watch.swap(false, SeqCst) {
                     self.bell.ring();
                 }
-                if self.post.load(SeqCst) != THREAD {
+                if self.poller.load(SeqCst) != THREAD {
                     // It went to rest just now, and found an alarm set.
                     self.watch();
                 }
@@ -53,7 +53,7 @@ impl Carrier {
                     self.is_idle.store(true, SeqCst);
                 }
                 if self.is_left_to_watch.swap(false, SeqCst) || is_idle || is_unread {
-                    self.nudge();
+                    self.have_thread_look();
                 }
             }
         }
@@ -66,18 +66,18 @@ impl Carrier {
         self.is_watched.load(SeqCst)
     }
 
-    /// Has the thread look around, wherever its post is.
-    fn nudge(&self) {
-        self.thread.lock().is_nudged = true;
+    /// Has the thread look around, whichever is the poller.
+    fn have_thread_look(&self) {
+        self.thread.lock().is_to_look = true;
         self.changed.notify_all();
-        // It may have come back to its post by itself.
+        // It may poll again by itself.
         self.bell.ring();
     }
 
     /// The thread looks after what is due, though it rests.
-    pub(super) fn heed(&self) {
+    pub(super) fn wake_for_what_is_due(&self) {
         if self.due().as_nanos() < self.rests_until.load(SeqCst) {
-            self.nudge();
+            self.have_thread_look();
         }
     }
 

@@ -18,8 +18,7 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
     let (kind, text) = match failure {
         RequestFailure::Refused { why: Refusal::WouldBlock } => return LockError::WOULD_BLOCK,
         RequestFailure::Refused { why: Refusal::TimedOut } => {
-            return LockError::new(LockErrorKind::TimedOut, "another holder had it all the time")
-                .with_waited(waited);
+            return LockError::timed_out(waited);
         }
         RequestFailure::Unanswered(trouble) => {
             let text = format!("no leader answered within the wait: {trouble}");
@@ -91,9 +90,9 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
             Refusal::TooOld => (Refused, "this program is too old for the leader; update it"),
             Refusal::TooFarAbove => (
                 Refused,
-                "the highest token that this machine knows for the name lies further above the \
-                 leader's tokens than it goes in a day (1,024 epochs); its operator starts it once \
-                 with --epoch-above, if that token is real",
+                "this machine knows a token of the name that is more than 1,024 epochs above the \
+                 leader's, which is as far as a leader goes in a day; if that token is real, \
+                 start the leader once with --epoch-above N, N being the token's epoch",
             ),
             Refusal::Tokens => (
                 Refused,

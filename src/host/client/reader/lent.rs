@@ -48,11 +48,11 @@ impl LentReader {
         match attempt {
             Ok(Ok(())) => Ok(LentReader { runtime, task: Arc::default() }),
             Ok(Err(error)) => {
-                let text = format!("the runtime given does not watch sockets: {error}");
+                let text = format!("the given runtime cannot watch sockets: {error}");
                 Err(LockError::new(LockErrorKind::Io, text).with_source(error))
             }
             Err(_) => Err(LockError::config(
-                "the runtime given has no I/O driver; build it with `enable_io` or `enable_all`",
+                "the given runtime has no I/O driver; build it with `enable_io` or `enable_all`",
             )),
         }
     }

@@ -199,7 +199,7 @@ impl MysqlLine {
         self.id
     }
 
-    /// Ends it at once: its server lets go of all that it holds.
+    /// Ends it at once: its server releases all that it holds.
     pub(super) fn close(&self) {
         self.carrier.abort();
     }

@@ -218,7 +218,7 @@ impl PostgresServer {
 }
 
 impl PostgresConnection {
-    /// Ends it at once: its server lets go of all that it holds.
+    /// Ends it at once: its server releases all that it holds.
     pub(in crate::host) fn close(&self) {
         self.driver.abort();
     }

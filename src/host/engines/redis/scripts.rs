@@ -187,7 +187,7 @@ pub(super) fn answered(answer: &[String]) -> Answered {
             },
         },
         ["other", what] => Answered::Other(what.to_owned()),
-        _ => Answered::Other(format!("nothing that is understood ({words:?})")),
+        _ => Answered::Other(format!("something that tierlock does not understand ({words:?})")),
     }
 }
 

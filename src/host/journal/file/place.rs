@@ -17,7 +17,7 @@ use crate::{
     proto::ClusterId,
 };
 
-/// How long a child that this process made may have what this process has let go of, at most: until it
+/// How long a child that this process made may have what this process has released, at most: until it
 /// executes its program, which takes long on a busy machine only.
 const CHILD_EXECUTES: Duration = Duration::from_secs(1);
 /// The journal itself.

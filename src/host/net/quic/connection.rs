@@ -18,7 +18,7 @@ use super::{CloseCode, PortEvent, READ_AHEAD, UNSENT_BYTES_KEPT};
 pub(super) struct PortShared {
     pub(super) handles: Numbered<ConnectionId, ConnectionHandle>,
     /// Connections that are over and never showed the secret, the first first. Most are gone.
-    pub(super) strangers: VecDeque<(ConnectionHandle, ConnectionId)>,
+    pub(super) unfinished: VecDeque<(ConnectionHandle, ConnectionId)>,
     pub(super) events: VecDeque<PortEvent>,
     /// Frames that came before a connection's end, until it is forgotten.
     pub(super) last_words: Numbered<ConnectionId, FrameReader>,
@@ -71,15 +71,15 @@ impl PortConnection {
         if mem::replace(&mut self.is_over, true) {
             return;
         }
-        let is_stranger = self.admitted.end_handshake();
+        let was_handshaking = self.admitted.end_handshake();
         // Nothing of it goes out any more, and QUIC goes on with the connection for a while.
         (self.out, self.written) = (Vec::new(), 0);
         if self.take_in(usize::MAX) {
             shared.events.push_back(PortEvent::Readable(self.id));
         }
         let handle = shared.handles.remove(&self.id);
-        if is_stranger {
-            shared.strangers.extend(handle.map(|handle| (handle, self.id)));
+        if was_handshaking {
+            shared.unfinished.extend(handle.map(|handle| (handle, self.id)));
         }
         shared.last_words.insert(self.id, mem::take(&mut self.reader));
         shared.events.push_back(PortEvent::Ended(self.id, ended));

@@ -25,7 +25,7 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
     match (code, reason) {
         (Some(NO_APPLICATION_PROTOCOL), _) | (_, ConnectionError::VersionMismatch) => {
             Ended::Disconnected(format!(
-                "what answers at {remote} is no tierlock leader of this version"
+                "what answers at {remote} is no tierlock leader of this version; update the older side"
             ))
         }
         (Some(CONNECTION_REFUSED), _) => Ended::Disconnected(format!(
@@ -44,4 +44,5 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
 }
 
 /// Why a connection ends when its secret was taken out of the leader's file.
-pub(super) const ACCEPTED_NO_LONGER: &str = "the leader does not accept this secret any more";
+pub(super) const ACCEPTED_NO_LONGER: &str =
+    "the leader does not accept this secret any more; give this client the new one";

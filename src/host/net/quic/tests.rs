@@ -202,7 +202,7 @@ fn a_client_that_believes_any_leader_still_has_to_prove_itself() {
     let here = Ipv4Addr::UNSPECIFIED.into();
     let mut client = Port::connect_from(here, id, address, handshake, SILENCE).unwrap();
     drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-        (0, PortEvent::Connected(..) | PortEvent::Readable(_)) => panic!("a stranger was let in"),
+        (0, PortEvent::Connected(..) | PortEvent::Readable(_)) => panic!("a peer was let in"),
         (1, PortEvent::Ended(_, ended)) => {
             assert!(matches!(ended, Ended::Refused(_)), "{ended:?}");
             true
@@ -406,23 +406,23 @@ fn a_handshake_that_succeeds_after_it_was_given_up_is_counted_out_once() {
     assert_eq!((handshakes(&client), handshakes(&leader)), (0, 0));
 }
 
-/// The first frames of a stranger that never says more.
+/// The first frames of a peer that never says more.
 fn knock(leader: &mut Port, address: SocketAddr) -> Port {
     let before = handshakes(leader);
-    let mut stranger = connect(1, address, &secret());
-    stranger.transmit();
+    let mut peer = connect(1, address, &secret());
+    peer.transmit();
     while handshakes(leader) == before {
         leader.receive();
     }
-    stranger
+    peer
 }
 
 #[test]
-fn strangers_that_stall_their_handshakes_are_shown_out() {
+fn peers_that_stall_their_handshakes_are_closed() {
     let (mut leader, address) = listen(&secret());
-    let strangers = [(); 10].map(|()| knock(&mut leader, address));
+    let peers = [(); 10].map(|()| knock(&mut leader, address));
     let begin = Instant::now();
-    assert_eq!(handshakes(&leader), strangers.len());
+    assert_eq!(handshakes(&leader), peers.len());
     assert!(leader.timeout().is_some_and(|at| at <= begin + HANDSHAKE_LIMIT));
     leader.end_stalled(begin + HANDSHAKE_LIMIT);
     assert_eq!(handshakes(&leader), 0);
@@ -432,17 +432,17 @@ fn strangers_that_stall_their_handshakes_are_shown_out() {
 }
 
 #[test]
-fn strangers_that_were_shown_out_take_memory_for_the_last_of_them_only() {
+fn unfinished_handshakes_take_memory_for_the_last_of_them_only() {
     let secret = secret();
     let (mut leader, address) = listen(&secret);
-    let strangers = [(); STRANGERS_MAX + 10].map(|()| knock(&mut leader, address));
+    let peers = [(); UNFINISHED_MAX + 10].map(|()| knock(&mut leader, address));
     leader.end_stalled(Instant::now() + HANDSHAKE_LIMIT);
-    assert_eq!(leader.endpoint.open_connections(), strangers.len());
+    assert_eq!(leader.endpoint.open_connections(), peers.len());
     // They are told first.
     leader.transmit();
     leader.transmit();
-    assert_eq!(leader.endpoint.open_connections(), STRANGERS_MAX);
-    assert_eq!(leader.connections.iter().flatten().count(), STRANGERS_MAX);
+    assert_eq!(leader.endpoint.open_connections(), UNFINISHED_MAX);
+    assert_eq!(leader.connections.iter().flatten().count(), UNFINISHED_MAX);
     // The next client takes what they had.
     let mut client = connect(99, address, &secret);
     drive(&mut [&mut leader, &mut client], |index, event, _| {
@@ -753,10 +753,10 @@ fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
         _ => false,
     });
     // A client that comes now is judged by the new one, which is also presented.
-    let mut stranger = connect(4, address, &old);
+    let mut peer = connect(4, address, &old);
     let mut newcomer = connect(5, address, &new);
     let (mut is_out, mut is_in) = (false, false);
-    let mut ports = [&mut leader, &mut of_new, &mut stranger, &mut newcomer];
+    let mut ports = [&mut leader, &mut of_new, &mut peer, &mut newcomer];
     drive(&mut ports, |index, event, _| {
         match (index, event) {
             (2, PortEvent::Ended(_, Ended::Refused(_))) => is_out = true,

@@ -121,7 +121,7 @@ pub(super) fn open(dir: &Path) -> Result<Arc<TableDirectory>, LockError> {
 /// Whether only a hold with `at_least` leads there.
 pub(super) fn of_at_least(step: Step) -> bool {
     use Step::*;
-    matches!(step, TakeStay | TakeSeeOver | TakeFree | LeaveSeeStay | LeaveStay | BuryStay)
+    matches!(step, TakeStay | TakeSeeOver | TakeFree | LeaveSeeStay | LeaveStay | ReapStay)
 }
 
 static LIED_TO: AtomicU64 = AtomicU64::new(0);
@@ -247,9 +247,9 @@ impl Worker {
     fn go_to(&mut self, step: Step, name: usize) -> Option<Sound> {
         Some(match (step, WorkerPhase::of(step)) {
             (Step::TakeFindReservation | Step::HandReload, _) => self.wait_shortly(name),
-            (Step::BurySettle | Step::BuryWake, _) => self.follow_a_dead_forgetter(),
+            (Step::ReapSettle | Step::ReapWake, _) => self.follow_a_dead_forgetter(),
             (Step::TakeFree, _) => self.stay_and_await(),
-            (Step::TakeStay | Step::BuryStay, _) => self.die_and_stay(),
+            (Step::TakeStay | Step::ReapStay, _) => self.die_and_stay(),
             (step, _) if of_at_least(step) => self.stay(),
             (Step::TextPlaced | Step::WidenMark, _) => self.widen(1 << 30),
             (Step::RenameSwap, _) => self.hand_on(name),
@@ -358,7 +358,7 @@ impl Worker {
         };
         let child = rustix::process::Pid::from_raw(child);
         rustix::process::waitpid(child, WaitOptions::empty()).map_err(|e| e.to_string())?;
-        if self.orders.goal == Some(Step::BuryStay) {
+        if self.orders.goal == Some(Step::ReapStay) {
             return self.sweep();
         }
         let Some(slot) = sound(self.all.slot(&Name::new(&text).unwrap()))? else { return Ok(()) };
@@ -745,7 +745,7 @@ fn read(board: &Board, slot: &TableSlot, dwell: Duration) -> Sound {
     if sound(slot.prepare_to_read())?.is_none() {
         return Ok(());
     }
-    let quiet = slot.near(crate::fork::generation()).and_then(|near| near.read(false));
+    let quiet = slot.found(crate::fork::generation()).and_then(|found| found.read(false));
     let told = match quiet {
         Some((_, told)) => told,
         None => {

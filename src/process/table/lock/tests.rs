@@ -225,7 +225,7 @@ fn no_death_is_acted_upon_while_the_table_is_another() {
     let scene = SlotScene::of(Word::held(id(1)), told);
     let error = failure(scene.try_at(2, 0));
     assert_eq!((error.kind(), error.to_string()), (LockErrorKind::Damaged, "replaced".into()));
-    assert!(matches!(bury(scene.at(), &scene.told), Err(Stop::Failed(_))));
+    assert!(matches!(reap(scene.at(), &scene.told), Err(Stop::Failed(_))));
     assert_eq!(scene.word(), Word::held(id(1)));
 }
 
@@ -712,7 +712,7 @@ fn a_widened_mark_stays_through_everything() {
     scene.kills(2);
     assert_eq!(scene.tried(3), Some(Predecessor::Died));
     scene.kills(3);
-    assert!(bury(scene.at(), &scene.told).unwrap());
+    assert!(reap(scene.at(), &scene.told).unwrap());
     assert_eq!(scene.word(), Word::left_so(Predecessor::Died).widened().waited_for());
     let wait = scene.stand(9, clock::now());
     scene.taken(4);
@@ -747,8 +747,8 @@ fn a_forgetter_that_died_is_not_simply_followed() {
     let Err(Stop::Unsettled(judged)) = scene.try_at(2, 0) else {
         panic!("it was to be finished first");
     };
-    let buried = bury(scene.at(), &scene.told);
-    assert!(matches!(buried, Err(Stop::Unsettled(found)) if found == judged));
+    let reaped = reap(scene.at(), &scene.told);
+    assert!(matches!(reaped, Err(Stop::Unsettled(found)) if found == judged));
     settle(scene.at(), judged);
     assert_eq!(scene.word(), Word::FREE);
     settle(scene.at(), judged);
@@ -759,14 +759,14 @@ fn a_forgetter_that_died_is_not_simply_followed() {
 fn a_sweeper_frees_the_dead_and_no_other() {
     for word in [Word::FREE, Word::held(id(2)), Word::left_so(Predecessor::Expired)] {
         let scene = SlotScene::of(word, Told::of(id(1), Verdict::Dead));
-        assert!(!bury(scene.at(), &scene.told).unwrap());
+        assert!(!reap(scene.at(), &scene.told).unwrap());
     }
     let scene = SlotScene::of(Word::held(id(1)).waited_for(), Told::of(id(1), Verdict::Dead));
-    assert!(bury(scene.at(), &scene.told).unwrap());
+    assert!(reap(scene.at(), &scene.told).unwrap());
     assert_eq!(scene.tried(2), Some(Predecessor::Died));
     scene.kills(2);
     let wait = scene.stand(9, clock::now());
-    assert!(bury(scene.at(), &scene.told).unwrap());
+    assert!(reap(scene.at(), &scene.told).unwrap());
     assert_eq!(scene.word(), Word::FREE.appointed(wait, Predecessor::Died));
 }
 
@@ -860,7 +860,7 @@ proptest! {
                 Err(Stop::Failed(error)) => prop_assert_eq!(error.kind(), LockErrorKind::Damaged),
                 Err(other) => prop_assert!(false, "{:?}", other),
             }
-            let _ = bury(scene.at(), &scene.told);
+            let _ = reap(scene.at(), &scene.told);
         }
     }
 }

@@ -282,7 +282,7 @@ pub(super) fn is_skipped(mistake: Option<TableMistake>, step: Step) -> bool {
         Some(TableMistake::RecoveriesRaiseNoToken) => step == Step::TakeRaiseToken,
         Some(TableMistake::LeavingForgetsAtLeast) => step == Step::LeaveSeeStay,
         Some(TableMistake::RecoveryForgetsAtLeast) => {
-            matches!(step, Step::TakeSeeStay | Step::BurySeeStay)
+            matches!(step, Step::TakeSeeStay | Step::ReapSeeStay)
         }
         _ => false,
     }

@@ -178,7 +178,7 @@ impl<const N: usize> World<N> {
         }
     }
 
-    /// It has let go of the gate.
+    /// It has released the gate.
     pub(super) fn is_past_gate(&mut self, play: &Play<N>, thread: usize) -> bool {
         let Some(wanted) = self.permits_wanted(play, thread) else { return false };
         let record = play.process[thread] as u32 + 1;

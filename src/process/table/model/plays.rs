@@ -223,7 +223,7 @@ fn two_and_three_threads_in_every_order() {
         Step::TakeEnd,
         Step::TakeEntered,
         Step::LeaveEnd,
-        Step::BuryEnd,
+        Step::ReapEnd,
         Step::ReadEnd,
         Step::UnreadEnd,
         Step::DrainEnd,

@@ -152,7 +152,7 @@ impl<const N: usize> World<N> {
             Doing::Draining(machine, _) => hear(machine, answer),
             Doing::Renaming(machine, _) => hear(machine, answer),
             Doing::Leaving(machine) => hear(machine, answer),
-            Doing::Burying(machine) | Doing::Finishing(machine) => hear(machine, answer),
+            Doing::Reaping(machine) | Doing::Finishing(machine) => hear(machine, answer),
             doing => unreachable!("{doing:?} hears nothing"),
         };
         match op {
@@ -201,13 +201,13 @@ impl<const N: usize> World<N> {
             | (Outcome::Renamed, Doing::Renaming(_, told)) => {
                 self.threads[thread].doing = Doing::Inside(told);
             }
-            (Outcome::Unsettled(word), Doing::Burying(_)) => {
+            (Outcome::Unsettled(word), Doing::Reaping(_)) => {
                 self.threads[thread].doing = Doing::Queueing(word);
             }
             (Outcome::Unsettled(word), _) => {
                 self.threads[thread].doing = Doing::Queueing(word);
             }
-            (Outcome::Buried | Outcome::Nothing, Doing::Finishing(_)) => {
+            (Outcome::Reaped | Outcome::Nothing, Doing::Finishing(_)) => {
                 self.structure = None;
                 self.begin(play, thread);
             }
@@ -222,7 +222,7 @@ impl<const N: usize> World<N> {
                 Outcome::WouldBlock
                 | Outcome::GaveUp
                 | Outcome::LetGo
-                | Outcome::Buried
+                | Outcome::Reaped
                 | Outcome::Nothing,
                 _,
             ) => self.next_job(play, thread),
