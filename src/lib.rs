@@ -48,7 +48,7 @@
 //! |---|---|
 //! | `process` | [`Scope::Process`]: file locks and shared memory; default |
 //! | `host` | [`Scope::Host`]: the QUIC client and the [`Leader`], without an async runtime; default |
-//! | `etcd`, `mysql`, `postgres`, `redis`, `engines` | [`LockManagerBuilder::service`]: locks between machines by a service that runs already, on one background thread; `engines` is all of them; each implies `host` and `service`, which is what they share. `etcd` and `postgres` are journals of several leaders too ([`LeaderBuilder::journal`]) |
+//! | `etcd`, `mysql`, `postgres`, `redis`, `zookeeper`, `engines` | [`LockManagerBuilder::service`]: locks between machines by a service that runs already, on one background thread; `engines` is all of them; each implies `host` and `service`, which is what they share. `etcd` and `postgres` are journals of several leaders too ([`LeaderBuilder::journal`]) |
 //! | `tokio` | [`LockManagerBuilder::runtime`]: the runtime of async callers reads the leader's answers; implies `host` |
 //! | `serde` | `Serialize` and `Deserialize` for [`Token`], as a number |
 //! | `testing` | [`LockManager::in_memory`], for tests of your own |

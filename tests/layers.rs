@@ -53,7 +53,7 @@ const UNSAFE: [&str; 12] = [
 ];
 
 /// Crates that only these files or folders may name.
-const CRATES: [(&str, &[&str]); 13] = [
+const CRATES: [(&str, &[&str]); 14] = [
     (
         "tokio",
         &[
@@ -78,6 +78,7 @@ const CRATES: [(&str, &[&str]); 13] = [
     ("redis", &["src/host/engines/"]),
     ("etcd_client", &["src/host/engines/etcd", "src/host/journal/etcd"]),
     ("mysql_async", &["src/host/engines/mysql"]),
+    ("zookeeper_client", &["src/host/engines/zookeeper"]),
     ("tokio_postgres", &["src/host/engines/postgres", "src/host/journal/postgres"]),
 ];
 

@@ -39,7 +39,8 @@ impl<'a> TokenQuestion<'a> {
     pub(crate) fn check(&self) -> Result<()> {
         #[cfg(feature = "service")]
         if let Some(engine) = &self.reach.engine {
-            return self.compared(crate::blocking::wait_for(engine.look(Some(&self.name))));
+            let known = crate::blocking::wait_for(engine.look(Some(&self.name)));
+            return self.compared(&**engine, known);
         }
         #[cfg(any(feature = "host", feature = "testing"))]
         if let Some(link) = &self.reach.link {
@@ -52,7 +53,8 @@ impl<'a> TokenQuestion<'a> {
     pub(crate) async fn check_async(&self) -> Result<()> {
         #[cfg(feature = "service")]
         if let Some(engine) = &self.reach.engine {
-            return self.compared(engine.look(Some(&self.name)).await);
+            let known = engine.look(Some(&self.name)).await;
+            return self.compared(&**engine, known);
         }
         #[cfg(any(feature = "host", feature = "testing"))]
         if let Some(link) = &self.reach.link {
@@ -115,11 +117,13 @@ impl<'a> TokenQuestion<'a> {
 impl TokenQuestion<'_> {
     /// Whether the holder has this token, as a service of another kind knows it.
     #[cfg(feature = "service")]
-    fn compared(&self, known: Result<Vec<crate::host::engines::EngineLock>>) -> Result<()> {
+    fn compared(
+        &self,
+        engine: &dyn crate::host::engines::EngineQuestions,
+        known: Result<Vec<crate::host::engines::EngineLock>>,
+    ) -> Result<()> {
         let known = known.map_err(|error| error.with_name(&self.name).with_scope(Scope::Host))?;
-        let holders = known.into_iter().filter_map(|lock| lock.holder);
-        let mut tokens = holders.filter_map(|holder| holder.token);
-        self.checked(tokens.any(|token| token == self.token))
+        self.checked(known.iter().any(|lock| engine.is_of(lock, self.token)))
     }
 
     fn checked(&self, good: bool) -> Result<()> {

@@ -149,8 +149,8 @@ pub(super) struct Common {
     #[arg(long = "leader", value_name = "ADDR", value_delimiter = ',', help_heading = SHARING)]
     leaders: Vec<String>,
     /// A lock service that runs already, in the place of leaders: etcd://HOST,
-    /// mysql://HOST/DATABASE, postgres://HOST/DATABASE, redis://HOST, redlock://HOST,HOST,HOST;
-    /// tierlock://HOST are leaders. Give no password here, where every user sees it: use
+    /// mysql://HOST/DATABASE, postgres://HOST/DATABASE, redis://HOST, redlock://HOST,HOST,HOST,
+    /// zookeeper://HOST/CHROOT; tierlock://HOST are leaders. Give no password here, where every user sees it: use
     /// ?password_file=FILE, or the variable [env: TIERLOCK_SERVICE]
     #[arg(long, value_name = "URL", conflicts_with = "leaders", help_heading = SHARING)]
     service: Option<String>,

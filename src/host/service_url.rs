@@ -40,6 +40,7 @@ pub(crate) enum ServiceKind {
     ShedLockMysql,
     /// ShedLock's table on PostgreSQL.
     ShedLockPostgres,
+    Zookeeper,
 }
 
 /// Never shown.
@@ -80,7 +81,7 @@ impl Password {
 }
 
 impl ServiceKind {
-    const ALL: [(&'static str, ServiceKind); 9] = [
+    const ALL: [(&'static str, ServiceKind); 10] = [
         ("tierlock", ServiceKind::Tierlock),
         ("etcd", ServiceKind::Etcd),
         ("mysql", ServiceKind::Mysql),
@@ -90,6 +91,7 @@ impl ServiceKind {
         ("redlock", ServiceKind::Redlock),
         ("shedlock+mysql", ServiceKind::ShedLockMysql),
         ("shedlock+postgres", ServiceKind::ShedLockPostgres),
+        ("zookeeper", ServiceKind::Zookeeper),
     ];
 
     pub(crate) fn scheme(self) -> &'static str {
@@ -107,6 +109,7 @@ impl ServiceKind {
                 ("postgres", cfg!(feature = "postgres"))
             }
             ServiceKind::Redis | ServiceKind::Redlock => ("redis", cfg!(feature = "redis")),
+            ServiceKind::Zookeeper => ("zookeeper", cfg!(feature = "zookeeper")),
         }
     }
 }

@@ -123,8 +123,8 @@ impl LockManagerBuilder {
 
     /// Makes [`Scope::Host`](crate::Scope::Host) reachable by a lock service that runs already, instead
     /// of leaders of our own: `redis://HOST`, `redlock://HOST,HOST,HOST`, `etcd://HOST,HOST,HOST`,
-    /// `postgres://HOST/DATABASE`, `mysql://HOST/DATABASE`, and ShedLock's table by `shedlock+` before
-    /// the latter two; each in a feature of its own. `tierlock://HOST,HOST` are leaders of our own, as
+    /// `zookeeper://HOST,HOST,HOST/CHROOT`, `postgres://HOST/DATABASE`, `mysql://HOST/DATABASE`, and
+    /// ShedLock's table by `shedlock+` before the latter two; each in a feature of its own. `tierlock://HOST,HOST` are leaders of our own, as
     /// [`leaders`](Self::leaders). What each promises, and its options, are in the guide's page
     /// [`engines`](crate::guide::engines).
     ///

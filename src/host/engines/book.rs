@@ -8,7 +8,7 @@ use crate::{
     callbacks,
     error::{LockError, LostReason, Result},
     host::{
-        lease_word::{LeaseKey, LeaseWord, WordWaiter},
+        lease_word::{LeaseKey, LeaseWord, Used, WordWaiter},
         service::{LeaseGranted, Settlement},
     },
     time::Time,
@@ -30,8 +30,10 @@ pub(super) struct LeaseBook<H> {
     pub(super) is_leaving: bool,
     pub(super) is_kept: bool,
     pub(super) is_renewing: bool,
-    /// The server is asked whether what is shared is wanted.
+    /// The server is asked whether what is shared or kept is wanted.
     pub(super) is_asking: bool,
+    /// It may be wanted since then.
+    pub(super) asks_again: bool,
     pub(super) renew_at: Time,
     /// It was told that what is held may soon be lost.
     pub(super) is_warned: bool,
@@ -75,8 +77,17 @@ pub(super) struct BookedLease<H> {
     /// Its own end, by `at_most`.
     pub(super) end: Time,
     pub(super) is_shared: bool,
+    /// It may stay after its guard, and what it looked like when the keeper looked last.
+    pub(super) kept: Option<IdleLease>,
     /// It was lost, and is given back already: only its guard is still there.
     pub(super) is_over: bool,
+}
+
+/// For how long a kept lease looks as it does.
+#[derive(Clone, Copy)]
+pub(super) struct IdleLease {
+    pub(super) seen: Option<u64>,
+    pub(super) since: Time,
 }
 
 /// What is to be done once the book is unlocked: it wakes others, or runs foreign code.
@@ -107,6 +118,10 @@ impl Afterwards {
     }
 }
 
+/// For so long a lease that is kept may be idle: for that long its keeper's crash may cost others its
+/// time to live, though no guard had the lock.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
 /// A lease in its word: the numbers are ours alone.
 pub(super) fn key(number: u64) -> LeaseKey {
     LeaseKey { high: 0, low: number }
@@ -124,6 +139,7 @@ impl<H> LeaseBook<H> {
             is_kept: false,
             is_renewing: false,
             is_asking: false,
+            asks_again: false,
             renew_at: Time::NEVER,
             is_warned: false,
         }
@@ -163,6 +179,28 @@ impl<H: Clone> LeaseBook<H> {
     pub(super) fn shared(&self) -> Vec<(u64, H)> {
         let shared = self.leases.iter().filter(|(_, lease)| lease.is_shared && !lease.is_over);
         shared.map(|(number, lease)| (*number, lease.hold.clone())).collect()
+    }
+
+    /// What is kept, and how it is held.
+    pub(super) fn kept(&self) -> Vec<(u64, H)> {
+        let kept = self.leases.iter().filter(|(_, lease)| lease.kept.is_some() && !lease.is_over);
+        kept.map(|(number, lease)| (*number, lease.hold.clone())).collect()
+    }
+
+    /// Closes what is kept and was not used for a second.
+    pub(super) fn close_rested(&mut self, now: Time) -> Vec<(Arc<LeaseWord>, Used)> {
+        let mut rested = Vec::new();
+        for (number, lease) in &mut self.leases {
+            let Some(kept) = lease.kept.as_mut().filter(|_| !lease.is_over) else { continue };
+            let idle = lease.word.idle().filter(|_| lease.word.is_of(key(*number)));
+            if idle.is_none() || idle != kept.seen {
+                *kept = IdleLease { seen: idle, since: now };
+            } else if now.since(kept.since) >= IDLE_MAX && !lease.word.is_for_good() {
+                let used = idle.and_then(|idle| lease.word.close_unused(idle));
+                rested.extend(used.map(|used| (lease.word.clone(), used)));
+            }
+        }
+        rested
     }
 
     /// The first outcome counts.

@@ -33,9 +33,25 @@ pub(super) trait LockEngine: Send + Sync + Sized + 'static {
     /// Renews all that is held; one answer for each, in their order.
     fn renew(&self, holds: &[Self::Hold]) -> impl Future<Output = Vec<Renewal>> + Send;
 
-    /// For each of these, which are shared: whether another session waits for it to end.
+    /// For each of these, which are shared or kept: whether another session waits for it to end.
     fn are_wanted(&self, holds: &[Self::Hold]) -> impl Future<Output = Vec<bool>> + Send {
         std::future::ready(vec![false; holds.len()])
+    }
+
+    /// Whether a lease may stay after its guard: others can be heard to want it.
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    /// The last token of a grant's block, which a lease that is kept goes through.
+    fn block_end(&self, token: Token) -> Token {
+        token
+    }
+
+    /// Ready when another session may want what is kept: [`are_wanted`](Self::are_wanted) tells. It may be
+    /// dropped.
+    fn wanted(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
     }
 
     /// Gives one up; whether it was still held. `is_unused`: nothing was done under it.
@@ -158,6 +174,9 @@ pub(crate) trait EngineQuestions: Send + Sync {
 
     /// What an operator should know of the server.
     fn examine(&self) -> EngineAnswer<Vec<EngineFinding>>;
+
+    /// Whether a token is of the grant that a lock is held by.
+    fn is_of(&self, lock: &EngineLock, token: Token) -> bool;
 
     /// As [`LockEngine::place`].
     fn place(&self) -> Option<String>;

@@ -33,6 +33,7 @@ use crate::{
     name::Name,
     scope::Scope,
     time::Time,
+    token::Token,
     watch::Deadline,
 };
 
@@ -295,7 +296,7 @@ impl<E: LockEngine> LeaseService for EngineService<E> {
                  (`tierlock run --at-most 10m`)",
             );
         }
-        if terms.keeps_always {
+        if terms.keeps_always && !leasing.engine.keeps() {
             return refused(
                 "tells no holder that others wait, so a lease cannot be kept for them to ask for: \
                  leave Keep::Always out, or lock by tierlock's own leaders",
@@ -328,6 +329,11 @@ impl<E: LockEngine> EngineQuestions for EngineService<E> {
 
     fn examine(&self) -> EngineAnswer<Vec<EngineFinding>> {
         self.answer(|leasing| async move { leasing.engine.examine().await })
+    }
+
+    fn is_of(&self, lock: &EngineLock, token: Token) -> bool {
+        let first = lock.holder.as_ref().and_then(|holder| holder.token);
+        first.is_some_and(|first| (first..=self.leasing().engine.block_end(first)).contains(&token))
     }
 
     fn place(&self) -> Option<String> {

@@ -5,9 +5,13 @@
 //! key alone, and reads **its own key again** with the queue before it believes that it has the lock
 //! (etcd#11456): a waiter whose lease has run out has no key any more.
 //!
+//! With `?keep=1` a key may stay while no guard has the lock: while one does, the prefix is watched, and
+//! another client's key in the queue takes it away. A grant is a block of tokens then.
+//!
 //! A manager has one key of a name at a time: what an attempt may have left behind is adopted by the
 //! next or taken away, and until then no other attempt of that name begins.
 
+mod kept;
 mod queue;
 mod session;
 
@@ -18,6 +22,7 @@ use tokio::runtime::Handle;
 
 pub(in crate::host) use self::session::etcd_fault;
 use self::{
+    kept::{PrefixWatch, WatchedQueue},
     queue::{LockQueue, QueueEntrance, Rank},
     session::{EtcdLine, EtcdSession},
 };
@@ -42,6 +47,8 @@ pub(super) struct EtcdEngine {
     url: ServiceUrl,
     line: Arc<EtcdLine>,
     slots: NameSlots,
+    /// With `?keep=1`.
+    kept: Option<Arc<PrefixWatch>>,
 }
 
 /// One grant: a key of a session, by the revision that created it.
@@ -50,21 +57,36 @@ pub(super) struct EtcdHold {
     session: Arc<EtcdSession>,
     key: String,
     revision: i64,
+    /// Where it may be kept.
+    _watched: Option<Arc<WatchedQueue>>,
     /// No other attempt of the name begins before this key is gone.
     _slot: Arc<NameSlot>,
 }
 
+/// The tokens of a revision where leases are kept.
+const BLOCK_BITS: u32 = 20;
 /// A waiter looks at its queue at least so often, whatever its watch says.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl EtcdEngine {
     pub(super) fn new(mut url: ServiceUrl, settings: &EngineSettings) -> Result<EtcdEngine> {
-        let line = EtcdLine::new(&mut url, settings)?;
-        url.finish("password_file, prefix")?;
+        let keeps = url.take_switch("keep")?;
+        let line = EtcdLine::new(&mut url, settings, keeps)?;
+        url.finish("keep, password_file, prefix")?;
         if !url.path.is_empty() {
             return Err(url.refuse("a path has no meaning here: use ?prefix=/locks/ for a folder"));
         }
-        Ok(EtcdEngine { line: Arc::new(line), slots: NameSlots::default(), url })
+        let kept = keeps.then(Arc::default);
+        Ok(EtcdEngine { line: Arc::new(line), slots: NameSlots::default(), kept, url })
+    }
+
+    /// The first token of a revision's.
+    fn token(&self, revision: i64) -> Option<Token> {
+        let revision = u64::try_from(revision).ok()?;
+        Token::new(match self.kept {
+            Some(_) => revision.checked_mul(1 << BLOCK_BITS)?,
+            None => revision,
+        })
     }
 
     fn queue(&self, name: &Name) -> Result<LockQueue> {
@@ -190,21 +212,25 @@ impl LockEngine for EtcdEngine {
                     return Err(error);
                 }
             };
-            let token = Token::new(risen.revision as u64).filter(|token| *token > wish.above);
-            let Some(token) = token else {
+            let first = self.token(risen.revision);
+            let Some(token) = first.filter(|token| *token > wish.above) else {
                 self.retract(queue, session, slot);
-                let (revision, above) = (risen.revision, wish.above);
+                let (first, above) = (first.unwrap_or(Token::ZERO), wish.above);
                 let shown = self.shown();
                 return Err(LockError::config(format!(
-                    "the token of {shown} would be {revision}, and this machine knows {above} of that \
-                     name already, which every resource refuses from now on: take another name, or \
-                     lower what the resources and the directory have seen"
+                    "the token of {shown} would be {first}, and this machine knows {above} of that \
+                     name already, which every resource refuses from now on: take another name, \
+                     `?keep=1`, whose tokens are 2^20 times as large, or lower what the resources \
+                     and the directory have seen"
                 )));
             };
             // Good as long as its session is, which may be over by now: the caller looks.
             let deadline = session.life.deadline();
             let key = queue.key(&session);
-            let hold = EtcdHold { session, key, revision: risen.revision, _slot: slot };
+            let watched =
+                self.kept.as_ref().map(|kept| kept.listen(&self.line, queue.keys_begin()));
+            let _watched = watched.map(Arc::new);
+            let hold = EtcdHold { session, key, revision: risen.revision, _watched, _slot: slot };
             let sent = risen.sent;
             return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
         }
@@ -235,6 +261,28 @@ impl LockEngine for EtcdEngine {
         holds.iter().zip(are_there).map(answer).collect()
     }
 
+    async fn are_wanted(&self, holds: &[EtcdHold]) -> Vec<bool> {
+        queue::have_waiters(&self.line, holds.iter().map(|hold| (&*hold.key, hold.revision))).await
+    }
+
+    fn keeps(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    fn block_end(&self, token: Token) -> Token {
+        match self.kept {
+            Some(_) => Token::new(token.get() | ((1 << BLOCK_BITS) - 1)).unwrap_or(token),
+            None => token,
+        }
+    }
+
+    async fn wanted(&self) {
+        match &self.kept {
+            Some(kept) => kept.news().await,
+            None => std::future::pending().await,
+        }
+    }
+
     async fn release(&self, hold: &EtcdHold, _: bool) -> Result<bool, EngineFault> {
         queue::delete(&self.line, &hold.key, hold.revision).await
     }
@@ -251,7 +299,7 @@ impl LockEngine for EtcdEngine {
             match found.last_mut().filter(|lock| lock.name == queued.name) {
                 Some(lock) => lock.waiters.push(holder),
                 None => {
-                    let token = Token::new(queued.revision as u64).unwrap_or(Token::ZERO);
+                    let token = self.token(queued.revision).unwrap_or(Token::ZERO);
                     found.push(EngineLock {
                         name: queued.name,
                         token,

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    book::{Afterwards, BookedLease, LeaseBook, LeasingStage, OpensWord, key},
+    book::{Afterwards, BookedLease, IdleLease, LeaseBook, LeasingStage, OpensWord, key},
     engine::{EngineGrant, LockEngine, Renewal},
     fault::EngineFault,
     runtime,
@@ -123,15 +123,17 @@ impl<E: LockEngine> Leasing<E> {
         let OpensWord { word, at_most, is_in_use, is_shared, keep, settlement } = opens;
         let end = at_most.map(|at_most| sent + at_most);
         word.set_deadline(deadline);
+        let keeps = keep && (is_shared || self.engine.keeps());
+        let kept = (keeps && !is_shared).then(|| IdleLease { seen: None, since: clock::now() });
         let opening = Opening {
             lease: key(number),
             first: token,
-            last: token,
+            last: if kept.is_some() { self.engine.block_end(token) } else { token },
             // No service of another kind remembers how the last holder left.
             predecessor: Predecessor::Clean,
             at_most: end,
             // A shared one goes once no reader is in, or another session wants it: the keeper looks.
-            keeps: is_shared && keep,
+            keeps,
             is_shared,
             is_in_use,
         };
@@ -140,10 +142,14 @@ impl<E: LockEngine> Leasing<E> {
         request.outcome = Some(Ok(LeaseGranted { had_to_queue }));
         after.wakers.extend(request.waker.take());
         let end = end.unwrap_or(Time::NEVER);
-        let is_over = false;
-        let lease = BookedLease { word, hold, token, deadline, end, is_shared, is_over };
+        let (is_over, is_kept) = (false, kept.is_some());
+        let lease = BookedLease { word, hold, token, deadline, end, is_shared, kept, is_over };
         book.leases.insert(number, lease);
         self.keep_up(book);
+        if is_kept {
+            // Others may want it since before it was listened for.
+            self.ask_wanted(book);
+        }
     }
 
     // ---- releases ----------------------------------------------------------------------------
@@ -276,7 +282,8 @@ impl<E: LockEngine> Leasing<E> {
         nap
     }
 
-    /// Gives back what is shared and has no reader, and asks whether the rest is wanted elsewhere.
+    /// Gives back what is shared and has no reader and what is kept and rests, and asks whether the rest
+    /// is wanted elsewhere.
     fn end_idle_shares(self: &Arc<Self>, book: &mut LeaseBook<E::Hold>, after: &mut Afterwards) {
         let shared = book.shared();
         for (number, _) in &shared {
@@ -286,32 +293,57 @@ impl<E: LockEngine> Leasing<E> {
                 self.take_back_idle(book, word, &used, after);
             }
         }
-        let shared = if shared.is_empty() { shared } else { book.shared() };
-        if !shared.is_empty() && !book.is_asking {
-            book.is_asking = true;
-            self.runtime.spawn(self.clone().recall_wanted(shared));
+        let is_shared = !shared.is_empty() && !book.shared().is_empty();
+        for (word, used) in book.close_rested(clock::now()) {
+            self.take_back_idle(book, word, &used, after);
+        }
+        if is_shared && !book.is_asking {
+            self.ask_wanted(book);
         }
     }
 
-    /// Lets no further reader into what a writer elsewhere waits for: the last one gives it back.
-    async fn recall_wanted(self: Arc<Self>, shared: Vec<(u64, E::Hold)>) {
-        let (numbers, holds): (Vec<_>, Vec<_>) = shared.into_iter().unzip();
+    /// Has the server asked whether another session waits for what is shared or kept here.
+    fn ask_wanted(self: &Arc<Self>, book: &mut LeaseBook<E::Hold>) {
+        let asked = [book.shared(), book.kept()].concat();
+        book.asks_again = book.is_asking && !asked.is_empty();
+        if !book.is_asking && !asked.is_empty() {
+            book.is_asking = true;
+            self.runtime.spawn(self.clone().recall_wanted(asked));
+        }
+    }
+
+    /// Lets no further guard into what another session waits for: the last one gives it back.
+    async fn recall_wanted(self: Arc<Self>, asked: Vec<(u64, E::Hold)>) {
+        let (numbers, holds): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
         let answers = self.engine.are_wanted(&holds).await;
         let mut after = Afterwards::default();
         let mut book = self.book.lock();
         book.is_asking = false;
         let wanted = numbers.into_iter().zip(answers).filter(|(_, is_wanted)| *is_wanted);
         for (number, _) in wanted {
-            let lease = book.leases.get(&number).filter(|lease| !lease.is_over);
-            let Some(word) = lease.map(|lease| lease.word.clone()) else { continue };
-            if word.is_of(key(number))
-                && let Met::Idle(used) = word.recall()
-            {
-                self.take_back_idle(&mut book, word, &used, &mut after);
-            }
+            self.recall(&mut book, number, &mut after);
+        }
+        if book.asks_again {
+            self.ask_wanted(&mut book);
         }
         drop(book);
         after.run();
+    }
+
+    /// A lease is not kept any longer: it goes back at once, or with the guard that has it.
+    fn recall(
+        self: &Arc<Self>,
+        book: &mut LeaseBook<E::Hold>,
+        number: u64,
+        after: &mut Afterwards,
+    ) {
+        let lease = book.leases.get(&number).filter(|lease| !lease.is_over);
+        let Some(word) = lease.map(|lease| lease.word.clone()) else { return };
+        if word.is_of(key(number))
+            && let Met::Idle(used) = word.recall()
+        {
+            self.take_back_idle(book, word, &used, after);
+        }
     }
 
     /// A word was closed while no guard was in.
@@ -439,6 +471,9 @@ impl<E: LockEngine> Leasing<E> {
         for lease in book.leases.values() {
             after.waiters.extend(lease.word.take_waiter());
         }
+        for (number, _) in book.kept() {
+            self.recall(&mut book, number, &mut after);
+        }
         self.part_if_done(&mut book);
         drop(book);
         after.run();
@@ -500,6 +535,7 @@ async fn keep<E: LockEngine>(leasing: Weak<Leasing<E>>) {
             () = sleep(nap) => {}
             () = leasing.has_work.notified() => {}
             () = leasing.engine.heard() => leasing.book.lock().renew_at = Time::ZERO,
+            () = leasing.engine.wanted() => leasing.ask_wanted(&mut leasing.book.lock()),
         }
     }
 }

@@ -17,7 +17,7 @@
 //! | `slots` | one attempt of a name at a time |
 //! | `shedlock` | ShedLock's table in a database |
 //! | `advisory` | locks that belong to a session of a database |
-//! | `etcd` `mysql` `postgres` `redis` `redlock` | the engines |
+//! | `etcd` `mysql` `postgres` `redis` `redlock` `zookeeper` | the engines |
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod advisory;
@@ -42,13 +42,15 @@ mod redis;
 #[cfg(feature = "redis")]
 mod redlock;
 pub(super) mod runtime;
-#[cfg(any(feature = "etcd", feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "etcd", feature = "mysql", feature = "postgres", feature = "zookeeper"))]
 mod session_life;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod shedlock;
 #[cfg(any(feature = "etcd", feature = "mysql", feature = "postgres"))]
 mod slots;
 mod wish;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::{sync::Arc, time::Duration};
 
@@ -113,6 +115,11 @@ pub(crate) fn open(url: ServiceUrl, settings: EngineSettings) -> Result<OpenedEn
         #[cfg(feature = "redis")]
         ServiceKind::Redlock => {
             let engine = redlock::RedlockEngine::new(url, &settings)?;
+            opened(EngineService::open(engine, settings)?)
+        }
+        #[cfg(feature = "zookeeper")]
+        ServiceKind::Zookeeper => {
+            let engine = zookeeper::ZookeeperEngine::new(url, &settings)?;
             opened(EngineService::open(engine, settings)?)
         }
         kind => {

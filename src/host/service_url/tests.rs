@@ -28,6 +28,7 @@ fn every_part_of_a_service_is_read() {
 fn what_cannot_be_meant_is_refused() {
     assert!(refused("10.0.0.1").contains("`://` is missing"));
     assert!(refused("consul://h").contains("one of tierlock, etcd, mysql, "));
+    assert!(refused("consul://h").contains(", zookeeper"));
     assert!(refused("redis://").contains("an address is empty"));
     assert!(refused("redis://a,,b").contains("an address is empty"));
     assert!(refused("rediss://a").contains("TLS"));

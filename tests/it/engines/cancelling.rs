@@ -10,7 +10,7 @@ use super::{
 };
 use crate::setting::{Hand, LONG, until};
 
-on!(all, a_dropped_future_leaves_nothing_behind);
+on!(all_and_kept, a_dropped_future_leaves_nothing_behind);
 /// Whatever was granted to a future that is gone goes back: else it would stand in the way for as
 /// long as the endless time to live.
 fn a_dropped_future_leaves_nothing_behind(rig: &EngineRig) {
@@ -33,7 +33,7 @@ fn a_dropped_future_leaves_nothing_behind(rig: &EngineRig) {
     drop(mutex(&another, "a").try_lock_for(LONG).unwrap());
 }
 
-on!(all, a_waiter_that_gives_up_behind_a_holder_stands_in_no_way);
+on!(all_and_kept, a_waiter_that_gives_up_behind_a_holder_stands_in_no_way);
 fn a_waiter_that_gives_up_behind_a_holder_stands_in_no_way(rig: &EngineRig) {
     let [one, another, third] = [rig.locks(), rig.locks(), rig.locks()];
     let guard = hold(&one, "a");
@@ -50,12 +50,12 @@ fn a_waiter_that_gives_up_behind_a_holder_stands_in_no_way(rig: &EngineRig) {
     drop(second.try_lock_for(LONG).unwrap());
 }
 
-on!(all, a_grant_whose_answer_is_lost_is_given_back);
+on!(all_and_kept, a_grant_whose_answer_is_lost_is_given_back);
 /// The server has done it and its answer is lost: the lock that nothing holds is given back.
 fn a_grant_whose_answer_is_lost_is_given_back(rig: &EngineRig) {
     let proxies = rig.proxies();
     let (behind, direct) = (rig.proxied(&proxies, ENDLESS), rig.locks());
-    give(hold(&behind, "warm"));
+    give(hold(&behind, "a"));
     proxies.iter().for_each(|proxy| proxy.deafen(true));
     let wanted = mutex(&behind, "a");
     let mut wait = Hand::new(wanted.lock_async());

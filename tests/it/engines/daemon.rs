@@ -29,8 +29,9 @@ impl SharedServer {
         let port = Port::claim().address().port();
         let server = server(&folder, &port.to_string());
         let mut shell = program("sh");
-        let script =
-            "\"$@\" & server=$!; read -r _; kill -QUIT $server; wait $server; rm -rf \"$FOLDER\"";
+        // A shell has what it starts beside itself ignore SIGQUIT, unless that has its own mind.
+        let script = "\"$@\" & server=$!; read -r _; kill -QUIT $server; kill $server; \
+                      wait $server; rm -rf \"$FOLDER\"";
         shell.args(["-c", script, "sh"]).arg(server.get_program()).args(server.get_args());
         shell.env("FOLDER", &folder).current_dir("/");
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -2,16 +2,16 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    process::{Child, ChildStdin, ChildStdout, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal};
-use tierlock::{LockErrorKind, MutexGuard};
+use tierlock::{LockErrorKind, MutexGuard, Scope};
 
 use super::{
     on,
-    rig::{EngineRig, give, hold, mutex},
+    rig::{EngineRig, SHORT, give, hold, mutex},
 };
 use crate::{
     setting::{Hand, LONG, until},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A client that is another program: it answers each line with one.
-struct ForeignClient {
+pub(super) struct ForeignClient {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
@@ -28,23 +28,34 @@ struct ForeignClient {
 impl ForeignClient {
     fn python(script: &str, arguments: &[&str]) -> Option<ForeignClient> {
         let mut command = program("python3");
-        command.args(["-c", script]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().ok()?;
-        let (to, from) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
-        let mut client = ForeignClient { child, to, from };
-        if client.hear() != "ready" {
-            eprintln!("the Python package is not installed: its locks are not tried");
-            return None;
-        }
-        Some(client)
+        command.args(["-c", script]).args(arguments);
+        ForeignClient::start(command, "the Python package")
     }
 
-    fn ask(&mut self, line: &str) -> String {
-        writeln!(self.to, "{line}").unwrap();
+    /// `None`, and a line that says so, unless it says that it is ready.
+    pub(super) fn start(mut command: Command, what: &str) -> Option<ForeignClient> {
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let client = spawned.ok().and_then(|mut child| {
+            let (to, from) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
+            Some(ForeignClient { child, to, from })
+        });
+        let client = client.and_then(|mut client| (client.hear() == "ready").then_some(client));
+        if client.is_none() {
+            eprintln!("{what} is not installed: its locks are not tried");
+        }
+        client
+    }
+
+    pub(super) fn ask(&mut self, line: &str) -> String {
+        self.say(line);
         self.hear()
     }
 
-    fn hear(&mut self) -> String {
+    pub(super) fn say(&mut self, line: &str) {
+        writeln!(self.to, "{line}").unwrap();
+    }
+
+    pub(super) fn hear(&mut self) -> String {
         let mut line = String::new();
         self.from.read_line(&mut line).unwrap();
         line.trim().to_owned()
@@ -64,7 +75,7 @@ try:
     import redis
 except ImportError:
     print("missing", flush=True); sys.exit()
-lock = redis.Redis(port=int(sys.argv[1])).lock(sys.argv[2], timeout=60)
+lock = redis.Redis(port=int(sys.argv[1])).lock(sys.argv[2], timeout=3)
 print("ready", flush=True)
 for line in sys.stdin:
     if line.strip() == "try":
@@ -88,6 +99,56 @@ fn redis_py_and_we_exclude_each_other(rig: &EngineRig) {
     assert!(wait.poll().is_pending());
     assert_eq!(theirs.ask("release"), "released");
     drop(wait.finish().unwrap());
+    let mut holder = rig.helper(SHORT);
+    holder.lock(Scope::Host, "job");
+    assert_eq!(theirs.ask("try"), "False");
+    holder.kill();
+    until("redis-py's turn", || theirs.ask("try") == "True");
+    assert!(ours.try_lock().unwrap_err().is_contended());
+    drop(theirs);
+    give(ours.try_lock_for(LONG).unwrap());
+}
+
+const REDLOCK_PY: &str = r#"
+import sys
+try:
+    from redlock import Redlock
+except ImportError:
+    print("missing", flush=True); sys.exit()
+locks = Redlock([{"host": "127.0.0.1", "port": int(port)} for port in sys.argv[2:]], retry_count=1)
+print("ready", flush=True)
+for line in sys.stdin:
+    if line.strip() == "try":
+        lock = locks.lock(sys.argv[1], 2000)
+        print(bool(lock), flush=True)
+    elif line.strip() == "release":
+        locks.unlock(lock); print("released", flush=True)
+"#;
+
+on!([redlock] redlock_py_and_we_exclude_each_other);
+fn redlock_py_and_we_exclude_each_other(rig: &EngineRig) {
+    let ports: Vec<String> = rig.servers.iter().map(|server| server.port.to_string()).collect();
+    let arguments: Vec<&str> =
+        ["job"].into_iter().chain(ports.iter().map(|port| &**port)).collect();
+    let Some(mut theirs) = ForeignClient::python(REDLOCK_PY, &arguments) else { return };
+    let locks = rig.locks();
+    let ours = mutex(&locks, "job");
+    let guard = ours.lock().unwrap();
+    assert_eq!(theirs.ask("try"), "False");
+    give(guard);
+    assert_eq!(theirs.ask("try"), "True");
+    assert!(ours.try_lock().unwrap_err().is_contended());
+    assert_eq!(theirs.ask("release"), "released");
+    give(ours.try_lock_for(LONG).unwrap());
+    // Each is killed as it holds the lock, and the other succeeds it after its time.
+    let mut holder = rig.helper(SHORT);
+    holder.lock(Scope::Host, "job");
+    assert_eq!(theirs.ask("try"), "False");
+    holder.kill();
+    until("redlock-py's turn", || theirs.ask("try") == "True");
+    assert!(ours.try_lock().unwrap_err().is_contended());
+    drop(theirs);
+    give(ours.try_lock_for(LONG).unwrap());
 }
 
 /// Redisson's own scripts, of version 3.45: `RedissonLock.tryLockInnerAsync` and `unlockInnerAsync`.
@@ -120,6 +181,15 @@ fn redisson_and_we_exclude_each_other(rig: &EngineRig) {
     let release = ["EVAL", REDISSON_RELEASE, "2", "job", channel, "0", "60000", owner];
     assert_eq!(server.cli(&release), "1");
     drop(wait.finish().unwrap());
+    // Each holder ends without a release, and the other succeeds it after its time.
+    let mut holder = rig.helper(SHORT);
+    holder.lock(Scope::Host, "job");
+    assert_ne!(take(), "");
+    holder.kill();
+    until("Redisson's turn", || take().is_empty());
+    server.cli(&["PEXPIRE", "job", "1000"]);
+    assert!(ours.try_lock().unwrap_err().is_contended());
+    drop(ours.try_lock_for(LONG).unwrap());
 }
 
 on!([redis] a_fenced_lock_of_redisson_goes_on_with_our_tokens);
@@ -174,7 +244,7 @@ fn a_key_that_is_deleted_is_a_lock_that_is_lost(rig: &EngineRig) {
     let guard = hold(&locks, "job");
     let other = hold(&locks, "other");
     let lost = MutexGuard::lost(&guard);
-    rig.each(|server| drop(server.cli(&rig.deletion("job"))));
+    rig.take_away("job");
     let next = hold(&rig.locks(), "job");
     assert_eq!(futures::executor::block_on(lost), tierlock::LostReason::Forgotten);
     assert!(MutexGuard::is_valid(&other));
@@ -182,27 +252,28 @@ fn a_key_that_is_deleted_is_a_lock_that_is_lost(rig: &EngineRig) {
 }
 
 /// `etcdctl lock`, until it is interrupted.
-struct Etcdctl {
+pub(super) struct Etcdctl {
     child: Child,
     from: BufReader<ChildStdout>,
 }
 
 impl Etcdctl {
-    fn lock(rig: &EngineRig, name: &str) -> Etcdctl {
+    pub(super) fn lock(rig: &EngineRig, name: &str) -> Etcdctl {
         let mut command = rig.servers[0].etcdctl();
-        let mut child = command.args(["lock", name]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.args(["lock", "--ttl=2", name]).stdout(Stdio::piped()).spawn().unwrap();
         let from = BufReader::new(child.stdout.take().unwrap());
         Etcdctl { child, from }
     }
 
     /// Waits until it has the lock: the key that it has.
-    fn key(&mut self) -> String {
+    pub(super) fn key(&mut self) -> String {
         let mut line = String::new();
         self.from.read_line(&mut line).unwrap();
         line.trim().to_owned()
     }
 
-    fn unlock(mut self) {
+    pub(super) fn unlock(mut self) {
         rustix::process::kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
         self.child.wait().unwrap();
     }
@@ -216,7 +287,7 @@ impl Drop for Etcdctl {
 }
 
 /// The keys of a lock, the oldest first.
-fn keys(rig: &EngineRig, name: &str) -> Vec<String> {
+pub(super) fn keys(rig: &EngineRig, name: &str) -> Vec<String> {
     let prefix = format!("{name}/");
     let list = ["get", "--prefix", "--keys-only", "--sort-by=CREATE", &prefix];
     rig.servers[0].cli(&list).lines().filter(|key| !key.is_empty()).map(str::to_owned).collect()
@@ -246,6 +317,21 @@ fn etcdctl_and_we_exclude_each_other_in_one_queue(rig: &EngineRig) {
     let found: serde_json::Value = serde_json::from_str(&found).unwrap();
     let revision = found["kvs"][0]["create_revision"].as_u64().unwrap();
     assert_eq!(MutexGuard::token(&guard).get(), revision);
+}
+
+on!([etcd] a_killed_holder_is_succeeded_by_etcdctl_and_a_killed_etcdctl_by_us);
+fn a_killed_holder_is_succeeded_by_etcdctl_and_a_killed_etcdctl_by_us(rig: &EngineRig) {
+    let mut holder = rig.helper(SHORT);
+    holder.lock(Scope::Host, "job");
+    let mut theirs = Etcdctl::lock(rig, "job");
+    until("a queue of two", || keys(rig, "job").len() == 2);
+    holder.kill();
+    assert!(theirs.key().starts_with("job/"));
+    let locks = rig.locks();
+    let ours = mutex(&locks, "job");
+    assert!(ours.try_lock().unwrap_err().is_contended());
+    drop(theirs);
+    give(ours.try_lock_for(LONG).unwrap());
 }
 
 on!([etcd] a_name_and_the_names_below_it_are_locks_of_their_own);

@@ -10,6 +10,7 @@ mod cancelling;
 mod daemon;
 mod foreign;
 mod journal;
+mod kept;
 mod mysql;
 mod names;
 mod outages;
@@ -19,24 +20,33 @@ mod proxy;
 mod rig;
 mod sharing;
 mod shedlock;
+mod zookeeper;
 
 use self::rig::EngineRig;
 
 /// Makes one test for each engine out of a situation: `engines::sharing::a_try_fails::redis`.
 macro_rules! on {
     (all, $situation:ident) => {
-        $crate::engines::on!([redis redis_plain redlock etcd postgres mysql] $situation);
+        $crate::engines::on!([redis redis_plain redlock etcd postgres mysql zookeeper] $situation);
+    };
+    // With a manager that keeps its leases, too.
+    (all_and_kept, $situation:ident) => {
+        $crate::engines::on!(
+            [redis redis_plain redlock etcd etcd_kept postgres mysql zookeeper] $situation
+        );
     };
     // Whose servers are killed or stopped.
     (alone, $situation:ident) => {
-        $crate::engines::on!([redis redis_plain redlock etcd postgres_alone mysql_alone] $situation);
+        $crate::engines::on!(
+            [redis redis_plain redlock etcd postgres_alone mysql_alone zookeeper_alone] $situation
+        );
     };
     (with_tokens, $situation:ident) => {
-        $crate::engines::on!([redis redis_plain etcd postgres mysql] $situation);
+        $crate::engines::on!([redis redis_plain etcd postgres mysql zookeeper] $situation);
     };
     // Whose locks outlive a connection, and a server's restart.
     (with_sessions, $situation:ident) => {
-        $crate::engines::on!([redis redis_plain redlock etcd] $situation);
+        $crate::engines::on!([redis redis_plain redlock etcd zookeeper] $situation);
     };
     ([$($engine:ident)*] $situation:ident) => {
         mod $situation {

@@ -171,7 +171,12 @@ on!([mysql] a_holder_that_is_killed_frees_its_name_for_mysql);
 fn a_holder_that_is_killed_frees_its_name_for_mysql(rig: &EngineRig) {
     let mut holder = rig.helper(ENDLESS);
     let token = holder.lock(tierlock::Scope::Host, "a").token;
+    let (name, mut theirs) = (key(rig, "a"), MysqlClient::open(rig));
+    assert_eq!(theirs.ask(&format!("SELECT GET_LOCK('{name}', 0)")), "0");
+    theirs.say(&format!("SELECT GET_LOCK('{name}', 600)"));
     holder.kill();
+    assert_eq!(theirs.hear(), "1");
+    drop(theirs);
     let guard = hold(&rig.locks(), "a");
     assert!(MutexGuard::token(&guard).get() > token);
 }

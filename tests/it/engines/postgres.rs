@@ -237,7 +237,10 @@ fn a_holder_that_is_killed_is_succeeded_at_once(rig: &EngineRig) {
     let token = holder.lock(tierlock::Scope::Host, "a").token;
     let mut theirs = Psql::open(rig);
     assert_eq!(theirs.ask("SELECT pg_try_advisory_lock(hashtext('a'))"), "f");
+    theirs.say("SELECT pg_advisory_lock(hashtext('a'))");
     holder.kill();
+    assert_eq!(theirs.hear(), "");
+    drop(theirs);
     let guard = hold(&rig.locks(), "a");
     assert!(MutexGuard::token(&guard).get() > token);
 }

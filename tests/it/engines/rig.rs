@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use tierlock::{LockManager, LockManagerBuilder, Mutex, MutexGuard};
 
-use super::{mysql, postgres, proxy::Proxy};
+use super::{mysql, postgres, proxy::Proxy, zookeeper};
 use crate::{
     helper::Helper,
     setting::{LONG, Port, temp_dir, until},
@@ -39,7 +39,7 @@ pub(crate) struct EngineServer {
     kind: &'static str,
     pub(crate) port: u16,
     folder: PathBuf,
-    /// Of a PostgreSQL server: what the tests use of it.
+    /// The database or the chroot that the tests use of it.
     pub(crate) database: String,
     child: RefCell<Option<Child>>,
 }
@@ -59,6 +59,11 @@ impl EngineRig {
 
     pub(crate) fn etcd() -> Option<EngineRig> {
         EngineRig::start("etcd", "etcd", 1, "")
+    }
+
+    /// Managers that keep their leases.
+    pub(crate) fn etcd_kept() -> Option<EngineRig> {
+        EngineRig::start("etcd", "etcd", 1, "?keep=1")
     }
 
     /// A database of its own on a server that all tests of this process share.
@@ -83,6 +88,18 @@ impl EngineRig {
         EngineRig::start("mysql", "mysql", 1, "")
     }
 
+    /// A chroot of its own on a server that all tests of this process share.
+    pub(crate) fn zookeeper() -> Option<EngineRig> {
+        EngineRig::on_shared("zookeeper", "")
+    }
+
+    /// A server of its own, which can be killed.
+    pub(crate) fn zookeeper_alone() -> Option<EngineRig> {
+        let rig = EngineRig::start("zookeeper", "zookeeper", 1, "")?;
+        rig.each(|server| zookeeper::make_chroot(server.port, &server.database));
+        Some(rig)
+    }
+
     pub(crate) fn shedlock_mysql() -> Option<EngineRig> {
         EngineRig::on_shared("shedlock+mysql", "?unfenced=1")
     }
@@ -94,6 +111,7 @@ impl EngineRig {
         }
         let (port, database) = match server {
             "mysql" => mysql::new_database(),
+            "zookeeper" => zookeeper::new_chroot(),
             _ => postgres::new_database(),
         };
         let options = match kind {
@@ -108,6 +126,10 @@ impl EngineRig {
     }
 
     fn is_installed(kind: &str, server: &str) -> bool {
+        if server == "zookeeper" && !zookeeper::is_installed() {
+            eprintln!("ZooKeeper or Java is not installed: {kind} is skipped");
+            return false;
+        }
         let program = EngineServer::program(server);
         let is_there =
             Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_ok();
@@ -133,7 +155,7 @@ impl EngineRig {
                 let folder = root.path().join(number.to_string());
                 std::fs::create_dir(&folder).unwrap();
                 let port = Port::claim().address().port();
-                let database = if server == "mysql" { "test" } else { "postgres" }.to_owned();
+                let database = if server == "postgres" { "postgres" } else { "test" }.to_owned();
                 let child = RefCell::default();
                 let server = EngineServer { kind: server, port, folder, database, child };
                 server.set_up();
@@ -154,6 +176,7 @@ impl EngineRig {
             "postgres" | "shedlock+postgres" => {
                 ("postgres@", format!("/{}", self.servers[0].database))
             }
+            "zookeeper" => ("", format!("/{}", self.servers[0].database)),
             "mysql" | "shedlock+mysql" => ("root@", format!("/{}", self.servers[0].database)),
             _ => ("", String::new()),
         };
@@ -197,12 +220,13 @@ impl EngineRig {
         helper
     }
 
-    /// What the server's own client is told to take a lock away.
-    pub(crate) fn deletion(&self, name: &'static str) -> Vec<&'static str> {
-        match (self.kind, name) {
-            ("etcd", "job") => vec!["del", "--prefix", "job/"],
-            (_, name) => vec!["DEL", name],
-        }
+    /// An operator takes a lock away.
+    pub(crate) fn take_away(&self, name: &str) {
+        self.each(|server| match self.kind {
+            "etcd" => drop(server.cli(&["del", "--prefix", &format!("{name}/")])),
+            "zookeeper" => zookeeper::clear(server.port, &server.database, name),
+            _ => drop(server.cli(&["DEL", name])),
+        });
     }
 
     /// Whether every server has a key of the lock's.
@@ -217,6 +241,7 @@ impl EngineRig {
                 let prefix = self.options.trim_start_matches("?prefix=");
                 server.cli(&[&format!("SELECT IS_USED_LOCK('{prefix}{name}')")]) != "NULL"
             }
+            "zookeeper" => zookeeper::is_taken(server.port, &server.database, name),
             _ => server.cli(&["EXISTS", name]) == "1",
         })
     }
@@ -256,6 +281,7 @@ impl EngineServer {
             "etcd" => "etcd".into(),
             "postgres" => postgres::program("postgres"),
             "mysql" => "mariadbd".into(),
+            "zookeeper" => "java".into(),
             other => panic!("what is {other}?"),
         }
     }
@@ -276,6 +302,7 @@ impl EngineServer {
         let mut command = match self.kind {
             "postgres" => postgres::server(&self.folder),
             "mysql" => mysql::server(&self.folder, &port),
+            "zookeeper" => zookeeper::server(&self.folder, &port),
             kind => program(EngineServer::program(kind)),
         };
         match self.kind {
@@ -292,7 +319,7 @@ impl EngineServer {
                     .args(["--initial-cluster", &format!("one={peer}")])
             }
             "postgres" => command.args(["-p", &port]),
-            "mysql" => &mut command,
+            "mysql" | "zookeeper" => &mut command,
             other => panic!("what is {other}?"),
         };
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -305,6 +332,7 @@ impl EngineServer {
         match self.kind {
             "postgres" => return postgres::answers(self.port),
             "mysql" => return mysql::answers(self.port),
+            "zookeeper" => return zookeeper::answers(self.port),
             _ => {}
         }
         let Ok(mut line) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };

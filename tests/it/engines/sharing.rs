@@ -10,7 +10,7 @@ use super::{
 };
 use crate::setting::{Hand, LONG, Unprotected, until};
 
-on!(all, processes_and_threads_lose_no_count);
+on!(all_and_kept, processes_and_threads_lose_no_count);
 fn processes_and_threads_lose_no_count(rig: &EngineRig) {
     let rounds = if rig.has_tokens() { 60 } else { 15 };
     let folder = rig.folder().to_str().unwrap().to_owned();
@@ -40,7 +40,7 @@ fn processes_and_threads_lose_no_count(rig: &EngineRig) {
     assert_eq!(counted, (3 * rounds).to_string());
 }
 
-on!(all, two_managers_of_one_process_exclude_each_other);
+on!(all_and_kept, two_managers_of_one_process_exclude_each_other);
 fn two_managers_of_one_process_exclude_each_other(rig: &EngineRig) {
     let [one, another] = [rig.locks(), rig.locks()];
     let guard = hold(&one, "a");
@@ -54,7 +54,7 @@ fn two_managers_of_one_process_exclude_each_other(rig: &EngineRig) {
     drop(guard);
 }
 
-on!(all, a_limited_wait_ends_and_the_next_wait_is_served);
+on!(all_and_kept, a_limited_wait_ends_and_the_next_wait_is_served);
 fn a_limited_wait_ends_and_the_next_wait_is_served(rig: &EngineRig) {
     let [one, another] = [rig.locks(), rig.locks()];
     let guard = hold(&one, "a");
@@ -96,7 +96,7 @@ fn the_holder_is_shown_and_its_token_checked(rig: &EngineRig) {
     assert!(another.check_token("a", token).unwrap_err().is_lost());
 }
 
-on!(all, a_released_lock_is_renewed_no_more);
+on!(all_and_kept, a_released_lock_is_renewed_no_more);
 /// redisson#7272: a renewal that races a release brings the lock back.
 fn a_released_lock_is_renewed_no_more(rig: &EngineRig) {
     let [one, another] = [rig.short_locks(), rig.locks()];
@@ -113,7 +113,7 @@ fn a_released_lock_is_renewed_no_more(rig: &EngineRig) {
     assert!(MutexGuard::is_valid(&guard));
 }
 
-on!(all, a_lock_outlives_its_time_to_live_while_its_holder_does);
+on!(all_and_kept, a_lock_outlives_its_time_to_live_while_its_holder_does);
 /// redisson#4822: a holder's lock ends although it is renewed.
 fn a_lock_outlives_its_time_to_live_while_its_holder_does(rig: &EngineRig) {
     let [one, another] = [rig.short_locks(), rig.locks()];
@@ -126,7 +126,7 @@ fn a_lock_outlives_its_time_to_live_while_its_holder_does(rig: &EngineRig) {
     give(guard);
 }
 
-on!(all, at_most_ends_the_lock_for_its_guard_and_for_others);
+on!(all_and_kept, at_most_ends_the_lock_for_its_guard_and_for_others);
 fn at_most_ends_the_lock_for_its_guard_and_for_others(rig: &EngineRig) {
     let [one, another] = [rig.locks(), rig.locks()];
     let limit = Duration::from_millis(300);
@@ -182,12 +182,14 @@ fn a_lock_that_is_to_be_kept_always_is_refused(rig: &EngineRig) {
     assert_eq!(broken.kind(), LockErrorKind::Config);
     let text = broken.to_string();
     assert!(
-        ["redis-cli", "etcdctl", "psql", "mysql -e"].iter().any(|tool| text.contains(tool)),
+        ["redis-cli", "etcdctl", "psql", "mysql -e", "zkCli.sh"]
+            .iter()
+            .any(|tool| text.contains(tool)),
         "{text}"
     );
 }
 
-on!(all, a_manager_that_is_closed_gives_back_what_its_guards_had);
+on!(all_and_kept, a_manager_that_is_closed_gives_back_what_its_guards_had);
 fn a_manager_that_is_closed_gives_back_what_its_guards_had(rig: &EngineRig) {
     let [one, another] = [rig.locks(), rig.locks()];
     let guard = hold(&one, "a");

@@ -63,6 +63,11 @@ impl LockQueue {
         format!("{}{:x}", self.prefix, session.id())
     }
 
+    /// What its keys begin with.
+    pub(super) fn keys_begin(&self) -> String {
+        self.prefix.clone()
+    }
+
     /// Whether a key is of this queue, and not of a name below.
     fn is_own(&self, kv: &KeyValue) -> bool {
         let rest = kv.key().strip_prefix(self.prefix.as_bytes());
@@ -194,6 +199,37 @@ pub(super) async fn are_there(
         answers.extend(keys.iter().enumerate().map(|(at, (_, revision))| {
             let kvs = found.as_ref()?.get(at)?;
             Some(kvs.first().is_some_and(|kv| kv.create_revision() == *revision))
+        }));
+    }
+    answers
+}
+
+/// Whether each key has a later one behind it in its queue; none where that cannot be told.
+pub(super) async fn have_waiters(
+    line: &EtcdLine,
+    keys: impl Iterator<Item = (&str, i64)>,
+) -> Vec<bool> {
+    let queue = |key: &str| key.rsplit_once('/').map_or("", |(queue, _)| queue).to_owned() + "/";
+    let keys: Vec<(String, i64)> = keys.map(|(key, at)| (queue(key), at)).collect();
+    let mut answers = Vec::new();
+    for keys in keys.chunks(OPERATIONS_MAX) {
+        let get = |(queue, revision): &(String, i64)| {
+            let options = GetOptions::new().with_prefix().with_keys_only().with_limit(PAGE);
+            TxnOp::get(queue.clone(), Some(options.with_min_create_revision(revision + 1)))
+        };
+        let txn = Txn::new().and_then(keys.iter().map(get).collect::<Vec<_>>());
+        let found = match line.client().await {
+            Ok(mut client) => line.within(client.txn(txn)).await.ok(),
+            Err(_) => None,
+        };
+        let found = found.map(|answer| gets(answer.op_responses())).unwrap_or_default();
+        answers.extend(keys.iter().enumerate().map(|(at, (queue, _))| {
+            let later = found.get(at).map(Vec::as_slice).unwrap_or_default();
+            let is_own = |kv: &KeyValue| {
+                kv.key().strip_prefix(queue.as_bytes()).is_some_and(|rest| !rest.contains(&b'/'))
+            };
+            // A page of the names below hides what may be behind it.
+            later.iter().any(is_own) || later.len() as i64 == PAGE
         }));
     }
     answers

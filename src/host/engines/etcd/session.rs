@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Client, ConnectOptions, Error, LeaseGrantOptions, PutOptions, ResponseHeader};
+use etcd_client::{
+    Client, Compare, CompareOp, ConnectOptions, Error, LeaseGrantOptions, PutOptions,
+    ResponseHeader, Txn, TxnOp,
+};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
@@ -25,6 +28,9 @@ use crate::{
     },
 };
 
+/// What the key says that tells how tokens are counted.
+const BLOCKS: &str = "create revision * 2^20 + count";
+
 /// The way to one cluster.
 pub(super) struct EtcdLine {
     shown: String,
@@ -33,6 +39,8 @@ pub(super) struct EtcdLine {
     password: Option<Password>,
     password_file: Option<PathBuf>,
     prefix: String,
+    /// Its tokens are blocks.
+    keeps: bool,
     holder: HolderLine,
     time_to_live: Duration,
     /// How long an answer is waited for.
@@ -57,7 +65,11 @@ impl EtcdSession {
 }
 
 impl EtcdLine {
-    pub(super) fn new(url: &mut ServiceUrl, settings: &EngineSettings) -> Result<EtcdLine> {
+    pub(super) fn new(
+        url: &mut ServiceUrl,
+        settings: &EngineSettings,
+        keeps: bool,
+    ) -> Result<EtcdLine> {
         let password_file = url.take_password_file()?;
         let from_file = password_file.as_deref().map(Password::read).transpose()?;
         let prefix = url.take("prefix")?.unwrap_or_default();
@@ -80,6 +92,7 @@ impl EtcdLine {
             password,
             password_file,
             prefix,
+            keeps,
             holder: HolderLine::new(&settings.identity),
             time_to_live: settings.time_to_live,
             patience: (settings.time_to_live / 3)
@@ -170,10 +183,35 @@ impl EtcdLine {
         self.saw(granted.header());
         // Its holder is described in a key beside the locks': theirs are empty, as the field's tools have them.
         let options = PutOptions::new().with_lease(session.id);
-        let line = self.holder.text();
-        self.within(client.put(self.session_key(session.id), line, Some(options))).await?;
+        let put = TxnOp::put(self.session_key(session.id), self.holder.text(), Some(options));
+        self.agree_on_tokens(&mut client, put).await?;
         *self.session.lock() = Some(session.clone());
         Ok(session)
+    }
+
+    /// Does one operation, unless the managers of the prefix count otherwise: between revisions and
+    /// blocks of them no token would tell which grant is the later one.
+    async fn agree_on_tokens(&self, client: &mut Client, act: TxnOp) -> Result<(), EngineFault> {
+        let key = format!("{}.tierlock/tokens", self.prefix);
+        let txn = match self.keeps {
+            true => {
+                let put = TxnOp::put(key.clone(), BLOCKS, None);
+                Txn::new().and_then([put, act])
+            }
+            false => {
+                let is_missing = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
+                Txn::new().when([is_missing]).and_then([act])
+            }
+        };
+        match self.within(client.txn(txn)).await?.succeeded() {
+            true => Ok(()),
+            false => Err(EngineFault::config(format!(
+                "other managers keep leases at {} under this prefix, whose tokens are larger than \
+                 the ones here would be: say `?keep=1`, too, or once none of them is left, delete \
+                 the key {key:?}",
+                self.shown
+            ))),
+        }
     }
 
     /// An answer tells which cluster it is of.

@@ -1,0 +1,43 @@
+// Apache Curator's locks, told what to do line by line.
+
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.util.concurrent.TimeUnit;
+import org.apache.curator.framework.CuratorFramework;
+import org.apache.curator.framework.CuratorFrameworkFactory;
+import org.apache.curator.framework.recipes.locks.InterProcessLock;
+import org.apache.curator.framework.recipes.locks.InterProcessMutex;
+import org.apache.curator.framework.recipes.locks.InterProcessReadWriteLock;
+import org.apache.curator.retry.RetryOneTime;
+
+public class CuratorClient {
+    public static void main(String[] arguments) throws Exception {
+        int session = Integer.parseInt(arguments[1]);
+        CuratorFramework client =
+            CuratorFrameworkFactory.newClient(arguments[0], session, 15000, new RetryOneTime(100));
+        client.start();
+        client.blockUntilConnected();
+        String path = arguments[2];
+        InterProcessLock lock = switch (arguments[3]) {
+            case "read" -> new InterProcessReadWriteLock(client, path).readLock();
+            case "write" -> new InterProcessReadWriteLock(client, path).writeLock();
+            default -> new InterProcessMutex(client, path);
+        };
+        say("ready");
+        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
+        for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+            switch (line) {
+                case "try" -> say(String.valueOf(lock.acquire(0, TimeUnit.MILLISECONDS)));
+                case "wait" -> { lock.acquire(); say("taken"); }
+                case "release" -> { lock.release(); say("released"); }
+                default -> say("what is " + line + "?");
+            }
+        }
+        System.exit(0);
+    }
+
+    private static void say(String line) {
+        System.out.println(line);
+        System.out.flush();
+    }
+}
