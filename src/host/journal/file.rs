@@ -278,9 +278,10 @@ impl Journal {
         let unmarked: Vec<_> = records
             .into_iter()
             .filter_map(|record| match record {
-                Record::SessionOpened { session, proof, time_to_live, embedded: true } => {
+                Record::SessionOpened { session, proof, time_to_live, embedded: true, bound } => {
+                    let embedded = false;
                     let open =
-                        Record::SessionOpened { session, proof, time_to_live, embedded: false };
+                        Record::SessionOpened { session, proof, time_to_live, embedded, bound };
                     self.embedded.contains(&session).then_some(open)
                 }
                 _ => None,
