@@ -2,6 +2,7 @@
 
 mod common;
 mod elect;
+mod journal;
 mod usage;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -9,7 +10,11 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::usage::usage;
-pub(super) use self::{elect::Elect, usage::usage_failure};
+pub(super) use self::{
+    elect::Elect,
+    journal::{JournalCommand, JournalMove},
+    usage::usage_failure,
+};
 use super::failure::{Failure, exit};
 use crate::{
     host::service_url::ServiceUrl, name::Name, proto::leader::LeaderConfig, scope::Scope,
@@ -106,6 +111,9 @@ pub(super) enum Command {
     /// Everything runs here, over loopback, for half a minute: a table of operations per second
     /// and of waits for each scope.
     Bench(super::bench::Args),
+    /// Move what leaders must not forget to another place
+    #[command(subcommand)]
+    Journal(JournalCommand),
     /// Make the secret that a leader and its clients share
     #[command(subcommand)]
     Secret(SecretCommand),
@@ -576,17 +584,23 @@ pub(super) enum OnLost {
     Warn,
 }
 
+/// A URL on the command line has no password.
+pub(super) fn refuse_password(url: &str) -> Result<(), Failure> {
+    if url.contains("://") && ServiceUrl::parse(url)?.password.is_some() {
+        return Err(Failure::new(
+            exit::CONFIG,
+            "the URL of the journal has a password, which every user of this machine can read there: \
+             put it in a file and name that by ?password_file=FILE",
+        ));
+    }
+    Ok(())
+}
+
 impl Serve {
     /// The store, if it is one.
     pub(super) fn journal(&self) -> Result<Option<String>, Failure> {
         let Some(url) = &self.journal else { return Ok(None) };
-        if ServiceUrl::parse(url)?.password.is_some() {
-            return Err(Failure::new(
-                exit::CONFIG,
-                "--journal has a password, which every user of this machine can read there: put it in \
-                 a file and name that by ?password_file=FILE",
-            ));
-        }
+        refuse_password(url)?;
         Ok(Some(url.clone()))
     }
 

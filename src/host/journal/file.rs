@@ -9,6 +9,8 @@
 //! file and its checksums, and the number of the last commit is kept beside it.
 
 mod commits;
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+mod moved;
 mod opening;
 mod place;
 mod space;
@@ -81,6 +83,8 @@ pub(in crate::host) struct JournalOpening {
     pub(in crate::host) init: bool,
     /// The epoch that its clients have seen, for a journal that is lost, damaged or a copy.
     pub(in crate::host) epoch_above: Option<u32>,
+    /// Where it is being moved to: a directory that says so may be opened.
+    pub(in crate::host) moves_to: Option<String>,
     /// File systems that are accepted though they may forget.
     pub(in crate::host) accepted_file_systems: Vec<String>,
 }
