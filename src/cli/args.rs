@@ -100,7 +100,7 @@ pub(super) enum Command {
     /// Names the holder by its token, which `tierlock status` shows: no other holder loses anything,
     /// and one that has taken the lock meanwhile keeps it.
     Break(Break),
-    /// Say what is wrong with a directory or a lock service, and what to do
+    /// Say what is wrong with a directory, a lock service or a journal, and what to do
     ///
     /// Looks at version and engine, file system, rights, damaged and foreign files, at what dead
     /// processes left behind, and at names that stay at host scope though no process uses them. It
@@ -525,6 +525,9 @@ line says what to do.";
 pub(super) struct Doctor {
     #[command(flatten)]
     pub(super) common: Common,
+    /// The journal of leaders that follow each other, by its URL
+    #[arg(long, value_name = "URL", conflicts_with_all = ["dir", "leader", "service"])]
+    pub(super) journal: Option<String>,
 }
 
 const DOCTOR_EXAMPLES: &str = "\
@@ -540,9 +543,13 @@ only trouble, or no such directory; 77 when this user may not look.
 With --service it asks the lock service: whether it answers, its version, and what in its settings \
 endangers locks.
 
+With --journal it asks the store of several leaders which of them reigns, whether it still proves that \
+(so it takes as long as L, if none does), how fast the store answers, and what the journal has.
+
 Examples:
   tierlock doctor --dir /run/lock/shop
-  tierlock doctor --service redis://10.0.0.1";
+  tierlock doctor --service redis://10.0.0.1
+  tierlock doctor --journal 'postgres://tierlock@127.0.0.1/locks?password_file=/etc/pw'";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SecretCommand {

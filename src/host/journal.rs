@@ -8,6 +8,7 @@
 //! | `exclusive` | that file as the journal of one leader at a time |
 //! | `etcd` `postgres` | stores that a site runs already, as the journal of leaders that follow each other |
 //! | `moving` | moves one from any of these to another |
+//! | `examining` | what an operator may want to know of one in a store |
 //! | `entries` | what a batch of records comes to in those |
 //! | `ways` | connections to them, and how long an answer may take |
 
@@ -15,6 +16,8 @@
 mod entries;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
+mod examining;
 mod exclusive;
 mod file;
 #[cfg(any(feature = "etcd", feature = "postgres"))]
@@ -27,7 +30,7 @@ mod ways;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 #[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
-pub(crate) use self::moving::move_journal;
+pub(crate) use self::{examining::examine_journal, moving::move_journal};
 pub(super) use self::{
     exclusive::ExclusiveJournal,
     file::{EnteredDirectory, Journal, JournalOpening},

@@ -41,7 +41,7 @@ pub(crate) use self::client::LentReader;
 #[cfg(feature = "host")]
 pub(crate) use self::client::connect;
 #[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
-pub(crate) use self::journal::move_journal;
+pub(crate) use self::journal::{examine_journal, move_journal};
 #[cfg(feature = "host")]
 pub use self::{
     leader::{Leader, LeaderBuilder},

@@ -22,7 +22,7 @@ use crate::{
     error::{LockError, LockErrorKind, Result},
     proto::{
         ClusterId,
-        journal::{ReignKey, Stamp},
+        journal::{ReignJournal, ReignKey, Stamp},
         record::Record,
         reign::standby_counts,
         wire,
@@ -30,8 +30,8 @@ use crate::{
     token::Token,
 };
 
-/// What moving needs of a journal in a store.
-pub(super) trait MovableStore {
+/// What moving needs of a journal in a store, beside what leaders need.
+pub(super) trait MovableStore: ReignJournal {
     /// All of it at one moment; `None` if there is none.
     fn survey(&self) -> Result<Option<JournalSurvey>>;
 

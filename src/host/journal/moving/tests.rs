@@ -1,7 +1,9 @@
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
 };
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::{
@@ -10,24 +12,31 @@ use crate::{
         tests::{opened, revoked},
     },
     name::Name,
-    proto::{ReignId, RequestId, SessionId, record::Reservation},
+    proto::{
+        ReignId, RequestId, SessionId,
+        journal::{
+            Appended, JournalHead, JournalTerms, JournalTrouble, ReignAttempt, ReignRenewal,
+            TakeOver,
+        },
+        record::Reservation,
+    },
 };
 
 /// A store that ends in the middle of a move, before or after what it is asked has happened.
 #[derive(Clone, Default)]
 struct FailingStore {
-    journal: Rc<RefCell<Option<JournalSurvey>>>,
+    journal: Arc<Mutex<Option<JournalSurvey>>>,
     /// How many operations are left until it fails.
-    left: Rc<Cell<usize>>,
+    left: Arc<AtomicUsize>,
     /// A leader renews whenever it is looked at.
     is_reigned: bool,
 }
 
 impl FailingStore {
     fn step(&self) -> Result<()> {
-        match self.left.get().checked_sub(1) {
+        match self.left.load(SeqCst).checked_sub(1) {
             Some(left) => {
-                self.left.set(left);
+                self.left.store(left, SeqCst);
                 Ok(())
             }
             None => Err(LockError::new(LockErrorKind::Io, "killed")),
@@ -40,14 +49,14 @@ impl FailingStore {
 
     /// Whether a leader could begin here.
     fn may_be_begun(&self) -> bool {
-        self.journal.borrow().as_ref().is_some_and(|journal| journal.moved_to.is_none())
+        self.journal.lock().as_ref().is_some_and(|journal| journal.moved_to.is_none())
     }
 }
 
 impl MovableStore for FailingStore {
     fn survey(&self) -> Result<Option<JournalSurvey>> {
         self.step()?;
-        let mut journal = self.journal.borrow_mut();
+        let mut journal = self.journal.lock();
         if let (true, Some(journal)) = (self.is_reigned, &mut *journal) {
             journal.stamp.0 += 1;
         }
@@ -62,7 +71,7 @@ impl MovableStore for FailingStore {
 
     fn mark_moved(&self, seen: Stamp, to: &str) -> Result<bool> {
         self.step()?;
-        let mut journal = self.journal.borrow_mut();
+        let mut journal = self.journal.lock();
         let journal = journal.as_mut().unwrap();
         let is_seen = journal.stamp == seen && journal.moved_to.is_none();
         if is_seen {
@@ -76,10 +85,46 @@ impl MovableStore for FailingStore {
 
     fn fill(&self, entries: &FoundEntries) -> Result<()> {
         self.step()?;
-        let before = self.journal.replace(Some(journal_of(copy(entries))));
+        let before = self.journal.lock().replace(journal_of(copy(entries)));
         assert!(before.is_none(), "it is filled once");
         self.step()
     }
+}
+
+/// No leader comes here.
+impl ReignJournal for FailingStore {
+    fn terms(&self) -> JournalTerms {
+        JournalTerms { is_exclusive: false, batch_max: 1 }
+    }
+
+    fn read(&self) -> core::result::Result<JournalHead, JournalTrouble> {
+        Err(no_leader())
+    }
+
+    fn take_over(&self, _: &ReignAttempt) -> core::result::Result<TakeOver, JournalTrouble> {
+        Err(no_leader())
+    }
+
+    fn append(
+        &self,
+        _: ReignKey,
+        _: u64,
+        _: &[Record],
+    ) -> core::result::Result<Appended, JournalTrouble> {
+        Err(no_leader())
+    }
+
+    fn renew(&self, _: ReignKey) -> core::result::Result<ReignRenewal, JournalTrouble> {
+        Err(no_leader())
+    }
+
+    fn resign(&self, _: ReignKey) -> core::result::Result<(), JournalTrouble> {
+        Err(no_leader())
+    }
+}
+
+fn no_leader() -> JournalTrouble {
+    JournalTrouble::Unknown("no leader comes here".to_owned())
 }
 
 fn copy(entries: &FoundEntries) -> FoundEntries {
@@ -119,13 +164,14 @@ fn entries() -> FoundEntries {
 }
 
 fn full() -> FailingStore {
-    let store = FailingStore { left: Rc::new(Cell::new(usize::MAX)), ..FailingStore::default() };
-    store.journal.replace(Some(journal_of(entries())));
+    let store =
+        FailingStore { left: Arc::new(AtomicUsize::new(usize::MAX)), ..FailingStore::default() };
+    *store.journal.lock() = Some(journal_of(entries()));
     store
 }
 
 fn empty() -> FailingStore {
-    FailingStore { left: Rc::new(Cell::new(usize::MAX)), ..FailingStore::default() }
+    FailingStore { left: Arc::new(AtomicUsize::new(usize::MAX)), ..FailingStore::default() }
 }
 
 fn kind_of(moved: Result<MovedJournal>) -> LockErrorKind {
@@ -134,7 +180,7 @@ fn kind_of(moved: Result<MovedJournal>) -> LockErrorKind {
 
 /// What a leader would find there.
 fn recovered(store: &FailingStore) -> crate::proto::record::Recovered {
-    copy(&store.journal.borrow().as_ref().unwrap().entries).recovered().unwrap()
+    copy(&store.journal.lock().as_ref().unwrap().entries).recovered().unwrap()
 }
 
 #[test]
@@ -145,11 +191,11 @@ fn a_move_that_is_killed_at_any_step_loses_nothing_and_goes_on_when_it_is_made_a
             let stores = [full(), empty()];
             let [source, target] = [stores[0].place("from"), stores[1].place("to")];
             let before = recovered(&stores[0]);
-            stores[side].left.set(steps);
+            stores[side].left.store(steps, SeqCst);
             let killed = move_between(&source, &target).is_err();
             let begun = stores.iter().filter(|store| store.may_be_begun()).count();
             assert!(begun <= 1, "killed at {steps} of {side}, two may begin");
-            stores[side].left.set(usize::MAX);
+            stores[side].left.store(usize::MAX, SeqCst);
             let moved = move_between(&source, &target).unwrap();
             assert_eq!((moved.epoch, moved.sessions), (6, 2));
             assert!(!stores[0].may_be_begun() && stores[1].may_be_begun());
@@ -171,7 +217,7 @@ fn a_journal_with_a_leader_is_not_moved() {
     let target = empty();
     let moved = move_between(&source.place("from"), &target.place("to"));
     assert_eq!(kind_of(moved), LockErrorKind::Refused);
-    assert!(source.may_be_begun() && target.journal.borrow().is_none());
+    assert!(source.may_be_begun() && target.journal.lock().is_none());
 }
 
 #[test]
@@ -180,7 +226,7 @@ fn a_journal_that_was_moved_elsewhere_is_not_moved_again_and_none_is_overwritten
     move_between(&source.place("from"), &there.place("there")).unwrap();
     let again = move_between(&source.place("from"), &other.place("other"));
     assert_eq!(kind_of(again), LockErrorKind::Config);
-    assert!(other.journal.borrow().is_none());
+    assert!(other.journal.lock().is_none());
     let taken = move_between(&full().place("from"), &there.place("there"));
     assert_eq!(kind_of(taken), LockErrorKind::Config);
     let nowhere = move_between(&empty().place("from"), &empty().place("to"));
@@ -193,12 +239,12 @@ fn a_journal_that_was_moved_elsewhere_is_not_moved_again_and_none_is_overwritten
 #[test]
 fn what_another_has_made_at_the_place_of_an_interrupted_move_is_not_taken_for_it() {
     let [source, target] = [full(), empty()];
-    target.left.set(1);
+    target.left.store(1, SeqCst);
     move_between(&source.place("from"), &target.place("to")).unwrap_err();
     assert!(!source.may_be_begun());
-    target.left.set(usize::MAX);
+    target.left.store(usize::MAX, SeqCst);
     let foreign = FoundEntries::of(ClusterId(99), EpochEntry::default());
-    target.journal.replace(Some(journal_of(foreign)));
+    *target.journal.lock() = Some(journal_of(foreign));
     let moved = move_between(&source.place("from"), &target.place("to"));
     assert_eq!(kind_of(moved), LockErrorKind::Config);
 }

@@ -308,3 +308,41 @@ fn an_opening_without_room_is_made_up_for_by_the_entry_behind_it() {
     assert_eq!(heard.iter().filter(|message| is_granted(message)).count(), 2, "{heard:?}");
     assert!(covers(&reign, a, "x") && covers(&reign, a, "y"));
 }
+
+/// ceph#25536: the window for reports ended while the leader itself was busy.
+#[test]
+fn a_leader_that_is_late_in_its_grace_gives_absent_sessions_their_time() {
+    let (mut reign, absent, alive) = one_dies_with_the_leader();
+    let held_before = {
+        let token = Token::first_of(1).next().unwrap();
+        let lease = LeaseId { epoch: 1, count: 1 };
+        HeldLease { name: name("held/1"), first: token, last: token, ..held_lease(lease) }
+    };
+    reign.pass(ms(1000));
+    reign.now = reign.now + Duration::from_secs(60);
+    reign.leader.handle_timeout(reign.now);
+    reign.drive();
+    reign.renew(alive);
+    reign.acquire(alive, 2, acquire("held/1"));
+    assert!(reign.try_granted(alive, 2).is_err());
+    let back = reign.again(absent);
+    reign.report_held(back, vec![held_before], Vec::new());
+    assert!(matches!(reign.take(back)[..], [LeaderMessage::Welcome { .. }]));
+    assert!(reign.try_granted(alive, 2).is_err(), "it is held");
+}
+
+/// chimera#1075: a reclaim was accepted outside grace.
+#[test]
+fn a_lease_of_an_earlier_reign_is_not_confirmed_after_the_first_report() {
+    let (mut reign, _, alive) = one_dies_with_the_leader();
+    let token = Token::first_of(1).next().unwrap();
+    let lease = LeaseId { epoch: 1, count: 2 };
+    let late = HeldLease { name: name("waited"), first: token, last: token, ..held_lease(lease) };
+    let alive = reign.again(alive);
+    reign.report_held(alive, vec![late.clone()], Vec::new());
+    assert_eq!(reign.closed(alive), Some(Close::Unconfirmed));
+    let alive = reign.again(alive);
+    reign.report_held(alive, vec![late], Vec::new());
+    let lost = LeaderMessage::Lost { lease, why: LostReason::Forgotten };
+    assert_eq!(reign.take(alive)[0], lost);
+}
