@@ -168,6 +168,11 @@ pub use api::{
     rwlock::{RwLock, RwLockBuilder},
     semaphore::{Semaphore, SemaphoreBuilder},
 };
+#[cfg(any(feature = "process", feature = "host", feature = "testing"))]
+pub use api::{
+    status::{LockState, LockStatus, Sharer, WaitingCaller},
+    why::{Explanation, FreedBy},
+};
 pub use elected::ElectedLeader;
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 /// What the simulator takes the tokens of leases from; outside semver.
@@ -178,6 +183,8 @@ pub use host::lease_word;
 pub use host::{Leader, LeaderBuilder, Secret};
 pub use name::{InvalidName, Name};
 pub use path::Keep;
+#[cfg(feature = "process")]
+pub use process::Survivor;
 /// What `benches/word.rs` measures of the table engine; outside semver.
 #[cfg(all(feature = "process", feature = "testing"))]
 #[doc(hidden)]

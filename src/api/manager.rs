@@ -27,6 +27,15 @@ use crate::{
     scope::Scope,
     token::Token,
 };
+#[cfg(any(feature = "process", feature = "host", feature = "testing"))]
+use crate::{
+    api::{
+        status::{self, LockStatus},
+        why::Explanation,
+    },
+    error::Holder,
+    name::Name,
+};
 
 /// Makes named mutexes, and holds what they share: a directory for process scope, a session with
 /// a leader for host scope.
@@ -365,31 +374,111 @@ impl LockManager {
     }
 }
 
+/// What is known of locks: what `tierlock status` and `tierlock why` show, as data.
+#[cfg(any(feature = "process", feature = "host", feature = "testing"))]
+impl LockManager {
+    /// Every lock that this manager's directory and its leader or lock service know, in the order of
+    /// names. Names without a holder are forgotten after a while; locks of thread scope are never there.
+    ///
+    /// It reads files, and it asks and waits for the leader: from async code, call it where it may block
+    /// (`tokio::task::spawn_blocking`). A waiter at process scope is shown once it has waited for about a
+    /// millisecond.
+    ///
+    /// # Errors
+    /// `Unreachable`, if no leader answered within `connect_timeout`; `Io` or `Damaged`, if the directory
+    /// cannot be read.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, LockState};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let guard = locks.mutex("orders/7", ()).lock()?;
+    /// for lock in locks.status()? {
+    ///     println!("{} {} {:?}", lock.name, lock.state.as_str(), lock.holder);
+    /// #   assert_eq!(lock.state, LockState::Held);
+    /// }
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn status(&self) -> Result<Vec<LockStatus>> {
+        self.look(None)
+    }
+
+    /// As [`status`](Self::status), of one lock. One that was never used, or is forgotten, is free.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status), and `Config` for an invalid name.
+    pub fn status_of(&self, name: impl AsRef<str>) -> Result<LockStatus> {
+        let name = crate::api::question::checked_name(name.as_ref())?;
+        let known = self.look(Some(&name))?.into_iter().next();
+        Ok(known.unwrap_or_else(|| LockStatus::free(name, self.reach.widest())))
+    }
+
+    /// Which process holds a lock exclusively, if one does: [`status_of`](Self::status_of) tells of all
+    /// that share it. Whether it still does when this returns is not known; for a decision,
+    /// [`try_lock`](crate::Mutex::try_lock).
+    ///
+    /// # Errors
+    /// As [`status_of`](Self::status_of).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let guard = locks.mutex("nightly", ()).lock()?;
+    /// let holder = locks.holder("nightly")?.expect("it is held");
+    /// assert_eq!(holder.pid, Some(std::process::id()));
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn holder(&self, name: impl AsRef<str>) -> Result<Option<Holder>> {
+        Ok(self.status_of(name)?.holder)
+    }
+
+    /// Why a lock is not free: which process has it, what will free it and by when, which callers wait.
+    /// It prints in sentences.
+    ///
+    /// # Errors
+    /// As [`status_of`](Self::status_of).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{FreedBy, LockManager};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let guard = locks.mutex("nightly", ()).lock()?;
+    /// let why = locks.why("nightly")?;
+    /// println!("{why}"); // nightly is held by … It comes free when its holder releases it. …
+    /// assert_eq!(why.freed_by(), FreedBy::Holder);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn why(&self, name: impl AsRef<str>) -> Result<Explanation> {
+        self.status_of(name).map(Explanation::new)
+    }
+
+    /// The names of this manager's directory and leader, or only one.
+    pub(crate) fn look(&self, only: Option<&Name>) -> Result<Vec<LockStatus>> {
+        status::look(&self.reach, only)
+    }
+}
+
 /// For the program.
 #[cfg(feature = "cli")]
 impl LockManager {
-    /// The names of this manager's directory and leader, or only one.
-    pub(crate) fn status(
-        &self,
-        only: Option<&crate::name::Name>,
-    ) -> Result<Vec<crate::api::status::LockStatus>> {
-        crate::api::status::look(&self.reach, only)
-    }
-
-    /// The same of this manager's directory alone.
-    pub(crate) fn status_here(
-        &self,
-        only: Option<&crate::name::Name>,
-    ) -> Result<Vec<crate::api::status::LockStatus>> {
-        crate::api::status::here(&self.reach, only)
+    /// What [`look`](Self::look) finds in this manager's directory alone.
+    pub(crate) fn look_here(&self, only: Option<&Name>) -> Result<Vec<LockStatus>> {
+        status::here(&self.reach, only)
     }
 
     /// The same of this manager's leader alone.
-    pub(crate) fn status_there(
-        &self,
-        only: Option<&crate::name::Name>,
-    ) -> Result<Vec<crate::api::status::LockStatus>> {
-        crate::api::status::there(&self.reach, only)
+    pub(crate) fn look_there(&self, only: Option<&Name>) -> Result<Vec<LockStatus>> {
+        status::there(&self.reach, only)
     }
 
     /// Which directory this is, wherever it lies.

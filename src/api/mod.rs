@@ -9,5 +9,7 @@ pub(crate) mod mutex;
 pub(crate) mod question;
 pub(crate) mod rwlock;
 pub(crate) mod semaphore;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "process", feature = "host", feature = "testing"))]
 pub(crate) mod status;
+#[cfg(any(feature = "process", feature = "host", feature = "testing"))]
+pub(crate) mod why;

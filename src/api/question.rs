@@ -16,6 +16,11 @@ use crate::{
     scope::Scope,
 };
 
+/// The name that is asked about, if it is one.
+pub(crate) fn checked_name(name: &str) -> Result<Name> {
+    Name::new(name).map_err(|error| LockError::config(error.to_string()).with_source(error))
+}
+
 /// One such question.
 #[cfg_attr(not(any(feature = "host", feature = "testing")), expect(dead_code))]
 pub(crate) struct TokenQuestion<'a> {
@@ -27,8 +32,7 @@ pub(crate) struct TokenQuestion<'a> {
 
 impl<'a> TokenQuestion<'a> {
     pub(crate) fn new(reach: &'a Reach, name: &str, token: Token) -> Result<TokenQuestion<'a>> {
-        let name = Name::new(name)
-            .map_err(|error| LockError::config(error.to_string()).with_source(error))?;
+        let name = checked_name(name)?;
         Ok(TokenQuestion { reach, name, token, limit: clock::now() + reach.connect_timeout })
     }
 

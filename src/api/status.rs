@@ -1,42 +1,65 @@
-//! Holders, waiters, how the last holder left: for people and for `tierlock status`.
+//! What is known of locks: their holders, their waiters, how the last holder left.
 
 use std::time::Duration;
 
+#[cfg(feature = "cli")]
+use crate::process::FileIdentity;
+#[cfg(feature = "process")]
+use crate::process::{NameStatus, Survivor, WaiterStatus, find_survivors};
 use crate::{
     error::{Holder, Predecessor, Result},
-    host::client::link::holder_of,
     name::Name,
     path::ground::Reach,
-    process::{FileIdentity, NameStatus, Survivor, WaiterStatus, find_survivors},
-    proto::wire::{HolderInfo, Mode},
     scope::Scope,
     token::Token,
 };
+#[cfg(any(feature = "host", feature = "testing"))]
+use crate::{
+    host::client::link::holder_of,
+    proto::wire::{HolderInfo, LockInfo, Mode},
+};
 
-/// One name, as far as this manager can see it.
+/// What a [`LockManager`](crate::LockManager) can see of one name: that of
+/// [`LockManager::status`](crate::LockManager::status), and of `tierlock status`.
+///
+/// It is of one moment, and that moment is over: let nothing but people act on it.
 #[derive(Clone, Debug)]
-pub(crate) struct LockStatus {
-    pub(crate) name: Name,
-    pub(crate) scope: Scope,
-    pub(crate) state: State,
-    pub(crate) token: Token,
-    pub(crate) holder: Option<Holder>,
+#[non_exhaustive]
+pub struct LockStatus {
+    /// Which lock this is.
+    pub name: Name,
+    /// The scope that it was locked at last.
+    pub scope: Scope,
+    /// What it does just now.
+    pub state: LockState,
+    /// The largest token that is known of it; while it is held exclusively, the holder's.
+    pub token: Token,
+    /// The one that holds it exclusively, or as an upgradable reader.
+    pub holder: Option<Holder>,
     /// Of a semaphore: how many permits there are.
-    pub(crate) limit: Option<u32>,
+    pub limit: Option<u32>,
     /// How many permits are taken.
-    pub(crate) permits_taken: u32,
-    /// Which processes read it, and how many threads and tasks of each; or have permits, and how many.
-    pub(crate) sharers: Vec<(Holder, u32)>,
-    /// The files with the locks that prove those alive.
+    pub permits_taken: u32,
+    /// The processes that read it or have permits of it.
+    pub sharers: Vec<Sharer>,
+    /// For how long the holder's lease is good without a further word of it, or `at_least` goes on.
+    pub remaining: Option<Duration>,
+    /// How the one before the holder left, as the holder was told; of a free lock, as the next holder
+    /// will be told.
+    pub predecessor: Predecessor,
+    /// The callers that wait, in the order in which they are served; in a directory of the file-lock
+    /// engine, whose waiters leave no trace, none.
+    pub waiters: Vec<WaitingCaller>,
+    /// The processes that keep it in the place of a holder that has ended: children that have a copy
+    /// of its lock file.
+    #[cfg(feature = "process")]
+    pub survivors: Vec<Survivor>,
+    /// The files with the locks that prove the sharers alive.
+    #[cfg(feature = "cli")]
     pub(crate) share_proofs: Vec<FileIdentity>,
-    /// For how long the holder's lease is good without a further word, or `at_least` runs on.
-    pub(crate) remaining: Option<Duration>,
-    pub(crate) predecessor: Predecessor,
-    pub(crate) waiters: Vec<WaitingCaller>,
     /// The file with the lock that proves its holder in the directory alive.
+    #[cfg(feature = "cli")]
     pub(crate) proof: Option<FileIdentity>,
-    /// The processes that keep it in the place of a holder that has ended.
-    pub(crate) survivors: Vec<Survivor>,
 }
 
 impl LockStatus {
@@ -45,28 +68,34 @@ impl LockStatus {
         LockStatus {
             name,
             scope,
-            state: State::Free,
+            state: LockState::Free,
             token: Token::ZERO,
             holder: None,
             limit: None,
             permits_taken: 0,
             sharers: Vec::new(),
-            share_proofs: Vec::new(),
             remaining: None,
             predecessor: Predecessor::Clean,
             waiters: Vec::new(),
-            proof: None,
+            #[cfg(feature = "process")]
             survivors: Vec::new(),
+            #[cfg(feature = "cli")]
+            share_proofs: Vec::new(),
+            #[cfg(feature = "cli")]
+            proof: None,
         }
     }
 }
 
-/// What a name's lock does just now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+/// What a lock does just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LockState {
+    /// A guard of it is out, or several that share it.
     Held,
-    /// The lease is kept although no guard holds the lock.
+    /// No guard is out, and a machine keeps its lease for the next lock there.
     Kept,
+    /// The next caller gets it.
     Free,
     /// Taken in its directory, on the way to its lease.
     Climbing,
@@ -76,13 +105,42 @@ pub(crate) enum State {
     Unknown,
 }
 
-/// A caller that waits.
+impl LockState {
+    /// The word of `tierlock status --json`, whose `null` is `unknown`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LockState::Held => "held",
+            LockState::Kept => "kept",
+            LockState::Free => "free",
+            LockState::Climbing => "climbing",
+            LockState::Reserved => "reserved",
+            LockState::Unknown => "unknown",
+        }
+    }
+}
+
+/// A process that reads a lock, or has permits of it.
 #[derive(Clone, Debug)]
-pub(crate) struct WaitingCaller {
-    pub(crate) label: String,
-    pub(crate) host: String,
-    pub(crate) pid: Option<u32>,
-    pub(crate) waiting: Duration,
+#[non_exhaustive]
+pub struct Sharer {
+    /// Which process.
+    pub holder: Holder,
+    /// How many of its threads and tasks read, as far as that is known, or how many permits it has.
+    pub count: u32,
+}
+
+/// A caller that waits for a lock.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WaitingCaller {
+    /// The label of its manager; empty if it gave none.
+    pub label: String,
+    /// The name of its machine.
+    pub host: String,
+    /// Its process id on that machine (in its own PID namespace).
+    pub pid: Option<u32>,
+    /// For how long it has waited.
+    pub waiting: Duration,
 }
 
 /// The names of the manager's directory and of its leader, or only one; in order of names.
@@ -92,6 +150,7 @@ pub(crate) fn look(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>
 }
 
 /// The names of the manager's directory as the directory knows them.
+#[cfg(feature = "cli")]
 pub(crate) fn here(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>> {
     merged(reach, only, Vec::new(), false)
 }
@@ -103,9 +162,13 @@ pub(crate) fn there(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus
         let found = crate::blocking::wait_for(engine.look(only))?;
         return Ok(found.into_iter().map(at_an_engine).collect());
     }
-    let Some(link) = &reach.link else { return Ok(Vec::new()) };
-    let limit = crate::clock::now() + reach.connect_timeout;
-    Ok(link.list(only, Some(limit))?.into_iter().map(at_the_leader).collect())
+    #[cfg(any(feature = "host", feature = "testing"))]
+    if let Some(link) = &reach.link {
+        let limit = crate::clock::now() + reach.connect_timeout;
+        return Ok(link.list(only, Some(limit))?.into_iter().map(at_the_leader).collect());
+    }
+    let _ = (reach, only);
+    Ok(Vec::new())
 }
 
 /// Adds what the directory knows to what the leader said, if it was asked.
@@ -115,6 +178,9 @@ fn merged(
     mut found: Vec<LockStatus>,
     leader_asked: bool,
 ) -> Result<Vec<LockStatus>> {
+    #[cfg(not(feature = "process"))]
+    let _ = (reach, only, leader_asked);
+    #[cfg(feature = "process")]
     if let Some(directory) = reach.ground.directory() {
         let mut known = directory.survey()?;
         known.retain(|status| only.is_none_or(|only| *only == status.name));
@@ -130,12 +196,13 @@ fn merged(
     Ok(found)
 }
 
-fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
+#[cfg(any(feature = "host", feature = "testing"))]
+fn at_the_leader(lock: LockInfo) -> LockStatus {
     let state = match (&lock.holder, lock.kept) {
-        (None, _) if lock.reserved => State::Reserved,
-        (None, _) => State::Free,
-        (Some(_), true) => State::Kept,
-        (Some(_), false) => State::Held,
+        (None, _) if lock.reserved => LockState::Reserved,
+        (None, _) => LockState::Free,
+        (Some(_), true) => LockState::Kept,
+        (Some(_), false) => LockState::Held,
     };
     let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
         label: waiter.identity.label.clone(),
@@ -150,10 +217,13 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
     };
     let is_alone = matches!(mode, Some(Mode::Exclusive | Mode::Upgradable));
     // What readers a manager has among its threads the leader does not count.
-    let counted = |holder: HolderInfo| (holder.mode.permits().max(1), holder_of(holder));
-    let mut holders = lock.holder.into_iter().chain(lock.others).map(counted);
-    let holder = is_alone.then(|| holders.next()).flatten().map(|(_, holder)| holder);
-    let sharers = holders.map(|(count, holder)| (holder, count)).collect();
+    let sharer = |holder: HolderInfo| Sharer {
+        count: holder.mode.permits().max(1),
+        holder: holder_of(holder),
+    };
+    let mut holders = lock.holder.into_iter().chain(lock.others).map(sharer);
+    let holder = is_alone.then(|| holders.next()).flatten().map(|sharer| sharer.holder);
+    let sharers = holders.collect();
     LockStatus {
         state,
         token: lock.token,
@@ -171,9 +241,9 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
 #[cfg(feature = "service")]
 fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
     let state = match &lock.holder {
-        Some(_) => State::Held,
-        None if lock.is_reserved => State::Reserved,
-        None => State::Free,
+        Some(_) => LockState::Held,
+        None if lock.is_reserved => LockState::Reserved,
+        None => LockState::Free,
     };
     let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
         label: waiter.label,
@@ -195,12 +265,13 @@ fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
 /// Adds what the directory knows. Of a name that was locked at host scope the leader knows more;
 /// the directory knows which process is on the way, and its waiters: of one directory only one at a time
 /// waits at the leader. `same`: where the leader's word on the name is among those found.
+#[cfg(feature = "process")]
 fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, leader_asked: bool) {
     let wide = status.widened_by.is_some();
     if wide && let Some(known) = same.map(|at| &mut found[at]) {
-        let is_unheld = matches!(known.state, State::Free | State::Reserved);
+        let is_unheld = matches!(known.state, LockState::Free | LockState::Reserved);
         if is_unheld && status.holder.is_some() {
-            known.state = State::Climbing;
+            known.state = LockState::Climbing;
             known.holder = status.holder;
             known.survivors = status.survivors;
         }
@@ -211,12 +282,12 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
     }
     let state = match (&status.holder, status.stays_for) {
         // The holder of a name of host scope has no lock in the directory.
-        (Some(_), _) if wide => State::Climbing,
-        (Some(_), _) => State::Held,
-        (None, _) if !status.sharers.is_empty() => State::Held,
-        (None, Some(_)) => State::Reserved,
-        (None, None) if wide && !leader_asked => State::Unknown,
-        (None, None) => State::Free,
+        (Some(_), _) if wide => LockState::Climbing,
+        (Some(_), _) => LockState::Held,
+        (None, _) if !status.sharers.is_empty() => LockState::Held,
+        (None, Some(_)) => LockState::Reserved,
+        (None, None) if wide && !leader_asked => LockState::Unknown,
+        (None, None) => LockState::Free,
     };
     found.push(LockStatus {
         name: status.name,
@@ -227,15 +298,22 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
         remaining: status.stays_for,
         limit: status.limit,
         permits_taken: status.sharers.iter().map(|(_, count)| count).sum(),
-        sharers: status.sharers,
+        sharers: status
+            .sharers
+            .into_iter()
+            .map(|(holder, count)| Sharer { holder, count })
+            .collect(),
+        #[cfg(feature = "cli")]
         share_proofs: status.share_proofs,
         predecessor: status.predecessor,
         waiters: status.waiters.into_iter().map(in_the_directory).collect(),
+        #[cfg(feature = "cli")]
         proof: status.proof,
         survivors: status.survivors,
     });
 }
 
+#[cfg(feature = "process")]
 fn in_the_directory(waiter: WaiterStatus) -> WaitingCaller {
     let WaiterStatus { who, waiting } = waiter;
     WaitingCaller { label: who.label, host: who.host, pid: who.pid, waiting }

@@ -81,7 +81,7 @@ impl Inheritance {
     /// Whether a process above this one has the directory's lock, or this one inherited it.
     pub(super) fn has_in_directory(&self, name: &Name, locks: &LockManager) -> crate::Result<bool> {
         let Some(key) = locks.directory_key() else { return Ok(false) };
-        let found = locks.status_here(Some(name))?;
+        let found = locks.look_here(Some(name))?;
         let is_inherited = |proof: FileIdentity| {
             let is_kept_by =
                 |process: &KnownProcess| proof.is_kept_by(process.pid).unwrap_or(false);
@@ -109,14 +109,14 @@ impl Inheritance {
         if locks.widest_scope() < Scope::Host || !self.claims.iter().any(is_possible) {
             return Ok(false);
         }
-        let found = locks.status_there(Some(name))?;
+        let found = locks.look_there(Some(name))?;
         let Some(cluster) = locks.cluster() else { return Ok(false) };
         Ok(found.iter().any(|lock| self.claims(LockPlace::Cluster(cluster), lock)))
     }
 
     /// Whether a holder of the lock is a process above this one, as is claimed.
     fn claims(&self, place: LockPlace, lock: &LockStatus) -> bool {
-        let holders = lock.holder.iter().chain(lock.sharers.iter().map(|(holder, _)| holder));
+        let holders = lock.holder.iter().chain(lock.sharers.iter().map(|sharer| &sharer.holder));
         let is_claimed = |holder: &Holder| {
             self.claims.iter().any(|claim| {
                 holder.pid == Some(claim.process.pid)

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     api::{
         manager::LockManager,
-        status::{LockStatus, State, WaitingCaller},
+        status::{LockState, LockStatus, Sharer, WaitingCaller},
+        why::{shown, shown_waiter},
     },
     error::Holder,
     name::Name,
@@ -45,11 +46,11 @@ pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
     };
     let locks = common.into_builder().open()?;
     if leaders.is_empty() {
-        show.print(locks.status(show.only.as_ref())?)?;
+        show.print(locks.look(show.only.as_ref())?)?;
     } else {
         let seen = match has_directory {
             true => show.directory_first(&locks)?,
-            false => locks.status(show.only.as_ref()),
+            false => locks.look(show.only.as_ref()),
         };
         show.print(seen.map_err(|error| Failure::from(error).naming_leaders(&leaders))?)?;
     }
@@ -81,7 +82,7 @@ impl Show {
         let (sender, answer) = mpsc::channel();
         let (asked, only) = (locks.clone(), self.only.clone());
         let asking = thread::Builder::new().name("tierlock-asking".into());
-        let asking = asking.spawn(move || drop(sender.send(asked.status(only.as_ref()))));
+        let asking = asking.spawn(move || drop(sender.send(asked.look(only.as_ref()))));
         asking.map_err(|error| Failure::internal("cannot start a thread", error))?;
         let early = answer.recv_timeout(FIRST_ANSWER).ok();
         let is_shown = early.is_none() && !self.json;
@@ -102,7 +103,7 @@ impl Show {
     /// What the directory knows alone: whether a name that it does not know is free, the leader would
     /// have to say.
     fn print_alone(&self, locks: &LockManager) -> Result<(), Failure> {
-        let found = locks.status_here(self.only.as_ref())?;
+        let found = locks.look_here(self.only.as_ref())?;
         match (self.json, found.is_empty()) {
             (true, _) => print(&json(&found)),
             (false, true) => Ok(()),
@@ -136,23 +137,9 @@ pub(super) fn kept_by(survivors: &[Survivor]) -> Option<String> {
 
 /// For how long `at_least` keeps a lock taken that has no holder.
 pub(super) fn reserved_for(locks: &LockManager, name: &Name) -> Option<String> {
-    let lock = locks.status(Some(name)).ok()?.into_iter().next()?;
-    let left = lock.remaining.filter(|_| lock.state == State::Reserved)?;
+    let lock = locks.look(Some(name)).ok()?.into_iter().next()?;
+    let left = lock.remaining.filter(|_| lock.state == LockState::Reserved)?;
     Some(in_words(left))
-}
-
-impl State {
-    /// `None`: it is not known.
-    fn word(self) -> Option<&'static str> {
-        match self {
-            State::Held => Some("held"),
-            State::Kept => Some("kept"),
-            State::Free => Some("free"),
-            State::Climbing => Some("climbing"),
-            State::Reserved => Some("reserved"),
-            State::Unknown => None,
-        }
-    }
 }
 
 // ── for programs ────────────────────────────────────────────────────────────────────────────────
@@ -232,7 +219,7 @@ impl<'a> From<&'a LockStatus> for ShownLock<'a> {
         };
         let token = lock.token.get();
         let alone = holder().map(|holder| ShownShare { holder, token, count: 1 });
-        let sharers = lock.sharers.iter().map(|(holder, count)| ShownShare {
+        let sharers = lock.sharers.iter().map(|Sharer { holder, count, .. }| ShownShare {
             holder: holder.into(),
             token,
             count: *count,
@@ -242,7 +229,9 @@ impl<'a> From<&'a LockStatus> for ShownLock<'a> {
             scope: lock.scope.as_str(),
             mode: mode(lock),
             limit: lock.limit,
-            state: lock.state.word(),
+            state: Some(lock.state)
+                .filter(|&state| state != LockState::Unknown)
+                .map(LockState::as_str),
             token,
             holder: holder(),
             holders: alone.into_iter().chain(sharers).collect(),
@@ -337,14 +326,14 @@ pub(super) fn table(
             lock.predecessor.to_string(),
             lock.token.to_string(),
         ]);
-        for (sharer, count) in &lock.sharers {
+        for Sharer { holder, count, .. } in &lock.sharers {
             let (does, times) = match (lock.limit, count) {
                 (Some(_), 1) => ("has 1 permit".to_owned(), String::new()),
                 (Some(_), count) => (format!("has {count} permits"), String::new()),
                 (None, 1) => ("reads".to_owned(), String::new()),
                 (None, count) => ("reads".to_owned(), format!("{count} times")),
             };
-            table.add_row(["", &does, &shown(sharer), &times, "", ""]);
+            table.add_row(["", &does, &shown(holder), &times, "", ""]);
         }
         for survivor in &lock.survivors {
             table.add_row(["", "kept alive by", &survivor.to_string(), "", "", ""]);
@@ -361,18 +350,15 @@ pub(super) fn table(
         let _ = writeln!(text, "{}", line.trim_end());
         text
     });
-    if locks.iter().any(|lock| lock.state == State::Unknown) {
-        let _ = writeln!(text, "{UNKNOWN}: held at the leader or not: ask with --leader");
+    if locks.iter().any(|lock| lock.state == LockState::Unknown) {
+        let _ = writeln!(text, "unknown: held at the leader or not: ask with --leader");
     }
     text
 }
 
-/// The state of a lock of host scope without its leader asked.
-const UNKNOWN: &str = "unknown";
-
 /// What it does just now, in a word or two.
 fn state(lock: &LockStatus) -> String {
-    let word = lock.state.word().unwrap_or(UNKNOWN);
+    let word = lock.state.as_str();
     match lock.limit {
         None => word.to_owned(),
         Some(limit) => format!("{} of {limit} permits", lock.permits_taken),
@@ -382,19 +368,9 @@ fn state(lock: &LockStatus) -> String {
 /// Since when it is held, or for how long it is reserved.
 fn times(lock: &LockStatus) -> String {
     match (lock.state, lock.remaining) {
-        (State::Reserved, Some(left)) => format!("{} more", in_words(left)),
+        (LockState::Reserved, Some(left)) => format!("{} more", in_words(left)),
         _ => lock.holder.as_ref().and_then(held_for).unwrap_or_default(),
     }
-}
-
-/// The holder without its time, which has a column of its own.
-pub(super) fn shown(holder: &Holder) -> String {
-    Holder { held: None, ..holder.clone() }.to_string()
-}
-
-pub(super) fn shown_waiter(waiter: &WaitingCaller) -> String {
-    let WaitingCaller { label, host, pid, .. } = waiter.clone();
-    Holder { label, host, pid, ..Holder::default() }.to_string()
 }
 
 /// For how long it has held, or at least has been seen to hold, the lock.

@@ -473,7 +473,7 @@ impl LockSight {
 
     fn of(name: &Name, locks: &LockManager, inheritance: &Inheritance) -> LockSight {
         let is_ours = inheritance.has(name, locks);
-        let lock = locks.status(Some(name)).ok().and_then(|found| {
+        let lock = locks.look(Some(name)).ok().and_then(|found| {
             let is_its = |lock: &LockStatus| {
                 lock.name == *name && (lock.holder.is_some() || !lock.sharers.is_empty())
             };
@@ -481,7 +481,7 @@ impl LockSight {
         });
         match lock {
             Some(LockStatus { holder, sharers, survivors, .. }) => {
-                let holder = holder.or_else(|| Some(sharers.into_iter().next()?.0));
+                let holder = holder.or_else(|| Some(sharers.into_iter().next()?.holder));
                 LockSight { is_ours, holder, survivors }
             }
             None => LockSight { is_ours, holder: None, survivors: Vec::new() },

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::{
         manager::LockManager,
-        status::{LockStatus, State},
+        status::{LockState, LockStatus},
     },
     name::Name,
     printable::Printable,
@@ -28,7 +28,7 @@ pub(super) fn watch(asked: args::WatchLocks) -> Result<u8, Failure> {
     let leaders = common.leaders();
     let locks = common.without_unused_directory()?.into_builder().open()?;
     let look = |locks: &LockManager| {
-        let seen = locks.status(asked.name.as_ref());
+        let seen = locks.look(asked.name.as_ref());
         seen.map_err(|error| Failure::from(error).naming_leaders(&leaders))
     };
     // What fails at once is the caller's to mend; what fails later may pass.
@@ -72,7 +72,7 @@ struct WatchView {
 /// What of a lock is told apart from the time that passes.
 #[derive(PartialEq, Eq)]
 struct Essence {
-    state: State,
+    state: LockState,
     token: Token,
     holder: Option<u32>,
     sharers: Vec<(Option<u32>, u32)>,
@@ -129,7 +129,7 @@ impl Essence {
             state: lock.state,
             token: lock.token,
             holder: lock.holder.as_ref().and_then(|holder| holder.pid),
-            sharers: lock.sharers.iter().map(|(sharer, count)| (sharer.pid, *count)).collect(),
+            sharers: lock.sharers.iter().map(|sharer| (sharer.holder.pid, sharer.count)).collect(),
             waiters: lock.waiters.iter().map(|waiter| waiter.pid).collect(),
         }
     }

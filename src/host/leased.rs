@@ -107,11 +107,13 @@ pub(super) fn ask(link: &Arc<Link>, request: LeaseRequest) -> LeasedTaking {
     LeasedTaking(link.acquire(LeaseRequest { word: word.clone(), ..request }), word)
 }
 
-fn claim(word: Arc<LeaseWord>) -> Leased {
+/// A lease can be lost between its grant and its claim: the connection ends, say.
+fn claim(word: Arc<LeaseWord>) -> Result<Leased, LockError> {
     match word.claim() {
         Claim::Entered(entered) => {
-            Leased { word, token: entered.token, predecessor: entered.predecessor }
+            Ok(Leased { word, token: entered.token, predecessor: entered.predecessor })
         }
+        Claim::Closed(Some(lost)) => Err(LockError::lost(lost)),
         claim => panic!("it was granted, and {claim:?}"),
     }
 }
@@ -119,7 +121,7 @@ fn claim(word: Arc<LeaseWord>) -> Leased {
 impl LeasedTaking {
     pub(super) fn wait(self) -> Result<Leased, LockError> {
         let LeasedTaking(acquiring, word) = self;
-        acquiring.wait().map(|_| claim(word))
+        acquiring.wait().and_then(|_| claim(word))
     }
 }
 
@@ -128,6 +130,6 @@ impl Future for LeasedTaking {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let granted = ready!(Pin::new(&mut self.0).poll(cx));
-        Poll::Ready(granted.map(|_| claim(self.1.clone())))
+        Poll::Ready(granted.and_then(|_| claim(self.1.clone())))
     }
 }

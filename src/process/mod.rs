@@ -39,6 +39,8 @@ use crate::{
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
 use self::dir::ending;
+pub use self::dir::keepers::Survivor;
+pub(crate) use self::dir::{births::is_stopped, keepers::find_survivors};
 use self::dir::{elections::Announcement, files, home::Home, keepers};
 pub(crate) use self::dir::{
     elections::{AnnouncedFile, Announcements},
@@ -50,9 +52,9 @@ pub use self::table::parts;
 pub(crate) use self::{
     checkup::examine,
     dir::{
-        births::{is_stopped, parent_and_start},
+        births::parent_and_start,
         files::FileIdentity,
-        keepers::{Survivor, find_survivors, proofs_here},
+        keepers::proofs_here,
         report::{Finding, Level},
     },
 };

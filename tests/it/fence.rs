@@ -19,7 +19,7 @@ use tierlock::{
 
 use crate::{
     helper::Helper,
-    setting::{Hand, temp_dir, until},
+    setting::{BlockedThread, Hand, temp_dir, until},
 };
 
 fn token(number: u64) -> Token {
@@ -405,11 +405,14 @@ fn no_writer_comes_between_the_gate_of_a_database_and_the_write() {
     let done = std::cell::Cell::new(None);
     assert!(sell(&mut early, token(7), || {
         // It cannot enter before the one inside has written.
+        let waiting = Arc::new(BlockedThread::default());
+        let that = waiting.clone();
         let later = thread::spawn(move || {
+            that.is_this();
             assert!(sell(&mut late, token(8), || ()));
             late
         });
-        thread::sleep(Duration::from_millis(50));
+        waiting.until_blocked();
         assert!(!later.is_finished());
         done.set(Some(later));
     }));

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU16, AtomicU64, Ordering::*},
     },
     task::{Context, Poll, Wake, Waker},
@@ -555,6 +555,28 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(start.elapsed() < LONG, "in vain: {what}");
         thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A thread of this process that is to block.
+#[derive(Default)]
+pub(crate) struct BlockedThread(OnceLock<Pid>);
+
+impl BlockedThread {
+    /// Said by the thread itself, before the call that blocks.
+    pub(crate) fn is_this(&self) {
+        self.0.set(rustix::thread::gettid()).expect("one thread says so, once");
+    }
+
+    /// Waits until the thread sleeps in the kernel.
+    pub(crate) fn until_blocked(&self) {
+        until("a thread that sleeps", || {
+            let Some(thread) = self.0.get() else { return false };
+            let path = format!("/proc/self/task/{thread}/stat");
+            // After the thread's name, which may hold anything.
+            let stat = fs::read_to_string(path).unwrap();
+            stat.rsplit_once(')').unwrap().1.trim_start().starts_with('S')
+        });
     }
 }
 

@@ -31,12 +31,12 @@ fn this_process_is_the_first_and_its_parent_the_second() {
 /// Each part of a claim counts: the process and its beginning, place, token and name.
 #[test]
 fn a_claim_that_differs_in_any_part_proves_nothing() {
-    use crate::{api::status::State, error::Holder};
+    use crate::{api::status::LockState, error::Holder};
     let (here, there) = (LockPlace::Cluster(1), LockPlace::Cluster(2));
     let claims = [claim(here)];
     let process = claims[0].process;
     let lock = |name: &str, pid, token| LockStatus {
-        state: State::Held,
+        state: LockState::Held,
         token: Token::new(token).unwrap(),
         holder: Some(Holder { pid: Some(pid), token: Token::new(token), ..Holder::default() }),
         ..LockStatus::free(Name::new(name).unwrap(), Scope::Host)

@@ -2,7 +2,7 @@ use super::*;
 use crate::{error::Holder, scope::Scope};
 
 fn lock(name: &str, holder: Option<u32>) -> LockStatus {
-    let state = if holder.is_some() { State::Held } else { State::Free };
+    let state = if holder.is_some() { LockState::Held } else { LockState::Free };
     let holder = holder.map(|pid| Holder { pid: Some(pid), ..Holder::default() });
     LockStatus { state, holder, ..LockStatus::free(Name::new(name).unwrap(), Scope::Process) }
 }

@@ -66,7 +66,6 @@ pub(crate) fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
 }
 
 /// Whether a signal or a debugger has stopped the process that has this pid now.
-#[cfg(feature = "cli")]
 pub(crate) fn is_stopped(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| fields.starts_with(['T', 't']))
 }

@@ -17,10 +17,12 @@ use crate::process::NameStatus;
 
 /// A process that keeps a lock which another one took.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Survivor {
-    pub(crate) pid: u32,
+#[non_exhaustive]
+pub struct Survivor {
+    /// Its process id.
+    pub pid: u32,
     /// Its program's name.
-    pub(crate) command: String,
+    pub command: String,
 }
 
 impl fmt::Display for Survivor {

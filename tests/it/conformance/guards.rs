@@ -8,7 +8,7 @@ use std::{
 
 use tierlock::{LockErrorKind, LockManager, MutexGuard, Result, Scope};
 
-use crate::setting::{Hand, LONG, Setting, at};
+use crate::setting::{BlockedThread, Hand, LONG, Setting, at};
 
 at!(everywhere, an_owned_guard_outlives_its_mutex_and_its_manager);
 fn an_owned_guard_outlives_its_mutex_and_its_manager(setting: &Setting) {
@@ -212,10 +212,12 @@ fn closing_a_manager_ends_every_wait(setting: &Setting) {
         tasks.push(Hand::new(mutex.try_lock_for_async(10 * LONG)));
         tasks.iter_mut().for_each(|task| assert!(task.poll().is_pending()));
         let (tell, told) = mpsc::channel();
+        let threads: [BlockedThread; 3] = Default::default();
         thread::scope(|scope| {
-            for has_limit in [false, true, false] {
+            for (thread, has_limit) in threads.iter().zip([false, true, false]) {
                 let (tell, mutex) = (tell.clone(), &mutex);
                 scope.spawn(move || {
+                    thread.is_this();
                     let taken = match has_limit {
                         true => mutex.try_lock_for(10 * LONG),
                         false => mutex.lock(),
@@ -223,8 +225,7 @@ fn closing_a_manager_ends_every_wait(setting: &Setting) {
                     tell.send(taken.map(drop)).unwrap();
                 });
             }
-            // They may wait by now; a call that comes later is refused all the same.
-            thread::sleep(Duration::from_millis(30));
+            threads.iter().for_each(BlockedThread::until_blocked);
             locks.close();
             let ends = (0..3).map(|_| told.recv_timeout(LONG).expect("a blocked thread"));
             let ends = ends.collect::<Vec<_>>().into_iter();

@@ -12,6 +12,7 @@ mod marks;
 mod names;
 mod permits;
 mod sharing;
+mod status;
 mod tokens;
 mod waiting;
 mod widening;

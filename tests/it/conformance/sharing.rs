@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tierlock::{
@@ -19,7 +19,7 @@ use tierlock::{
 
 use crate::{
     helper::Helper,
-    setting::{Hand, LONG, Setting, at, until},
+    setting::{BlockedThread, Hand, LONG, Setting, at, until},
 };
 
 /// Below host scope. There an upgradable reader has the name for itself, and readers have a token of
@@ -176,18 +176,20 @@ fn no_writer_comes_between_reading_and_upgrading(setting: &Setting) {
     let value = AtomicU64::new(0);
     let lock = lock_of(setting, &setting.locks(), ());
     let far = lock_of(setting, &setting.stranger(), ());
+    let waiting = BlockedThread::default();
     thread::scope(|scope| {
         let seen = lock.upgradable_read().unwrap();
         let writer = scope.spawn(|| {
+            waiting.is_this();
             let _guard = far.write().unwrap();
             assert_eq!(value.swap(2, SeqCst), 1);
         });
-        thread::sleep(Duration::from_millis(5));
+        waiting.until_blocked();
         assert_eq!(value.load(SeqCst), 0);
         let guard = RwLockUpgradableReadGuard::upgrade(seen).unwrap();
         assert_eq!(value.swap(1, SeqCst), 0);
         let reader = RwLockWriteGuard::downgrade(guard).unwrap();
-        thread::sleep(Duration::from_millis(5));
+        waiting.until_blocked();
         assert_eq!(value.load(SeqCst), 1);
         assert!(!writer.is_finished());
         drop(reader);
@@ -201,14 +203,21 @@ at_each!(readers_come_in_beside_an_upgradable_reader_while_another_waits);
 fn readers_come_in_beside_an_upgradable_reader_while_another_waits(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
     let far = lock_of(setting, &setting.stranger(), ());
+    let waiting = BlockedThread::default();
     thread::scope(|scope| {
         let seen = lock.upgradable_read().unwrap();
-        let second = scope.spawn(|| drop(far.upgradable_read().unwrap()));
-        // By now it has waited for so long that it stands in the order of waits.
-        thread::sleep(Duration::from_millis(20));
-        for lock in [&lock, &far] {
-            drop(lock.try_read_for(LONG).unwrap());
-            drop(Hand::new(lock.read_async()).finish().unwrap());
+        let second = scope.spawn(|| {
+            waiting.is_this();
+            drop(far.upgradable_read().unwrap());
+        });
+        waiting.until_blocked();
+        // At first it stands in no order, and then it does.
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(10) {
+            for lock in [&lock, &far] {
+                drop(lock.try_read_for(LONG).unwrap());
+                drop(Hand::new(lock.read_async()).finish().unwrap());
+            }
         }
         assert!(!second.is_finished());
         drop(seen);

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{api::status::WaitingCaller, name::Name, token::Token};
+use crate::{name::Name, token::Token};
 
-fn lock(state: State, scope: Scope) -> LockStatus {
+fn lock(state: LockState, scope: Scope) -> LockStatus {
     let token = Token::new(7).unwrap();
     LockStatus { state, token, ..LockStatus::free(Name::new("night\u{202e}ly").unwrap(), scope) }
 }
@@ -35,14 +35,14 @@ fn says(lock: &LockStatus, words: &[&str]) {
 
 #[test]
 fn a_free_lock_says_how_its_last_holder_left() {
-    let free = lock(State::Free, Scope::Process);
+    let free = lock(LockState::Free, Scope::Process);
     assert_eq!(said(&free), "night\\u{202e}ly is free.");
     says(&LockStatus { predecessor: Predecessor::Died, ..free }, &["is free", "died while"]);
 }
 
 #[test]
 fn a_holder_of_the_machine_has_no_time_by_which_it_must_end() {
-    let held = LockStatus { holder: Some(holder()), ..lock(State::Held, Scope::Process) };
+    let held = LockStatus { holder: Some(holder()), ..lock(LockState::Held, Scope::Process) };
     says(&held, &["held by job on db1 (pid 4711) for 3.1 s", "token 7", "no time by which"]);
     says(&held, &["break night\\u{202e}ly --token 7` ends that process"]);
     let stopped = sentences(&held, |_| true).join("\n");
@@ -52,19 +52,20 @@ fn a_holder_of_the_machine_has_no_time_by_which_it_must_end() {
 #[test]
 fn a_lease_says_by_when_it_is_free_at_the_latest() {
     let remaining = Some(Duration::from_millis(4_200));
-    let held = LockStatus { holder: Some(holder()), remaining, ..lock(State::Held, Scope::Host) };
+    let held =
+        LockStatus { holder: Some(holder()), remaining, ..lock(LockState::Held, Scope::Host) };
     says(&held, &["in 4.2 s at the latest", "takes it away"]);
-    let kept = LockStatus { state: State::Kept, ..held };
+    let kept = LockStatus { state: LockState::Kept, ..held };
     says(&kept, &["No caller holds", "as soon as another client asks", "after 4.2 s"]);
 }
 
 #[test]
 fn what_has_no_holder_says_what_keeps_it() {
     let remaining = Some(Duration::from_secs(90));
-    let reserved = LockStatus { remaining, ..lock(State::Reserved, Scope::Process) };
+    let reserved = LockStatus { remaining, ..lock(LockState::Reserved, Scope::Process) };
     says(&reserved, &["at_least", "1 min 30 s more", "frees it earlier"]);
-    says(&lock(State::Unknown, Scope::Host), &["only its leader knows", "--leader"]);
-    let climbing = LockStatus { holder: Some(holder()), ..lock(State::Climbing, Scope::Host) };
+    says(&lock(LockState::Unknown, Scope::Host), &["only its leader knows", "--leader"]);
+    let climbing = LockStatus { holder: Some(holder()), ..lock(LockState::Climbing, Scope::Host) };
     says(&climbing, &["is being taken by job", "waits for its leader"]);
 }
 
@@ -76,7 +77,7 @@ fn waiters_are_told_in_their_order() {
         pid: Some(1),
         waiting: Duration::from_millis(ms),
     };
-    let mut held = LockStatus { holder: Some(holder()), ..lock(State::Held, Scope::Process) };
+    let mut held = LockStatus { holder: Some(holder()), ..lock(LockState::Held, Scope::Process) };
     held.waiters = vec![waiter("b", 2_000)];
     says(&held, &["1 caller waits", "  1. b on web (pid 1), for 2.0 s"]);
     held.waiters.push(waiter("a", 10));
