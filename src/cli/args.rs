@@ -526,7 +526,7 @@ pub(super) struct Doctor {
     #[command(flatten)]
     pub(super) common: Common,
     /// The journal of leaders that follow each other, by its URL
-    #[arg(long, value_name = "URL", conflicts_with_all = ["dir", "leader", "service"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["dir", "leaders", "service"])]
     pub(super) journal: Option<String>,
 }
 

@@ -8,6 +8,7 @@
 
 #![allow(missing_docs)] // hidden: the guide's page `protocol` tells what is not said here
 
+mod absence;
 pub mod bound;
 pub mod client;
 pub mod history;

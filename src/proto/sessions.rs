@@ -9,7 +9,8 @@ use std::{
 
 use super::{
     ClientId, ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE,
-    bound::{AbsentBounds, Bound, SessionBound},
+    absence::{AbsentBounds, SessionBound},
+    bound::Bound,
     count_long,
     lock::{HoldKey, PackedId, SessionKey, WaiterKey},
     mistake::{Mistake, planted},

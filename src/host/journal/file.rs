@@ -193,7 +193,14 @@ impl Journal {
         self.mark(records.iter());
         loop {
             let is_full = self.is_full;
-            let refused = |record: &Record| is_full && record.may_be_refused();
+            // Of a session that is open already the entry is rewritten, which the room set aside is for.
+            let known = if is_full {
+                self.known(records).map_err(Trouble::into_io)?
+            } else {
+                BTreeSet::new()
+            };
+            let is_known = |record: &Record| matches!(record, Record::SessionOpened { session, .. } if known.contains(session));
+            let refused = |record: &Record| is_full && record.may_be_refused() && !is_known(record);
             let some: Vec<_> = records.iter().filter(|record| !refused(record)).collect();
             let wrote = if some.is_empty() { Ok(()) } else { self.write_once(&some) };
             match wrote {
@@ -207,6 +214,20 @@ impl Journal {
                 Err(trouble) => self.make_room(trouble).map_err(Trouble::into_io)?,
             }
         }
+    }
+
+    /// The sessions of these records that are open in it.
+    fn known(&self, records: &[Record]) -> Result<BTreeSet<SessionId>, Trouble> {
+        let sessions = self.database()?.begin_read()?.open_table(SESSIONS)?;
+        let mut known = BTreeSet::new();
+        for record in records {
+            if let Record::SessionOpened { session, .. } = record
+                && sessions.get(session.0)?.is_some()
+            {
+                known.insert(*session);
+            }
+        }
+        Ok(known)
     }
 
     /// The same, for records that a leader asked for.

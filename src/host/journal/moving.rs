@@ -66,10 +66,10 @@ pub(crate) struct MovedJournal {
 /// elsewhere before; what opening it comes to.
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program moves journals"))]
 pub(crate) fn move_journal(from: &str, to: &str, accepted: &[String]) -> Result<MovedJournal> {
-    move_between(&JournalPlace::new(from, accepted)?, &JournalPlace::new(to, accepted)?)
+    move_between(&MovePlace::new(from, accepted)?, &MovePlace::new(to, accepted)?)
 }
 
-fn move_between(source: &JournalPlace, target: &JournalPlace) -> Result<MovedJournal> {
+fn move_between(source: &MovePlace, target: &MovePlace) -> Result<MovedJournal> {
     let shown = target.shown();
     if source.shown() == shown {
         return Err(LockError::config("a journal is moved from one place to another"));
@@ -111,24 +111,24 @@ fn as_of_another_process(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Where a journal is, or is to be.
-enum JournalPlace {
+enum MovePlace {
     Directory(PathBuf, Vec<String>),
     Store(Box<dyn MovableStore>, String),
 }
 
-impl JournalPlace {
-    fn new(text: &str, accepted: &[String]) -> Result<JournalPlace> {
+impl MovePlace {
+    fn new(text: &str, accepted: &[String]) -> Result<MovePlace> {
         if !text.contains("://") {
-            return Ok(JournalPlace::Directory(PathBuf::from(text), accepted.to_vec()));
+            return Ok(MovePlace::Directory(PathBuf::from(text), accepted.to_vec()));
         }
         let (store, shown) = reach_store(text)?;
-        Ok(JournalPlace::Store(store, shown))
+        Ok(MovePlace::Store(store, shown))
     }
 
     /// As it is named in the place that it leaves.
     fn shown(&self) -> String {
         match self {
-            JournalPlace::Directory(path, _) => {
+            MovePlace::Directory(path, _) => {
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
                 let parent = parent.unwrap_or(Path::new(".")).canonicalize();
                 // It need not be there yet.
@@ -139,14 +139,14 @@ impl JournalPlace {
                 };
                 format!("the state directory {}", path.display())
             }
-            JournalPlace::Store(_, shown) => shown.clone(),
+            MovePlace::Store(_, shown) => shown.clone(),
         }
     }
 
     fn opening(&self, moves_to: Option<&str>) -> JournalOpening {
         let accepted_file_systems = match self {
-            JournalPlace::Directory(_, accepted) => accepted.clone(),
-            JournalPlace::Store(..) => Vec::new(),
+            MovePlace::Directory(_, accepted) => accepted.clone(),
+            MovePlace::Store(..) => Vec::new(),
         };
         let moves_to = moves_to.map(str::to_owned);
         JournalOpening { moves_to, accepted_file_systems, ..JournalOpening::default() }
@@ -155,35 +155,33 @@ impl JournalPlace {
     /// Of the journal that is there, if one is.
     fn cluster(&self) -> Result<Option<ClusterId>> {
         match self {
-            JournalPlace::Directory(path, _) if !Journal::is_made_in(path) => Ok(None),
-            JournalPlace::Directory(path, _) => {
+            MovePlace::Directory(path, _) if !Journal::is_made_in(path) => Ok(None),
+            MovePlace::Directory(path, _) => {
                 let (_, recovered) = Journal::enter(path, self.opening(None))?.open()?;
                 Ok(Some(recovered.cluster))
             }
-            JournalPlace::Store(store, _) => {
-                Ok(store.survey()?.map(|survey| survey.entries.cluster))
-            }
+            MovePlace::Store(store, _) => Ok(store.survey()?.map(|survey| survey.entries.cluster)),
         }
     }
 
     fn moved_to(&self) -> Result<Option<String>> {
         match self {
-            JournalPlace::Directory(path, _) => Journal::moved_to(path),
-            JournalPlace::Store(store, _) => Ok(store.survey()?.and_then(|survey| survey.moved_to)),
+            MovePlace::Directory(path, _) => Journal::moved_to(path),
+            MovePlace::Store(store, _) => Ok(store.survey()?.and_then(|survey| survey.moved_to)),
         }
     }
 
     /// Marks it as moved; what it had.
     fn give_up(&self, to: &str) -> Result<FoundEntries> {
         let entries = match self {
-            JournalPlace::Directory(path, _) => {
+            MovePlace::Directory(path, _) => {
                 let (journal, recovered) = Journal::enter(path, self.opening(Some(to)))?.open()?;
                 let entries = journal.entries(&recovered)?;
                 has_epochs(&entries)?;
                 journal.mark_moved(path, to)?;
                 entries
             }
-            JournalPlace::Store(store, shown) => give_up_store(&**store, shown, to)?,
+            MovePlace::Store(store, shown) => give_up_store(&**store, shown, to)?,
         };
         has_epochs(&entries)?;
         Ok(entries)
@@ -191,11 +189,11 @@ impl JournalPlace {
 
     fn fill(&self, entries: &FoundEntries) -> Result<()> {
         match self {
-            JournalPlace::Directory(path, _) => {
+            MovePlace::Directory(path, _) => {
                 let opening = JournalOpening { init: true, ..self.opening(None) };
                 Journal::enter(path, opening)?.fill(entries)
             }
-            JournalPlace::Store(store, _) => store.fill(entries),
+            MovePlace::Store(store, _) => store.fill(entries),
         }
     }
 }

@@ -8,7 +8,8 @@ use super::LeaderMachine;
 use crate::{
     name::Name,
     proto::{
-        bound::{Bound, HeldUp, NameHashes},
+        absence::HeldUp,
+        bound::{Bound, NameHashes},
         lock::{LockKey, SessionKey, Waiter, WaiterKey},
         mistake::{Mistake, planted},
         record::{Opened, Record},
@@ -79,7 +80,7 @@ impl LeaderMachine {
             self.sessions.get(key).waiting().iter().map(|(&r, &w)| (r, w)).collect();
         let uncovered: Vec<_> =
             waiting.into_iter().filter(|(_, waiter)| !self.is_asked_for(*waiter)).collect();
-        self.sessions.get_mut(key).bound.committed(number);
+        self.sessions.get_mut(key).bound.arrived(number);
         if matches!(self.sessions.get(key).standing, Standing::Opening(n) if n == number) {
             self.sessions.stand(key, Standing::Open(opened));
             self.unsettle_waiting(key);
@@ -96,7 +97,7 @@ impl LeaderMachine {
     /// way behind it says as much.
     pub(super) fn bound_is_unwritten(&mut self, key: SessionKey, number: u64, now: Time) {
         let session = self.sessions.get_mut(key);
-        if !session.bound.unwritten(number) {
+        if !session.bound.refused(number) {
             return;
         }
         let is_opening = matches!(session.standing, Standing::Opening(n) if n == number);

@@ -8,7 +8,8 @@ use crate::{
     name::Name,
     proto::{
         ClientId, ConnectionId, LeaseId, RequestId,
-        bound::{HeldUp, NameHashes},
+        absence::HeldUp,
+        bound::NameHashes,
         lock::{HoldKey, LockKey, PackedId, Recall, Right, SessionKey},
         mistake::{Mistake, planted},
         shares::Shares,

@@ -17,7 +17,7 @@ use crate::{
     name::Name,
     proto::{
         RequestId,
-        bound::AbsentBounds,
+        absence::AbsentBounds,
         count_long,
         lock::{HoldKey, Holding, LockKey, PackedId, Recall, Right, SessionKey, Waiter},
         mistake::{Mistake, planted},

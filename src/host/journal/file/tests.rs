@@ -859,11 +859,13 @@ fn a_full_disk_refuses_what_clients_add_and_takes_what_the_reign_needs_from_what
             Record::EpochRaised { epoch: 10 + session as u32, starts_above: false },
             reserved(&format!("new {session}"), 9, 60),
             reserved("nightly", 2, 40),
+            opened(session, 5),
         ];
-        // What is left of a name that is reserved is written, and no other name's.
+        // What is left of a name that is reserved is written, and no other name's; and what a session
+        // that is open has asked for besides.
         let written = commit(&mut journal, records.clone()).unwrap();
-        assert_eq!(written, [true, false, true, false, true]);
-        [0, 2, 4].into_iter().for_each(|at: usize| known.remember(&records[at]));
+        assert_eq!(written, [true, false, true, false, true, true]);
+        [0, 2, 4, 5].into_iter().for_each(|at: usize| known.remember(&records[at]));
     }
     assert!(recovered(&journal) == known);
     // With room again sessions are opened.

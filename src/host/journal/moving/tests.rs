@@ -43,8 +43,8 @@ impl FailingStore {
         }
     }
 
-    fn place(&self, shown: &str) -> JournalPlace {
-        JournalPlace::Store(Box::new(self.clone()), shown.to_owned())
+    fn place(&self, shown: &str) -> MovePlace {
+        MovePlace::Store(Box::new(self.clone()), shown.to_owned())
     }
 
     /// Whether a leader could begin here.
@@ -253,7 +253,7 @@ fn what_another_has_made_at_the_place_of_an_interrupted_move_is_not_taken_for_it
 fn a_directorys_journal_goes_to_a_store_and_back_to_another_directory_whole() {
     let files = tempfile::tempdir().unwrap();
     let accepted = vec!["tmpfs".to_owned()];
-    let place = |name: &str| JournalPlace::Directory(files.path().join(name), accepted.clone());
+    let place = |name: &str| MovePlace::Directory(files.path().join(name), accepted.clone());
     let source = full();
     let before = recovered(&source);
     move_between(&source.place("from"), &place("one")).unwrap();
