@@ -143,8 +143,8 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::EndNotAwaited], BOUND, 80),
     found(&[Mistake::SilentNotAwaited], BOUND, 58),
     found(&[Mistake::NarrowedBelowWaiting], BOUND, 0),
-    found(&[Mistake::NarrowCountsLate], BOUND, 0),
-    found(&[Mistake::BoundsBeforeWaited], BOUND, 0),
+    found(&[Mistake::NarrowCountsLate], BOUND, 938),
+    found(&[Mistake::BoundsBeforeWaited], BOUND, 79),
 ];
 
 const SUCCESSION: &[Rule] = &[

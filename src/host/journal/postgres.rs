@@ -151,7 +151,7 @@ impl PostgresJournal {
 
     /// Server, database and cluster, without a login.
     pub(super) fn shown(&self) -> String {
-        self.tables.shown_in(&self.server.shown())
+        self.tables.shown_in(self.server.shown())
     }
 
     fn not_made(&self) -> LockError {

@@ -28,6 +28,9 @@ pub(super) struct EtcdHead {
     pub(super) number: u64,
 }
 
+/// Its reign, L, stamp, and where it was moved to.
+type SurveyedHead = (Option<ReignKey>, Duration, Stamp, Option<String>);
+
 /// In the place of a reign, or of a duration, that there is none of.
 const NONE: &str = "-";
 
@@ -165,7 +168,7 @@ impl EtcdKeys {
     pub(super) fn read_survey(
         &self,
         found: &[KeyValue],
-    ) -> Result<Option<(Option<ReignKey>, Duration, Stamp, Option<String>)>, JournalTrouble> {
+    ) -> Result<Option<SurveyedHead>, JournalTrouble> {
         let find = |key: String| found.iter().find(|known| known.key() == key.as_bytes());
         let Some(stamp) = find(self.key("head/stamp")) else { return Ok(None) };
         let text = |known: &KeyValue| str::from_utf8(known.value()).map(str::to_owned).ok();
