@@ -1,6 +1,6 @@
 //! What a journal's file has, as entries that a store could have, and the other way round.
 
-use std::path::Path;
+use std::{io::Write as _, path::Path};
 
 use redb::{ReadableDatabase as _, ReadableTable as _};
 
@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     error::Result,
-    host::journal::entries::{EpochEntry, FoundEntries},
+    host::{
+        durable::{begin_aside, put_in_place},
+        journal::entries::{EpochEntry, FoundEntries},
+    },
     proto::{
         ReignId,
         record::{Record, Recovered},
@@ -62,9 +65,15 @@ impl Journal {
 
     /// No leader starts here any more: its journal is elsewhere.
     pub(in crate::host::journal) fn mark_moved(&self, directory: &Path, to: &str) -> Result<()> {
-        place::mark_moved(directory, to).map_err(|error| Trouble::Io(error).at(directory))
+        let unfinished = directory.join(MOVED_UNFINISHED);
+        let written = begin_aside(&unfinished).and_then(|mut file| writeln!(file, "{to}"));
+        let marked = written.and_then(|()| put_in_place(&unfinished, place::MOVED));
+        marked.map_err(|error| Trouble::Io(error).at(directory))
     }
 }
+
+/// Where the mark is written before it is whole.
+const MOVED_UNFINISHED: &str = "moved.new";
 
 impl EnteredDirectory {
     /// Makes the journal with all this, whole or not at all.

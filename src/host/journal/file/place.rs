@@ -13,7 +13,7 @@ use super::JournalOpening;
 use crate::{
     error::{LockError, LockErrorKind},
     filesystem,
-    host::durable::{begin_aside, put_in_place, sync_directory},
+    host::durable::sync_directory,
     proto::ClusterId,
 };
 
@@ -34,9 +34,7 @@ pub(super) const SPARE: &str = "spare";
 /// the journal is used, so a directory that has it and no journal has forgotten something.
 pub(super) const USED: &str = "cluster";
 /// Where its journal is now, if that was moved.
-const MOVED: &str = "moved";
-/// Where that is written.
-const MOVED_UNFINISHED: &str = "moved.new";
+pub(super) const MOVED: &str = "moved";
 /// Locked by the leader that has the directory; its process id, for people.
 const LOCK: &str = "lock";
 
@@ -99,13 +97,6 @@ pub(super) fn moved_to(directory: &Path) -> Result<Option<String>, LockError> {
         LockError::new(LockErrorKind::Io, text).with_source(error)
     })?;
     Ok(found.map(|text| text.trim_end().to_owned()))
-}
-
-/// Says durably that no leader starts here any more.
-pub(super) fn mark_moved(directory: &Path, to: &str) -> io::Result<()> {
-    let unfinished = directory.join(MOVED_UNFINISHED);
-    writeln!(begin_aside(&unfinished)?, "{to}")?;
-    put_in_place(&unfinished, MOVED)
 }
 
 fn not_made(directory: &Path, what: &str) -> LockError {
