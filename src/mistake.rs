@@ -187,6 +187,26 @@ pub enum Mistake {
     StampsRestart,
     /// The journal's: a take-over is compared with the reign that was seen, not with the stamp.
     TakesOverByReign,
+    /// A session's opening says nothing of the name that it was for.
+    FirstNameNotWritten,
+    /// A bound is made from the one that is durable, not from the one on its way.
+    BoundFromCommitted,
+    /// A name is granted before the journal knows that its session has asked for it.
+    GrantedBeforeBound,
+    /// A waiter is told its place before that.
+    QueuedBeforeBound,
+    /// A take-over forgets what sessions have asked for.
+    BoundForgotten,
+    /// An absent session is waited for until its end is handed over, not until it is durable.
+    EndNotAwaited,
+    /// An absent session is waited for half of its time to live.
+    SilentNotAwaited,
+    /// A bound is narrowed to what the session holds, without what it waits for.
+    NarrowedBelowWaiting,
+    /// A bound counts as wide until the narrow one is durable.
+    NarrowCountsLate,
+    /// Bounds are believed while clients are waited for that the journal does not know.
+    BoundsBeforeWaited,
 }
 
 #[cfg(feature = "mistakes")]

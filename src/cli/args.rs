@@ -2,6 +2,7 @@
 
 mod common;
 mod elect;
+mod journal;
 mod usage;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -9,7 +10,11 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::usage::usage;
-pub(super) use self::{elect::Elect, usage::usage_failure};
+pub(super) use self::{
+    elect::Elect,
+    journal::{JournalCommand, JournalMove},
+    usage::usage_failure,
+};
 use super::failure::{Failure, exit};
 use crate::{
     host::service_url::ServiceUrl, name::Name, proto::leader::LeaderConfig, scope::Scope,
@@ -95,7 +100,7 @@ pub(super) enum Command {
     /// Names the holder by its token, which `tierlock status` shows: no other holder loses anything,
     /// and one that has taken the lock meanwhile keeps it.
     Break(Break),
-    /// Say what is wrong with a directory or a lock service, and what to do
+    /// Say what is wrong with a directory, a lock service or a journal, and what to do
     ///
     /// Looks at version and engine, file system, rights, damaged and foreign files, at what dead
     /// processes left behind, and at names that stay at host scope though no process uses them. It
@@ -106,6 +111,9 @@ pub(super) enum Command {
     /// Everything runs here, over loopback, for half a minute: a table of operations per second
     /// and of waits for each scope.
     Bench(super::bench::Args),
+    /// Move what leaders must not forget to another place
+    #[command(subcommand)]
+    Journal(JournalCommand),
     /// Make the secret that a leader and its clients share
     #[command(subcommand)]
     Secret(SecretCommand),
@@ -518,6 +526,9 @@ line says what to do.";
 pub(super) struct Doctor {
     #[command(flatten)]
     pub(super) common: Common,
+    /// The journal of leaders that follow each other, by its URL
+    #[arg(long, value_name = "URL", conflicts_with_all = ["dir", "leaders", "service"])]
+    pub(super) journal: Option<String>,
 }
 
 const DOCTOR_EXAMPLES: &str = "\
@@ -533,9 +544,13 @@ only trouble, or no such directory; 77 when this user may not look.
 With --service it asks the lock service: whether it answers, its version, and what in its settings \
 endangers locks.
 
+With --journal it asks the store of several leaders which of them reigns, whether it still proves that \
+(so it takes as long as L, if none does), how fast the store answers, and what the journal has.
+
 Examples:
   tierlock doctor --dir /run/lock/shop
-  tierlock doctor --service redis://10.0.0.1";
+  tierlock doctor --service redis://10.0.0.1
+  tierlock doctor --journal 'postgres://tierlock@127.0.0.1/locks?password_file=/etc/pw'";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SecretCommand {
@@ -577,17 +592,23 @@ pub(super) enum OnLost {
     Warn,
 }
 
+/// A URL on the command line has no password.
+pub(super) fn refuse_password(url: &str) -> Result<(), Failure> {
+    if url.contains("://") && ServiceUrl::parse(url)?.password.is_some() {
+        return Err(Failure::new(
+            exit::CONFIG,
+            "the URL of the journal has a password, which every user of this machine can read there: \
+             put it in a file and name that by ?password_file=FILE",
+        ));
+    }
+    Ok(())
+}
+
 impl Serve {
     /// The store, if it is one.
     pub(super) fn journal(&self) -> Result<Option<String>, Failure> {
         let Some(url) = &self.journal else { return Ok(None) };
-        if ServiceUrl::parse(url)?.password.is_some() {
-            return Err(Failure::new(
-                exit::CONFIG,
-                "--journal has a password, which every user of this machine can read there: put it in \
-                 a file and name that by ?password_file=FILE",
-            ));
-        }
+        refuse_password(url)?;
         Ok(Some(url.clone()))
     }
 

@@ -1,4 +1,4 @@
-//! `tierlock doctor`: what is wrong with a directory or a lock service, and what to do.
+//! `tierlock doctor`: what is wrong with a directory, a lock service or a journal, and what to do.
 
 use std::fmt;
 
@@ -13,13 +13,18 @@ use crate::{
 
 /// Says what it found, one finding on a line, and exits by the worst of it.
 pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
+    if let Some(url) = &what.journal {
+        args::refuse_password(url)?;
+        let found = examine_journal(url)?;
+        return say(&found, "the journal");
+    }
     let common = what.common.with_environment()?;
     let directory = common.directory().map(ToOwned::to_owned);
     if directory.is_none() && !common.has_service() {
         return Err(Failure::new(
             exit::CONFIG,
-            "doctor examines a directory or a lock service; give --dir or --service, or set \
-             TIERLOCK_DIR or TIERLOCK_SERVICE",
+            "doctor examines a directory, a lock service or a journal; give --dir, --service or \
+             --journal, or set TIERLOCK_DIR or TIERLOCK_SERVICE",
         ));
     }
     let mut about = Vec::new();
@@ -32,6 +37,11 @@ pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
         about.extend(common.leaders());
         found.extend(examine_service(common)?);
     }
+    say(&found, &about.join(" and "))
+}
+
+/// Prints the findings; the exit status of the worst.
+fn say(found: &[Finding], about: &str) -> Result<u8, Failure> {
     let text: String = found.iter().map(line).collect();
     print(&text)?;
     let count = |level| found.iter().filter(|finding| finding.level == level).count();
@@ -44,9 +54,8 @@ pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
     Err(Failure::new(
         status,
         format_args!(
-            "{}: standard output has {damage} findings of damage and {trouble} of trouble, with \
+            "{about}: standard output has {damage} findings of damage and {trouble} of trouble, with \
              what to do; nothing was repaired",
-            about.join(" and ")
         ),
     ))
 }
@@ -54,7 +63,6 @@ pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
 /// What a lock service says of itself.
 #[cfg(feature = "service")]
 fn examine_service(common: args::Common) -> Result<Vec<Finding>, Failure> {
-    use crate::host::engines::FindingKind;
     let asked = common.leaders();
     let locks = common.without_directory().into_builder().open()?;
     let Some(found) = locks.examine_service() else {
@@ -65,17 +73,33 @@ fn examine_service(common: args::Common) -> Result<Vec<Finding>, Failure> {
         ));
     };
     let found = found.map_err(|error| Failure::from(error).naming_leaders(&asked))?;
-    Ok(found
-        .into_iter()
-        .map(|finding| Finding {
-            level: match finding.kind {
-                FindingKind::Fine => Level::Fine,
-                FindingKind::Note => Level::Note,
-                FindingKind::Trouble => Level::Trouble,
-            },
-            text: finding.text,
-        })
-        .collect())
+    Ok(found.into_iter().map(of_service).collect())
+}
+
+#[cfg(feature = "service")]
+fn of_service(finding: crate::host::engines::EngineFinding) -> Finding {
+    use crate::host::engines::FindingKind;
+    let level = match finding.kind {
+        FindingKind::Fine => Level::Fine,
+        FindingKind::Note => Level::Note,
+        FindingKind::Trouble => Level::Trouble,
+    };
+    Finding { level, text: finding.text }
+}
+
+/// What the journal of several leaders says of itself.
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+fn examine_journal(url: &str) -> Result<Vec<Finding>, Failure> {
+    let found = crate::host::examine_journal(url)?;
+    Ok(found.into_iter().map(of_service).collect())
+}
+
+#[cfg(not(any(feature = "etcd", feature = "postgres")))]
+fn examine_journal(_: &str) -> Result<Vec<Finding>, Failure> {
+    Err(Failure::new(
+        exit::USAGE,
+        "this tierlock was built without a store for journals: the features `etcd` and `postgres`",
+    ))
 }
 
 #[cfg(not(feature = "service"))]

@@ -25,6 +25,7 @@ mod failure;
 mod guardian;
 mod held;
 mod hold;
+mod journal;
 mod manual;
 mod possession;
 mod run;
@@ -43,7 +44,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser;
 
 use self::{
-    args::{Cli, Command, SecretCommand},
+    args::{Cli, Command, JournalCommand, SecretCommand},
     failure::{Failure, exit, say},
 };
 
@@ -88,6 +89,7 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Doctor(what) => doctor::doctor(what),
         Command::Bench(bench) => Ok(bench::main(&bench)),
         Command::BenchWorker { spec } => Ok(bench::worker(&spec)),
+        Command::Journal(JournalCommand::Move(what)) => journal::move_to(&what),
         Command::Secret(SecretCommand::New { file }) => secret::new(&file),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::manual(&directory),

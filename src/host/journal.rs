@@ -7,6 +7,8 @@
 //! | `file` | the file in a state directory |
 //! | `exclusive` | that file as the journal of one leader at a time |
 //! | `etcd` `postgres` | stores that a site runs already, as the journal of leaders that follow each other |
+//! | `moving` | moves one from any of these to another |
+//! | `examining` | what an operator may want to know of one in a store |
 //! | `entries` | what a batch of records comes to in those |
 //! | `ways` | connections to them, and how long an answer may take |
 
@@ -14,8 +16,12 @@
 mod entries;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
+mod examining;
 mod exclusive;
 mod file;
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+mod moving;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "etcd", feature = "postgres"))]
@@ -23,6 +29,8 @@ mod ways;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+#[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
+pub(crate) use self::{examining::examine_journal, moving::move_journal};
 pub(super) use self::{
     exclusive::ExclusiveJournal,
     file::{EnteredDirectory, Journal, JournalOpening},
@@ -30,7 +38,10 @@ pub(super) use self::{
 use super::service_url::{ServiceKind, ServiceUrl};
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 use crate::proto::journal::JournalTrouble;
-use crate::{error::Result, proto::journal::ReignJournal};
+use crate::{
+    error::{LockError, Result},
+    proto::journal::ReignJournal,
+};
 
 /// Of a session that lives long and loses many leases only the last ones are kept: a reclaim needs
 /// those that were not answered for yet.
@@ -79,15 +90,7 @@ pub(super) struct OpenedStore {
     allow(unused_variables, reason = "a build without stores refuses each by its URL")
 )]
 pub(super) fn open_store(url: &str, opening: &StoreOpening) -> Result<OpenedStore> {
-    let mut url = ServiceUrl::parse(url)?;
-    let is_plaintext_wanted = url.take_switch("plaintext")?;
-    if !is_plaintext_wanted && !url.addresses.iter().all(|address| is_loopback(address)) {
-        return Err(url.refuse(
-            "what a journal answers is the proof of a reign, and an answer that is forged on the way \
-             gives one lock two holders: reach it through a TLS proxy on loopback, or say \
-             ?plaintext=1 where nothing else is on that network",
-        ));
-    }
+    let url = trusted_url(url)?;
     match url.kind {
         #[cfg(feature = "etcd")]
         ServiceKind::Etcd => {
@@ -102,12 +105,59 @@ pub(super) fn open_store(url: &str, opening: &StoreOpening) -> Result<OpenedStor
             Ok(OpenedStore { journal: Arc::new(journal), warnings })
         }
         #[allow(unreachable_patterns, reason = "with both features")]
-        ServiceKind::Etcd | ServiceKind::Postgres => {
-            let (feature, _) = url.kind.feature();
-            Err(url.refuse(format_args!("this build of tierlock lacks the feature `{feature}`")))
-        }
-        _ => Err(url.refuse("a journal is a state directory, etcd://… or postgres://…")),
+        ServiceKind::Etcd | ServiceKind::Postgres => Err(lacks_feature(&url)),
+        _ => Err(is_no_journal(&url)),
     }
+}
+
+/// The way to a journal in a store that is to be moved, and what it is called.
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+fn reach_store(url: &str) -> Result<(Box<dyn moving::MovableStore>, String)> {
+    let url = trusted_url(url)?;
+    match url.kind {
+        #[cfg(feature = "etcd")]
+        ServiceKind::Etcd => {
+            let journal = etcd::EtcdJournal::new(url, MOVING_TAKES)?;
+            let shown = journal.shown();
+            Ok((Box::new(journal), shown))
+        }
+        #[cfg(feature = "postgres")]
+        ServiceKind::Postgres => {
+            let journal = postgres::PostgresJournal::new(url, MOVING_TAKES)?;
+            let shown = journal.shown();
+            Ok((Box::new(journal), shown))
+        }
+        #[allow(unreachable_patterns, reason = "with both features")]
+        ServiceKind::Etcd | ServiceKind::Postgres => Err(lacks_feature(&url)),
+        _ => Err(is_no_journal(&url)),
+    }
+}
+
+/// How long a store may take for a part of a move, twice.
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+const MOVING_TAKES: Duration = Duration::from_secs(20);
+
+/// The URL of a journal, if no forged answer can come from there.
+fn trusted_url(url: &str) -> Result<ServiceUrl> {
+    let mut url = ServiceUrl::parse(url)?;
+    let is_plaintext_wanted = url.take_switch("plaintext")?;
+    if !is_plaintext_wanted && !url.addresses.iter().all(|address| is_loopback(address)) {
+        return Err(url.refuse(
+            "what a journal answers is the proof of a reign, and an answer that is forged on the way \
+             gives one lock two holders: reach it through a TLS proxy on loopback, or say \
+             ?plaintext=1 where nothing else is on that network",
+        ));
+    }
+    Ok(url)
+}
+
+fn lacks_feature(url: &ServiceUrl) -> LockError {
+    let (feature, _) = url.kind.feature();
+    url.refuse(format_args!("this build of tierlock lacks the feature `{feature}`"))
+}
+
+fn is_no_journal(url: &ServiceUrl) -> LockError {
+    url.refuse("a journal is a state directory, etcd://… or postgres://…")
 }
 
 fn is_loopback(address: &str) -> bool {

@@ -40,6 +40,8 @@ mod tests;
 pub(crate) use self::client::LentReader;
 #[cfg(feature = "host")]
 pub(crate) use self::client::connect;
+#[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
+pub(crate) use self::journal::{examine_journal, move_journal};
 #[cfg(feature = "host")]
 pub use self::{
     leader::{Leader, LeaderBuilder},

@@ -10,6 +10,7 @@
 
 mod attended;
 mod beginning;
+mod bounding;
 mod converting;
 mod ends;
 mod grants;
@@ -38,7 +39,9 @@ use self::{
     reserve::Reservations,
 };
 use super::{
-    ClientId, ConnectionId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
+    ClientId, ConnectionId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE,
+    bound::BoundSize,
+    count_long,
     history::{History, Notary, TrustingNotary},
     lock::{HoldKey, Holding, LockKey, PackedId, RequestPatience, SessionKey, Waiter, WaiterKey},
     mistake::{Mistake, planted},
@@ -72,6 +75,10 @@ pub struct LeaderConfig {
     pub claims_max: usize,
     /// How many names `at_least` keeps taken at a time, for all clients together.
     pub reservations_max: usize,
+    /// What the journal has of the names that a session has asked for.
+    pub bound: BoundSize,
+    /// How often that is narrowed to what the session still has.
+    pub narrows_every: Duration,
     /// Start above this epoch, granting nothing for 60 s × 1.01 (`serve --epoch-above`).
     pub epoch_above: Option<u32>,
     /// For how long its reign is believed without proof, if another leader may follow it.
@@ -94,6 +101,8 @@ impl Default for LeaderConfig {
             waiters_per_session_max: 65_536,
             claims_max: 1 << 21,
             reservations_max: 65_536,
+            bound: BoundSize::LARGEST,
+            narrows_every: Duration::from_secs(60),
             block: BLOCK,
             epoch_above: None,
             reign_lasts: None,
@@ -138,6 +147,9 @@ pub enum Notice {
     },
     /// An alarm: two sessions reported that they hold this name. The higher token has won.
     Conflict { name: Name, winner: Token, loser: Token },
+    /// An alarm: a session reported that it holds this name, and the journal knows that it has not
+    /// asked for it. It is told that it has lost it.
+    NotAskedFor { name: Name, token: Token },
 }
 
 /// Tokens of one block: local locks at full speed use it up in some 50 ms.
@@ -382,11 +394,8 @@ impl LeaderMachine {
             Allows::Reigning(reign) => self.begin_reign(reign, now),
             Allows::Nothing => {}
             Allows::Granting { session, number, opened } => {
-                if let Some(key) = self.sessions.find(session)
-                    && matches!(self.sessions.get(key).standing, Standing::Opening(n) if n == number)
-                {
-                    self.sessions.stand(key, Standing::Open(opened));
-                    self.unsettle_waiting(key);
+                if let Some(key) = self.sessions.find(session) {
+                    self.bound_is_durable(key, number, opened);
                 }
             }
             Allows::Freeing { session, number, proof } => {
@@ -428,10 +437,8 @@ impl LeaderMachine {
         }
         match record {
             Record::SessionOpened { session, .. } => {
-                if let Some(key) = self.sessions.find(session)
-                    && matches!(self.sessions.get(key).standing, Standing::Opening(n) if n == number)
-                {
-                    self.opening_is_unwritten(key, now);
+                if let Some(key) = self.sessions.find(session) {
+                    self.bound_is_unwritten(key, number, now);
                 }
             }
             Record::Reserved { name, .. } => {
@@ -442,17 +449,6 @@ impl LeaderMachine {
             other => unreachable!("a journal writes this or fails: {other:?}"),
         }
         self.settle(now);
-    }
-
-    fn opening_is_unwritten(&mut self, key: SessionKey, now: Time) {
-        let waiters: Vec<_> = self.sessions.get(key).waiting().values().copied().collect();
-        for waiter in waiters {
-            self.refuse_waiter(waiter, Refusal::DiskFull, now);
-        }
-        self.sessions.stand(key, Standing::New);
-        if self.sessions.get(key).connection.is_none() {
-            self.sessions.remove(key);
-        }
     }
 
     /// The journal failed: the reign is over; nothing is granted, renewed or expired any more.
@@ -503,6 +499,7 @@ impl LeaderMachine {
         }
         if self.reign.is_some() && self.waits_until.is_some_and(|until| until <= now) {
             self.waits_until = None;
+            self.sessions.absent.let_go_all();
             self.write(Record::Waited);
         }
         if self.reign.is_some() {

@@ -8,6 +8,8 @@
 
 #![allow(missing_docs)] // hidden: the guide's page `protocol` tells what is not said here
 
+mod absence;
+pub mod bound;
 pub mod client;
 pub mod history;
 pub mod journal;

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     ClusterId, LeaseId, Proof, ReignId, RequestId, SessionId, TIME_TO_LIVE,
+    bound::Bound,
     history::History,
     mistake::{Mistake, planted},
 };
@@ -34,13 +35,16 @@ pub enum Record {
         /// It lies above what another history has come to; see [`History::raise`].
         starts_above: bool,
     },
-    /// A session asked for its first lock.
+    /// A session asked for its first lock, or its bound is another. Replaces the session's entry, and
+    /// nothing of what was taken away from it.
     SessionOpened {
         session: SessionId,
         proof: Proof,
         time_to_live: Duration,
         /// It belongs to the leader's own process, and dies with it.
         embedded: bool,
+        /// The names that it has asked for.
+        bound: Bound,
     },
     /// A session said goodbye, ran out, or had nothing to be remembered for.
     SessionEnded { session: SessionId },
@@ -78,7 +82,7 @@ impl Record {
     }
 
     /// Whether a journal without room refuses it, and the reign goes on: what clients add to it, a
-    /// session's opening and the first entry of an `at_least`.
+    /// session's opening and its bound, and the first entry of an `at_least`.
     pub fn may_be_refused(&self) -> bool {
         match self {
             Record::SessionOpened { .. } => true,
@@ -278,6 +282,8 @@ pub struct OpenSession {
     pub time_to_live: Duration,
     /// It died with the process of the leader that wrote this.
     pub embedded: bool,
+    /// The names that it can hold or wait for.
+    pub bound: Bound,
     /// What was taken away from it. It may not have heard of it.
     pub revoked: BTreeMap<LeaseId, LostReason>,
 }
@@ -312,10 +318,10 @@ impl Recovered {
                 self.epoch = epoch;
                 self.history.raise(epoch, starts_above);
             }
-            Record::SessionOpened { session, proof, time_to_live, embedded } => {
+            Record::SessionOpened { session, proof, time_to_live, embedded, bound } => {
                 let before = self.sessions.remove(&session);
                 let revoked = before.map_or_else(BTreeMap::new, |before| before.revoked);
-                let open = OpenSession { proof, time_to_live, embedded, revoked };
+                let open = OpenSession { proof, time_to_live, embedded, bound, revoked };
                 self.sessions.insert(session, open);
             }
             Record::SessionEnded { session } => drop(self.sessions.remove(&session)),

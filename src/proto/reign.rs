@@ -698,7 +698,7 @@ fn count_down(duration: Duration, hundredths: u32) -> Duration {
 }
 
 /// For how long a standby counts before it takes over from a reign that lasts so long.
-fn standby_counts(lasts: Duration) -> Duration {
+pub fn standby_counts(lasts: Duration) -> Duration {
     let lasts = lasts.max(*REIGN_LASTS.start());
     if planted(Mistake::StandbyCountsHalf) {
         return lasts / 2;

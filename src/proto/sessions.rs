@@ -9,8 +9,11 @@ use std::{
 
 use super::{
     ClientId, ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE,
+    absence::{AbsentBounds, SessionBound},
+    bound::Bound,
     count_long,
     lock::{HoldKey, PackedId, SessionKey, WaiterKey},
+    mistake::{Mistake, planted},
     numbered::{Keyed, sorted},
     record::{OpenSession, Opened, TakenAway},
     slab::Slab,
@@ -37,6 +40,10 @@ pub(super) struct Session {
     /// That connection, while it lasts.
     pub(super) connection: Option<ConnectionId>,
     pub(super) standing: Standing,
+    /// The names that it has asked for, as the journal knows them.
+    pub(super) bound: SessionBound,
+    /// Since when that was not narrowed.
+    pub(super) bound_since: Option<Time>,
     /// Why its requests are refused, whatever they ask.
     pub(super) refusal: Option<Refusal>,
     pub(super) last_request: RequestId,
@@ -104,6 +111,8 @@ impl Session {
             count: 0,
             connection: None,
             standing: Standing::New,
+            bound: SessionBound::default(),
+            bound_since: None,
             refusal: (!fits).then_some(Refusal::TimeToLive),
             last_request: RequestId(0),
             last_refused: RequestId(0),
@@ -126,6 +135,10 @@ impl Session {
         });
         Session {
             standing: Standing::Open(open.opened()),
+            bound: SessionBound::durable(match planted(Mistake::BoundForgotten) {
+                true => Bound::NOTHING,
+                false => open.bound,
+            }),
             awaited: true,
             revoked: revoked.collect(),
             ..Session::new(id, open.proof, open.time_to_live, longest, identity, process)
@@ -144,6 +157,11 @@ impl Session {
     /// Why this lease was taken away durably, if it was and the session has not answered.
     pub(super) fn revoked(&self, lease: PackedId) -> Option<(LostReason, TakenAway)> {
         self.revoked.get(&lease).copied()
+    }
+
+    /// Whether something was taken away from it durably, and it has not answered.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.revoked.is_empty()
     }
 
     /// What it holds, and what was taken away from it without its answer: a session that does not answer
@@ -247,6 +265,8 @@ pub(super) struct Sessions {
     total: Account,
     /// How many are awaited.
     awaited: usize,
+    /// The bounds of those.
+    pub(super) absent: AbsentBounds,
     /// Those that were told to be gone, the longest ago first, and the same by id.
     dismissed: VecDeque<SessionId>,
     is_dismissed: BTreeSet<SessionId>,
@@ -267,6 +287,7 @@ impl Sessions {
             busy: 0,
             total: Account::default(),
             awaited: 0,
+            absent: AbsentBounds::default(),
             dismissed: VecDeque::new(),
             is_dismissed: BTreeSet::new(),
         }
@@ -403,14 +424,20 @@ impl Sessions {
 
     /// The session has come back.
     pub(super) fn returned(&mut self, key: SessionKey) {
-        let awaited = &mut self.sessions[key.0].awaited;
-        self.awaited -= usize::from(std::mem::take(awaited));
+        let session = &mut self.sessions[key.0];
+        if std::mem::take(&mut session.awaited) {
+            self.awaited -= 1;
+            self.absent.remove(&session.bound.handed());
+        }
     }
 
     pub(super) fn add(&mut self, session: Session) -> SessionKey {
         let id = session.id;
         self.total.count(Account::default(), session.account());
-        self.awaited += usize::from(session.awaited);
+        if session.awaited {
+            self.awaited += 1;
+            self.absent.add(&session.bound.handed());
+        }
         let key = SessionKey(self.sessions.insert(session));
         let before = self.by_id.insert(id, key);
         assert!(before.is_none(), "{id:?} is added once");
@@ -419,12 +446,12 @@ impl Sessions {
 
     /// Its end is done, or there was nothing to end.
     pub(super) fn remove(&mut self, key: SessionKey) -> Session {
+        self.returned(key);
         self.leave_client(key);
         let session = self.sessions.remove(key.0);
         assert!(session.leases.is_empty() && session.waiting.is_empty());
         self.by_id.remove(&session.id);
         self.deadlines.clear(key);
-        self.awaited -= usize::from(session.awaited);
         self.total.count(session.account(), Account::default());
         session
     }
@@ -433,6 +460,9 @@ impl Sessions {
     pub(super) fn stand(&mut self, key: SessionKey, standing: Standing) {
         if let Standing::Ending(_) = standing {
             self.deadlines.clear(key);
+            if planted(Mistake::EndNotAwaited) {
+                self.returned(key);
+            }
         }
         self.change(key, |session| {
             let before = std::mem::replace(&mut session.standing, standing);

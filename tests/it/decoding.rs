@@ -11,6 +11,7 @@ use tierlock::{
     proto::{
         ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId,
         SessionId,
+        bound::BoundSize,
         history::{Attestation, Seen, TrustingNotary},
         leader::{self, LeaderConfig, LeaderMachine},
         record::Recovered,
@@ -215,6 +216,8 @@ impl Table {
             block: leader::BLOCK,
             claims_max: 10,
             reservations_max: 3,
+            bound: BoundSize::LARGEST,
+            narrows_every: Duration::from_secs(60),
             epoch_above: None,
             reign_lasts: None,
             process: None,

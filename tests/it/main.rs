@@ -1,6 +1,7 @@
 //! The integration tests, as one binary: the API's shape, one conformance suite over all scopes,
 //! kills, and the program.
 
+mod addresses;
 mod api;
 mod bad_input;
 mod bench;

@@ -11,7 +11,7 @@ type Pitfall = (&'static str, &'static str, &'static [&'static str]);
 
 /// Leaders, leases, clients.
 #[rustfmt::skip]
-const LEASES: [Pitfall; 40] = [
+const LEASES: [Pitfall; 49] = [
     ("etcd#10811, redisson#2665, curator#727", "the holder pauses past its lease and goes on",
         &["a_stopped_holder_knows_at_its_first_look_that_it_lost_the_lock",
           "a_client_that_slept_past_the_deadline_expires_then_reads",
@@ -118,6 +118,28 @@ const LEASES: [Pitfall; 40] = [
     ("named-lock's tests", "a probe takes away the mark that the holder before died",
         &["a_probe_after_a_kill_takes_no_mark_away",
           "a_lock_handed_on_tells_the_next_holder_what_was_told"]),
+    ("ceph#14267", "a new leader takes renewal times from the journal and evicts the living",
+        &["a_reign_killed_under_load_is_followed_and_no_update_is_lost"]),
+    ("ceph#25536", "the reclaim window ends while the leader itself is busy",
+        &["a_leader_that_is_late_in_its_grace_gives_absent_sessions_their_time"]),
+    ("ceph#21769", "reports that come early are dropped in a later phase",
+        &["nothing_is_said_before_the_reign_is_durable_and_nothing_granted_before_the_session_is"]),
+    ("ceph#31662, #24286", "after a reconnect the two sides disagree, a recall is never answered",
+        &["a_recall_is_said_again_on_the_next_connection_also_of_a_grant_that_was_not_heard",
+          "a_recall_that_was_lost_is_told_again_on_the_next_connection"]),
+    ("ceph#13522", "a session that was reset stays stale for ever",
+        &["an_unknown_session_is_gone_and_waits_on_as_another_at_its_place"]),
+    ("nfs-ganesha#1237, #834, #756, #1143", "locks are lost, or stay for ever, when a leader moves to and fro",
+        &["a_reign_moves_to_and_fro_by_a_signal",
+          "a_journal_is_moved_to_a_store_and_back_and_held_locks_stay_held"]),
+    ("chimera#1075", "a reclaim is accepted outside grace, a new grant made inside it",
+        &["a_client_that_died_with_the_leader_holds_up_its_own_names_only",
+          "a_lease_of_an_earlier_reign_is_not_confirmed_after_the_first_report",
+          "a_lease_that_its_session_never_asked_for_is_not_confirmed_and_sounds_an_alarm"]),
+    ("cockroachdb/docs#19755", "the log has one leader and the lease another",
+        &["a_journal_that_is_renewed_and_cannot_be_written_grants_nothing_new"]),
+    ("etcd#15247", "an old leader of the store answers its keep-alives",
+        &["no_lease_of_the_store_is_proof"]),
 ];
 
 /// Processes of one machine.

@@ -402,17 +402,12 @@ fn a_leader_on_a_full_disk_says_so_and_grants_nothing_that_it_could_not_write() 
     let steady = builder.connect_timeout(Duration::from_secs(1)).open().unwrap();
     let held = steady.mutex("steady", ()).lock().unwrap();
     let token = MutexGuard::token(&held);
-    let takes_away = |name: &str| {
-        let guard = steady.mutex(name, ()).try_lock_for(LONG).unwrap();
-        let broken = steady.break_lock(name, MutexGuard::token(&guard));
-        (guard, broken)
-    };
-    let (lost, broken) = takes_away("lost");
-    broken.unwrap();
+    let take = |name: &str| steady.mutex(name, ()).try_lock_for(LONG).unwrap();
+    let (lost, unbroken) = (take("lost"), take("unbroken"));
+    steady.break_lock("lost", MutexGuard::token(&lost)).unwrap();
     // From now on it finds no room for another page.
     server.limit_files(4096);
-    let (unbroken, broken) = takes_away("unbroken");
-    let error = broken.unwrap_err();
+    let error = steady.break_lock("unbroken", MutexGuard::token(&unbroken)).unwrap_err();
     assert!(!error.is_contended(), "{error}");
     let newcomer = server.place().manager();
     let refused = newcomer.mutex("new", ()).try_lock_for(Duration::from_millis(200)).unwrap_err();

@@ -274,6 +274,9 @@ const SEEDS_LONGEST: u64 = 10_000_000;
 /// one byte in one message, which gives each seed another course, would find some of them missing.
 const RARE: &[&str] = &[
     "Converted never met LeaseUnknown",
+    "Upgrade never met Refused",
+    "Downgrade never met Refused",
+    "Downgrade never met Over",
     "Lower never met New",
     "Lower never met Refused",
     "Lower never met Starting",

@@ -131,9 +131,15 @@ impl Disk {
         let marked = std::mem::take(&mut self.marked);
         for (session, open) in self.recover().sessions {
             if open.embedded && marked.contains(&session) {
-                let (proof, time_to_live) = (open.proof, open.time_to_live);
+                let (proof, time_to_live, bound) = (open.proof, open.time_to_live, open.bound);
                 let embedded = false;
-                self.write(&Record::SessionOpened { session, proof, time_to_live, embedded });
+                self.write(&Record::SessionOpened {
+                    session,
+                    proof,
+                    time_to_live,
+                    embedded,
+                    bound,
+                });
             }
         }
     }

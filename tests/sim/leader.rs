@@ -203,6 +203,8 @@ impl World {
             waiters_per_session_max: 1000,
             claims_max: 100_000,
             reservations_max: 1000,
+            bound: self.plan.bound,
+            narrows_every: self.plan.narrows_every,
             block: if self.dice.percent(10) { BLOCK } else { 2 + self.dice.below(30) as u32 },
             epoch_above: self.past.above(self.disk.known.epoch),
             reign_lasts: None,
@@ -529,7 +531,8 @@ impl World {
                     self.tally.histories_met += 1;
                     self.read_alarm(seen);
                 }
-                Notice::Conflict { .. } if self.past.branch > Branch::First => {}
+                Notice::Conflict { .. } | Notice::NotAskedFor { .. }
+                    if self.past.branch > Branch::First => {}
                 _ => {
                     let text = format!("{notice:?} where nothing was restored");
                     self.violate(Rule::Property, text);

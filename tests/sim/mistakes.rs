@@ -137,6 +137,17 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::AppendsUnnumbered], SUCCESSION, SEVERAL + 5),
     found(&[Mistake::StampsRestart], SUCCESSION, SEVERAL + 2),
     found(&[Mistake::TakesOverByReign], &[Rule::TwoReigns], SEVERAL + 5),
+    // The bound.
+    found(&[Mistake::FirstNameNotWritten], BOUND, 6),
+    found(&[Mistake::BoundFromCommitted], BOUND, 53),
+    found(&[Mistake::GrantedBeforeBound], BOUND, 200),
+    found(&[Mistake::QueuedBeforeBound], BOUND, 2),
+    found(&[Mistake::BoundForgotten], BOUND, 1),
+    found(&[Mistake::EndNotAwaited], BOUND, 80),
+    found(&[Mistake::SilentNotAwaited], BOUND, 58),
+    found(&[Mistake::NarrowedBelowWaiting], BOUND, 0),
+    found(&[Mistake::NarrowCountsLate], BOUND, 938),
+    found(&[Mistake::BoundsBeforeWaited], BOUND, 79),
 ];
 
 const SUCCESSION: &[Rule] = &[
@@ -148,6 +159,15 @@ const SUCCESSION: &[Rule] = &[
     Rule::AtLeast,
     Rule::Liveness,
     Rule::Property,
+];
+
+const BOUND: &[Rule] = &[
+    Rule::OneHolder,
+    Rule::TokensGrow,
+    Rule::Queue,
+    Rule::Durable,
+    Rule::Property,
+    Rule::Liveness,
 ];
 
 #[test]

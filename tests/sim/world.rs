@@ -11,7 +11,7 @@ use std::{
 
 use tierlock::{
     Name, Time, Token,
-    proto::{LeaseId, ProcessMark, RequestId},
+    proto::{LeaseId, ProcessMark, RequestId, bound::BoundSize},
 };
 
 use crate::{
@@ -168,6 +168,9 @@ pub(crate) struct Plan {
     pub(crate) lasts: Duration,
     /// The journal takes a good part of that for everything.
     pub(crate) journal_is_far: bool,
+    /// What the journal has of the names that a session has asked for.
+    pub(crate) bound: BoundSize,
+    pub(crate) narrows_every: Duration,
 }
 
 /// Where a leader runs, beside others.
@@ -197,6 +200,14 @@ impl Plan {
             leaders: 1,
             lasts: Duration::ZERO,
             journal_is_far: false,
+            // With three names, so that parents and everything are met, too.
+            bound: match dice.below(4) {
+                0 => BoundSize { names: 0, parents: dice.below(2) as usize },
+                1 => BoundSize { names: 1, parents: 1 },
+                2 => BoundSize { names: 2, parents: 0 },
+                _ => BoundSize::LARGEST,
+            },
+            narrows_every: Duration::from_millis(500 + dice.below(8000)),
         };
         if plan.restores {
             // So that a client of a lost reign still believes when the next but one begins.
@@ -323,7 +334,7 @@ impl World {
             false => Plan::new(&mut dice),
         };
         let names: Vec<_> =
-            ["alpha", "beta", "gamma"].map(|name| Name::new(name).unwrap()).to_vec();
+            ["eu/alpha", "eu/beta", "gamma"].map(|name| Name::new(name).unwrap()).to_vec();
         let processes = plan.clients + if plan.embedded { 0 } else { plan.leaders };
         let mut world = World {
             seed,

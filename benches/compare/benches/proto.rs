@@ -109,6 +109,8 @@ fn reigning_leader() -> LeaderMachine {
         block: leader::BLOCK,
         claims_max: 4_000_000,
         reservations_max: 100,
+        bound: tierlock::proto::bound::BoundSize::LARGEST,
+        narrows_every: Duration::from_secs(60),
         epoch_above: None,
         reign_lasts: None,
         process: None,

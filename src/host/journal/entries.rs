@@ -13,6 +13,7 @@ use std::{
 
 use super::REVOKED_PER_SESSION_MAX;
 use crate::{
+    error::{LockError, LockErrorKind},
     name::Name,
     proto::{
         ClusterId, LeaseId, ReignId, SessionId,
@@ -178,6 +179,20 @@ impl FoundEntries {
             revoked: Vec::new(),
             stays: Vec::new(),
         }
+    }
+
+    /// Each entry, and its record.
+    pub(super) fn records(&self) -> Result<Vec<(Record, &[u8])>, LockError> {
+        let all = self.sessions.iter().chain(&self.revoked).chain(&self.stays);
+        let record = |bytes: &'_ Vec<u8>| wire::decode_record(bytes);
+        all.map(|bytes| match record(bytes) {
+            Ok(record) => Ok((record, &bytes[..])),
+            Err(error) => {
+                let text = format!("an entry of the journal cannot be read: {error}");
+                Err(LockError::new(LockErrorKind::Damaged, text))
+            }
+        })
+        .collect()
     }
 
     /// As a reign is to know it.

@@ -12,13 +12,15 @@
 //! | `head/judged` | the first epoch that is judged |
 //! | `head/number` | of the reign's last batch |
 //! | `head/stamp` | written with every write |
-//! | `head/moved` | where the journal is now, if a later release has moved it: no leader starts here |
+//! | `head/moved` | where the journal is now, if it was moved: no leader starts here |
+//! | `head/filling` | which move makes a journal here: it has no stamp before it is whole |
 //! | `s/SESSION` | an open session |
 //! | `r/SESSION/LEASE` | a lease that was taken away from it |
 //! | `a/NAME` | a name that `at_least` keeps taken |
 //! | `h/EPOCH` | the reign that began with it |
 
 mod keys;
+mod moving;
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -168,6 +170,11 @@ impl EtcdJournal {
                 Err(self.url.refuse(text))
             }
         }
+    }
+
+    /// Server and prefix, without a login.
+    pub(super) fn shown(&self) -> String {
+        format!("{}, prefix {:?}", self.url.shown(), self.keys.prefix())
     }
 
     fn not_made(&self) -> LockError {

@@ -9,6 +9,8 @@
 //! file and its checksums, and the number of the last commit is kept beside it.
 
 mod commits;
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+mod moved;
 mod opening;
 mod place;
 mod space;
@@ -81,6 +83,8 @@ pub(in crate::host) struct JournalOpening {
     pub(in crate::host) init: bool,
     /// The epoch that its clients have seen, for a journal that is lost, damaged or a copy.
     pub(in crate::host) epoch_above: Option<u32>,
+    /// Where it is being moved to: a directory that says so may be opened.
+    pub(in crate::host) moves_to: Option<String>,
     /// File systems that are accepted though they may forget.
     pub(in crate::host) accepted_file_systems: Vec<String>,
 }
@@ -189,7 +193,14 @@ impl Journal {
         self.mark(records.iter());
         loop {
             let is_full = self.is_full;
-            let refused = |record: &Record| is_full && record.may_be_refused();
+            // Of a session that is open already the entry is rewritten, which the room set aside is for.
+            let known = if is_full {
+                self.known(records).map_err(Trouble::into_io)?
+            } else {
+                BTreeSet::new()
+            };
+            let is_known = |record: &Record| matches!(record, Record::SessionOpened { session, .. } if known.contains(session));
+            let refused = |record: &Record| is_full && record.may_be_refused() && !is_known(record);
             let some: Vec<_> = records.iter().filter(|record| !refused(record)).collect();
             let wrote = if some.is_empty() { Ok(()) } else { self.write_once(&some) };
             match wrote {
@@ -203,6 +214,20 @@ impl Journal {
                 Err(trouble) => self.make_room(trouble).map_err(Trouble::into_io)?,
             }
         }
+    }
+
+    /// The sessions of these records that are open in it.
+    fn known(&self, records: &[Record]) -> Result<BTreeSet<SessionId>, Trouble> {
+        let sessions = self.database()?.begin_read()?.open_table(SESSIONS)?;
+        let mut known = BTreeSet::new();
+        for record in records {
+            if let Record::SessionOpened { session, .. } = record
+                && sessions.get(session.0)?.is_some()
+            {
+                known.insert(*session);
+            }
+        }
+        Ok(known)
     }
 
     /// The same, for records that a leader asked for.
@@ -278,9 +303,10 @@ impl Journal {
         let unmarked: Vec<_> = records
             .into_iter()
             .filter_map(|record| match record {
-                Record::SessionOpened { session, proof, time_to_live, embedded: true } => {
+                Record::SessionOpened { session, proof, time_to_live, embedded: true, bound } => {
+                    let embedded = false;
                     let open =
-                        Record::SessionOpened { session, proof, time_to_live, embedded: false };
+                        Record::SessionOpened { session, proof, time_to_live, embedded, bound };
                     self.embedded.contains(&session).then_some(open)
                 }
                 _ => None,

@@ -6,6 +6,7 @@
 //! the row looks at its condition again. A leader's answer that was lost after the commit is unknown
 //! to it, and the same statement again finds it done.
 
+mod moving;
 mod tables;
 
 use std::time::Duration;
@@ -146,6 +147,11 @@ impl PostgresJournal {
             },
             None => Err(self.not_made()),
         }
+    }
+
+    /// Server, database and cluster, without a login.
+    pub(super) fn shown(&self) -> String {
+        self.tables.shown_in(self.server.shown())
     }
 
     fn not_made(&self) -> LockError {
@@ -347,7 +353,7 @@ fn all_bytes(text: &str, what: &str) -> Result<Vec<u8>, JournalTrouble> {
 }
 
 fn head_of(row: &SimpleQueryRow) -> Result<JournalHead, JournalTrouble> {
-    // A later release has moved it: no leader starts here.
+    // It was moved: no leader starts here.
     if let Some(moved) = row.get("moved_to") {
         let to = String::from_utf8_lossy(&all_bytes(moved, "moved_to")?).into_owned();
         return Err(super::moved_to(&to));

@@ -4,7 +4,7 @@ use super::is_loopback;
 use crate::{
     error::LostReason,
     name::Name,
-    proto::{LeaseId, Proof, SessionId, record::Record},
+    proto::{LeaseId, Proof, SessionId, bound::Bound, record::Record},
     token::Token,
 };
 
@@ -15,6 +15,7 @@ pub(super) fn opened(session: u128, seconds: u64) -> Record {
         proof: Proof(session * 7),
         time_to_live: Duration::from_secs(seconds),
         embedded: false,
+        bound: Bound::EVERYTHING,
     }
 }
 

@@ -317,6 +317,7 @@ impl LeaderBuilder {
                 let opening = JournalOpening {
                     init: self.init,
                     epoch_above: self.epoch_above,
+                    moves_to: None,
                     accepted_file_systems: self.accepted_file_systems,
                 };
                 let entered = Journal::enter(&directory, opening)?;

@@ -179,6 +179,11 @@ impl Court {
                      with token {winner} keeps it, the one with token {loser} has lost it. Either \
                      this leader's state directory was restored from a copy, or there is a bug",
                 )),
+                Notice::NotAskedFor { name, token } => self.shared.sound(format!(
+                    "ALARM: a session reported after a change of reign that it holds {name} with token \
+                     {token}, and this leader's journal knows that it never asked for that; it has \
+                     lost it. Either the journal was restored from a copy, or there is a bug",
+                )),
                 Notice::OtherHistory { seen, own, pauses, takes } => {
                     self.shared.sound(other_history(seen, own, pauses, takes));
                 }

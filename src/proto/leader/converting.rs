@@ -177,7 +177,7 @@ impl LeaderMachine {
     /// Whether it is alone, as far as this reign can know.
     fn may_be_upgraded(&self, hold: HoldKey, now: Time) -> bool {
         let lock = hold.lock;
-        let in_grace = self.in_grace && !planted(Mistake::UpgradedInGrace);
+        let in_grace = self.is_awaited(lock) && !planted(Mistake::UpgradedInGrace);
         let waits = in_grace || self.is_paused() || self.disputes.get(lock).is_some();
         let session = self.sessions.get(self.holding(hold).session);
         let lives = matches!(session.standing, Standing::Open(_)) && session.deadline() > now;

@@ -26,6 +26,7 @@ impl LeaderMachine {
     pub(super) fn settle(&mut self, now: Time) {
         if self.in_grace {
             self.end_grace_if_over(now);
+            self.look_at_let_go(now);
         }
         self.step_raise(now);
         while let Some(lock) = self.unsettled.pop() {
@@ -34,7 +35,10 @@ impl LeaderMachine {
         self.tell_observers();
         let mut unacknowledged = std::mem::take(&mut self.unacknowledged);
         for (key, request) in unacknowledged.drain(..) {
-            if let Some(&waiter) = self.sessions.get(key).waiting().get(&request) {
+            // One that is not durable yet is told its place then.
+            if let Some(&waiter) = self.sessions.get(key).waiting().get(&request)
+                && (self.is_asked_for(waiter) || planted(Mistake::QueuedBeforeBound))
+            {
                 let Waiter { lock, place, .. } = *self.table.waiter(waiter);
                 let (place, holder) = (place.place(), self.holder(lock, now));
                 self.tell(key, LeaderMessage::Queued { request, place, holder });
@@ -47,6 +51,7 @@ impl LeaderMachine {
         if self.table.get(lock).is_none() {
             return; // forgotten meanwhile
         }
+        self.hold_up_if_awaited(lock);
         let is_open = self.convert_if_due(lock, now);
         while is_open
             && let Some(waiter) = self.next_waiter(lock)
@@ -113,7 +118,7 @@ impl LeaderMachine {
         mode: Mode,
         by: Option<(SessionKey, RequestId)>,
     ) -> bool {
-        if self.in_grace {
+        if self.is_awaited(lock) {
             return false;
         }
         let mut in_the_way = self.table.in_the_way(lock, mode).peekable();
@@ -149,7 +154,7 @@ impl LeaderMachine {
         let is_upgraded = self.conversions.upgrading(lock).is_some();
         let has_room = is_next && !is_upgraded && self.table.has_room(lock, mode);
         let is_free = !self.table.is_held(lock) || has_room;
-        !self.in_grace && !is_free
+        !is_free && !self.is_awaited(lock)
     }
 
     /// What a session is told of a name that others use in another way.
@@ -201,7 +206,7 @@ impl LeaderMachine {
     /// Whether a free lock can be granted to its first waiter.
     pub(super) fn judge(&self, waiter: &Waiter, now: Time) -> GrantVerdict {
         let Some(reign) = &self.reign else { return GrantVerdict::Waits };
-        let in_grace = self.in_grace && !planted(Mistake::NoGrace);
+        let in_grace = self.is_awaited(waiter.lock) && !planted(Mistake::NoGrace);
         let waits = in_grace || self.is_paused() || self.disputes.get(waiter.lock).is_some();
         if self.over.is_some() || waits {
             return GrantVerdict::Waits;
@@ -212,6 +217,9 @@ impl LeaderMachine {
             Standing::Open(_opened) => {}
             Standing::Opening(_) if planted(Mistake::ReplyBeforeRecord) => {}
             _ => return GrantVerdict::Waits,
+        }
+        if !self.is_covered(waiter) {
+            return GrantVerdict::Waits;
         }
         if session.deadline() <= now {
             // Nothing is granted on a session that is over: etcd#11456.

@@ -8,6 +8,8 @@ use crate::{
     name::Name,
     proto::{
         ClientId, ConnectionId, LeaseId, RequestId,
+        absence::HeldUp,
+        bound::NameHashes,
         lock::{HoldKey, LockKey, PackedId, Recall, Right, SessionKey},
         mistake::{Mistake, planted},
         shares::Shares,
@@ -17,13 +19,14 @@ use crate::{
     token::Token,
 };
 
-/// A `Check` or a `Break` that waits for the end of grace: until then its holder may come back.
+/// A `Check` or a `Break` that waits for absent sessions: its holder may come back.
 pub(super) struct Question {
     kind: Kind,
     connection: ConnectionId,
     query: RequestId,
     name: Name,
     token: Token,
+    client: ClientId,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,13 +37,14 @@ enum Kind {
 
 /// The questions that wait, and of which clients they are.
 pub(super) struct Questions {
-    waiting: Vec<Question>,
+    asked: u64,
+    waiting: BTreeMap<u64, Question>,
     shares: Shares,
 }
 
 impl Default for Questions {
     fn default() -> Questions {
-        Questions { waiting: Vec::new(), shares: Shares::new(QUESTIONS_MAX) }
+        Questions { asked: 0, waiting: BTreeMap::new(), shares: Shares::new(QUESTIONS_MAX) }
     }
 }
 
@@ -49,16 +53,25 @@ impl Questions {
         self.shares.has_room_for(client)
     }
 
-    /// Has it wait. There is room for one more of this client.
-    fn add(&mut self, question: Question, client: ClientId) {
-        self.shares.take(client);
-        self.waiting.push(question);
+    /// Has it wait; answers its number. There is room for one more of its client.
+    fn add(&mut self, question: Question) -> u64 {
+        self.shares.take(question.client);
+        self.asked += 1;
+        self.waiting.insert(self.asked, question);
+        self.asked
+    }
+
+    /// It waits no longer, if it does.
+    fn take_one(&mut self, number: u64) -> Option<Question> {
+        let question = self.waiting.remove(&number)?;
+        self.shares.give_back(question.client);
+        Some(question)
     }
 
     /// Those that wait, which do so no longer.
-    fn take(&mut self) -> Vec<Question> {
+    fn take(&mut self) -> impl Iterator<Item = Question> + use<> {
         self.shares.clear();
-        std::mem::take(&mut self.waiting)
+        std::mem::take(&mut self.waiting).into_values()
     }
 }
 
@@ -128,11 +141,10 @@ impl LeaderMachine {
         now: Time,
     ) {
         let client = self.client_of(connection);
-        let waits = self.over.is_none() && self.in_grace && self.questions.has_room_for(client);
-        if waits {
-            let question = Question { kind: Kind::Check, connection, query, name, token };
-            self.questions.add(question, client);
-            return;
+        let is_awaited = self.over.is_none() && self.is_awaited_for(&name);
+        if is_awaited && self.questions.has_room_for(client) {
+            let kind = Kind::Check;
+            return self.wait_with(Question { kind, connection, query, name, token, client });
         }
         let good = self.is_good(&name, token, now);
         self.messages.push_back((connection, LeaderMessage::Checked { query, good }));
@@ -140,14 +152,31 @@ impl LeaderMachine {
 
     pub(super) fn answer_questions(&mut self, now: Time) {
         for question in self.questions.take() {
-            let Question { kind, connection, query, name, token } = question;
-            match (kind, self.connections.get(&connection)) {
-                (Kind::Check, _) => self.check(connection, query, name, token, now),
-                (Kind::Break, Some(&Connection::Serving(key))) => {
-                    self.break_lock(connection, key, query, name, token);
-                }
-                (Kind::Break, _) => {} // it is asked again on the next connection
+            self.ask_again(question, now);
+        }
+    }
+
+    /// The absent session that the question waited for has come back or ended; there may be others.
+    pub(super) fn answer_question(&mut self, number: u64, now: Time) {
+        if let Some(question) = self.questions.take_one(number) {
+            self.ask_again(question, now);
+        }
+    }
+
+    fn wait_with(&mut self, question: Question) {
+        let name = NameHashes::of(&question.name);
+        let number = self.questions.add(question);
+        self.sessions.absent.hold_up(name, HeldUp::Question(number));
+    }
+
+    fn ask_again(&mut self, question: Question, now: Time) {
+        let Question { kind, connection, query, name, token, .. } = question;
+        match (kind, self.connections.get(&connection)) {
+            (Kind::Check, _) => self.check(connection, query, name, token, now),
+            (Kind::Break, Some(&Connection::Serving(key))) => {
+                self.break_lock(connection, key, query, name, token);
             }
+            (Kind::Break, _) => {} // it is asked again on the next connection
         }
     }
 
@@ -164,7 +193,7 @@ impl LeaderMachine {
     /// Whether this token's lease holds: its session lives and it is not being taken away.
     fn is_good(&self, name: &Name, token: Token, now: Time) -> bool {
         self.over.is_none()
-            && !self.in_grace
+            && !self.is_awaited_for(name)
             && self.holds_of(name, token).any(|hold| {
                 let holding = self.holding(hold);
                 let session = self.sessions.get(holding.session);
@@ -250,10 +279,11 @@ impl LeaderMachine {
         }
         let is_known = self.is_known_whole(&name, token);
         let client = self.client_of(connection);
-        if self.in_grace && !is_known && self.questions.has_room_for(client) {
+        let is_awaited = !is_known && self.is_awaited_for(&name);
+        if is_awaited && self.questions.has_room_for(client) {
             // A holder may not have reported yet.
-            let question = Question { kind: Kind::Break, connection, query, name, token };
-            return self.questions.add(question, client);
+            let kind = Kind::Break;
+            return self.wait_with(Question { kind, connection, query, name, token, client });
         }
         // Written first: an answered break leaves neither lease nor reservation.
         let reserved = self.table.find(&name).filter(|&lock| self.is_reserved_by(lock, token));

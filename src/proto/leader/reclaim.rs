@@ -3,8 +3,8 @@
 //! The journal tells which sessions were open and what was taken away from them, and nothing of
 //! what each holds. That the holders tell themselves, each with its session's first whole report
 //! of the reign. Until every session has come back, or its end is durable, nothing new is granted
-//! (*grace*): no session is granted what another still holds, and with all alive it is
-//! over in milliseconds.
+//! that one of the others may hold (*grace*): no session is granted what another still holds, and with
+//! all alive it is over in milliseconds. What each may hold, its bound says (see `bound`).
 
 use std::{
     cmp::Reverse,
@@ -16,7 +16,9 @@ use crate::{
     error::LostReason,
     name::Name,
     proto::{
-        RequestId, count_long,
+        RequestId,
+        absence::AbsentBounds,
+        count_long,
         lock::{HoldKey, Holding, LockKey, PackedId, Recall, Right, SessionKey, Waiter},
         mistake::{Mistake, planted},
         record::{Record, Recovered},
@@ -57,6 +59,7 @@ impl LeaderMachine {
             return;
         }
         self.in_grace = false;
+        self.sessions.absent = AbsentBounds::default();
         self.table.grace_is_over();
         self.raise_reserved_tokens();
         for waiter in self.table.impatient() {
@@ -65,6 +68,13 @@ impl LeaderMachine {
         self.unsettled.extend(self.table.all());
         self.observers_may_be_told();
         self.answer_questions(now);
+    }
+
+    /// No absent session is in the way of those that only try: from now on they wait for recalls.
+    pub(super) fn give_time_to_recall(&mut self, lock: LockKey, now: Time) {
+        for waiter in self.table.impatient_of(lock) {
+            self.limits.set(waiter, now + RECALL_LIMIT);
+        }
     }
 }
 
@@ -109,7 +119,9 @@ impl LeaderMachine {
             claims.sort_by_key(|held| Reverse(held.last));
             let mut names = BTreeMap::new();
             claims.retain(|held| {
-                let is_good = self.is_of_before(held) && self.may_be_held(held);
+                let is_good = self.is_of_before(held)
+                    && self.may_be_held(held)
+                    && self.has_asked_for(session, held);
                 !(is_good && fits_beside(names.entry(&held.name), held.mode))
             });
         }
@@ -265,9 +277,13 @@ impl LeaderMachine {
         if self.sessions.get(key).is_awaited() {
             let lock = self.table.find_or_add(held.name.clone());
             self.unsettled.push(lock);
-            if self.is_of_this_history(&held) {
+            if !self.is_of_this_history(&held) {
+                self.dispute(lock, key);
+            } else if self.has_asked_for(self.sessions.get(key), &held) {
                 self.conflict(lock, self.table.lock(lock).token, held.last, key);
             } else {
+                let (name, token) = (held.name.clone(), held.last);
+                self.notices.push_back(Notice::NotAskedFor { name, token });
                 self.dispute(lock, key);
             }
         }

@@ -8,9 +8,9 @@ use crate::{
     error::Predecessor,
     proto::{
         ClientId, ConnectionId, LeaseId, RequestId,
+        bound::NameHashes,
         lock::{HoldKey, Holding, PackedId, Recall, RequestPatience, Right, SessionKey, Waiter},
         mistake::{Mistake, planted},
-        record::Record,
         sessions::Standing,
         shares::{has_share, largest_share},
         wire::{Acquire, ClientMessage, LeaderMessage, Refusal, Wait},
@@ -197,7 +197,7 @@ impl LeaderMachine {
             let holder = self.holder(lock, now);
             return self.refuse(key, request, Refusal::WouldBlock, holder);
         }
-        self.open(key);
+        self.ask_for(key, NameHashes::of(&self.table.lock(lock).name));
         let is_new = place.is_none();
         let place = place.unwrap_or_else(|| self.next_place());
         let waiter = Waiter {
@@ -303,24 +303,6 @@ impl LeaderMachine {
         self.sessions.claims() + self.reservations.len() + owed
     }
 
-    /// Writes about the session with its first request, not before: what only looks around
-    /// leaves no session to wait for after a restart.
-    pub(super) fn open(&mut self, key: SessionKey) {
-        let session = self.sessions.get_mut(key);
-        session.idle_since = None;
-        if !matches!(session.standing, Standing::New | Standing::Idling(_)) {
-            return;
-        }
-        let record = Record::SessionOpened {
-            session: session.id,
-            proof: session.proof,
-            time_to_live: session.time_to_live,
-            embedded: self.config.process == Some(session.process),
-        };
-        let number = self.write(record);
-        self.sessions.stand(key, Standing::Opening(number));
-    }
-
     fn release(&mut self, key: SessionKey, lease: LeaseId, last_used: Token, how: Predecessor) {
         let id = PackedId::of_lease(lease);
         if let Some(id) = id {
@@ -369,6 +351,7 @@ impl LeaderMachine {
         }
         self.sessions.promise(key, now);
         self.forget_if_idle(key, now);
+        self.narrow_if_due(key, now);
         let renew_every = self.sessions.renew_every(key);
         self.tell(key, LeaderMessage::Renewed { sent_at, renew_every });
     }

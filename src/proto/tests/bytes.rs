@@ -8,6 +8,7 @@ use crate::{
     name::Name,
     proto::{
         ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        bound::{Bound, BoundSize, NameHashes},
         history::{Attestation, Seen},
         record::{Record, Reservation},
         wire::{
@@ -686,6 +687,14 @@ fn took_over(source: &mut impl Source, waits_for_ms: Option<u64>, starts_above: 
     }
 }
 
+/// Four names and the parent of a fifth.
+fn bound(source: &mut impl Source) -> Bound {
+    let folder = source.number(42);
+    let names = (0..5).map(|count| name(&format!("orders/{folder}/{count}")));
+    let names = names.map(|name| NameHashes::of(&name));
+    names.fold(Bound::NOTHING, |bound, name| bound.with(name, BoundSize::LARGEST))
+}
+
 fn records(source: &mut impl Source) -> Vec<Record> {
     let id = u128::from(source.number(0x1122_3344_5566_7788)) << 40;
     vec![
@@ -698,6 +707,7 @@ fn records(source: &mut impl Source) -> Vec<Record> {
             proof: Proof(id + 2),
             time_to_live: source.duration(5000),
             embedded: true,
+            bound: Bound::EVERYTHING,
         },
         Record::SessionEnded { session: SessionId(id) },
         Record::LeaseRevoked {
@@ -718,6 +728,13 @@ fn records(source: &mut impl Source) -> Vec<Record> {
             },
         },
         Record::ReservationEnded { name: source.name(), token: source.token(502) },
+        Record::SessionOpened {
+            session: SessionId(id),
+            proof: Proof(id + 2),
+            time_to_live: source.duration(5000),
+            embedded: false,
+            bound: bound(source),
+        },
     ]
 }
 
@@ -792,4 +809,5 @@ const GOLDEN_RECORDS: &[&str] = &[
     "0103fe000000000088776655443322110000000311096f72646572732f3432fbfb0002",
     "0106096f72646572732f3432fbfb00fe000000000088776655443322110000000914000800",
     "0107096f72646572732f3432fbfb00",
+    "0108fe00000000008877665544332211000000fe0200000000887766554433221100000005000004fc204a92cafcb34b92cbfc464d92ccfcd94e92cd01fc5061c34d",
 ];

@@ -1,6 +1,7 @@
 //! Situations, one by one. A name after a test's comment is the public issue of a project that
 //! met it before.
 
+mod bounds;
 mod elections;
 mod holders;
 mod leaders;
@@ -19,6 +20,7 @@ use crate::{
     proto::{
         ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId,
         SessionId,
+        bound::{Bound, BoundSize, NameHashes},
         history::{Attestation, History, Notary, REIGNS_MAX, Seen},
         leader::{BLOCK, Close, LeaderConfig, LeaderMachine, Notice},
         record::{Pending, Record, Recovered, Reservation},
@@ -84,6 +86,8 @@ fn config() -> LeaderConfig {
         block: BLOCK,
         claims_max: 8_000,
         reservations_max: 6,
+        bound: BoundSize::LARGEST,
+        narrows_every: Duration::from_secs(60),
         epoch_above: None,
         reign_lasts: None,
         process: None,
@@ -251,6 +255,14 @@ impl ReignScene {
 
     fn acquire(&mut self, speaker: Speaker, request: u64, acquire: Acquire) {
         self.say(speaker, ClientMessage::Acquire { request: RequestId(request), acquire });
+    }
+
+    /// The journal knows that the session has asked for this name, which is free.
+    fn has_asked_for(&mut self, speaker: Speaker, request: u64, text: &str) {
+        self.acquire(speaker, request, acquire(text));
+        let grant = self.granted(speaker, request);
+        self.release(speaker, grant.lease);
+        self.take(speaker);
     }
 
     fn cancel(&mut self, speaker: Speaker, request: u64) {

@@ -24,6 +24,7 @@ use crate::{
     name::Name,
     proto::{
         ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        bound::Bound,
         history::{Attestation, Seen},
         record::{Record, Reservation},
     },
@@ -366,8 +367,14 @@ impl Encode for Record {
             Record::TookOver { epoch, reign, waits_for, starts_above } => {
                 (0_u8, epoch, reign, waits_for, starts_above).encode(encoder)
             }
-            Record::SessionOpened { session, proof, time_to_live, embedded } => {
+            // As before there were bounds: then it may have asked for anything.
+            Record::SessionOpened { session, proof, time_to_live, embedded, bound }
+                if bound.is_everything() =>
+            {
                 (1_u8, session, proof, time_to_live, embedded).encode(encoder)
+            }
+            Record::SessionOpened { session, proof, time_to_live, embedded, bound } => {
+                (8_u8, session, proof, time_to_live, embedded, bound.hashes()).encode(encoder)
             }
             Record::SessionEnded { session } => (2_u8, session).encode(encoder),
             Record::LeaseRevoked { session, lease, name, token, why } => {
@@ -400,6 +407,7 @@ impl<C> Decode<C> for Record {
                 proof: Decode::<C>::decode(decoder)?,
                 time_to_live: Decode::<C>::decode(decoder)?,
                 embedded: Decode::<C>::decode(decoder)?,
+                bound: Bound::EVERYTHING,
             }),
             2 => Ok(Record::SessionEnded { session: Decode::<C>::decode(decoder)? }),
             3 => Ok(Record::LeaseRevoked {
@@ -427,6 +435,18 @@ impl<C> Decode<C> for Record {
             7 => Ok(Record::ReservationEnded {
                 name: Decode::<C>::decode(decoder)?,
                 token: Decode::<C>::decode(decoder)?,
+            }),
+            8 => Ok(Record::SessionOpened {
+                session: Decode::<C>::decode(decoder)?,
+                proof: Decode::<C>::decode(decoder)?,
+                time_to_live: Decode::<C>::decode(decoder)?,
+                embedded: Decode::<C>::decode(decoder)?,
+                bound: {
+                    let names: Vec<u32> = Decode::<C>::decode(decoder)?;
+                    let parents: Vec<u32> = Decode::<C>::decode(decoder)?;
+                    let bound = Bound::read(&names, &parents);
+                    bound.ok_or(DecodeError::Other("no such bound"))?
+                },
             }),
             _ => Err(DecodeError::Other("no such record")),
         }

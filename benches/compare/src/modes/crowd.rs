@@ -2,7 +2,7 @@
 //! under a storm of readers.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -98,12 +98,18 @@ impl ShareInCrowd {
         Ok(match self.cycle {
             Cycle::Read => {
                 let lock = locks()?.rw_lock("crowd", ()).scope(Scope::Process).build()?;
-                Box::new(move || Ok(drop(lock.read()?)))
+                Box::new(move || {
+                    drop(lock.read()?);
+                    Ok(())
+                })
             }
             Cycle::Permit => {
                 let permits = locks()?.semaphore("permits", TAKERS as u32 / 2);
                 let permits = permits.scope(Scope::Process).build()?;
-                Box::new(move || Ok(drop(permits.acquire()?)))
+                Box::new(move || {
+                    drop(permits.acquire()?);
+                    Ok(())
+                })
             }
             Cycle::ReadPthread => {
                 let lock = PthreadRwLock::open(&directory.join("pthread"))?;
@@ -120,7 +126,7 @@ impl ShareInCrowd {
         })
     }
 
-    fn start(directory: &PathBuf, cycle: Cycle, count: u64) -> Result<Vec<ChildWorker>> {
+    fn start(directory: &Path, cycle: Cycle, count: u64) -> Result<Vec<ChildWorker>> {
         let job = ShareInCrowd { crowd_directory: directory.clone(), cycle };
         (0..count).map(|_| ChildWorker::start(&job)).collect()
     }
@@ -166,7 +172,10 @@ fn worst_wait(directory: &PathBuf, cycle: Cycle, each: Duration) -> Result<Durat
         Cycle::Read => {
             let locks = LockManager::builder().directory(directory).open()?;
             let lock = locks.rw_lock("crowd", ()).scope(Scope::Process).build()?;
-            Box::new(move || Ok(drop(lock.write()?)))
+            Box::new(move || {
+                drop(lock.write()?);
+                Ok(())
+            })
         }
         Cycle::ReadPthread => {
             let lock = PthreadRwLock::open(&directory.join("pthread"))?;

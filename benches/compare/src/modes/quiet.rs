@@ -28,10 +28,22 @@ pub(super) fn measure(
     };
 
     let (mutex, lock, permits) = (Mutex::new(()), RwLock::new(()), Semaphore::new(2));
-    time("quiet_thread_mutex", &mut || Ok(drop(mutex.lock()?)))?;
-    time("quiet_thread_read", &mut || Ok(drop(lock.read()?)))?;
-    time("quiet_thread_write", &mut || Ok(drop(lock.write()?)))?;
-    time("quiet_thread_permit", &mut || Ok(drop(permits.acquire()?)))?;
+    time("quiet_thread_mutex", &mut || {
+        drop(mutex.lock()?);
+        Ok(())
+    })?;
+    time("quiet_thread_read", &mut || {
+        drop(lock.read()?);
+        Ok(())
+    })?;
+    time("quiet_thread_write", &mut || {
+        drop(lock.write()?);
+        Ok(())
+    })?;
+    time("quiet_thread_permit", &mut || {
+        drop(permits.acquire()?);
+        Ok(())
+    })?;
     let peer = parking_lot::RwLock::new(());
     time("quiet_thread_read_parking_lot", &mut || {
         drop(peer.read());
@@ -46,10 +58,22 @@ pub(super) fn measure(
     let directory = field.new_directory("modes")?;
     let locks = LockManager::builder().directory(&directory).open()?;
     let (mutex, lock, permits) = build(&locks, Scope::Process)?;
-    time("quiet_process_mutex", &mut || Ok(drop(mutex.lock()?)))?;
-    time("quiet_process_read", &mut || Ok(drop(lock.read()?)))?;
-    time("quiet_process_write", &mut || Ok(drop(lock.write()?)))?;
-    time("quiet_process_permit", &mut || Ok(drop(permits.acquire()?)))?;
+    time("quiet_process_mutex", &mut || {
+        drop(mutex.lock()?);
+        Ok(())
+    })?;
+    time("quiet_process_read", &mut || {
+        drop(lock.read()?);
+        Ok(())
+    })?;
+    time("quiet_process_write", &mut || {
+        drop(lock.write()?);
+        Ok(())
+    })?;
+    time("quiet_process_permit", &mut || {
+        drop(permits.acquire()?);
+        Ok(())
+    })?;
     let file = directory.join("pthread");
     PthreadRwLock::create(&file)?;
     let peer = PthreadRwLock::open(&file)?;
@@ -64,17 +88,29 @@ pub(super) fn measure(
     let house = House::start(field)?;
     let locks = house.connect()?;
     let (mutex, lock, permits) = build(&locks, Scope::Host)?;
-    time("quiet_host_mutex_kept", &mut || Ok(drop(mutex.lock()?)))?;
-    time("quiet_host_read_kept", &mut || Ok(drop(lock.read()?)))?;
+    time("quiet_host_mutex_kept", &mut || {
+        drop(mutex.lock()?);
+        Ok(())
+    })?;
+    time("quiet_host_read_kept", &mut || {
+        drop(lock.read()?);
+        Ok(())
+    })?;
     // All machines read: each keeps a lease of its own.
     let others = (0..3).map(|_| house.connect()).collect::<Result<Vec<_>>>()?;
     let readers = others
         .iter()
         .map(|locks| Ok(locks.rw_lock("quiet/lock", ()).scope(Scope::Host).read()?))
         .collect::<Result<Vec<_>>>()?;
-    time("quiet_host_read_kept_while_all_machines_read", &mut || Ok(drop(lock.read()?)))?;
+    time("quiet_host_read_kept_while_all_machines_read", &mut || {
+        drop(lock.read()?);
+        Ok(())
+    })?;
     drop(readers);
-    time("quiet_host_permit_one_round_trip", &mut || Ok(drop(permits.acquire()?)))?;
+    time("quiet_host_permit_one_round_trip", &mut || {
+        drop(permits.acquire()?);
+        Ok(())
+    })?;
     Ok(())
 }
 

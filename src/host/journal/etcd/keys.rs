@@ -28,6 +28,9 @@ pub(super) struct EtcdHead {
     pub(super) number: u64,
 }
 
+/// Its reign, L, stamp, and where it was moved to.
+type SurveyedHead = (Option<ReignKey>, Duration, Stamp, Option<String>);
+
 /// In the place of a reign, or of a duration, that there is none of.
 const NONE: &str = "-";
 
@@ -101,6 +104,78 @@ impl EtcdKeys {
     /// The reigns before this epoch are forgotten.
     pub(super) fn trim(&self, epoch: u32) -> TxnOp {
         deletion(self.key("h/").into_bytes(), self.of_epoch(epoch).into_bytes())
+    }
+
+    pub(super) fn moved(&self) -> String {
+        self.key("head/moved")
+    }
+
+    pub(super) fn filling(&self) -> String {
+        self.key("head/filling")
+    }
+
+    /// Ends the reign and says where the journal is now.
+    pub(super) fn mark_moved(&self, to: &str) -> Vec<TxnOp> {
+        let moved = TxnOp::put(self.moved(), to, None);
+        vec![moved, TxnOp::put(self.reign(), NONE, None), self.touch()]
+    }
+
+    /// Deletes what a journal without a head has left.
+    pub(super) fn sweep(&self) -> Vec<TxnOp> {
+        let of_kind = |kind: &str| {
+            let prefix = self.key(kind);
+            TxnOp::delete(prefix, Some(DeleteOptions::new().with_prefix()))
+        };
+        ["s/", "r/", "a/", "h/"].map(of_kind).to_vec()
+    }
+
+    /// Puts all entries of a journal, but for its head.
+    pub(super) fn fill(&self, entries: &FoundEntries, records: &[(Record, &[u8])]) -> Vec<TxnOp> {
+        let reign = |(epoch, reign): &(u32, ReignId)| {
+            TxnOp::put(self.of_epoch(*epoch), format!("{:016x}", reign.0), None)
+        };
+        let entry = |(record, bytes): &(Record, &[u8])| {
+            let key = match record {
+                Record::SessionOpened { session, .. } => {
+                    self.key(format_args!("s/{:032x}", session.0))
+                }
+                Record::LeaseRevoked { session, lease, .. } => self.revoked(*session, *lease),
+                Record::Reserved { name, .. } => self.key(format_args!("a/{name}")),
+                _ => return None,
+            };
+            Some(TxnOp::put(key, *bytes, None))
+        };
+        entries.reigns.iter().map(reign).chain(records.iter().filter_map(entry)).collect()
+    }
+
+    /// The head of a journal that is moved here.
+    pub(super) fn fill_head(&self, entries: &FoundEntries) -> Vec<TxnOp> {
+        let EpochEntry { epoch, judged_from, waits_for } = entries.epochs;
+        let cluster = format!("{STORE_FORMAT} {:032x}", entries.cluster.0);
+        vec![
+            TxnOp::put(self.key("head/cluster"), cluster, None),
+            TxnOp::put(self.key("head/epoch"), epoch_value(epoch, waits_for), None),
+            TxnOp::put(self.key("head/judged"), judged_from.to_string(), None),
+            TxnOp::put(self.reign(), NONE, None),
+            TxnOp::put(self.number(), "0", None),
+            TxnOp::delete(self.filling(), None),
+            self.touch(),
+        ]
+    }
+
+    /// What a survey says of the head beside its entries: its reign, L, stamp, and where it has moved.
+    /// `None`: there is none.
+    pub(super) fn read_survey(
+        &self,
+        found: &[KeyValue],
+    ) -> Result<Option<SurveyedHead>, JournalTrouble> {
+        let find = |key: String| found.iter().find(|known| known.key() == key.as_bytes());
+        let Some(stamp) = find(self.key("head/stamp")) else { return Ok(None) };
+        let text = |known: &KeyValue| str::from_utf8(known.value()).map(str::to_owned).ok();
+        let reign = find(self.reign()).and_then(text).ok_or_else(|| damaged("head/reign"))?;
+        let (reign, lasts, _) = read_reign(&reign)?;
+        let moved = find(self.moved()).and_then(text);
+        Ok(Some((reign, lasts, Stamp(stamp.mod_revision() as u64), moved)))
     }
 
     fn of_epoch(&self, epoch: u32) -> String {

@@ -11,7 +11,7 @@ use std::{
 
 use redb::{
     Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, StorageBackend,
-    backends::FileBackend,
+    WriteTransaction, backends::FileBackend,
 };
 
 use super::{
@@ -141,8 +141,24 @@ pub(super) fn open_whole(
     opened.unwrap_or_else(|panic| Err(Trouble::panicked(&*panic)))
 }
 
-/// Makes a journal under another name and renames it once it is whole.
+/// Makes an empty journal.
 fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Result<(), Trouble> {
+    make_with(directory, cluster, |transaction| {
+        let Some(epoch) = epoch_above else { return Ok(()) };
+        let mut about = transaction.open_table(ABOUT)?;
+        about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
+        let longest = nanos(*TIME_TO_LIVE.end());
+        about.insert(WAITS_FOR, &longest.to_le_bytes()[..])?;
+        Ok(())
+    })
+}
+
+/// Makes a journal under another name and renames it once it is whole.
+pub(super) fn make_with(
+    directory: &Path,
+    cluster: ClusterId,
+    fill: impl FnOnce(&WriteTransaction) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
     let unfinished = directory.join(UNFINISHED);
     Commits::make(&directory.join(COMMITS)).map_err(Trouble::Io)?;
     let file = begin_aside(&unfinished).map_err(Trouble::Io)?;
@@ -159,16 +175,12 @@ fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Resul
         about.insert(CLUSTER, &cluster.0.to_le_bytes()[..])?;
         about.insert(NUMBER, &0_u64.to_le_bytes()[..])?;
         about.insert(FILE, &is.to_bytes()[..])?;
-        if let Some(epoch) = epoch_above {
-            about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
-            let longest = nanos(*TIME_TO_LIVE.end());
-            about.insert(WAITS_FOR, &longest.to_le_bytes()[..])?;
-        }
         transaction.open_table(REIGNS)?;
         transaction.open_table(SESSIONS)?;
         transaction.open_table(REVOKED)?;
         transaction.open_table(RESERVED)?;
     }
+    fill(&transaction)?;
     transaction.commit()?;
     drop(database);
     put_in_place(&unfinished, JOURNAL).map_err(Trouble::Io)

@@ -33,6 +33,8 @@ pub(super) const SPARE: &str = "spare";
 /// The cluster's id, for people and for the case that the journal is lost. It is there before
 /// the journal is used, so a directory that has it and no journal has forgotten something.
 pub(super) const USED: &str = "cluster";
+/// Where its journal is now, if that was moved.
+pub(super) const MOVED: &str = "moved";
 /// Locked by the leader that has the directory; its process id, for people.
 const LOCK: &str = "lock";
 
@@ -64,14 +66,37 @@ fn judge(directory: &Path, opening: &JournalOpening) -> Result<(), LockError> {
     }
     filesystem::judge_state(filesystem::kind_of(&opened), &opening.accepted_file_systems)
         .map_err(|error| LockError::config(format!("the state directory {shown}: {error}")))?;
-    let is_made = [JOURNAL, USED].iter().any(|name| {
-        let found = directory.join(name).symlink_metadata();
-        !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-    });
-    if !is_made && !opening.init {
+    if !is_made(directory) && !opening.init {
         return Err(not_made(directory, "has no journal"));
     }
-    Ok(())
+    match moved_to(directory)? {
+        Some(there) if opening.moves_to.as_deref() != Some(&*there) => {
+            Err(LockError::config(format!(
+                "the journal of the state directory {shown} was moved to {there}: start its leaders \
+                 there. If that was interrupted, and the journal is not there, move it again to the same \
+                 place; if you give that up, remove the file {MOVED}",
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether there is a journal, or was.
+pub(super) fn is_made(directory: &Path) -> bool {
+    [JOURNAL, USED].iter().any(|name| {
+        let found = directory.join(name).symlink_metadata();
+        !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    })
+}
+
+/// Where its journal was moved to, if it was.
+pub(super) fn moved_to(directory: &Path) -> Result<Option<String>, LockError> {
+    let found = read_if_there(&directory.join(MOVED));
+    let found = found.map_err(|error| {
+        let text = format!("cannot read {}: {error}", directory.join(MOVED).display());
+        LockError::new(LockErrorKind::Io, text).with_source(error)
+    })?;
+    Ok(found.map(|text| text.trim_end().to_owned()))
 }
 
 fn not_made(directory: &Path, what: &str) -> LockError {

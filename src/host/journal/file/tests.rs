@@ -187,10 +187,10 @@ fn a_reign_beyond_the_last_epoch_is_damage() {
 fn sessions_of_our_own_process_are_not_left_as_dead_while_it_lives() {
     let directory = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(directory.path()).unwrap();
-    let Record::SessionOpened { session, proof, time_to_live, .. } = opened(1, 5) else {
-        unreachable!()
-    };
-    let own = Record::SessionOpened { session, proof, time_to_live, embedded: true };
+    let mut own = opened(1, 5);
+    let Record::SessionOpened { session, embedded, .. } = &mut own else { unreachable!() };
+    *embedded = true;
+    let session = *session;
     let all = [own, opened(2, 5), revoked(1, 10)];
     journal.mark(all.iter());
     journal.write(all.iter()).unwrap();
@@ -207,10 +207,9 @@ fn sessions_of_our_own_process_are_not_left_as_dead_while_it_lives() {
 fn a_journal_that_cannot_unmark_its_own_process_keeps_the_lock_until_that_dies() {
     let directory = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(directory.path()).unwrap();
-    let Record::SessionOpened { session, proof, time_to_live, .. } = opened(1, 5) else {
-        unreachable!()
-    };
-    let own = Record::SessionOpened { session, proof, time_to_live, embedded: true };
+    let mut own = opened(1, 5);
+    let Record::SessionOpened { embedded, .. } = &mut own else { unreachable!() };
+    *embedded = true;
     journal.mark([&own].into_iter());
     journal.write([&own].into_iter()).unwrap();
     let transaction = journal.database().unwrap().begin_write().unwrap();
@@ -860,11 +859,13 @@ fn a_full_disk_refuses_what_clients_add_and_takes_what_the_reign_needs_from_what
             Record::EpochRaised { epoch: 10 + session as u32, starts_above: false },
             reserved(&format!("new {session}"), 9, 60),
             reserved("nightly", 2, 40),
+            opened(session, 5),
         ];
-        // What is left of a name that is reserved is written, and no other name's.
+        // What is left of a name that is reserved is written, and no other name's; and what a session
+        // that is open has asked for besides.
         let written = commit(&mut journal, records.clone()).unwrap();
-        assert_eq!(written, [true, false, true, false, true]);
-        [0, 2, 4].into_iter().for_each(|at: usize| known.remember(&records[at]));
+        assert_eq!(written, [true, false, true, false, true, true]);
+        [0, 2, 4, 5].into_iter().for_each(|at: usize| known.remember(&records[at]));
     }
     assert!(recovered(&journal) == known);
     // With room again sessions are opened.

@@ -6,12 +6,15 @@ use std::{fmt::Write as _, time::Duration};
 
 use crate::{
     host::{
-        journal::{STORE_FORMAT, entries::EntryChanges},
+        journal::{
+            STORE_FORMAT,
+            entries::{EntryChanges, EpochEntry, FoundEntries},
+        },
         net::hex::to_hex,
     },
     name::Name,
     proto::{
-        LeaseId, SessionId, TIME_TO_LIVE,
+        LeaseId, ReignId, SessionId, TIME_TO_LIVE,
         history::REIGNS_MAX,
         journal::{ReignAttempt, ReignKey},
         record::Record,
@@ -57,6 +60,11 @@ impl JournalTables {
 
     pub(super) fn cluster(&self) -> &str {
         &self.cluster
+    }
+
+    /// The cluster's rows at that server.
+    pub(super) fn shown_in(&self, server: &str) -> String {
+        format!("{server}, schema {}, cluster {}", self.schema, self.cluster)
     }
 
     fn table(&self, name: &str) -> String {
@@ -174,6 +182,99 @@ impl JournalTables {
             rows("revoked", &revoked),
             rows("stays", &stays),
         )
+    }
+
+    /// All of it at one moment, as a take-over answers it.
+    pub(super) fn survey(&self) -> String {
+        let [head, session, revoked, stays, history] = TABLES.map(|name| self.table(name));
+        let of_cluster = self.of_cluster();
+        let rows = |kind: &str, table: &str| {
+            format!(
+                "UNION ALL SELECT '{kind}', NULL, NULL, record, NULL, NULL FROM {table} \
+                 WHERE {of_cluster}"
+            )
+        };
+        format!(
+            "WITH found (kind, number, key, record, judged_from, waits_for_ns) AS ( \
+             SELECT 'took', stamp, NULL::bytea, NULL::bytea, NULL::int4, NULL::int8 FROM {head} \
+             WHERE {of_cluster} \
+             UNION ALL SELECT 'head', epoch::int8, id, NULL, judged_from, waits_for_ns FROM {head} \
+             WHERE {of_cluster} \
+             UNION ALL SELECT 'reign', epoch::int8, reign, NULL, NULL, NULL FROM {history} \
+             WHERE {of_cluster} {} {} {}) \
+             SELECT kind, number, encode(key, 'hex') AS key, encode(record, 'hex') AS record, \
+             judged_from, waits_for_ns FROM found",
+            rows("session", &session),
+            rows("revoked", &revoked),
+            rows("stays", &stays),
+        )
+    }
+
+    /// Ends the reign and says where the journal is now, if the stamp is this one; answers a row then.
+    pub(super) fn mark_moved(&self, seen: u64, to: &str) -> String {
+        let (head, of_cluster, to) = (self.table("head"), self.of_cluster(), bytes(to.as_bytes()));
+        format!(
+            "UPDATE {head} SET moved_to = {to}, reign = NULL, address = NULL, stamp = stamp + 1 \
+             WHERE {of_cluster} AND stamp = {seen} AND moved_to IS NULL RETURNING stamp"
+        )
+    }
+
+    /// A whole journal, unless there is one; answers a row if it was made.
+    pub(super) fn fill(&self, entries: &FoundEntries, records: &[(Record, &[u8])]) -> String {
+        let [head, session, revoked, stays, history] = TABLES.map(|name| self.table(name));
+        let (name, id) = (&self.cluster, bytes(&entries.cluster.0.to_be_bytes()));
+        let EpochEntry { epoch, judged_from, waits_for } = entries.epochs;
+        let waits = nanos(waits_for);
+        let mut sql = format!(
+            "WITH moved AS (INSERT INTO {head} (cluster, format, id, lasts_ns, stamp, number, epoch, \
+             judged_from, waits_for_ns) VALUES ('{name}', {STORE_FORMAT}, {id}, 0, 1, 0, {epoch}, \
+             {judged_from}, {waits}) ON CONFLICT DO NOTHING RETURNING stamp)"
+        );
+        let [mut open, mut lost, mut kept] = [const { Vec::new() }; 3];
+        for (record, value) in records {
+            let value = bytes(value);
+            match record {
+                Record::SessionOpened { session, .. } => open.push((session_key(*session), value)),
+                Record::LeaseRevoked { session, lease, .. } => {
+                    lost.push((format!("{}, {}", session_key(*session), lease_key(*lease)), value));
+                }
+                Record::Reserved { name, .. } => {
+                    kept.push((bytes(name.as_str().as_bytes()), value));
+                }
+                _ => {}
+            }
+        }
+        write_rows(&mut sql, "session", &session, name, "id", &open);
+        write_rows(&mut sql, "revoked", &revoked, name, "session, lease", &lost);
+        write_rows(&mut sql, "stays", &stays, name, "name", &kept);
+        if !entries.reigns.is_empty() {
+            let row = |(epoch, reign): &(u32, ReignId)| {
+                format!("({epoch}, {})", bytes(&reign.0.to_be_bytes()))
+            };
+            let rows: Vec<_> = entries.reigns.iter().map(row).collect();
+            let _ = write!(
+                sql,
+                ", history AS (INSERT INTO {history} AS t (cluster, epoch, reign) SELECT '{name}', \
+                 e.epoch, e.reign FROM moved, (VALUES {}) AS e (epoch, reign) ON CONFLICT (cluster, \
+                 epoch) DO UPDATE SET reign = excluded.reign)",
+                rows.join(", ")
+            );
+        }
+        sql.push_str(" SELECT stamp FROM moved");
+        sql
+    }
+
+    /// What an earlier journal of this name has left, if it has no head any more.
+    pub(super) fn sweep(&self) -> String {
+        let (head, of_cluster) = (self.table("head"), self.of_cluster());
+        let deletion = |name: &&str| {
+            format!(
+                "DELETE FROM {} WHERE {of_cluster} AND NOT EXISTS (SELECT FROM {head} WHERE \
+                 {of_cluster})",
+                self.table(name)
+            )
+        };
+        TABLES[1..].iter().map(deletion).collect::<Vec<_>>().join("; ")
     }
 
     /// One condition, and all that hangs on it.

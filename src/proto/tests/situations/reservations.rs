@@ -23,7 +23,9 @@ fn holding() -> (ReignScene, Speaker, HeardGrant, Speaker) {
 /// The first of two sessions asks for a name with `at_least`, and the disk has yet to answer. Each
 /// holds a name of its own besides, so that both are on the disk.
 fn reserving() -> (ReignScene, Speaker, Speaker) {
-    let mut reign = begin();
+    // What they ask for after the first name is no news for the journal.
+    let bound = BoundSize { names: 0, parents: 1 };
+    let mut reign = ReignScene::new(LeaderConfig { bound, ..config() }, fresh());
     let [a, b] = [reign.session(1), reign.session(2)];
     for (speaker, text) in [(a, "y"), (b, "z")] {
         reign.acquire(speaker, 1, acquire(text));
@@ -139,10 +141,12 @@ fn a_request_that_reconnects_while_its_entry_is_written_is_told_at_its_place_and
     let mut reign = begin();
     let [a, b] = [reign.session(1), reign.session(2)];
     reign.acquire(a, 1, acquire("y"));
-    reign.acquire(b, 1, acquire("z"));
+    reign.has_asked_for(b, 1, "x");
     let of_y = reign.granted(a, 1);
     reign.disk_answers = false;
     reign.acquire(a, 2, for_ten("x"));
+    assert!(reign.commit_one(), "that it has asked for it");
+    reign.drive();
     let place = reign.place(a, 2);
     let a = reign.again(a);
     reign.report_held(a, vec![held("y", of_y)], vec![waiting(2, for_ten("x"), Some(place))]);

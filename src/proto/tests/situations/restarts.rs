@@ -30,6 +30,7 @@ fn is_good(reign: &mut ReignScene, speaker: Speaker, text: &str, token: Token) -
 fn with_all_sessions_back_holders_hold_waiters_keep_their_order_and_grants_go_on_at_once() {
     // redisson#4706, #5256; Chubby's rule
     let (mut reign, a, first) = holding("x");
+    reign.has_asked_for(a, 2, "y");
     let (b, c) = (reign.session(2), reign.session(3));
     reign.acquire(b, 1, acquire("x"));
     let of_b = reign.place(b, 1);
@@ -250,8 +251,10 @@ fn of_two_reported_holders_the_higher_token_wins_and_the_other_is_told() {
     for loser_first in [true, false] {
         let (mut reign, a, lower) = holding("x");
         let b = reign.session(2);
-        reign.acquire(b, 1, acquire("y"));
-        let mut higher = reign.granted(b, 1);
+        reign.acquire(b, 1, acquire("x"));
+        reign.cancel(b, 1);
+        reign.acquire(b, 2, acquire("y"));
+        let mut higher = reign.granted(b, 2);
         higher.token = higher.token.max(lower.token.next().unwrap());
         reign.restart();
         let (mut a, b) = (reign.again(a), reign.again(b));

@@ -3,6 +3,8 @@
 //! What is waited for is an event: a line that a leader says, a row or a key in the store, an answer.
 
 mod following;
+mod looking;
+mod moving;
 mod starting;
 mod stores;
 

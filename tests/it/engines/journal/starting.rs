@@ -33,7 +33,7 @@ fn a_url_that_is_none_of_a_journal_is_refused(store: &EngineRig) {
         assert_eq!(leader.ended().code(), Some(78), "{url}");
     };
     let kind = store.kind;
-    refused(&format!("{kind}://user:word@127.0.0.1"), "--journal has a password");
+    refused(&format!("{kind}://user:word@127.0.0.1"), "the journal has a password");
     refused(&format!("{kind}://10.255.255.1"), "?plaintext=1");
     refused(&format!("{kind}://127.0.0.1?colour=red"), "\"colour\"");
     refused("redis://127.0.0.1", "a journal is a state directory");
