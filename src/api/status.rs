@@ -48,7 +48,7 @@ pub struct LockStatus {
     /// will be told.
     pub predecessor: Predecessor,
     /// The callers that wait, in the order in which they are served; in a directory of the file-lock
-    /// engine, whose waiters leave no trace, none.
+    /// engine, where waiters leave no trace, none.
     pub waiters: Vec<WaitingCaller>,
     /// The processes that keep it in the place of a holder that has ended: children that have a copy
     /// of its lock file.
@@ -106,7 +106,7 @@ pub enum LockState {
 }
 
 impl LockState {
-    /// The word of `tierlock status --json`, whose `null` is `unknown`.
+    /// The word of `tierlock status --json`, where `null` stands for `unknown`.
     pub const fn as_str(self) -> &'static str {
         match self {
             LockState::Held => "held",

@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::converting::{ConvertsLeases, PendingUpgrade, ReaderMode};
+#[cfg(any(feature = "host", feature = "testing"))]
+pub(crate) use self::converting::PendingUpgrade;
+pub(crate) use self::converting::{ConvertsLeases, ReaderMode};
 use super::lease_word::{LeaseWord, Opening, Used};
 use crate::{
     elected::ElectedLeader,

@@ -132,7 +132,7 @@ impl World {
         self.observing.told.insert(wire, Some(op));
     }
 
-    /// After each turn of a leader whose grace is over: each that observes has been told the present
+    /// After each turn of a leader past its grace: each that observes has been told the present
     /// leader, or that there is none.
     pub(crate) fn check_observers(&mut self, host: &Host) {
         if !self.observing.is_on || host.leader.phase() != Phase::Open {

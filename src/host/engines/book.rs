@@ -147,7 +147,7 @@ impl<H> LeaseBook<H> {
 }
 
 impl<H: Clone> LeaseBook<H> {
-    /// The leases whose time is over, and which are not told so yet.
+    /// The leases that are over in time, and which are not told so yet.
     pub(super) fn over(&self, now: Time) -> Vec<u64> {
         let is_over =
             |lease: &BookedLease<H>| !lease.is_over && lease.deadline.min(lease.end) <= now;

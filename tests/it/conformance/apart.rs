@@ -29,7 +29,7 @@ fn an_upgrade_asks_what_others_keep_back(setting: &Setting) {
         drop(lock.read().unwrap());
     }
     let seen = lock.upgradable_read().unwrap();
-    // No reader is inside: what both machines keep is in nobody's way for long.
+    // No reader is inside: what both machines keep is in no way for long.
     let writer = Upgradable::try_upgrade(seen).unwrap();
     assert!(far.try_read().unwrap_err().is_contended());
     drop(writer);

@@ -195,7 +195,7 @@ fn give_borrowed(guard: MutexGuard<'_, ()>) {
 }
 
 on!([zookeeper] an_orphan_of_a_lost_answer_is_found_again_by_its_id);
-/// go-zookeeper#237, curator#1121: a creation whose answer is lost leaves a node that blocks all.
+/// go-zookeeper#237, curator#1121: a creation without an answer leaves a node that blocks all.
 fn an_orphan_of_a_lost_answer_is_found_again_by_its_id(rig: &EngineRig) {
     let proxies = rig.proxies();
     let behind = rig.proxied(&proxies, ENDLESS);

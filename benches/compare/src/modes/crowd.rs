@@ -127,7 +127,7 @@ impl ShareInCrowd {
     }
 
     fn start(directory: &Path, cycle: Cycle, count: u64) -> Result<Vec<ChildWorker>> {
-        let job = ShareInCrowd { crowd_directory: directory.clone(), cycle };
+        let job = ShareInCrowd { crowd_directory: directory.to_owned(), cycle };
         (0..count).map(|_| ChildWorker::start(&job)).collect()
     }
 }

@@ -124,7 +124,7 @@ impl NodeQueue {
         }
     }
 
-    /// Looks for a node whose creation was not answered (go-zookeeper#237). It is one's own by its id
+    /// Looks for a node that was created without an answer (go-zookeeper#237). It is one's own by its id
     /// and by its session: what an older session has left behind goes without being asked
     /// (curator#1121).
     async fn find_again(&self, own: &mut OwnNode) -> Result<(), EngineFault> {
