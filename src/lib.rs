@@ -180,6 +180,7 @@ mod watch;
 
 pub use api::{
     all::{AllBuilder, AllGuard, AllLost, AllRequest},
+    condvar::Condvar,
     election::{Election, ElectionBuilder, Leadership, LeadershipEnded, Observer},
     guard::{
         LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, OwnedRwLockReadGuard,

@@ -2,6 +2,7 @@
 //! holders' locks.
 
 pub(crate) mod all;
+pub(crate) mod condvar;
 pub(crate) mod election;
 pub(crate) mod guard;
 pub(crate) mod manager;

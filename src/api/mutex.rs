@@ -86,6 +86,11 @@ impl<T> Mutex<T> {
 }
 
 impl<T: ?Sized> Mutex<T> {
+    /// Whether this is the mutex of the guard.
+    pub(crate) fn is_locked_by(&self, guard: &MutexGuard<'_, T>) -> bool {
+        MutexGuard::is_of(guard, &self.anchor)
+    }
+
     /// Waits until the lock is free, and takes it.
     ///
     /// # Errors

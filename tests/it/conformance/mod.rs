@@ -4,6 +4,7 @@
 mod all;
 mod apart;
 mod cancelling;
+mod conditions;
 mod elections;
 mod exclusion;
 mod guards;
