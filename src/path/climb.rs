@@ -347,6 +347,8 @@ impl<'a> Climb<'a> {
     /// Its turn has lapsed: it waits for the turnstile again, at the head.
     async fn come_back(&mut self) -> Result<()> {
         let seat = self.seat.take().expect("only a task in its seat has a turn that lapses");
+        // Its request gave back what it was granted.
+        self.asked_word = None;
         self.held.remove(THREAD);
         let wait = self.named.entry.thread().come_back(seat);
         let is_won = by(self.patience.until(), wait).await;

@@ -17,7 +17,10 @@ use crate::{
     scope::Scope,
 };
 
-use super::{StepsOutAfterLook, right::short};
+use super::{
+    StepsOutAfterLook,
+    right::{Held, short},
+};
 
 /// Whether the lease of a host-scope lock is kept after the last local unlock, so that the next
 /// local lock needs no message.
@@ -122,13 +125,23 @@ impl Named {
     /// The cell keeps others out meanwhile: a lock that comes waits as for a guard. At thread scope
     /// it is the thread lock that does.
     pub(super) fn look<R>(&self, look: impl FnOnce() -> R) -> Option<R> {
-        self.entry.thread().try_win().then_some(())?;
-        let _looked = StepsOutAfterLook(self.entry.thread());
-        let generation = short(fork::generation());
-        match self.entry.scope_in_force() {
-            Scope::Thread => Some(look()),
-            _ => self.entry.cell.look(generation, look),
+        /// Gives back what was won to look, however the look ends.
+        struct Looking<'a>(&'a Named, Held);
+
+        impl Drop for Looking<'_> {
+            fn drop(&mut self) {
+                self.0.give_back(&mut self.1);
+            }
         }
+
+        if self.entry.scope_in_force() == Scope::Thread {
+            self.entry.thread().try_win().then_some(())?;
+            let _looked = StepsOutAfterLook(self.entry.thread());
+            // A name is widened under the thread lock.
+            return (self.entry.scope_in_force() == Scope::Thread).then(look);
+        }
+        let _looking = Looking(self, self.lock_quietly()?.into());
+        Some(look())
     }
 
     /// Whether a wait ends because its manager was closed.

@@ -146,6 +146,12 @@ impl AbsentBounds {
         self.by_parent.insert((name.of_parent(), what));
     }
 
+    /// It waits no longer.
+    pub(super) fn forget(&mut self, name: NameHashes, what: HeldUp) {
+        self.by_name.remove(&(name.of_name(), what));
+        self.by_parent.remove(&(name.of_parent(), what));
+    }
+
     /// All is to be looked at again.
     pub(super) fn let_go_all(&mut self) {
         self.by_parent.clear();

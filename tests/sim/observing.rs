@@ -115,8 +115,11 @@ impl World {
     }
 
     pub(crate) fn heard_of_observers(&mut self, wire: usize, message: &ClientMessage) {
-        if let ClientMessage::Observe { .. } = message {
-            self.observing.told.insert(wire, None);
+        match message {
+            // What came before it on this connection was of a session that is gone, and was not heard.
+            ClientMessage::Hello { .. } => drop(self.observing.told.remove(&wire)),
+            ClientMessage::Observe { .. } => drop(self.observing.told.insert(wire, None)),
+            _ => {}
         }
     }
 

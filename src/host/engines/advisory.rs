@@ -494,13 +494,13 @@ impl<D: AdvisoryDatabase> LockEngine for AdvisoryEngine<D> {
         holds.iter().map(answer).collect()
     }
 
-    async fn are_wanted(&self, holds: &[AdvisoryHold<D>]) -> Vec<bool> {
+    async fn are_wanted(&self, holds: &[AdvisoryHold<D>]) -> Option<Vec<bool>> {
         let held: Vec<WantedKey> = holds.iter().map(|hold| hold.wanted.clone()).collect();
         let answer = async {
             let session = self.core.sessions.base(&self.core).await?;
             self.core.database.are_wanted(&session.line, &held).await
         };
-        answer.await.unwrap_or_else(|_| vec![false; holds.len()])
+        answer.await.ok()
     }
 
     async fn release(&self, hold: &AdvisoryHold<D>, _: bool) -> Result<bool, EngineFault> {

@@ -33,9 +33,10 @@ pub(super) trait LockEngine: Send + Sync + Sized + 'static {
     /// Renews all that is held; one answer for each, in their order.
     fn renew(&self, holds: &[Self::Hold]) -> impl Future<Output = Vec<Renewal>> + Send;
 
-    /// For each of these, which are shared or kept: whether another session waits for it to end.
-    fn are_wanted(&self, holds: &[Self::Hold]) -> impl Future<Output = Vec<bool>> + Send {
-        std::future::ready(vec![false; holds.len()])
+    /// For each of these, which are shared or kept: whether another session waits for it to end. `None`:
+    /// that cannot be told, and is to be asked again.
+    fn are_wanted(&self, holds: &[Self::Hold]) -> impl Future<Output = Option<Vec<bool>>> + Send {
+        std::future::ready(Some(vec![false; holds.len()]))
     }
 
     /// Whether a lease may stay after its guard: others can be heard to want it.

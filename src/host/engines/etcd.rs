@@ -90,9 +90,9 @@ impl EtcdEngine {
     }
 
     fn queue(&self, name: &Name) -> Result<LockQueue> {
-        if name.as_str().starts_with(".tierlock/") {
+        if name.as_str().split('/').next() == Some(".tierlock") {
             return Err(LockError::config(
-                "names that begin with .tierlock/ are reserved in etcd: \
+                "names below .tierlock are reserved in etcd: \
                  choose another name",
             ));
         }
@@ -261,7 +261,7 @@ impl LockEngine for EtcdEngine {
         holds.iter().zip(are_there).map(answer).collect()
     }
 
-    async fn are_wanted(&self, holds: &[EtcdHold]) -> Vec<bool> {
+    async fn are_wanted(&self, holds: &[EtcdHold]) -> Option<Vec<bool>> {
         queue::have_waiters(&self.line, holds.iter().map(|hold| (&*hold.key, hold.revision))).await
     }
 

@@ -315,12 +315,21 @@ impl<E: LockEngine> Leasing<E> {
     /// Lets no further guard into what another session waits for: the last one gives it back.
     async fn recall_wanted(self: Arc<Self>, asked: Vec<(u64, E::Hold)>) {
         let (numbers, holds): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-        let answers = self.engine.are_wanted(&holds).await;
+        let mut answers = self.engine.are_wanted(&holds).await;
+        let are_some_left = || {
+            let book = self.book.lock();
+            numbers.iter().any(|number| book.leases.contains_key(number))
+        };
+        while answers.is_none() && are_some_left() {
+            // What was heard is heard once, and a waiter need not say it again.
+            sleep(RETRY_MAX).await;
+            answers = self.engine.are_wanted(&holds).await;
+        }
         let mut after = Afterwards::default();
         let mut book = self.book.lock();
         book.is_asking = false;
-        let wanted = numbers.into_iter().zip(answers).filter(|(_, is_wanted)| *is_wanted);
-        for (number, _) in wanted {
+        let wanted = numbers.into_iter().zip(answers.unwrap_or_default());
+        for (number, _) in wanted.filter(|(_, is_wanted)| *is_wanted) {
             self.recall(&mut book, number, &mut after);
         }
         if book.asks_again {

@@ -86,5 +86,5 @@ impl SessionLife {
 }
 
 fn until(sent: Time, time_to_live: Duration) -> Time {
-    sent + (time_to_live - margin(time_to_live))
+    sent + time_to_live.saturating_sub(margin(time_to_live))
 }

@@ -296,7 +296,7 @@ impl LockEngine for ZookeeperEngine {
         answers
     }
 
-    async fn are_wanted(&self, holds: &[ZookeeperHold]) -> Vec<bool> {
+    async fn are_wanted(&self, holds: &[ZookeeperHold]) -> Option<Vec<bool>> {
         let mut wanted = Vec::with_capacity(holds.len());
         for ZookeeperHold { name, own } in holds {
             wanted.push(match (self.queue(name), &own.made) {
@@ -304,7 +304,7 @@ impl LockEngine for ZookeeperEngine {
                 _ => false,
             });
         }
-        wanted
+        Some(wanted)
     }
 
     async fn release(&self, hold: &ZookeeperHold, _: bool) -> Result<bool, EngineFault> {

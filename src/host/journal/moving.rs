@@ -78,7 +78,9 @@ fn move_between(source: &MovePlace, target: &MovePlace) -> Result<MovedJournal> 
     if there.is_some() && source.moved_to()?.as_deref() != Some(&*shown) {
         return Err(taken(&shown));
     }
-    let mut entries = source.give_up(&shown)?;
+    // Its lock is held until the other place has it all: no leader starts here between, whatever becomes of
+    // the mark.
+    let (mut entries, _journal) = source.give_up(&shown)?;
     entries.epochs.epoch += 1;
     let moved = MovedJournal { epoch: entries.epochs.epoch, sessions: entries.sessions.len() };
     match there {
@@ -171,20 +173,20 @@ impl MovePlace {
         }
     }
 
-    /// Marks it as moved; what it had.
-    fn give_up(&self, to: &str) -> Result<FoundEntries> {
-        let entries = match self {
+    /// Marks it as moved; what it had, and a directory's journal itself.
+    fn give_up(&self, to: &str) -> Result<(FoundEntries, Option<Journal>)> {
+        let (entries, journal) = match self {
             MovePlace::Directory(path, _) => {
                 let (journal, recovered) = Journal::enter(path, self.opening(Some(to)))?.open()?;
                 let entries = journal.entries(&recovered)?;
                 has_epochs(&entries)?;
                 journal.mark_moved(path, to)?;
-                entries
+                (entries, Some(journal))
             }
-            MovePlace::Store(store, shown) => give_up_store(&**store, shown, to)?,
+            MovePlace::Store(store, shown) => (give_up_store(&**store, shown, to)?, None),
         };
         has_epochs(&entries)?;
-        Ok(entries)
+        Ok((entries, journal))
     }
 
     fn fill(&self, entries: &FoundEntries) -> Result<()> {

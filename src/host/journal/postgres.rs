@@ -9,7 +9,7 @@
 mod moving;
 mod tables;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
@@ -97,7 +97,14 @@ impl PostgresJournal {
     }
 
     async fn examine(&self, opening: &StoreOpening) -> Result<Vec<String>> {
-        let connection = self.connect().await.map_err(EngineFault::into_error)?;
+        let connection = loop {
+            let asked = Instant::now();
+            match self.connect().await {
+                // It is busy, and not gone: what is asked at a start may take longer.
+                Err(EngineFault::Trouble(_)) if asked.elapsed() >= self.server.patience() => {}
+                connected => break connected.map_err(EngineFault::into_error)?,
+            }
+        };
         let ask = async |sql: &str| {
             let asked = connection.client.simple_query(sql).await;
             asked.map(rows).map_err(|error| self.server.fault(&error).into_error())

@@ -61,7 +61,8 @@ impl LeaseWord {
         let mut word = self.word.load(Relaxed);
         while word & STATE & !WATCHED == OPEN | SHARED {
             let next = with_reader(word)?;
-            match self.word.compare_exchange_weak(word, next, Acquire, Relaxed) {
+            // A writer that looks for readers has said so in the cell before: in one order for all.
+            match self.word.compare_exchange_weak(word, next, SeqCst, Relaxed) {
                 Ok(_) => return Some((self.first_token(), how(word))),
                 Err(now) => word = now,
             }
@@ -81,7 +82,7 @@ impl LeaseWord {
                 word & RESERVED != 0 || joins && word & STATE & !WATCHED == OPEN | SHARED;
             let next = with_reader(word & !RESERVED).filter(|_| word & SHARED != 0 && is_for_it);
             let Some(next) = next else { return Claim::Held };
-            if self.word.compare_exchange(word, next, AcqRel, Relaxed).is_err() {
+            if self.word.compare_exchange(word, next, SeqCst, Relaxed).is_err() {
                 continue;
             }
             self.get_up();
@@ -186,7 +187,7 @@ impl LeaseWord {
 
     /// Whether guards read under it, lost or not.
     pub(crate) fn is_read(&self) -> bool {
-        has_readers(self.word.load(Acquire))
+        has_readers(self.word.load(SeqCst))
     }
 
     /// The watches of all readers that are in.

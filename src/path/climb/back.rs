@@ -28,7 +28,8 @@ impl<'a> Climb<'a> {
             {
                 tier.service.give_back(&word, &used);
             }
-        } else if let Some(tier) = named.host_tier() {
+        }
+        if let Some(tier) = named.host_tier() {
             if self.held.remove(SHARED_LEASE) {
                 tier.leave_shared();
             } else if self.held.remove(LEASE) {

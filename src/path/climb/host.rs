@@ -284,8 +284,10 @@ impl<'a> Climb<'a> {
         // Threads that wait here get it next, and without the leader: that is keeping, too.
         let is_wanted = || tier.word.is_wanted(for_good) || named.entry.thread().has_waiters();
         let settlement = self.settlement();
+        // One that has been closed stays so, for the representative; one that has not may have lost its
+        // readers since it was looked at, and is open all the same.
         let is_apart =
-            self.stands_apart(tier) || self.mode == LockMode::Shared && self.reads_apart(tier);
+            self.stands_apart(tier) || self.mode == LockMode::Shared && !tier.word.is_closed();
         let mode = match self.mode {
             LockMode::Upgradable if self.stands_apart(tier) => LeaseMode::Upgradable,
             LockMode::Exclusive | LockMode::Upgradable => LeaseMode::Exclusive,

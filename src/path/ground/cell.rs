@@ -37,22 +37,6 @@ impl GuardCell {
         is_free
     }
 
-    /// Runs `look` while it is occupied, if it was free.
-    pub(crate) fn look<R>(&self, generation: u32, look: impl FnOnce() -> R) -> Option<R> {
-        /// Free again, however the look ends.
-        struct Looking<'a>(&'a GuardCell);
-
-        impl Drop for Looking<'_> {
-            fn drop(&mut self) {
-                self.0.leave();
-            }
-        }
-
-        self.enter(generation).then_some(())?;
-        let _looking = Looking(self);
-        Some(look())
-    }
-
     /// Whether a guard is inside that a writer cannot stand beside.
     #[inline]
     pub(crate) fn is_occupied(&self, generation: u32) -> bool {
@@ -62,7 +46,7 @@ impl GuardCell {
     /// Whether a guard is inside that a reader cannot stand beside.
     #[inline]
     pub(crate) fn has_writer(&self, generation: u32) -> bool {
-        self.0.load(Acquire) == u64::from(generation)
+        self.0.load(SeqCst) == u64::from(generation)
     }
 
     /// The guard goes; to be called before its gate is released.
@@ -94,10 +78,11 @@ impl GuardCell {
         debug_assert!(left.is_ok(), "it was inside");
     }
 
-    /// The only reader that stands apart becomes a writer; false if another does, too.
+    /// The only reader that stands apart becomes a writer; false if another does, too. It looks for readers
+    /// that are counted elsewhere next, and they look here once they are counted: in one order for all.
     pub(crate) fn upgrade(&self, generation: u32) -> bool {
         let (reader, writer) = (APART | u64::from(generation), generation.into());
-        self.0.compare_exchange(reader, writer, AcqRel, Acquire).is_ok()
+        self.0.compare_exchange(reader, writer, SeqCst, Acquire).is_ok()
     }
 
     /// The writer that is inside becomes a reader that stands apart.

@@ -86,13 +86,15 @@ impl LeaseUpgraded<'_> {
 
 impl Drop for LeaseUpgraded<'_> {
     fn drop(&mut self) {
-        if self.is_finished {
+        // A child of a fork has a guard of its own in the cell, if any.
+        if self.is_finished || short(fork::generation()) != self.generation {
             return;
         }
         if self.is_alone {
             self.named.entry.cell.downgrade(self.generation);
         }
-        self.modes.downgrade(&self.word, ReaderMode::Upgradable, self.token);
+        // It has written nothing with its token.
+        self.modes.downgrade(&self.word, ReaderMode::Upgradable, Token::ZERO);
     }
 }
 
@@ -117,6 +119,7 @@ impl Named {
         };
         let mut upgraded = self.upgraded_apart(modes, word, answer)?;
         while !upgraded.is_alone() {
+            self.check_upgraded(&upgraded)?;
             if tries || clock::now() >= until {
                 return Err(self.upgrade_ended(start, tries));
             }
@@ -132,6 +135,7 @@ impl Named {
         let answer = asked.await;
         let mut upgraded = self.upgraded_apart(modes, word, answer)?;
         while !upgraded.is_alone() {
+            self.check_upgraded(&upgraded)?;
             let pause = upgraded.pause(Time::NEVER);
             alarm::sleep_until(clock::now() + pause).await;
         }
@@ -172,6 +176,14 @@ impl Named {
         })
     }
 
+    /// Its lease may be over while it waits, and its manager closed.
+    fn check_upgraded(&self, upgraded: &LeaseUpgraded<'_>) -> Result<()> {
+        if let Some(why) = upgraded.word.lost_by(clock::now) {
+            return Err(self.about(Scope::Host)(LockError::lost(why)));
+        }
+        self.check_open(Scope::Host)
+    }
+
     fn upgrade_ended(&self, start: Time, tries: bool) -> LockError {
         match tries {
             true => LockError::WOULD_BLOCK,
@@ -187,31 +199,37 @@ impl Named {
         }
         let Some(modes) = self.conversions() else { return Ok(false) };
         let generation = short(fork::generation());
-        let was_writer = !held.has(READABLE);
+        let is_upgradable = to == ReaderMode::Upgradable;
+        if is_upgradable {
+            // Before another one may come in that would be upgradable, too.
+            self.entry.shares().set_readable(true);
+        }
         if let Some(leased) = held.leased() {
             let (word, token) = (leased.word.clone(), held.present_token());
-            if was_writer {
+            if !held.has(READABLE) {
                 self.entry.cell.downgrade(generation);
             }
             modes.downgrade(&word, to, token);
         } else {
             let tier = self.host_tier().expect("it has a lease there");
-            // No other guard comes in until it has left the name's word.
-            self.entry.cell.downgrade(generation);
             let Some(word) = modes.set_apart(tier.word, to, held.token) else {
-                self.entry.cell.upgrade(generation);
+                if is_upgradable {
+                    self.entry.shares().set_readable(false);
+                }
                 let why = tier.word.lost().unwrap_or(LostReason::Expired);
                 return Err(self.about(Scope::Host)(LockError::lost(why)));
             };
+            // Until now no guard came in, of whichever manager: none changes a cell that has a writer.
+            self.entry.cell.downgrade(generation);
             held.remove(LEASE);
             held.stand_apart(word);
         }
-        let is_upgradable = to == ReaderMode::Upgradable;
         match is_upgradable {
             true => held.add(READABLE),
-            false => drop(held.remove(READABLE)),
+            // Its own mark, and no other one's.
+            false if held.remove(READABLE) => self.entry.shares().set_readable(false),
+            false => {}
         }
-        self.entry.shares().set_readable(is_upgradable);
         self.entry.thread().wake_all();
         Ok(true)
     }

@@ -181,9 +181,10 @@ impl LeaderMachine {
             return;
         }
         let waits = self.table.is_waited_for(lock) || self.conversions.upgrading(lock).is_some();
-        if waits && self.is_awaited(lock) {
-            let name = NameHashes::of(&self.table.lock(lock).name);
-            self.sessions.absent.hold_up(name, HeldUp::Lock(lock));
+        let name = NameHashes::of(&self.table.lock(lock).name);
+        match waits && self.is_awaited(lock) {
+            true => self.sessions.absent.hold_up(name, HeldUp::Lock(lock)),
+            false => self.sessions.absent.forget(name, HeldUp::Lock(lock)),
         }
     }
 

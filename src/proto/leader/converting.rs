@@ -35,6 +35,8 @@ struct Conversion {
     to: Mode,
     /// It is refused if it has to wait for another holder.
     tries: bool,
+    /// A writer's that has written, and leaves in good order.
+    has_written: bool,
 }
 
 impl Conversions {
@@ -71,7 +73,8 @@ impl LeaderMachine {
         lease: LeaseId,
         tries: bool,
     ) {
-        self.convert(key, lease, Conversion { request, to: Mode::Exclusive, tries });
+        let to = Mode::Exclusive;
+        self.convert(key, lease, Conversion { request, to, tries, has_written: false });
     }
 
     /// `last_used`: of an exclusive lease; what is left of its block was never granted.
@@ -82,12 +85,14 @@ impl LeaderMachine {
         (lease, last_used): (LeaseId, Token),
         to: Mode,
     ) {
+        let mut has_written = false;
         if let Some(hold) = self.hold_of_lease(key, lease)
             && hold.joint_key().is_none()
         {
+            has_written = last_used >= self.table.tokens(hold).0;
             self.table.give_back(hold, last_used);
         }
-        self.convert(key, lease, Conversion { request, to, tries: false });
+        self.convert(key, lease, Conversion { request, to, tries: false, has_written });
     }
 
     fn convert(&mut self, key: SessionKey, lease: LeaseId, conversion: Conversion) {
@@ -152,7 +157,8 @@ impl LeaderMachine {
             }
         };
         self.conversions.forget(hold);
-        if hold.joint_key().is_none() {
+        // One that was upgraded and has written nothing hides from the next writer how the last one left.
+        if hold.joint_key().is_none() && conversion.has_written {
             self.table.left_well(lock);
         }
         let hold = self.become_mode(hold, to, token, true);

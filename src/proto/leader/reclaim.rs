@@ -18,6 +18,7 @@ use crate::{
     proto::{
         RequestId,
         absence::AbsentBounds,
+        bound::NameHashes,
         count_long,
         lock::{HoldKey, Holding, LockKey, PackedId, Recall, Right, SessionKey, Waiter},
         mistake::{Mistake, planted},
@@ -100,6 +101,12 @@ impl LeaderMachine {
                 self.take_in(key, held, now);
             }
             self.sessions.returned(key);
+            // While every bound counts as everything, what is confirmed may lie outside the session's: of a
+            // journal that was restored, say.
+            let held = self.sessions.get(key).leases().values();
+            let names: Vec<_> =
+                held.map(|hold| NameHashes::of(&self.table.lock(hold.lock).name)).collect();
+            names.into_iter().for_each(|name| self.ask_for(key, name));
         }
         true
     }
@@ -173,7 +180,7 @@ impl LeaderMachine {
 
     /// One lease of a first report.
     fn take_in(&mut self, key: SessionKey, held: &HeldLease, now: Time) {
-        if !self.is_of_before(held) {
+        if !self.is_of_before(held) || !self.has_asked_for(self.sessions.get(key), held) {
             return; // one that was refused before, and is told as lost
         }
         let lock = self.table.find_or_add(held.name.clone());

@@ -99,9 +99,9 @@ impl LeaderMachine {
                     && !planted(Mistake::LostCancel)
                 {
                     self.drop_waiter(waiter);
-                } else if let Some(lock) = self.request_is_over(key, request) {
+                } else if let Some(hold) = self.request_is_over(key, request) {
                     // What crosses this is handed straight back.
-                    self.vacate(HoldKey::exclusive(lock), None);
+                    self.vacate(hold, None);
                 }
             }
             ClientMessage::Release { lease, last_used, how } => {

@@ -13,7 +13,7 @@ use super::{GrantVerdict, LeaderMachine};
 use crate::{
     proto::{
         ClientId, ConnectionId, LeaseId, RequestId, SessionId, count_long,
-        lock::{LockKey, PackedId, SessionKey, WaiterKey},
+        lock::{HoldKey, LockKey, PackedId, SessionKey, WaiterKey},
         mistake::{Mistake, planted},
         record::{Committed, Record, Recovered, Reservation, Reserved},
         shares::has_share,
@@ -573,22 +573,23 @@ impl LeaderMachine {
         }
     }
 
-    /// This request is over without having heard of a grant. Answers whether the name is still held
-    /// by it, as a grant that is on its way.
+    /// This request is over without having heard of a grant. Answers by what the name is still held
+    /// for it, as a grant that is on its way.
     pub(super) fn request_is_over(
         &mut self,
         key: SessionKey,
         request: RequestId,
-    ) -> Option<LockKey> {
+    ) -> Option<HoldKey> {
         let session = self.sessions.get(key);
         let lock = *self.reservations.by_request.get(&(session.id, request))?;
         match self.reservations.by_lock[&lock].stage {
             Stage::Running { lease, .. } => {
-                let is_held = lease.is_some_and(|lease| session.leases().contains_key(&lease));
-                if lease.is_none() || is_held {
+                // It may have become a reader's.
+                let held = lease.and_then(|lease| session.leases().get(&lease).copied());
+                if lease.is_none() || held.is_some() {
                     self.end_reservation(lock);
                 }
-                is_held.then_some(lock)
+                held
             }
             Stage::Writing { .. } | Stage::Deleting { .. } => None,
         }

@@ -78,7 +78,12 @@ impl Table {
             Mode::Exclusive => true,
             Mode::Shared => !matches!(self.mode(hold), Mode::Shared | Mode::Upgradable),
             Mode::Upgradable => self.mode(hold) != Mode::Shared,
-            Mode::Permits { .. } => is_full || !matches!(self.mode(hold), Mode::Permits { .. }),
+            // A name has one limit: permits of another are in the way, as a lock is.
+            Mode::Permits { limit, .. } => {
+                let is_alike =
+                    |mode| matches!(mode, Mode::Permits { limit: own, .. } if own == limit);
+                is_full || !is_alike(self.mode(hold))
+            }
         })
     }
 

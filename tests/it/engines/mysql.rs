@@ -229,7 +229,7 @@ fn tokens_grow_above_what_is_known(rig: &EngineRig) {
 on!([mysql] settings_that_mysql_cannot_have_are_told);
 fn settings_that_mysql_cannot_have_are_told(rig: &EngineRig) {
     for (option, word) in [
-        ("&connections=0", "from 1 on"),
+        ("&connections=0", "at least 1"),
         ("&pooler=transaction", "session"),
         ("&key=md5", "prefix"),
     ] {

@@ -397,7 +397,7 @@ fn settings_that_postgres_cannot_have_are_told(rig: &EngineRig) {
     for (option, word) in [
         ("?key=md5", "hashtext"),
         ("?schema=a.b", "letters"),
-        ("?connections=0", "from 1 on"),
+        ("?connections=0", "at least 1"),
         ("?pooler=transaction", "session"),
         ("?sslmode=disable", "sslmode"),
     ] {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use etcd_client::{EventType, WatchFilterType, WatchOptions};
+use etcd_client::{WatchFilterType, WatchOptions};
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
@@ -73,16 +73,17 @@ impl PrefixWatch {
             if let Some(mut watching) = watching.await {
                 loop {
                     match timeout(LINGER / 4, watching.message()).await {
+                        // Refused, perhaps at once, and with the mark of a watch that was made: until
+                        // there is one, questions do.
+                        Ok(Ok(Some(answer))) if answer.canceled() => {
+                            self.news.notify_one();
+                            break;
+                        }
                         // What was put before this is found by a question, and what comes later is heard.
                         Ok(Ok(Some(answer))) if answer.created() => self.news.notify_one(),
-                        Ok(Ok(Some(answer))) if answer.canceled() => break,
                         Ok(Ok(Some(answer))) => {
-                            let puts = answer.events().iter();
-                            let mut keys =
-                                puts.filter(|event| event.event_type() == EventType::Put);
-                            if keys
-                                .any(|event| event.kv().is_some_and(|kv| self.is_wanted(kv, &line)))
-                            {
+                            let mut keys = answer.events().iter().filter_map(|event| event.kv());
+                            if keys.any(|kv| self.is_wanted(kv, &line)) {
                                 self.news.notify_one();
                             }
                         }

@@ -86,7 +86,9 @@ impl LockQueue {
             .with_limit(1);
         let oldest = TxnOp::get(self.prefix.clone(), Some(oldest));
         let own = TxnOp::get(key, None);
-        let txn = Txn::new().when([is_new]).and_then([put, oldest.clone()]).or_else([own, oldest]);
+        let mut when = vec![is_new];
+        when.extend(self.line.counts_plainly());
+        let txn = Txn::new().when(when).and_then([put, oldest.clone()]).or_else([own, oldest]);
         let mut client = self.line.client().await?;
         let answer = self.line.within(client.txn(txn)).await;
         if let Err(EngineFault::Trouble(trouble)) = &answer
@@ -97,6 +99,10 @@ impl LockQueue {
         let answer = answer?;
         let found = gets(answer.op_responses());
         let first = |kvs: &Vec<KeyValue>| kvs.first().map(KeyValue::create_revision);
+        if !answer.succeeded() && found.first().is_some_and(Vec::is_empty) {
+            // It is not there, and was not put: since this session began others have come that keep leases.
+            return Err(self.line.counts_otherwise());
+        }
         let (revision, oldest) = match (answer.succeeded(), &*found) {
             (true, [oldest]) => (answer.header().map(|header| header.revision()), first(oldest)),
             (false, [own, oldest]) => (first(own), first(oldest)),
@@ -204,11 +210,11 @@ pub(super) async fn are_there(
     answers
 }
 
-/// Whether each key has a later one behind it in its queue; none where that cannot be told.
+/// Whether each key has a later one behind it in its queue; `None`, if etcd has not told it of all.
 pub(super) async fn have_waiters(
     line: &EtcdLine,
     keys: impl Iterator<Item = (&str, i64)>,
-) -> Vec<bool> {
+) -> Option<Vec<bool>> {
     let queue = |key: &str| key.rsplit_once('/').map_or("", |(queue, _)| queue).to_owned() + "/";
     let keys: Vec<(String, i64)> = keys.map(|(key, at)| (queue(key), at)).collect();
     let mut answers = Vec::new();
@@ -218,11 +224,9 @@ pub(super) async fn have_waiters(
             TxnOp::get(queue.clone(), Some(options.with_min_create_revision(revision + 1)))
         };
         let txn = Txn::new().and_then(keys.iter().map(get).collect::<Vec<_>>());
-        let found = match line.client().await {
-            Ok(mut client) => line.within(client.txn(txn)).await.ok(),
-            Err(_) => None,
-        };
-        let found = found.map(|answer| gets(answer.op_responses())).unwrap_or_default();
+        let mut client = line.client().await.ok()?;
+        let answer = line.within(client.txn(txn)).await.ok()?;
+        let found = gets(answer.op_responses());
         answers.extend(keys.iter().enumerate().map(|(at, (queue, _))| {
             let later = found.get(at).map(Vec::as_slice).unwrap_or_default();
             let is_own = |kv: &KeyValue| {
@@ -232,7 +236,7 @@ pub(super) async fn have_waiters(
             later.iter().any(is_own) || later.len() as i64 == PAGE
         }));
     }
-    answers
+    Some(answers)
 }
 
 /// The keys of all locks, or of one, in the order of names and then of their queue.

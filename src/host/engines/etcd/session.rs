@@ -192,26 +192,36 @@ impl EtcdLine {
     /// Does one operation, unless the managers of the prefix count otherwise: between revisions and
     /// blocks of them no token would tell which grant is the later one.
     async fn agree_on_tokens(&self, client: &mut Client, act: TxnOp) -> Result<(), EngineFault> {
-        let key = format!("{}.tierlock/tokens", self.prefix);
-        let txn = match self.keeps {
-            true => {
-                let put = TxnOp::put(key.clone(), BLOCKS, None);
+        let txn = match self.counts_plainly() {
+            None => {
+                let put = TxnOp::put(self.tokens_key(), BLOCKS, None);
                 Txn::new().and_then([put, act])
             }
-            false => {
-                let is_missing = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
-                Txn::new().when([is_missing]).and_then([act])
-            }
+            Some(is_missing) => Txn::new().when([is_missing]).and_then([act]),
         };
         match self.within(client.txn(txn)).await?.succeeded() {
             true => Ok(()),
-            false => Err(EngineFault::config(format!(
-                "other managers keep leases at {} under this prefix, whose tokens are larger than \
-                 the ones here would be: say `?keep=1`, too, or once none of them is left, delete \
-                 the key {key:?}",
-                self.shown
-            ))),
+            false => Err(self.counts_otherwise()),
         }
+    }
+
+    fn tokens_key(&self) -> String {
+        format!("{}.tierlock/tokens", self.prefix)
+    }
+
+    /// What must be so where leases are not kept: no manager of the prefix keeps any, or has.
+    pub(super) fn counts_plainly(&self) -> Option<Compare> {
+        (!self.keeps).then(|| Compare::create_revision(self.tokens_key(), CompareOp::Equal, 0))
+    }
+
+    pub(super) fn counts_otherwise(&self) -> EngineFault {
+        EngineFault::config(format!(
+            "other managers keep leases at {} under this prefix, and their tokens are larger than \
+             the ones here would be: say `?keep=1`, too; or once none of them is left, and no resource \
+             remembers their tokens, delete the key {:?}",
+            self.shown,
+            self.tokens_key()
+        ))
     }
 
     /// An answer tells which cluster it is of.

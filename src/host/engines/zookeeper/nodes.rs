@@ -90,7 +90,8 @@ impl NodeForm {
                 )));
             }
         }
-        queue.sort_by_key(|node| node.sequence);
+        // A server gives each number once. One of two that were made by hand is the first all the same.
+        queue.sort_by(|one, other| (one.sequence, &one.child).cmp(&(other.sequence, &other.child)));
         Ok(queue)
     }
 

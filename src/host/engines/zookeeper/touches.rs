@@ -2,7 +2,7 @@
 //!
 //! The leader of an ensemble ends sessions, and a client is mostly connected to a follower. That tells
 //! the leader which sessions have spoken when the leader asks it, every half tick. So an answer of
-//! the leader's proves that the session was alive, and not from when on its time runs: the follower
+//! the leader's, to a transaction, proves that the session was alive, and not from when on its time runs: the follower
 //! may be cut off right behind the answer, and with it what it has yet to tell. What the session said
 //! at least half a tick earlier was told by then, and its time counts from that.
 

@@ -78,6 +78,10 @@ const MOVED_UNFINISHED: &str = "moved.new";
 impl EnteredDirectory {
     /// Makes the journal with all this, whole or not at all.
     pub(in crate::host::journal) fn fill(self, entries: &FoundEntries) -> Result<()> {
+        if place::is_made(&self.directory) {
+            // Since it was looked at, before the lock was had.
+            return Err(Trouble::Made.at(&self.directory));
+        }
         let records = entries.records()?;
         let filled = make_with(&self.directory, entries.cluster, |transaction| {
             let EpochEntry { epoch, judged_from, waits_for } = entries.epochs;

@@ -42,7 +42,10 @@ const LOCK: &str = "lock";
 /// that was not mounted leaves an empty directory, and a file system in memory forgets.
 pub(super) fn enter(directory: &Path, opening: &JournalOpening) -> Result<File, LockError> {
     let is_new = opening.init && make(directory)?;
-    let entered = judge(directory, opening).and_then(|()| lock(&directory.join(LOCK)));
+    let entered = judge(directory, opening)
+        .and_then(|()| lock(&directory.join(LOCK)))
+        // It may have been moved while another process had the lock.
+        .and_then(|file| judge_moved(directory, opening).map(|()| file));
     if entered.is_err() && is_new {
         let _ = fs::remove_dir(directory);
     }
@@ -69,6 +72,12 @@ fn judge(directory: &Path, opening: &JournalOpening) -> Result<(), LockError> {
     if !is_made(directory) && !opening.init {
         return Err(not_made(directory, "has no journal"));
     }
+    judge_moved(directory, opening)
+}
+
+/// Refuses one with a journal that was moved elsewhere.
+fn judge_moved(directory: &Path, opening: &JournalOpening) -> Result<(), LockError> {
+    let shown = directory.display();
     match moved_to(directory)? {
         Some(there) if opening.moves_to.as_deref() != Some(&*there) => {
             Err(LockError::config(format!(
