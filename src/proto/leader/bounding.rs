@@ -136,7 +136,8 @@ impl LeaderMachine {
         }
         let session = self.sessions.get(key);
         let name_of = |lock: LockKey| NameHashes::of(&self.table.lock(lock).name);
-        let held = session.leases().values().map(|hold| name_of(hold.lock));
+        // In their order: what a bound becomes hangs on it.
+        let held = session.leases_in_order().into_iter().map(|(_, hold)| name_of(hold.lock));
         let waiting = session.waiting().values().map(|&waiter| self.table.waiter(waiter).lock);
         let waiting = waiting.filter(|_| !planted(Mistake::NarrowedBelowWaiting)).map(name_of);
         if let Some(bound) = session.bound.narrowed(held.chain(waiting), self.config.bound) {

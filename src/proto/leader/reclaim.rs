@@ -103,10 +103,9 @@ impl LeaderMachine {
             self.sessions.returned(key);
             // While every bound counts as everything, what is confirmed may lie outside the session's: of a
             // journal that was restored, say.
-            let held = self.sessions.get(key).leases().values();
-            let names: Vec<_> =
-                held.map(|hold| NameHashes::of(&self.table.lock(hold.lock).name)).collect();
-            names.into_iter().for_each(|name| self.ask_for(key, name));
+            for (_, hold) in self.sessions.get(key).leases_in_order() {
+                self.ask_for(key, NameHashes::of(&self.table.lock(hold.lock).name));
+            }
         }
         true
     }

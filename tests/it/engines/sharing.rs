@@ -87,7 +87,7 @@ fn the_holder_is_shown_and_its_token_checked(rig: &EngineRig) {
     let token = MutexGuard::token(&guard);
     // A first connection takes its time.
     give(hold(&another, "warm"));
-    let late = mutex(&another, "a").try_lock_for(Duration::from_millis(150)).unwrap_err();
+    let late = mutex(&another, "a").try_lock_for(Duration::from_secs(1)).unwrap_err();
     let holder = late.holder().expect("it is known");
     assert_eq!((&*holder.label, holder.pid), ("checkout", Some(std::process::id())));
     another.check_token("a", token).unwrap();

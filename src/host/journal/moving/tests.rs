@@ -272,3 +272,17 @@ fn a_directorys_journal_goes_to_a_store_and_back_to_another_directory_whole() {
     assert_eq!(std::mem::replace(&mut found.epoch, before.epoch), 8);
     assert_eq!(found, before);
 }
+
+/// Another move may have been quicker.
+#[test]
+fn a_directory_that_has_got_a_journal_meanwhile_is_not_filled() {
+    let files = tempfile::tempdir().unwrap();
+    let path = files.path().join("state");
+    let place = MovePlace::Directory(path.clone(), vec!["tmpfs".to_owned()]);
+    place.fill(&entries()).unwrap();
+    let before = place.cluster().unwrap();
+    let other = FoundEntries { cluster: ClusterId(77), ..entries() };
+    let error = place.fill(&other).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config, "{error}");
+    assert_eq!(place.cluster().unwrap(), before);
+}

@@ -484,6 +484,28 @@ fn permits_that_came_back_while_the_connection_or_the_leader_was_away_are_free()
     }
 }
 
+/// A hostile client's reports may contradict each other: the later use of a name counts.
+#[test]
+fn permits_of_two_limits_in_two_reports_are_a_conflict_and_no_fault() {
+    let mut reign = begin();
+    let [a, b] = [1, 2].map(|number| reign.session(number));
+    reign.acquire(a, 1, permits("x", 1, 3));
+    let first = reign.granted(a, 1);
+    reign.acquire(b, 1, permits("x", 1, 3));
+    let second = reign.granted(b, 1);
+    reign.restart();
+    let [a, b] = [a, b].map(|speaker| reign.again(speaker));
+    let with = |limit, grant| {
+        let mode = Mode::Permits { count: 1, limit };
+        vec![HeldLease { mode, ..held("x", grant) }]
+    };
+    reign.report_held(a, with(3, first), Vec::new());
+    reign.report_held(b, with(5, second), Vec::new());
+    reign.commit();
+    assert!(is_good(&mut reign, b, "x", second.token));
+    assert!(!is_good(&mut reign, b, "x", first.token));
+}
+
 #[test]
 fn permits_of_a_session_that_ran_out_come_back_once_that_is_durable() {
     // redisson#4462

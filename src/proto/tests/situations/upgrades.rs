@@ -266,3 +266,49 @@ fn an_upgrade_that_only_tries_is_refused_once_another_is_surely_inside() {
     upgrade(&mut reign, a, one.lease);
     assert!(converted(&mut reign, a).is_some());
 }
+
+/// What it cancels has become a reader's meanwhile.
+#[test]
+fn a_cancel_of_a_downgraded_grant_with_at_least_frees_the_name() {
+    let mut reign = begin();
+    let [a, b] = [1, 2].map(|number| reign.session(number));
+    reign.has_asked_for(b, 1, "x");
+    let at_least = Some(ms(10_000));
+    reign.acquire(a, 1, Acquire { at_least, ..acquire("x") });
+    let grant = reign.granted(a, 1);
+    downgrade(&mut reign, a, grant, Mode::Shared);
+    assert!(converted(&mut reign, a).is_some());
+    reign.acquire(b, 2, acquire("x"));
+    assert!(reign.try_granted(b, 2).is_err());
+    reign.cancel(a, 1);
+    reign.commit();
+    reign.granted(b, 2);
+}
+
+/// An upgrade that was granted and given up has repaired nothing.
+#[test]
+fn an_upgrade_that_was_given_up_does_not_hide_how_the_last_writer_left() {
+    for (last_used, next) in [(true, Predecessor::Clean), (false, Predecessor::Panicked)] {
+        let mut reign = begin();
+        let [a, b] = [1, 2].map(|number| reign.session(number));
+        reign.acquire(a, 1, acquire("x"));
+        let grant = reign.granted(a, 1);
+        let how = Predecessor::Panicked;
+        let release = ClientMessage::Release { lease: grant.lease, last_used: grant.token, how };
+        reign.say(a, release);
+        reign.acquire(a, 2, upgradable("x"));
+        let one = reign.granted(a, 2);
+        upgrade(&mut reign, a, one.lease);
+        let written = converted(&mut reign, a).unwrap();
+        let token = if last_used { written } else { Token::ZERO };
+        downgrade(&mut reign, a, HeardGrant { token, ..one }, Mode::Upgradable);
+        assert!(converted(&mut reign, a).is_some());
+        reign.release(a, one.lease);
+        reign.acquire(b, 1, acquire("x"));
+        let told = reign.take(b).into_iter().find_map(|message| match message {
+            LeaderMessage::Granted { predecessor, .. } => Some(predecessor),
+            _ => None,
+        });
+        assert_eq!(told, Some(next));
+    }
+}
