@@ -80,9 +80,13 @@ impl Table {
             Mode::Upgradable => self.mode(hold) != Mode::Shared,
             // A name has one limit: permits of another are in the way, as a lock is.
             Mode::Permits { limit, .. } => {
-                let is_alike =
-                    |mode| matches!(mode, Mode::Permits { limit: own, .. } if own == limit);
-                is_full || !is_alike(self.mode(hold))
+                let is_alike = match self.mode(hold) {
+                    Mode::Permits { limit: own, .. } => {
+                        own == limit || planted(Mistake::LimitNotCompared)
+                    }
+                    _ => false,
+                };
+                is_full || !is_alike
             }
         })
     }
