@@ -185,10 +185,6 @@ const _: () = {
 };
 
 impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
-    pub(crate) fn is_of(guard: &Self, anchor: &Anchor) -> bool {
-        std::ptr::eq(guard.hold.anchor.as_ptr(), anchor)
-    }
-
     /// The fencing token of this grant: larger than every token of this name before.
     ///
     /// # Example

@@ -30,6 +30,10 @@ impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
         }
     }
 
+    pub(crate) fn is_of(guard: &Self, anchor: &Anchor) -> bool {
+        std::ptr::eq(guard.hold.anchor.as_ptr(), anchor)
+    }
+
     /// The same lock in another mode, where what is held stands as it did.
     fn into_mode<N: GuardMode<Own = ()>>(guard: Self) -> LockGuard<'a, T, N> {
         let guard = ManuallyDrop::new(guard);

@@ -22,12 +22,11 @@ impl<'a> Climb<'a> {
         let named = self.named;
         named.leave_cell(&mut self.held);
         named.stop_sharing(&mut self.held);
-        if let Some(word) = self.asked_word.take() {
-            if let Some(tier) = named.host_tier()
-                && let Some(used) = word.give_up_reserved()
-            {
-                tier.service.give_back(&word, &used);
-            }
+        if let Some(word) = self.asked_word.take()
+            && let Some(tier) = named.host_tier()
+            && let Some(used) = word.give_up_reserved()
+        {
+            tier.service.give_back(&word, &used);
         }
         if let Some(tier) = named.host_tier() {
             if self.held.remove(SHARED_LEASE) {
