@@ -68,7 +68,7 @@ impl Condvar {
         guard: MutexGuard<'_, T>,
     ) -> Result<MutexGuard<'a, T>> {
         self.release(mutex, guard)?.wait();
-        self.retake(|| mutex.lock())
+        PassedOn(self).unless_taken(mutex.lock())
     }
 
     /// As [`wait`](Self::wait), at most for `wait`; taking the lock again comes on top. With the guard comes
@@ -83,7 +83,7 @@ impl Condvar {
         wait: Duration,
     ) -> Result<(MutexGuard<'a, T>, bool)> {
         match self.release(mutex, guard)?.wait_timeout(wait) {
-            Some(()) => Ok((self.retake(|| mutex.lock())?, true)),
+            Some(()) => Ok((PassedOn(self).unless_taken(mutex.lock())?, true)),
             None => Ok((mutex.lock()?, false)),
         }
     }
@@ -152,9 +152,7 @@ impl Condvar {
     ) -> Result<MutexGuard<'a, T>> {
         self.release(mutex, guard)?.await;
         let passed_on = PassedOn(self);
-        let guard = mutex.lock_async().await?;
-        mem::forget(passed_on);
-        Ok(guard)
+        passed_on.unless_taken(mutex.lock_async().await)
     }
 
     /// As [`wait_while`](Self::wait_while), blocking no thread.
@@ -203,18 +201,19 @@ impl Condvar {
         drop(guard);
         Ok(listener)
     }
-
-    /// What it does in vain it lets the next waiter do.
-    fn retake<R>(&self, lock: impl FnOnce() -> Result<R>) -> Result<R> {
-        let passed_on = PassedOn(self);
-        let guard = lock()?;
-        mem::forget(passed_on);
-        Ok(guard)
-    }
 }
 
 /// A notification that was heard and not acted on: dropped, it is the next waiter's.
 struct PassedOn<'a>(&'a Condvar);
+
+impl PassedOn<'_> {
+    fn unless_taken<R>(self, taken: Result<R>) -> Result<R> {
+        if taken.is_ok() {
+            mem::forget(self);
+        }
+        taken
+    }
+}
 
 impl Drop for PassedOn<'_> {
     fn drop(&mut self) {

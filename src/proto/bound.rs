@@ -150,4 +150,4 @@ impl Bound {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,14 +1,5 @@
 use super::*;
-use crate::name::Name;
-
-fn hashes(name: &str) -> NameHashes {
-    NameHashes::of(&Name::new(name).unwrap())
-}
-
-fn bound_of(names: &[&str]) -> Bound {
-    let add = |bound: Bound, name: &&str| bound.with(hashes(name), BoundSize::LARGEST);
-    names.iter().fold(Bound::NOTHING, add)
-}
+use crate::proto::bound::tests::{bound_of, hashes};
 
 #[test]
 fn what_is_on_its_way_counts_only_when_it_is_there_and_narrowing_at_once() {

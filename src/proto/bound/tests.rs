@@ -1,10 +1,10 @@
 use super::*;
 
-fn hashes(name: &str) -> NameHashes {
+pub(in crate::proto) fn hashes(name: &str) -> NameHashes {
     NameHashes::of(&Name::new(name).unwrap())
 }
 
-fn bound_of(names: &[&str]) -> Bound {
+pub(in crate::proto) fn bound_of(names: &[&str]) -> Bound {
     let add = |bound: Bound, name: &&str| bound.with(hashes(name), BoundSize::LARGEST);
     names.iter().fold(Bound::NOTHING, add)
 }
