@@ -281,6 +281,12 @@ impl Core {
 impl Plain {
     pub(super) fn acquire(&self, permits: Permits, patience: Patience) -> Result<Held> {
         permits.check()?;
+        if self.lock.win_quietly() {
+            let _won = StepsOut(&self.lock);
+            if !self.shares.is_full(permits.room()) {
+                return self.come_in_with(permits);
+            }
+        }
         let (start, until) = (clock::now(), patience.until());
         let is_won = match patience {
             Patience::No => {
