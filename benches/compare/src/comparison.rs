@@ -75,7 +75,8 @@ impl Comparison {
     }
 }
 
-fn budgets(budgets: &[Verdict]) -> String {
+/// A line for each, under a heading.
+pub(crate) fn budgets(budgets: &[Verdict]) -> String {
     if budgets.is_empty() {
         return String::new();
     }

@@ -79,6 +79,9 @@ struct Args {
     /// How long to measure in all [default: about 290]
     #[arg(long, value_name = "N", value_parser = run::seconds)]
     seconds: Option<f64>,
+    /// Use at most so many MiB of memory, and leave out what takes more [default: what is free]
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -170,6 +173,9 @@ fn measure_all(args: &Args) -> Result<Comparison> {
     let heats = run::chosen(HEATS, args.scope, args.case.as_deref())?;
     let seconds = args.seconds.unwrap_or_else(|| run::usual_seconds(&heats));
     let mut field = Field::new()?;
+    if let Some(mib) = args.memory {
+        field.memory_max = u64::from(mib) << 20;
+    }
     let mut rows = run::measure(&heats, &mut field, seconds, Field::on_failure)?;
     instructions::count(&mut rows, &mut field)?;
     let measures = if args.case.is_none() {
