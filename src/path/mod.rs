@@ -31,6 +31,7 @@
 //! - [`permits`]: permits of a semaphore, and the wait for them
 //! - [`stage`]: the leader of an election in this process
 //! - [`observing`]: what a leader says of itself, and what observers are told
+//! - [`spans`]: what a `tracing` subscriber is told
 //! - [`terms`]: `at_most`, `at_least`, and how a loss is told
 //!
 //! The file-lock engine has no word: there the gate is the file lock, won and kept together with
@@ -48,6 +49,7 @@ mod quiet;
 mod release;
 mod right;
 mod sharing;
+mod spans;
 mod stage;
 mod terms;
 

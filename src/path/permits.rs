@@ -27,6 +27,7 @@ use super::{
     named::Named,
     right::{Held, SHARED},
     sharing::StepsOut,
+    spans,
 };
 
 /// A try that finds the gate taken by one that is about to leave it looks again for so long.
@@ -236,6 +237,7 @@ impl Named {
             }));
             more.watch = Some(watch);
         }
+        spans::hold(self, &mut split);
         split
     }
 }

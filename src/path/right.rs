@@ -65,6 +65,9 @@ pub(super) struct More {
     pub(super) since: Option<Time>,
     /// Of permits at host scope, and of a guard that stands apart there: it has none of them.
     pub(super) leased: Option<Arc<LeasedPermits>>,
+    /// Ended with what it is about.
+    #[cfg(feature = "tracing")]
+    pub(super) hold: Option<super::spans::HoldSpan>,
 }
 
 /// The lease of permits that were taken together at host scope. Each guard that has some of them

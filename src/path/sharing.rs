@@ -44,7 +44,7 @@ use super::{
     Core, LockMode, Patience, by,
     named::Named,
     right::{Held, INSIDE, LEASE, READABLE, SHARED, SHARED_LEASE, SHARED_SLOT, THREAD, Won, short},
-    timed_out,
+    spans, timed_out,
 };
 
 /// A writer that waits for readers.
@@ -452,7 +452,9 @@ impl Named {
         let added = self.share_under_gate(held)?;
         let shared = Won::new(held.token, held.predecessor(), held.scope(), added, generation);
         self.release(held, how);
-        Ok(shared.into())
+        let mut shared = shared.into();
+        spans::hold(self, &mut shared);
+        Ok(shared)
     }
 
     /// Comes in as a reader beside the gate that it holds: what it has to give back for that.
@@ -545,6 +547,7 @@ impl Core {
     fn read_quietly(&self, mode: LockMode) -> Option<Won> {
         match self {
             _ if mode != LockMode::Shared => None,
+            Core::Named(_) if spans::are_wanted() => None,
             Core::Plain(plain) => plain.read_quietly(),
             Core::Named(named) => named.read_quietly(),
         }
