@@ -190,6 +190,29 @@ const OF_MODES: &[(&str, &str, &str, Target)] = &[
     ),
 ];
 
+/// What a lock costs through tierlock and through a service's own client.
+const OF_ENGINES: &[(&str, &str, &str)] = &[
+    ("redis, quiet: × its own client", "redis", "on redis"),
+    ("redis-aof-always, quiet: × its own client", "redis-aof-always", "on redis-aof-always"),
+    ("redlock-3, quiet: × its own client", "redlock-3", "on redlock-3"),
+    ("etcd, quiet: × its own client", "etcd", "on etcd"),
+    ("zookeeper, quiet: × its own client", "zookeeper", "on zookeeper"),
+    ("postgres, quiet: × its own client", "postgres", "on postgres"),
+    ("mariadb, quiet: × its own client", "mariadb", "on mariadb"),
+];
+
+/// What was promised of lock services of others, in a run of them.
+pub(crate) fn of_engines(report: &BenchReport) -> Vec<Verdict> {
+    let run = Run { report, measures: &[] };
+    let verdict = |&(what, subject, variant)| {
+        let ours = run.variant(Host, Case::QUIET, Async, variant).map(p50);
+        let theirs = report.row(Host, Case::QUIET, subject, Async).map(p50);
+        let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
+        Verdict::of(what, Unit::Ratio, AtMost(1.15), ratio)
+    };
+    OF_ENGINES.iter().map(verdict).collect()
+}
+
 /// What was promised of the modes, beside these measures.
 pub(crate) fn of_modes(measures: &[Measure]) -> Vec<Verdict> {
     let verdict = |&(what, ours, over, target)| {
