@@ -13,7 +13,9 @@
 #[cfg(feature = "tracing")]
 pub(super) use self::told::{AcquireSpan, HoldSpan, ReleaseSpan, are_wanted, hold};
 #[cfg(not(feature = "tracing"))]
-pub(super) use self::untold::{AcquireSpan, ReleaseSpan, are_wanted, hold};
+pub(super) use self::untold::{
+    NoAcquireSpan as AcquireSpan, NoReleaseSpan as ReleaseSpan, are_wanted, hold,
+};
 
 #[cfg(feature = "tracing")]
 mod told;

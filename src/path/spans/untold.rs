@@ -10,12 +10,12 @@ pub(in crate::path) const fn are_wanted() -> bool {
     false
 }
 
-pub(in crate::path) struct AcquireSpan;
+pub(in crate::path) struct NoAcquireSpan;
 
-impl AcquireSpan {
+impl NoAcquireSpan {
     #[inline]
-    pub(in crate::path) fn begin(_: &Named, _: LockMode) -> AcquireSpan {
-        AcquireSpan
+    pub(in crate::path) fn begin(_: &Named, _: LockMode) -> NoAcquireSpan {
+        NoAcquireSpan
     }
 
     #[inline]
@@ -24,12 +24,12 @@ impl AcquireSpan {
     }
 }
 
-pub(in crate::path) struct ReleaseSpan;
+pub(in crate::path) struct NoReleaseSpan;
 
-impl ReleaseSpan {
+impl NoReleaseSpan {
     #[inline]
-    pub(in crate::path) fn begin(_: &Named, _: &Held, _: Predecessor) -> ReleaseSpan {
-        ReleaseSpan
+    pub(in crate::path) fn begin(_: &Named, _: &Held, _: Predecessor) -> NoReleaseSpan {
+        NoReleaseSpan
     }
 
     #[inline]
