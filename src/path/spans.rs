@@ -11,7 +11,7 @@
 //! if it panics the span ends and the lock goes on.
 
 #[cfg(feature = "tracing")]
-pub(super) use self::told::{AcquireSpan, HoldSpan, ReleaseSpan, are_wanted, hold};
+pub(super) use self::told::{AcquireSpan, ReleaseSpan, are_wanted, hold};
 #[cfg(not(feature = "tracing"))]
 pub(super) use self::untold::{
     NoAcquireSpan as AcquireSpan, NoReleaseSpan as ReleaseSpan, are_wanted, hold,

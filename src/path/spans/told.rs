@@ -1,10 +1,5 @@
 //! The spans.
 
-use std::{
-    mem,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
-
 use tracing::{
     Level, Span,
     field::{Empty, display},
@@ -14,7 +9,12 @@ use tracing::{
 
 use crate::{
     error::{Predecessor, Result},
-    path::{LockMode, named::Named, right::Held},
+    path::{
+        LockMode,
+        hold_span::{HoldSpan, guarded},
+        named::Named,
+        right::Held,
+    },
 };
 
 /// Whether a subscriber wants them: then nothing goes past them by a fast path.
@@ -80,15 +80,6 @@ impl Drop for AcquireSpan {
     }
 }
 
-pub(in crate::path) struct HoldSpan(Span);
-
-impl Drop for HoldSpan {
-    fn drop(&mut self) {
-        let span = mem::replace(&mut self.0, Span::none());
-        guarded(|| drop(span));
-    }
-}
-
 /// Begins the span of what is held.
 pub(in crate::path) fn hold(named: &Named, held: &mut Held) {
     if !are_wanted() {
@@ -99,8 +90,7 @@ pub(in crate::path) fn hold(named: &Named, held: &mut Held) {
         let (token, predecessor) = (held.token.get(), display(held.predecessor()));
         span!(target: "tierlock", Level::DEBUG, "hold", name, scope, token, predecessor)
     };
-    let span = guarded(begin);
-    held.more_mut().hold = span.map(HoldSpan);
+    held.more_mut().hold = guarded(begin).map(HoldSpan::new);
 }
 
 pub(in crate::path) struct ReleaseSpan(Option<Span>);
@@ -124,9 +114,4 @@ impl ReleaseSpan {
             guarded(|| drop(span));
         }
     }
-}
-
-/// What a subscriber does; `None` if it panics, of which the panic hook has told.
-fn guarded<R>(foreign: impl FnOnce() -> R) -> Option<R> {
-    catch_unwind(AssertUnwindSafe(foreign)).ok()
 }
