@@ -16,6 +16,7 @@ use super::{
     doors::Doors,
     lanes::Lanes,
     reload::Reloader,
+    stepping::StepDowns,
 };
 use crate::{
     clock,
@@ -379,6 +380,7 @@ impl LeaderBuilder {
             changes: Mutex::default(),
             telling: Mutex::default(),
             new_secret: Mutex::new(None),
+            step_downs: StepDowns::default(),
             end: Mutex::new(None),
             ended: Condvar::new(),
             #[cfg(test)]

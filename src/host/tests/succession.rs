@@ -234,3 +234,41 @@ fn a_leader_that_is_stopped_hands_over_at_once() {
     give_answered(&link, again).unwrap();
     close(&link);
 }
+
+#[test]
+fn a_leader_that_steps_down_is_followed_and_stands_by() {
+    let pair = Pair::new();
+    let link = pair.link();
+    let held = take(&link, "a");
+    let (first, second) = (&pair.first.0, &pair.second.0);
+    assert_eq!(second.step_down().unwrap_err().kind(), LockErrorKind::Refused, "it does not reign");
+    first.step_down().unwrap();
+    pair.store.wait_until(|state| state.take_overs >= 2);
+    let next = take(&link, "b");
+    assert!(next.token.epoch() >= 2, "{:?}", next.token);
+    assert_eq!(held.watch().lost(), None, "held locks stay held");
+    assert!(first.failure().is_none(), "it goes on");
+    // And back again: it has stood by.
+    while second.step_down().is_err() {
+        // It has taken over, and is not heard of as the leader yet.
+        thread::yield_now();
+    }
+    pair.store.wait_until(|state| state.take_overs >= 3);
+    give_answered(&link, next).unwrap();
+    give_answered(&link, held).unwrap();
+    close(&link);
+}
+
+#[test]
+fn a_leader_with_a_state_directory_says_why_it_does_not_step_down() {
+    let town = Town::new();
+    let leader = town.builder("127.0.0.1:0").start().unwrap();
+    let error = leader.step_down().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+    assert!(error.to_string().contains("has its state directory for itself"), "{error}");
+    leader.fail_the_disk();
+    let link = town.link(&leader);
+    ask(&link, want("a")).wait().unwrap_err();
+    leader.wait();
+    assert_eq!(leader.step_down().unwrap_err().kind(), LockErrorKind::Io);
+}

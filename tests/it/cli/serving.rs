@@ -424,3 +424,18 @@ fn a_port_alone_listens_at_every_address_of_the_machine() {
         succeeds(&run.output().unwrap());
     }
 }
+
+#[test]
+fn a_leader_with_a_state_directory_does_not_step_down_and_says_why() {
+    let place = Place::new();
+    let leader = place.leader();
+    let output = leader.command("step-down").output().unwrap();
+    fails(&output, 78, &[&leader.address, "state directory for itself", "journal move"]);
+    assert_eq!(
+        succeeds(&leader.run().args(["job", "--", "echo", "ran"]).output().unwrap()),
+        "ran\n"
+    );
+    let said = succeeds(&leader.command("doctor").output().unwrap());
+    assert!(said.contains("reigns in epoch 1, with its journal for itself"), "{said}");
+    fails(&tierlock(&["step-down", "--dir"]).arg(place.dir()).output().unwrap(), 78, &["--leader"]);
+}

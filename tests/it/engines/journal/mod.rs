@@ -2,6 +2,7 @@
 //!
 //! What is waited for is an event: a line that a leader says, a row or a key in the store, an answer.
 
+mod asking;
 mod following;
 mod looking;
 mod moving;
