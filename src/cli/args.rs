@@ -375,7 +375,8 @@ pub(super) struct Serve {
     #[arg(long, value_name = "DIR", required_unless_present = "journal")]
     pub(super) state_dir: Option<PathBuf>,
     /// A store in the place of a state directory, with any number of leaders, one of which reigns:
-    /// postgres://USER@HOST/DATABASE or etcd://HOST,HOST
+    /// postgres://USER@HOST/DATABASE or etcd://HOST,HOST; by TLS with ?sslmode=verify-full or
+    /// etcds://, and ?ca=FILE
     #[arg(long, value_name = "URL", conflicts_with = "state_dir")]
     pub(super) journal: Option<String>,
     /// With --journal: how long a reign is believed without a new proof, 250ms to 10s; a leader that

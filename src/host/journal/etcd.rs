@@ -42,7 +42,11 @@ use super::{
 use crate::{
     error::{LockError, Result},
     host::{
-        engines::{etcd::etcd_fault, fault::EngineFault},
+        engines::{
+            etcd::{endpoints, etcd_fault, secured},
+            fault::EngineFault,
+            store_tls::StoreTls,
+        },
         random,
         service_url::{Password, ServiceUrl},
     },
@@ -60,6 +64,7 @@ use crate::{
 pub(super) struct EtcdJournal {
     url: ServiceUrl,
     endpoints: Vec<String>,
+    tls: Option<StoreTls>,
     /// Which endpoint the next connection is to.
     next: AtomicUsize,
     login: Option<(String, EtcdSecret)>,
@@ -92,16 +97,12 @@ impl EtcdJournal {
         let password_file = url.take_password_file()?;
         let from_file = password_file.as_deref().map(Password::read).transpose()?;
         let prefix = url.take("prefix")?.unwrap_or_else(|| "tierlock/".to_owned());
-        url.finish("password_file, plaintext, prefix")?;
+        let tls = StoreTls::take(&mut url)?;
+        url.finish("ca, password_file, plaintext, prefix")?;
         if !url.path.is_empty() {
             return Err(url.refuse("a path has no meaning here: use ?prefix=locks/ for a folder"));
         }
-        let endpoint = |address: &String| {
-            let (host, port) = url.host_and_port(address, 2379)?;
-            let host = if host.contains(':') { format!("[{host}]") } else { host };
-            Ok(format!("http://{host}:{port}"))
-        };
-        let endpoints = url.addresses.iter().map(endpoint).collect::<Result<_>>()?;
+        let endpoints = endpoints(&url, tls.as_ref())?;
         let login = match (url.user.clone(), url.password.clone().or(from_file)) {
             (Some(user), Some(password)) => {
                 Some((user, EtcdSecret { password, file: password_file }))
@@ -115,6 +116,7 @@ impl EtcdJournal {
         let limit = lasts / 2;
         Ok(EtcdJournal {
             endpoints,
+            tls,
             next: AtomicUsize::new(0),
             login,
             keys: EtcdKeys::new(prefix),
@@ -201,6 +203,7 @@ impl EtcdJournal {
             let read = file.as_deref().and_then(|file| Password::read(file).ok());
             options = options.with_user(user, read.as_ref().unwrap_or(password).reveal());
         }
+        let options = secured(options, self.tls.as_ref());
         let client = Client::connect([endpoint], Some(options)).await;
         let client = client.map_err(|error| etcd_fault(&self.url.shown(), &error))?;
         Ok(client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX))

@@ -75,7 +75,7 @@ impl PostgresJournal {
         // An address that is silent leaves time for the next one.
         let patience = limit / (url.addresses.len() as u32 + 1);
         let server = PostgresServer::new(&mut url, patience)?;
-        url.finish("cluster, password_file, plaintext, schema")?;
+        url.finish("ca, cluster, password_file, plaintext, schema, sslmode")?;
         Ok(PostgresJournal {
             server,
             tables: JournalTables::new(&schema, &cluster),

@@ -17,12 +17,14 @@ use etcd_client::{
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use super::way::{endpoints, etcd_fault, secured};
 use crate::{
     clock,
     error::{Holder, Result},
     host::{
         engines::{
             EngineSettings, fault::EngineFault, holder_line::HolderLine, session_life::SessionLife,
+            store_tls::StoreTls,
         },
         service_url::{Password, ServiceUrl},
     },
@@ -35,6 +37,7 @@ const BLOCKS: &str = "create revision * 2^20 + count";
 pub(super) struct EtcdLine {
     shown: String,
     endpoints: Vec<String>,
+    tls: Option<StoreTls>,
     user: Option<String>,
     password: Option<Password>,
     password_file: Option<PathBuf>,
@@ -73,12 +76,8 @@ impl EtcdLine {
         let password_file = url.take_password_file()?;
         let from_file = password_file.as_deref().map(Password::read).transpose()?;
         let prefix = url.take("prefix")?.unwrap_or_default();
-        let endpoint = |address: &String| {
-            let (host, port) = url.host_and_port(address, 2379)?;
-            let host = if host.contains(':') { format!("[{host}]") } else { host };
-            Ok(format!("http://{host}:{port}"))
-        };
-        let endpoints = url.addresses.iter().map(endpoint).collect::<Result<_>>()?;
+        let tls = StoreTls::take(url)?;
+        let endpoints = endpoints(url, tls.as_ref())?;
         let password = url.password.clone().or(from_file);
         if password.is_some() != url.user.is_some() {
             return Err(
@@ -88,6 +87,7 @@ impl EtcdLine {
         Ok(EtcdLine {
             shown: url.shown(),
             endpoints,
+            tls,
             user: url.user.clone(),
             password,
             password_file,
@@ -151,6 +151,7 @@ impl EtcdLine {
         if let Some((user, password)) = self.user.as_ref().zip(password) {
             options = options.with_user(user, password.reveal());
         }
+        let options = secured(options, self.tls.as_ref());
         let client = self.within(Client::connect(&self.endpoints, Some(options))).await?;
         *known = Some(client.clone());
         Ok(client)
@@ -278,24 +279,5 @@ impl EtcdLine {
 
     fn fault(&self, error: &Error) -> EngineFault {
         etcd_fault(&self.shown, error)
-    }
-}
-
-/// What an error of the cluster at this place means.
-pub(in crate::host) fn etcd_fault(shown: &str, error: &Error) -> EngineFault {
-    let Error::GRpcStatus(status) = error else {
-        return EngineFault::Trouble(format!("{shown}: {error}"));
-    };
-    let text = status.message();
-    let is_login = text.contains("auth")
-        || text.contains("user name is empty")
-        || text.contains("permission denied");
-    match i32::from(status.code()) {
-        // Invalid argument, permission denied, unauthenticated.
-        3 | 7 | 16 if is_login => {
-            EngineFault::refused(format!("{shown} refused the login: {text}"))
-        }
-        7 => EngineFault::refused(format!("{shown} does not let this user do that: {text}")),
-        _ => EngineFault::Trouble(format!("{shown}: {text}")),
     }
 }

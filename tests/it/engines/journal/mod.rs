@@ -106,7 +106,7 @@ impl JournalRig<'_> {
 }
 
 /// `tierlock serve`, and what it says.
-struct Served {
+pub(super) struct Served {
     child: RefCell<Child>,
     lines: mpsc::Receiver<String>,
     heard: RefCell<Vec<String>>,
@@ -115,7 +115,7 @@ struct Served {
 }
 
 impl Served {
-    fn start(mut command: Command) -> Served {
+    pub(super) fn start(mut command: Command) -> Served {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -143,7 +143,7 @@ impl Served {
     }
 
     /// Waits until it has said this, after what was waited for before.
-    fn says(&self, words: &str) -> String {
+    pub(super) fn says(&self, words: &str) -> String {
         self.says_within(words, LONG).unwrap_or_else(|| {
             panic!("it did not say {words:?}, but: {:#?}", self.heard.borrow());
         })
@@ -171,7 +171,7 @@ impl Served {
     }
 
     /// Where it listens.
-    fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         let of = |line: &String| line.strip_prefix("listening on ").map(str::to_owned);
         if let Some(known) = self.heard.borrow().iter().find_map(of) {
             return known;
