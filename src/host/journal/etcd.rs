@@ -153,10 +153,17 @@ impl EtcdJournal {
         let mut client = self.connect().await.map_err(EngineFault::into_error)?;
         let failed = |error| etcd_fault(&self.url.shown(), &error).into_error();
         if opening.init {
-            let is_free = Compare::mod_revision(self.keys.stamp(), CompareOp::Equal, 0);
+            let is_free = [self.keys.stamp(), self.keys.filling()];
+            let is_free = is_free.map(|key| Compare::mod_revision(key, CompareOp::Equal, 0));
             let made = self.keys.begin(random(), opening.epoch_above);
-            let made = client.txn(Txn::new().when([is_free]).and_then(made)).await;
-            if !made.map_err(failed)?.succeeded() {
+            let transaction = Txn::new().when(is_free).and_then(made).or_else(self.or_head());
+            let made = client.txn(transaction).await.map_err(failed)?;
+            if !made.succeeded() {
+                if let Some(TxnOpResponse::Get(found)) = made.op_responses().first()
+                    && self.keys.is_half_filled(found.kvs())
+                {
+                    return Err(self.half_filled());
+                }
                 return Err(self.url.refuse(
                     "the journal is made; start without --init, which is for the first start of the \
                      first leader only",
@@ -167,6 +174,7 @@ impl EtcdJournal {
         let found = client.get(self.keys.head(), Some(options)).await.map_err(failed)?;
         match self.keys.read_head(found.kvs()) {
             Ok(Some(_)) => Ok(()),
+            Ok(None) if self.keys.is_half_filled(found.kvs()) => Err(self.half_filled()),
             Ok(None) => Err(self.not_made()),
             Err(JournalTrouble::Failed(text) | JournalTrouble::Unknown(text)) => {
                 Err(self.url.refuse(text))
@@ -186,6 +194,16 @@ impl EtcdJournal {
              that is lost, start once with --init --epoch-above N, N being the highest epoch that its \
              clients have seen",
             self.keys.prefix()
+        ))
+    }
+
+    fn half_filled(&self) -> LockError {
+        self.url.refuse(format_args!(
+            "a journal was being moved to the prefix {:?}, and that was interrupted: run `tierlock journal \
+             move` again with the same two places. If you give that up, and what was to be moved with it, \
+             delete the key {}",
+            self.keys.prefix(),
+            self.keys.filling()
         ))
     }
 

@@ -4,7 +4,8 @@
 //! No leader may have it meanwhile: a state directory is locked, and a journal in a store whose stamp
 //! stands still for as long as a standby would count is marked by a write that has that stamp as its
 //! condition, and ends the reign. It is marked as moved *before* the other place has it, so that at no
-//! moment there are two to begin from. One that is marked stays as it is, so a move that is interrupted is
+//! moment there are two to begin from, and *after* the other place has shown that it can have it: a place
+//! that refuses it leaves the first as it was. One that is marked stays as it is, so a move that is interrupted is
 //! made again with the same places, and one that was complete says so.
 
 use std::{
@@ -37,6 +38,9 @@ pub(super) trait MovableStore: ReignJournal {
 
     /// Says where it goes and ends its reign, if its stamp is still this one. Whether it was.
     fn mark_moved(&self, seen: Stamp, to: &str) -> Result<bool>;
+
+    /// Shows that it can be made with these entries, and leaves nothing.
+    fn prepare(&self, entries: &FoundEntries) -> Result<()>;
 
     /// Makes it with these entries, where there is none, whole or not at all.
     fn fill(&self, entries: &FoundEntries) -> Result<()>;
@@ -80,8 +84,12 @@ fn move_between(source: &MovePlace, target: &MovePlace) -> Result<MovedJournal> 
     }
     // Its lock is held until the other place has it all: no leader starts here between, whatever becomes of
     // the mark.
-    let (mut entries, _journal) = source.give_up(&shown)?;
-    entries.epochs.epoch += 1;
+    let prepare = |entries: &FoundEntries| match there {
+        None => target.prepare(&as_of_the_next_place(entries)?),
+        Some(_) => Ok(()),
+    };
+    let (entries, _journal) = source.give_up(&shown, &prepare)?;
+    let entries = as_of_the_next_place(&entries)?;
     let moved = MovedJournal { epoch: entries.epochs.epoch, sessions: entries.sessions.len() };
     match there {
         // By an earlier try, which was complete.
@@ -89,15 +97,20 @@ fn move_between(source: &MovePlace, target: &MovePlace) -> Result<MovedJournal> 
         Some(_) => return Err(taken(&shown)),
         None => {}
     }
-    for session in &mut entries.sessions {
-        *session = as_of_another_process(session)?;
-    }
     target.fill(&entries)?;
     Ok(moved)
 }
 
 fn taken(place: &str) -> LockError {
     LockError::config(format!("{place} has a journal already: nothing was moved"))
+}
+
+/// What the next place is to have: behind another epoch, so that nothing of before is taken for its own.
+fn as_of_the_next_place(entries: &FoundEntries) -> Result<FoundEntries> {
+    let sessions = entries.sessions.iter().map(|session| as_of_another_process(session));
+    let mut next = FoundEntries { sessions: sessions.collect::<Result<_>>()?, ..entries.clone() };
+    next.epochs.epoch += 1;
+    Ok(next)
 }
 
 /// A session of the leader's own process is known to be dead by the state directory's lock alone.
@@ -173,20 +186,35 @@ impl MovePlace {
         }
     }
 
-    /// Marks it as moved; what it had, and a directory's journal itself.
-    fn give_up(&self, to: &str) -> Result<(FoundEntries, Option<Journal>)> {
+    /// Marks it as moved, once that is prepared; what it had, and a directory's journal itself.
+    fn give_up(
+        &self,
+        to: &str,
+        prepare: &dyn Fn(&FoundEntries) -> Result<()>,
+    ) -> Result<(FoundEntries, Option<Journal>)> {
         let (entries, journal) = match self {
             MovePlace::Directory(path, _) => {
                 let (journal, recovered) = Journal::enter(path, self.opening(Some(to)))?.open()?;
                 let entries = journal.entries(&recovered)?;
                 has_epochs(&entries)?;
+                prepare(&entries)?;
                 journal.mark_moved(path, to)?;
                 (entries, Some(journal))
             }
-            MovePlace::Store(store, shown) => (give_up_store(&**store, shown, to)?, None),
+            MovePlace::Store(store, shown) => (give_up_store(&**store, shown, to, prepare)?, None),
         };
         has_epochs(&entries)?;
         Ok((entries, journal))
+    }
+
+    fn prepare(&self, entries: &FoundEntries) -> Result<()> {
+        match self {
+            MovePlace::Directory(path, _) => {
+                let opening = JournalOpening { init: true, ..self.opening(None) };
+                Journal::enter(path, opening)?.prepare(entries)
+            }
+            MovePlace::Store(store, _) => store.prepare(entries),
+        }
     }
 
     fn fill(&self, entries: &FoundEntries) -> Result<()> {
@@ -209,7 +237,12 @@ fn has_epochs(entries: &FoundEntries) -> Result<()> {
 }
 
 /// Waits until no leader can believe in a reign in it, and marks it.
-fn give_up_store(store: &dyn MovableStore, shown: &str, to: &str) -> Result<FoundEntries> {
+fn give_up_store(
+    store: &dyn MovableStore,
+    shown: &str,
+    to: &str,
+    prepare: &dyn Fn(&FoundEntries) -> Result<()>,
+) -> Result<FoundEntries> {
     let missing = || LockError::config(format!("there is no journal in {shown}"));
     let first = store.survey()?.ok_or_else(missing)?;
     match &first.moved_to {
@@ -224,7 +257,11 @@ fn give_up_store(store: &dyn MovableStore, shown: &str, to: &str) -> Result<Foun
         thread::sleep(standby_counts(first.lasts));
     }
     let now = store.survey()?.ok_or_else(missing)?;
-    if now.stamp != first.stamp || !store.mark_moved(now.stamp, to)? {
+    let stands_still = now.stamp == first.stamp;
+    if stands_still {
+        prepare(&now.entries)?;
+    }
+    if !stands_still || !store.mark_moved(now.stamp, to)? {
         return Err(LockError::new(
             LockErrorKind::Refused,
             format!(

@@ -73,14 +73,17 @@ impl EtcdKeys {
     pub(super) fn begin(&self, cluster: u128, epoch_above: Option<u32>) -> Vec<TxnOp> {
         let epoch = epoch_above.unwrap_or(0);
         let waits_for = epoch_above.map(|_| *TIME_TO_LIVE.end());
-        vec![
+        // A move that was given up may have left entries.
+        let mut then = self.sweep();
+        then.extend([
             TxnOp::put(self.key("head/cluster"), format!("{STORE_FORMAT} {cluster:032x}"), None),
             TxnOp::put(self.key("head/epoch"), epoch_value(epoch, waits_for), None),
             TxnOp::put(self.key("head/judged"), epoch.to_string(), None),
             TxnOp::put(self.reign(), NONE, None),
             TxnOp::put(self.number(), "0", None),
             self.touch(),
-        ]
+        ]);
+        then
     }
 
     /// What a reign writes when it begins, but for what it reads.
@@ -112,6 +115,12 @@ impl EtcdKeys {
 
     pub(super) fn filling(&self) -> String {
         self.key("head/filling")
+    }
+
+    /// Whether a move to here has begun, and has not come to its end.
+    pub(super) fn is_half_filled(&self, head: &[KeyValue]) -> bool {
+        let has = |key: String| head.iter().any(|known| known.key() == key.as_bytes());
+        has(self.filling()) && !has(self.stamp())
     }
 
     /// Ends the reign and says where the journal is now.

@@ -5,7 +5,7 @@
 
 use etcd_client::{Compare, CompareOp, GetOptions, KvClient, Txn, TxnOp};
 
-use super::{EngineFault, EtcdJournal, etcd_fault};
+use super::{EngineFault, EtcdJournal, EtcdKeys, etcd_fault};
 use crate::{
     error::{LockError, LockErrorKind, Result},
     host::{
@@ -23,20 +23,23 @@ use crate::{
 const OPERATIONS: usize = 100;
 
 impl EtcdJournal {
-    /// Does something on a connection of its own; each is to another address.
-    fn once<T>(&self, doing: impl AsyncFnOnce(&mut KvClient) -> Result<T>) -> Result<T> {
-        let done = self.ways.run(MOVING_TAKES, async {
+    /// A connection of its own; each is to another address.
+    fn reach(&self) -> Result<KvClient> {
+        self.in_time(async {
             let mut tries = self.endpoints.len();
-            let mut client = loop {
+            loop {
                 tries -= 1;
                 match self.connect().await {
                     Err(_) if tries > 0 => {}
-                    connected => break connected.map_err(EngineFault::into_error)?,
+                    connected => break connected.map_err(EngineFault::into_error),
                 }
-            };
-            doing(&mut client).await
-        });
-        done.unwrap_or_else(|| {
+            }
+        })
+    }
+
+    /// One step of a move: each has its time, however many there are.
+    fn in_time<T>(&self, step: impl Future<Output = Result<T>>) -> Result<T> {
+        self.ways.run(MOVING_TAKES, step).unwrap_or_else(|| {
             let text =
                 format!("{} did not answer in time; look there, and move it again", self.shown());
             Err(EngineFault::Trouble(text).into_error())
@@ -48,67 +51,81 @@ impl EtcdJournal {
         LockError::new(LockErrorKind::Damaged, format!("the journal {}: {text}", self.shown()))
     }
 
-    async fn write(
-        &self,
-        client: &mut KvClient,
-        when: Vec<Compare>,
-        then: Vec<TxnOp>,
-    ) -> Result<bool> {
-        let written = client.txn(Txn::new().when(when).and_then(then)).await;
-        let written =
-            written.map_err(|error| etcd_fault(&self.url.shown(), &error).into_error())?;
-        Ok(written.succeeded())
-    }
-}
-
-impl MovableStore for EtcdJournal {
-    fn survey(&self) -> Result<Option<JournalSurvey>> {
-        self.once(async |client| {
-            let options = GetOptions::new().with_prefix();
-            let found = client.get(self.keys.prefix(), Some(options)).await;
-            let found =
-                found.map_err(|error| etcd_fault(&self.url.shown(), &error).into_error())?;
-            let head = self.keys.read_survey(found.kvs());
-            let Some((reign, lasts, stamp, moved_to)) =
-                head.map_err(|trouble| self.damaged_here(trouble))?
-            else {
-                return Ok(None);
-            };
-            let entries = self.keys.read_all(found.kvs());
-            let entries = entries.map_err(|trouble| self.damaged_here(trouble))?;
-            Ok(Some(JournalSurvey { reign, lasts, stamp, moved_to, entries }))
+    fn write(&self, client: &mut KvClient, when: Vec<Compare>, then: Vec<TxnOp>) -> Result<bool> {
+        self.in_time(async {
+            let written = client.txn(Txn::new().when(when).and_then(then)).await;
+            let written =
+                written.map_err(|error| etcd_fault(&self.url.shown(), &error).into_error())?;
+            Ok(written.succeeded())
         })
     }
 
-    fn mark_moved(&self, seen: Stamp, to: &str) -> Result<bool> {
-        let is_seen = Compare::mod_revision(self.keys.stamp(), CompareOp::Equal, seen.0 as i64);
-        let is_here = Compare::version(self.keys.moved(), CompareOp::Equal, 0);
-        let then = self.keys.mark_moved(to);
-        self.once(async |client| self.write(client, vec![is_seen, is_here], then).await)
-    }
-
-    fn fill(&self, entries: &FoundEntries) -> Result<()> {
+    /// Puts all entries where there is no journal, and `last` behind them.
+    fn put_all(
+        &self,
+        entries: &FoundEntries,
+        last: impl FnOnce(&EtcdKeys) -> Vec<TxnOp>,
+    ) -> Result<()> {
         let records = entries.records()?;
         let number = format!("{:032x}", random());
         let is_none = || Compare::version(self.keys.stamp(), CompareOp::Equal, 0);
         let is_ours = || Compare::value(self.keys.filling(), CompareOp::Equal, number.clone());
         let meanwhile =
             || self.url.refuse("another journal was made there, or is being moved there");
-        self.once(async |client| {
-            let mut first = self.keys.sweep();
-            first.push(TxnOp::put(self.keys.filling(), number.clone(), None));
-            if !self.write(client, vec![is_none()], first).await? {
+        let mut client = self.reach()?;
+        let mut first = self.keys.sweep();
+        first.push(TxnOp::put(self.keys.filling(), number.clone(), None));
+        if !self.write(&mut client, vec![is_none()], first)? {
+            return Err(meanwhile());
+        }
+        let all = self.keys.fill(entries, &records);
+        let mut batches: Vec<_> = all.chunks(OPERATIONS).map(<[TxnOp]>::to_vec).collect();
+        batches.push(last(&self.keys));
+        for batch in batches {
+            if !self.write(&mut client, vec![is_none(), is_ours()], batch)? {
                 return Err(meanwhile());
             }
-            let all = self.keys.fill(entries, &records);
-            let mut batches: Vec<_> = all.chunks(OPERATIONS).map(<[TxnOp]>::to_vec).collect();
-            batches.push(self.keys.fill_head(entries));
-            for batch in batches {
-                if !self.write(client, vec![is_none(), is_ours()], batch).await? {
-                    return Err(meanwhile());
-                }
-            }
-            Ok(())
+        }
+        Ok(())
+    }
+}
+
+impl MovableStore for EtcdJournal {
+    fn survey(&self) -> Result<Option<JournalSurvey>> {
+        let mut client = self.reach()?;
+        let found = self.in_time(async {
+            let options = GetOptions::new().with_prefix();
+            let found = client.get(self.keys.prefix(), Some(options)).await;
+            found.map_err(|error| etcd_fault(&self.url.shown(), &error).into_error())
+        })?;
+        let head = self.keys.read_survey(found.kvs());
+        let Some((reign, lasts, stamp, moved_to)) =
+            head.map_err(|trouble| self.damaged_here(trouble))?
+        else {
+            return Ok(None);
+        };
+        let entries = self.keys.read_all(found.kvs());
+        let entries = entries.map_err(|trouble| self.damaged_here(trouble))?;
+        Ok(Some(JournalSurvey { reign, lasts, stamp, moved_to, entries }))
+    }
+
+    fn mark_moved(&self, seen: Stamp, to: &str) -> Result<bool> {
+        let is_seen = Compare::mod_revision(self.keys.stamp(), CompareOp::Equal, seen.0 as i64);
+        let is_here = Compare::version(self.keys.moved(), CompareOp::Equal, 0);
+        let then = self.keys.mark_moved(to);
+        self.write(&mut self.reach()?, vec![is_seen, is_here], then)
+    }
+
+    fn prepare(&self, entries: &FoundEntries) -> Result<()> {
+        // All of it is written as it will be, and swept in the place of getting its head.
+        self.put_all(entries, |keys| {
+            let mut last = keys.sweep();
+            last.push(TxnOp::delete(keys.filling(), None));
+            last
         })
+    }
+
+    fn fill(&self, entries: &FoundEntries) -> Result<()> {
+        self.put_all(entries, |keys| keys.fill_head(entries))
     }
 }

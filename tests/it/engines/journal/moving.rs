@@ -135,9 +135,12 @@ fn what_an_interrupted_move_has_left_in_a_store_is_no_journal(store: &EngineRig)
     let server = &store.servers[0];
     server.cli(&["put", "tierlock/head/filling", "another"]);
     server.cli(&["put", "tierlock/s/00", "nothing that can be read"]);
-    let leader = rig.spawn(&store.url(), &["--reign", SLOWLY], false);
-    leader.says("is started once with --init");
-    assert_eq!(leader.ended().code(), Some(78));
+    // Nor is one made over what locks may hang on, without a word.
+    for init in [false, true] {
+        let leader = rig.spawn(&store.url(), &["--reign", SLOWLY], init);
+        leader.says("run `tierlock journal move` again with the same two places");
+        assert_eq!(leader.ended().code(), Some(78));
+    }
     let one = rig.files.path().join("one");
     let leader = rig.leader_in(&one, "127.0.0.1:0", true);
     let address = leader.address();
@@ -146,4 +149,32 @@ fn what_an_interrupted_move_has_left_in_a_store_is_no_journal(store: &EngineRig)
     moved(one.to_str().unwrap(), &store.url());
     rig.leader_at(&address, SOON).reigns();
     assert_eq!(rig.sessions(), 0);
+}
+
+on!([etcd] what_a_move_that_was_given_up_has_left_is_swept);
+fn what_a_move_that_was_given_up_has_left_is_swept(store: &EngineRig) {
+    let rig = JournalRig::new(store);
+    let server = &store.servers[0];
+    server.cli(&["put", "tierlock/s/00", "nothing that can be read"]);
+    // Its operator has deleted head/filling, as the words say.
+    rig.leader(SOON).reigns();
+    assert_eq!(rig.sessions(), 0);
+}
+
+on!([postgres] a_place_that_takes_no_journal_leaves_the_other_as_it_was);
+fn a_place_that_takes_no_journal_leaves_the_other_as_it_was(store: &EngineRig) {
+    let rig = JournalRig::new(store);
+    let one = rig.files.path().join("one");
+    let leader = rig.leader_in(&one, "127.0.0.1:0", true);
+    let address = leader.address();
+    leader.signal(Signal::TERM);
+    assert!(leader.ended().success());
+    // One that may look and not write.
+    let server = &store.servers[0];
+    let role = format!("reader_of_{}", server.database);
+    server.cli(&[&format!("CREATE ROLE {role} LOGIN")]);
+    server.cli(&["REVOKE CREATE ON SCHEMA public FROM PUBLIC"]);
+    let url = store.url().replace("postgres@", &format!("{role}@"));
+    refused(one.to_str().unwrap(), &url, 77, "does not let this user do that");
+    rig.leader_in(&one, &address, false).address();
 }
