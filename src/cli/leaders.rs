@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How long a leader may take to say what it is.
-const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long one may take that has to answer.
 pub(super) const ANSWERS_AT_LAST: Duration = Duration::from_secs(3);
@@ -22,6 +22,15 @@ pub(super) const ANSWERS_AT_LAST: Duration = Duration::from_secs(3);
 pub(super) struct AskingLeaders(Option<thread::JoinHandle<crate::Result<Vec<AskedLeader>>>>);
 
 impl AskingLeaders {
+    /// Asks, beside a manager with the same settings, the leaders that they name. A pipe with the secret
+    /// is read once, and that is the manager's.
+    pub(super) fn begin_beside_manager(common: &Common) -> Result<AskingLeaders, Failure> {
+        match common.has_secret_in_a_file() {
+            true => AskingLeaders::begin(common),
+            false => Ok(AskingLeaders(None)),
+        }
+    }
+
     /// Asks, meanwhile, the leaders that these settings name.
     pub(super) fn begin(common: &Common) -> Result<AskingLeaders, Failure> {
         let addresses = common.leader_addresses();

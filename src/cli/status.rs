@@ -35,7 +35,7 @@ pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
     let common = status.common.with_environment()?;
     let leaders = common.leaders();
     let common = common.without_unused_directory()?;
-    let asking = AskingLeaders::begin(&common)?;
+    let asking = AskingLeaders::begin_beside_manager(&common)?;
     let has_directory = common.directory().is_some();
     let show = Show {
         only: status.name,

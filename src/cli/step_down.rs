@@ -8,7 +8,7 @@ use std::{
 use super::{
     args,
     failure::{Failure, exit, print},
-    leaders::{ANSWERS_AT_LAST, lines, reigning},
+    leaders::{ANSWERS_AT_LAST, ANSWERS_WITHIN, lines, reigning},
 };
 use crate::{
     host::{
@@ -34,7 +34,10 @@ pub(super) fn step_down(what: args::StepDown) -> Result<u8, Failure> {
         ));
     }
     let group = LeaderGroup { secret: common.secret()?, addresses };
-    let asked = group.ask()?;
+    let mut asked = group.ask(ANSWERS_WITHIN)?;
+    if reigning(&asked).is_none() {
+        asked = group.ask(ANSWERS_AT_LAST)?;
+    }
     let Some((leader, told)) = reigning(&asked) else {
         let said = lines(&asked);
         return Err(Failure::new(
@@ -70,8 +73,8 @@ struct LeaderGroup {
 }
 
 impl LeaderGroup {
-    fn ask(&self) -> Result<Vec<AskedLeader>, Failure> {
-        Ok(ask_leaders(&self.addresses, &self.secret, ANSWERS_AT_LAST)?)
+    fn ask(&self, within: Duration) -> Result<Vec<AskedLeader>, Failure> {
+        Ok(ask_leaders(&self.addresses, &self.secret, within)?)
     }
 
     fn wait_for_another(
@@ -82,7 +85,7 @@ impl LeaderGroup {
     ) -> Result<u8, Failure> {
         let begun = Instant::now();
         loop {
-            let asked = ask_leaders(&self.addresses, &self.secret, ANSWERS_AT_LAST)?;
+            let asked = self.ask(ANSWERS_WITHIN)?;
             let is_over = begun.elapsed() >= limit;
             match reigning(&asked) {
                 Some((leader, told)) if told.reign != Some(before) => {

@@ -90,6 +90,11 @@ impl Common {
         }
     }
 
+    /// Whether the secret can be read more than once.
+    pub(in crate::cli) fn has_secret_in_a_file(&self) -> bool {
+        self.secret_file.as_deref().is_some_and(Path::is_file)
+    }
+
     /// The secret that they share with their clients.
     pub(in crate::cli) fn secret(&self) -> Result<Secret, Failure> {
         match &self.secret_file {

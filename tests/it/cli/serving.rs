@@ -404,6 +404,11 @@ fn a_secret_may_come_through_the_pipe_of_a_shell() {
     let mut run =
         shell(r#"exec "$0" run --leader "$2" --secret-file <(sleep .1; cat "$1") job -- echo ran"#);
     assert_eq!(succeeds(&run.arg(&address).output().unwrap()), "ran\n");
+    // What asks both the manager's leader and each address reads it once, too.
+    for what in ["status", "doctor"] {
+        let script = format!(r#"exec "$0" {what} --leader "$2" --secret-file <(cat "$1")"#);
+        succeeds(&shell(&script).arg(&address).output().unwrap());
+    }
     // It cannot be read again, which is said, and the leader goes on.
     leader.signal(Signal::HUP);
     let alarm = leader.error_line();

@@ -4,6 +4,7 @@
 
 mod asking;
 mod following;
+mod killing;
 mod looking;
 mod moving;
 mod starting;
