@@ -112,7 +112,11 @@ fn leaders_killed_again_and_again_lose_no_lock(store: &EngineRig) {
                     let read = gate.enter(token).map(|value| *value);
                     let written =
                         read.and_then(|read| gate.enter(token).map(|mut value| *value = read + 1));
-                    counted.fetch_add(written.is_ok().into(), SeqCst);
+                    match written {
+                        Ok(()) => drop(counted.fetch_add(1, SeqCst)),
+                        // Another holder was granted it since: this one has lost it, and knows.
+                        Err(stale) => assert!(MutexGuard::check(&guard).is_err(), "{stale}"),
+                    }
                     drop(guard);
                     // And a name that no client has asked for.
                     let name = format!("new {}", names.fetch_add(1, SeqCst));
@@ -148,20 +152,20 @@ fn leaders_killed_again_and_again_lose_no_lock(store: &EngineRig) {
 // ---- beside it ---------------------------------------------------------------------------------------
 
 /// Three members of an etcd.
-struct EtcdCluster {
+pub(super) struct EtcdCluster {
     files: TempDir,
-    members: Vec<EtcdMember>,
+    pub(super) members: Vec<EtcdMember>,
     peers: String,
 }
 
-struct EtcdMember {
-    port: u16,
+pub(super) struct EtcdMember {
+    pub(super) port: u16,
     peer: u16,
     child: Option<Child>,
 }
 
 impl EtcdCluster {
-    fn start() -> Option<EtcdCluster> {
+    pub(super) fn start() -> Option<EtcdCluster> {
         drop(EngineRig::etcd()?); // which says whether it is installed
         let port = || Port::claim().address().port();
         let members: Vec<_> =
@@ -176,7 +180,7 @@ impl EtcdCluster {
         Some(cluster)
     }
 
-    fn begin(&mut self, number: usize) {
+    pub(super) fn begin(&mut self, number: usize) {
         let EtcdMember { port, peer, .. } = self.members[number];
         let (client, peer) =
             (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
@@ -192,7 +196,7 @@ impl EtcdCluster {
         self.members[number].child = Some(command.spawn().unwrap());
     }
 
-    fn etcdctl(&self, endpoints: &[u16]) -> Command {
+    pub(super) fn etcdctl(&self, endpoints: &[u16]) -> Command {
         let endpoints: Vec<_> = endpoints.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let mut command = program("etcdctl");
         command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", endpoints.join(",")));
@@ -200,7 +204,7 @@ impl EtcdCluster {
     }
 
     /// The member that leads, once all of them say the same.
-    fn leader(&self) -> Option<usize> {
+    pub(super) fn leader(&self) -> Option<usize> {
         let mut led = Vec::new();
         for member in &self.members {
             TcpStream::connect(("127.0.0.1", member.port)).ok()?;
@@ -215,16 +219,19 @@ impl EtcdCluster {
         led.iter().position(|(member, _)| agree && *member == leader)
     }
 
+    pub(super) fn url(&self) -> String {
+        let addresses = self.members.iter().map(|member| format!("127.0.0.1:{}", member.port));
+        format!("etcd://{}", addresses.collect::<Vec<_>>().join(","))
+    }
+
     /// A client of all members, which takes locks by etcd's own recipe, as `etcdctl lock` does.
     fn locks(&self) -> LockManager {
-        let addresses = self.members.iter().map(|member| format!("127.0.0.1:{}", member.port));
-        let url = format!("etcd://{}", addresses.collect::<Vec<_>>().join(","));
-        LockManager::builder().service(url).time_to_live(ENDLESS).open().unwrap()
+        LockManager::builder().service(self.url()).time_to_live(ENDLESS).open().unwrap()
     }
 }
 
 impl EtcdMember {
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();

@@ -165,7 +165,7 @@ impl Served {
         self.heard.borrow_mut().push(line.clone());
         if line.contains("it reigns from now on") {
             self.is_reigning.set(true);
-        } else if line.contains("its reign is over") {
+        } else if line.contains("its reign is over") || line.contains("handed its reign over") {
             self.is_reigning.set(false);
         }
         Some(line)
