@@ -13,7 +13,7 @@
 //! | `head/number` | of the reign's last batch |
 //! | `head/stamp` | written with every write |
 //! | `head/moved` | where the journal is now, if it was moved: no leader starts here |
-//! | `head/filling` | which move makes a journal here: it has no stamp before it is whole |
+//! | `head/filling` | the cluster whose journal is being moved here, and which move of it: it has no stamp before it is whole |
 //! | `s/SESSION` | an open session |
 //! | `r/SESSION/LEASE` | a lease that was taken away from it |
 //! | `a/NAME` | a name that `at_least` keeps taken |
@@ -33,14 +33,17 @@ use etcd_client::{
 };
 use parking_lot::Mutex;
 
-use self::keys::{EtcdHead, EtcdKeys};
+use self::{
+    keys::{EtcdHead, EtcdKeys},
+    moving::{BegunMove, FoundInstead},
+};
 use super::{
     StoreOpening,
     entries::ReignEntries,
     ways::{StoreWays, unknown},
 };
 use crate::{
-    error::{LockError, Result},
+    error::{LockError, LockErrorKind, Result},
     host::{
         engines::{
             etcd::{endpoints, etcd_fault, secured},
@@ -73,6 +76,8 @@ pub(super) struct EtcdJournal {
     limit: Duration,
     ways: StoreWays<KvClient>,
     own: Mutex<OwnReign>,
+    /// What this process moves here.
+    moving: Mutex<Option<BegunMove>>,
 }
 
 struct EtcdSecret {
@@ -99,6 +104,12 @@ impl EtcdJournal {
         let prefix = url.take("prefix")?.unwrap_or_else(|| "tierlock/".to_owned());
         let tls = StoreTls::take(&mut url)?;
         url.finish("ca, password_file, plaintext, prefix")?;
+        if !prefix.ends_with('/') {
+            return Err(url.refuse(
+                "a journal has a folder for itself, as it reads and deletes all that is in it: its prefix \
+                 ends with `/`",
+            ));
+        }
         if !url.path.is_empty() {
             return Err(url.refuse("a path has no meaning here: use ?prefix=locks/ for a folder"));
         }
@@ -127,6 +138,7 @@ impl EtcdJournal {
                 entries: ReignEntries::none(),
                 kept_from: None,
             }),
+            moving: Mutex::new(None),
             url,
         })
     }
@@ -137,7 +149,12 @@ impl EtcdJournal {
         // Each connection is to another address.
         for _ in &self.endpoints {
             match self.ways.run(opening.patience, self.examine(opening)) {
-                Some(Err(error)) if error.is_unreachable() => trouble = Some(error),
+                // Of several members one may be down, and another have a bad certificate.
+                Some(Err(error))
+                    if error.is_unreachable() || error.kind() == LockErrorKind::Refused =>
+                {
+                    trouble = Some(more_telling(trouble, error));
+                }
                 Some(opened) => return opened,
                 None => {}
             }
@@ -153,28 +170,26 @@ impl EtcdJournal {
         let mut client = self.connect().await.map_err(EngineFault::into_error)?;
         let failed = |error| etcd_fault(&self.url.shown(), &error).into_error();
         if opening.init {
-            let is_free = [self.keys.stamp(), self.keys.filling()];
-            let is_free = is_free.map(|key| Compare::mod_revision(key, CompareOp::Equal, 0));
             let made = self.keys.begin(random(), opening.epoch_above);
-            let transaction = Txn::new().when(is_free).and_then(made).or_else(self.or_head());
+            let transaction = Txn::new().when(self.keys.are_free()).and_then(made);
+            let transaction = transaction.or_else(self.keys.look_for_any());
             let made = client.txn(transaction).await.map_err(failed)?;
             if !made.succeeded() {
-                if let Some(TxnOpResponse::Get(found)) = made.op_responses().first()
-                    && self.keys.is_half_filled(found.kvs())
-                {
-                    return Err(self.half_filled());
-                }
-                return Err(self.url.refuse(
-                    "the journal is made; start without --init, which is for the first start of the \
-                     first leader only",
-                ));
+                return Err(match self.found_instead(&made) {
+                    FoundInstead::Filling(_) => self.half_filled_here(),
+                    FoundInstead::Foreign(key) => self.is_in_the_way(&key),
+                    FoundInstead::Journal => self.url.refuse(
+                        "the journal is made; start without --init, which is for the first start of the \
+                         first leader only",
+                    ),
+                });
             }
         }
         let options = GetOptions::new().with_prefix();
         let found = client.get(self.keys.head(), Some(options)).await.map_err(failed)?;
         match self.keys.read_head(found.kvs()) {
             Ok(Some(_)) => Ok(()),
-            Ok(None) if self.keys.is_half_filled(found.kvs()) => Err(self.half_filled()),
+            Ok(None) if self.keys.is_half_filled(found.kvs()) => Err(self.half_filled_here()),
             Ok(None) => Err(self.not_made()),
             Err(JournalTrouble::Failed(text) | JournalTrouble::Unknown(text)) => {
                 Err(self.url.refuse(text))
@@ -197,13 +212,24 @@ impl EtcdJournal {
         ))
     }
 
-    fn half_filled(&self) -> LockError {
-        self.url.refuse(format_args!(
-            "a journal was being moved to the prefix {:?}, and that was interrupted: run `tierlock journal \
+    fn half_filled_here(&self) -> LockError {
+        self.url.refuse(self.says_half_filled())
+    }
+
+    fn says_half_filled(&self) -> String {
+        format!(
+            "a journal was being moved to the prefix {0:?}, and that was interrupted: run `tierlock journal \
              move` again with the same two places. If you give that up, and what was to be moved with it, \
-             delete the key {}",
-            self.keys.prefix(),
-            self.keys.filling()
+             delete what is under that prefix (etcdctl del --prefix {0:?})",
+            self.keys.prefix()
+        )
+    }
+
+    fn is_in_the_way(&self, key: &str) -> LockError {
+        self.url.refuse(format_args!(
+            "there is no journal under the prefix {:?}, but a key where its own would be, {key:?}: choose \
+             another prefix, or delete what is there if nothing needs it",
+            self.keys.prefix()
         ))
     }
 
@@ -263,6 +289,11 @@ impl EtcdJournal {
     fn or_head(&self) -> [TxnOp; 1] {
         [TxnOp::get(self.keys.head(), Some(GetOptions::new().with_prefix()))]
     }
+}
+
+/// Of what two addresses have come to: that one is silent tells less.
+fn more_telling(known: Option<LockError>, next: LockError) -> LockError {
+    known.filter(|known| !known.is_unreachable()).unwrap_or(next)
 }
 
 /// The revision of a transaction that wrote is that of each key which it wrote.

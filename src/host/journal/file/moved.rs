@@ -79,11 +79,23 @@ impl Journal {
 const MOVED_UNFINISHED: &str = "moved.new";
 
 impl EnteredDirectory {
-    /// Shows that there is room for all this, and that it may be written here.
+    /// Shows that there is room for all this, and that it may be written here. Nothing but an empty
+    /// directory is left, and the file that is locked in it.
     pub(in crate::host::journal) fn prepare(self, entries: &FoundEntries) -> Result<()> {
-        let made = self.make_aside(entries)?;
-        let removed = std::fs::remove_file(&made);
-        removed.map_err(|error| Trouble::Io(error).at(&made))
+        let made = self.make_aside(entries).map(drop);
+        if place::is_made(&self.directory) {
+            return made;
+        }
+        let removed = [place::UNFINISHED, place::COMMITS].map(|name| {
+            let path = self.directory.join(name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Trouble::Io(error).at(&path))
+                }
+                _ => Ok(()),
+            }
+        });
+        made.and_then(|()| removed.into_iter().collect())
     }
 
     /// Makes the journal with all this, whole or not at all.

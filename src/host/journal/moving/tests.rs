@@ -33,6 +33,8 @@ struct FailingStore {
     is_reigned: bool,
     /// It takes no journal: no room, or no right to write.
     takes_none: bool,
+    /// What was written of a move, but for its head.
+    prepared: Arc<Mutex<bool>>,
 }
 
 impl FailingStore {
@@ -89,14 +91,22 @@ impl MovableStore for FailingStore {
     fn prepare(&self, _: &FoundEntries) -> Result<()> {
         self.step()?;
         assert!(self.journal.lock().is_none(), "it is prepared before it is there");
+        *self.prepared.lock() = true;
         match self.takes_none {
             true => Err(LockError::new(LockErrorKind::Refused, "no room")),
             false => Ok(()),
         }
     }
 
+    fn take_back(&self) -> Result<()> {
+        self.step()?;
+        *self.prepared.lock() = false;
+        Ok(())
+    }
+
     fn fill(&self, entries: &FoundEntries) -> Result<()> {
         self.step()?;
+        *self.prepared.lock() = false;
         let before = self.journal.lock().replace(journal_of(entries.clone()));
         assert!(before.is_none(), "it is filled once");
         self.step()
@@ -239,11 +249,32 @@ fn a_journal_is_not_marked_before_its_next_place_has_shown_that_it_takes_it() {
     // A directory is tried likewise, and nothing is left of that.
     let new = files.path().join("new");
     place("new").prepare(&entries()).unwrap();
-    assert!(!Journal::is_made_in(&new) && !new.join("journal.new").exists());
+    assert!(!Journal::is_made_in(&new));
+    let left = std::fs::read_dir(&new).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["lock"]);
     std::fs::write(files.path().join("file"), "").unwrap();
     let moved = move_between(&place("state"), &place("file"));
     assert!(moved.is_err() && place("state").moved_to().unwrap().is_none());
     move_between(&place("state"), &place("new")).unwrap();
+}
+
+/// As long as the source may be marked, what is prepared keeps another cluster from beginning there.
+#[test]
+fn what_is_prepared_is_taken_back_only_where_the_source_is_known_not_to_be_marked() {
+    let target = FailingStore { takes_none: true, ..empty() };
+    move_between(&full().place("from"), &target.place("to")).unwrap_err();
+    assert!(!*target.prepared.lock(), "it was refused");
+
+    // Two looks, and the mark: it has happened, and its answer is lost.
+    let (source, target) = (full(), empty());
+    source.left.store(3, SeqCst);
+    move_between(&source.place("from"), &target.place("to")).unwrap_err();
+    assert!(!source.may_be_begun() && *target.prepared.lock(), "it may be marked");
+    source.left.store(usize::MAX, SeqCst);
+    // One that is marked is not prepared again: what is there is its own, and is never taken back.
+    let refusing = FailingStore { takes_none: true, ..target };
+    move_between(&source.place("from"), &refusing.place("to")).unwrap();
+    assert!(refusing.may_be_begun());
 }
 
 #[test]

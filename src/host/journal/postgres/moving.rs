@@ -115,9 +115,9 @@ impl MovableStore for PostgresJournal {
     fn prepare(&self, entries: &FoundEntries) -> Result<()> {
         let records = entries.records()?;
         self.once(async |on| {
-            self.make_room(on).await?;
-            // All of it is written as it will be, and taken back.
+            // All of it is written as it will be, and taken back: after an error with the connection.
             self.query(on, "BEGIN").await?;
+            self.make_room(on).await?;
             let filled = self.query(on, &self.tables.fill(entries, &records)).await?.is_empty();
             self.query(on, "ROLLBACK").await?;
             match filled {
