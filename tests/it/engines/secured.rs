@@ -202,6 +202,32 @@ fn a_lock_service_with_another_certificate_is_refused_in_words() {
     }
 }
 
+/// One with a bad certificate is no more than down.
+#[test]
+fn an_etcd_of_which_one_address_has_another_certificate_is_reached_by_the_others() {
+    let Some(store) = SecuredStore::start("etcd") else { return };
+    let hosts = [
+        format!("localhost:{0},127.0.0.1", store.port),
+        format!("127.0.0.1:{0},localhost", store.port),
+    ];
+    for hosts in &hosts {
+        for number in 0..5 {
+            // Which address is asked first is chosen at random.
+            let locks = store.locks(hosts, "ca");
+            give(hold(&locks, &format!("a {number}")));
+        }
+    }
+    let leader = super::journal::Served::start(store.serve(&store.url(&hosts[0], "ca")));
+    leader.says("it reigns from now on");
+    // All of them have said it.
+    for (hosts, ca) in [(&hosts[0], "other-ca"), (&hosts[1], "other-ca")] {
+        let error = mutex(&store.locks(hosts, ca), "a").try_lock().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Refused, "{error}");
+        let output = store.serve(&store.url(hosts, ca)).output().unwrap();
+        assert_eq!(output.status.code(), Some(77), "{output:?}");
+    }
+}
+
 #[test]
 fn a_journal_is_reached_by_tls_and_one_with_another_certificate_is_refused_in_words() {
     for store in KINDS.into_iter().filter_map(SecuredStore::start) {

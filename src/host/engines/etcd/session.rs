@@ -17,7 +17,7 @@ use etcd_client::{
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use super::way::{endpoints, etcd_fault, secured};
+use super::way::{bad_certificate, endpoints, etcd_fault, secured};
 use crate::{
     clock,
     error::{Holder, Result},
@@ -126,7 +126,18 @@ impl EtcdLine {
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, EngineFault> {
         match timeout(self.patience, call).await {
-            Ok(answer) => answer.map_err(|error| self.fault(&error)),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let bad = bad_certificate(&error);
+                let fault = etcd_fault(&self.shown, &error);
+                drop(error);
+                match bad {
+                    Some(trouble) if self.endpoints.len() > 1 && !self.are_all_bad().await => {
+                        Err(EngineFault::Trouble(format!("{}: {trouble}", self.shown)))
+                    }
+                    _ => Err(fault),
+                }
+            }
             Err(_) => {
                 let (shown, patience) = (&self.shown, self.patience);
                 Err(EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}")))
@@ -134,11 +145,32 @@ impl EtcdLine {
         }
     }
 
+    /// Whether each member for itself has a bad certificate: one of several is no more than down.
+    async fn are_all_bad(&self) -> bool {
+        for endpoint in &self.endpoints {
+            let asking = async {
+                let mut client = Client::connect([endpoint], Some(self.options())).await?;
+                client.status().await.map(drop)
+            };
+            match timeout(self.patience, asking).await {
+                Ok(Err(error)) if bad_certificate(&error).is_some() => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
     pub(super) async fn client(&self) -> Result<Client, EngineFault> {
         let mut known = self.connecting.lock().await;
         if let Some(client) = &*known {
             return Ok(client.clone());
         }
+        let client = self.within(Client::connect(&self.endpoints, Some(self.options()))).await?;
+        *known = Some(client.clone());
+        Ok(client)
+    }
+
+    fn options(&self) -> ConnectOptions {
         // Without pings of its own a watch on a dead server hangs (etcd-client#48).
         let mut options = ConnectOptions::new()
             .with_keep_alive(self.patience, self.patience)
@@ -151,10 +183,7 @@ impl EtcdLine {
         if let Some((user, password)) = self.user.as_ref().zip(password) {
             options = options.with_user(user, password.reveal());
         }
-        let options = secured(options, self.tls.as_ref());
-        let client = self.within(Client::connect(&self.endpoints, Some(options))).await?;
-        *known = Some(client.clone());
-        Ok(client)
+        secured(options, self.tls.as_ref())
     }
 
     /// The session that there is, if it is not over.
@@ -275,9 +304,5 @@ impl EtcdLine {
         {
             let _ = self.within(client.lease_revoke(session.id)).await;
         }
-    }
-
-    fn fault(&self, error: &Error) -> EngineFault {
-        etcd_fault(&self.shown, error)
     }
 }

@@ -31,14 +31,19 @@ pub(in crate::host) fn secured(options: ConnectOptions, tls: Option<&StoreTls>) 
     options.with_tls(TlsOptions::new().trust_anchors(anchors))
 }
 
-/// What an error of the cluster at this place means.
-pub(in crate::host) fn etcd_fault(shown: &str, error: &Error) -> EngineFault {
+/// What is wrong with the certificate of the member that was asked, if that is it.
+pub(super) fn bad_certificate(error: &Error) -> Option<String> {
     let cause: Option<&(dyn std::error::Error + 'static)> = match error {
         Error::GRpcStatus(status) => Some(status),
         Error::TransportError(trouble) => Some(trouble),
         _ => None,
     };
-    if let Some(trouble) = cause.and_then(certificate_trouble) {
+    cause.and_then(certificate_trouble)
+}
+
+/// What an error of the cluster at this place means.
+pub(in crate::host) fn etcd_fault(shown: &str, error: &Error) -> EngineFault {
+    if let Some(trouble) = bad_certificate(error) {
         return EngineFault::refused(format!("{shown}: {trouble}"));
     }
     let Error::GRpcStatus(status) = error else {
