@@ -241,10 +241,15 @@ impl Reign {
         self.observe(now);
         if let ReignState::Reigning(tenure) = &self.state {
             let (reign, until) = (tenure.reign, now + self.config.lasts);
-            self.out_until = until;
+            self.stay_out(now);
             self.watch.forget(now);
             self.state = ReignState::Resigning { reign, flight: None, next: now, until };
         }
+    }
+
+    /// It does not take over for L.
+    pub fn stay_out(&mut self, now: Time) {
+        self.out_until = now + self.config.lasts;
     }
 
     pub fn handle_timeout(&mut self, now: Time) {

@@ -273,6 +273,10 @@ impl Successor {
                 ReignEvent::Answered(answers) => self.answers.extend(answers),
                 ReignEvent::Regained { lapsed } => self.lapsed += lapsed,
                 ReignEvent::Ended(ending) => {
+                    if self.hands_over.is_some() {
+                        // Its operator wants another to follow, however this one's reign has ended.
+                        self.reign.stay_out(now);
+                    }
                     match (&ending, &mut self.leader) {
                         // Its requests are told why, and it grants nothing any more.
                         (ReignEnding::Failed(_), Some(leader)) => leader.handle_storage_failed(now),

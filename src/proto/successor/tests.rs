@@ -411,3 +411,23 @@ fn a_reign_that_is_not_the_one_that_was_named_goes_on() {
     court.successor.step_down_if_asked(at(court.now));
     assert!(court.successor.leader().is_some() && court.reign.is_some());
 }
+
+/// Its last records were being written when its reign ended: it takes part as little as one that resigned.
+#[test]
+fn a_leader_whose_reign_ends_while_it_hands_over_stays_out_for_l() {
+    let mut court = TestCourt::with_holder();
+    court.is_reached = false;
+    court.say(1, acquire(2));
+    // It is not proven from 980 ms on, and over a second later.
+    court.pass(1_900);
+    court.successor.hand_over(at(court.now));
+    court.pass(100);
+    let notices: Vec<_> = std::iter::from_fn(|| court.successor.poll_succession()).collect();
+    assert!(notices.contains(&SuccessionNotice::Ended(ReignEnding::Unproven)), "{notices:?}");
+    court.is_reached = true;
+    let before = court.reign;
+    court.pass(800);
+    assert_eq!(court.reign, before, "another is to follow");
+    court.pass(400);
+    assert_ne!(court.reign, before, "none has");
+}
