@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::{Leader, court::Court};
 use crate::{
     error::{LockError, LockErrorKind, Result},
-    proto::{successor::SuccessionNotice, wire::StepDownRefusal},
+    proto::{reign::ReignEnding, successor::SuccessionNotice, wire::StepDownRefusal},
     time::Time,
 };
 
@@ -117,9 +117,21 @@ impl Court {
 
     /// Tells the callers that wait for it, if its reign is over.
     pub(super) fn tell_stepping(&mut self, notice: &SuccessionNotice) {
-        if matches!(notice, SuccessionNotice::HandedOver | SuccessionNotice::Ended(_)) {
-            for caller in self.stepping.drain(..) {
-                let _ = caller.send(None);
+        let ending = match notice {
+            SuccessionNotice::HandedOver => None,
+            SuccessionNotice::Ended(ending) => Some(ending),
+            _ => return,
+        };
+        let callers = self.stepping.drain(..);
+        match ending {
+            None | Some(ReignEnding::Deposed | ReignEnding::Unproven) => {
+                callers.for_each(|caller| {
+                    let _ = caller.send(None);
+                });
+            }
+            // It does not stand by: it has ended.
+            Some(ReignEnding::Failed(_) | ReignEnding::Restored | ReignEnding::EpochsUsedUp) => {
+                drop(callers);
             }
         }
     }
