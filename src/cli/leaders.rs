@@ -6,10 +6,13 @@ use serde::Serialize;
 
 use super::{args::Common, failure::Failure};
 use crate::{
-    host::asking::{AskedLeader, ask_leaders},
+    host::asking::{AskedLeader, NotTold, ask_leaders},
     printable::{Printable, in_words},
     process::{Finding, Level},
-    proto::wire::{LeaderRank, LeaderStanding},
+    proto::{
+        ReignId,
+        wire::{LeaderRank, LeaderStanding},
+    },
 };
 
 /// How long a leader may take to say what it is.
@@ -71,6 +74,24 @@ pub(super) fn reigning(asked: &[AskedLeader]) -> Option<(&AskedLeader, &LeaderSt
     told.filter(|(_, told)| told.rank == LeaderRank::Reigns).max_by_key(|(_, told)| told.epoch)
 }
 
+/// Where a leader of an earlier release reigns, which does not tell, by the word of one that stands by.
+pub(super) fn reigning_unheard(asked: &[AskedLeader], before: ReignId) -> Option<String> {
+    let standbys = asked.iter().filter_map(|asked| asked.told.as_ref().ok());
+    let mut standbys = standbys.filter(|told| told.rank == LeaderRank::StandsBy);
+    let followed = standbys.find(|told| told.reign.is_some_and(|reign| reign != before))?;
+    let address = followed.address.clone().unwrap_or_else(|| "another leader".to_owned());
+    asked.iter().any(AskedLeader::is_older).then_some(address)
+}
+
+/// Whether these do not belong together.
+pub(super) fn are_of_several_clusters(asked: &[AskedLeader]) -> bool {
+    let told = asked.iter().filter_map(|asked| asked.told.as_ref().ok());
+    let mut clusters = told.filter_map(|told| told.cluster);
+    clusters.next().is_some_and(|first| clusters.any(|other| other != first))
+}
+
+pub(super) const SEVERAL_CLUSTERS: &str = "these addresses are of more than one cluster";
+
 // ── for people ──────────────────────────────────────────────────────────────────────────────────
 
 /// A line for each of them.
@@ -81,7 +102,7 @@ pub(super) fn lines(asked: &[AskedLeader]) -> String {
 fn in_a_line(asked: &AskedLeader) -> String {
     let told = match &asked.told {
         Ok(told) => told,
-        Err(trouble) => return format!("silent ({})", Printable(trouble)),
+        Err(not_told) => return not_told.to_string(),
     };
     let journal = match told.journal_took {
         Some(took) if told.lasts.is_some() => format!("; the journal answers in {took:.1?}"),
@@ -126,15 +147,14 @@ pub(super) fn findings(asked: &[AskedLeader]) -> Vec<Finding> {
     let mut say = |level, text: String| found.push(Finding { level, text });
     let told: Vec<_> =
         asked.iter().filter_map(|asked| Some((asked, asked.told.as_ref().ok()?))).collect();
-    let clusters: std::collections::BTreeSet<_> =
-        told.iter().filter_map(|(_, told)| told.cluster.map(|cluster| cluster.0)).collect();
-    if clusters.len() > 1 {
-        let text = "these addresses are of more than one cluster: give clients those of one";
-        say(Level::Trouble, text.to_owned());
+    if are_of_several_clusters(asked) {
+        say(Level::Trouble, format!("{SEVERAL_CLUSTERS}: give clients those of one"));
     }
     let reigns = told.iter().filter(|(_, told)| told.rank == LeaderRank::Reigns).count();
     match reigns {
         0 if told.is_empty() => {}
+        // One of these may.
+        0 if asked.iter().any(AskedLeader::is_older) => {}
         0 => say(
             Level::Trouble,
             "no leader reigns that answers: unless this was in the moment of a change, no lock is \
@@ -158,7 +178,7 @@ pub(super) fn findings(asked: &[AskedLeader]) -> Vec<Finding> {
     for (asked, told) in told {
         let Some(lasts) = told.lasts else { continue };
         // L is to be 20 times the slowest writes.
-        if let Some(took) = told.journal_took.filter(|took| *took * 20 > lasts) {
+        if let Some(took) = told.journal_took.filter(|took| took.saturating_mul(20) > lasts) {
             let text = format!(
                 "{}: its journal took {took:.1?}, more than a twentieth of L: start its leaders with \
                  a longer --reign, if that is usual",
@@ -172,6 +192,8 @@ pub(super) fn findings(asked: &[AskedLeader]) -> Vec<Finding> {
 
 fn level(asked: &AskedLeader) -> Level {
     match &asked.told {
+        // It may be in the best of health.
+        Err(NotTold::Older) => Level::Note,
         Err(_) => Level::Trouble,
         Ok(told) if told.rank == LeaderRank::Ended => Level::Trouble,
         // A reign that has lapsed, and a standby that has lost sight of the journal.
@@ -206,8 +228,8 @@ pub(super) struct ShownLeader<'a> {
     journal_us: Option<u64>,
     /// How old is what a standby knows of the journal.
     lag_ms: Option<u64>,
-    /// Why it is silent.
-    trouble: Option<&'a str>,
+    /// Why it has not told.
+    trouble: Option<String>,
 }
 
 impl<'a> From<&'a AskedLeader> for ShownLeader<'a> {
@@ -232,7 +254,10 @@ impl<'a> From<&'a AskedLeader> for ShownLeader<'a> {
                 .and_then(|told| told.journal_took)
                 .map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
             lag_ms: of(|told| told.lag),
-            trouble: asked.told.as_ref().err().map(String::as_str),
+            trouble: asked.told.as_ref().err().map(NotTold::to_string),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

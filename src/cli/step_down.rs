@@ -8,13 +8,17 @@ use std::{
 use super::{
     args,
     failure::{Failure, exit, print},
-    leaders::{ANSWERS_AT_LAST, ANSWERS_WITHIN, lines, reigning},
+    leaders::{
+        ANSWERS_AT_LAST, ANSWERS_WITHIN, SEVERAL_CLUSTERS, are_of_several_clusters, lines,
+        reigning, reigning_unheard,
+    },
 };
 use crate::{
     host::{
         HAS_OWN_JOURNAL, Secret,
-        asking::{AskedLeader, ask_leaders, ask_to_step_down},
+        asking::{AskedLeader, NotTold, ask_leaders, ask_to_step_down},
     },
+    printable::Printable,
     proto::{ReignId, wire::StepDownRefusal},
 };
 
@@ -38,10 +42,16 @@ pub(super) fn step_down(what: args::StepDown) -> Result<u8, Failure> {
     if reigning(&asked).is_none() {
         asked = group.ask(ANSWERS_AT_LAST)?;
     }
+    if are_of_several_clusters(&asked) {
+        let text =
+            format!("{SEVERAL_CLUSTERS}: give those of the one in which a leader is to step down");
+        return Err(Failure::new(exit::CONFIG, text));
+    }
     let Some((leader, told)) = reigning(&asked) else {
         let said = lines(&asked);
+        let is_refused = |asked: &AskedLeader| matches!(asked.told, Err(NotTold::Refused(_)));
         return Err(Failure::new(
-            exit::UNREACHABLE,
+            if asked.iter().any(is_refused) { exit::REFUSED } else { exit::UNREACHABLE },
             format_args!(
                 "no leader reigns that could step down: {}",
                 said.trim_end().replace('\n', "; ")
@@ -60,10 +70,18 @@ pub(super) fn step_down(what: args::StepDown) -> Result<u8, Failure> {
         }
         // It has stepped down since it was asked what it is, for another reason.
         Ok(Some(StepDownRefusal::OtherReign)) | Ok(None) => {}
+        Err(refused @ NotTold::Refused(_)) => {
+            let text = format!("{}: {refused}", leader.address);
+            return Err(Failure::new(exit::REFUSED, text));
+        }
         // The next reign says whether it has heard it.
         Err(_) => {}
     }
-    group.wait_for_another(reign, &leader.address, FOLLOWS_WITHIN + 2 * lasts)
+    group.wait_for_another(
+        reign,
+        &leader.address,
+        FOLLOWS_WITHIN.saturating_add(lasts.saturating_mul(2)),
+    )
 }
 
 /// The leaders that were named.
@@ -87,6 +105,12 @@ impl LeaderGroup {
         loop {
             let asked = self.ask(ANSWERS_WITHIN)?;
             let is_over = begun.elapsed() >= limit;
+            if reigning(&asked).is_none()
+                && let Some(at) = reigning_unheard(&asked, before)
+            {
+                print(&format!("{stepped_down} has stepped down; {} reigns\n", Printable(&at)))?;
+                return Ok(0);
+            }
             match reigning(&asked) {
                 Some((leader, told)) if told.reign != Some(before) => {
                     print(&format!(

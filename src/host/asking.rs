@@ -4,7 +4,9 @@
 //! and of those that are silent.
 
 use std::{
-    io, thread,
+    fmt, io,
+    net::SocketAddr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,6 +18,7 @@ use super::net::{
 };
 use crate::{
     error::Result,
+    printable::Printable,
     proto::{
         ConnectionId, ReignId, RequestId,
         client::Ended,
@@ -27,7 +30,35 @@ use crate::{
 pub(crate) struct AskedLeader {
     pub(crate) address: String,
     /// Its own word, or why there is none.
-    pub(crate) told: std::result::Result<LeaderStanding, String>,
+    pub(crate) told: std::result::Result<LeaderStanding, NotTold>,
+}
+
+impl AskedLeader {
+    /// Whether it is of a release that does not tell what it is.
+    pub(crate) fn is_older(&self) -> bool {
+        matches!(self.told, Err(NotTold::Older))
+    }
+}
+
+/// Why a leader has not told what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotTold {
+    /// It does not answer.
+    Silent(String),
+    /// It does not let us ask: its secret is another, or it takes no more connections.
+    Refused(String),
+    /// It is of an earlier release, which knows no such question.
+    Older,
+}
+
+impl fmt::Display for NotTold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotTold::Silent(why) => write!(f, "silent ({})", Printable(why)),
+            NotTold::Refused(why) => write!(f, "refuses to be asked ({})", Printable(why)),
+            NotTold::Older => f.write_str("is of an earlier release, which does not tell"),
+        }
+    }
 }
 
 /// Asks all of these addresses at once, each for so long at most.
@@ -53,7 +84,9 @@ pub(crate) fn ask_leaders(
             .collect();
         let answers = asking.into_iter().zip(addresses).map(|(asking, address)| AskedLeader {
             address: address.clone(),
-            told: asking.join().unwrap_or_else(|_| Err("asking it has failed (a panic)".into())),
+            told: asking
+                .join()
+                .unwrap_or_else(|_| Err(NotTold::Silent("asking it has failed (a panic)".into()))),
         });
         answers.collect()
     }))
@@ -66,7 +99,7 @@ pub(crate) fn ask_to_step_down(
     secret: &Secret,
     limit: Duration,
     reign: ReignId,
-) -> Result<std::result::Result<Option<StepDownRefusal>, String>> {
+) -> Result<std::result::Result<Option<StepDownRefusal>, NotTold>> {
     let ask = ClientMessage::StepDown { query: QUERY, reign };
     Ok(ask_one(&address.parse()?, secret, limit, &ask, |answer| match answer {
         LeaderMessage::StepsDown { refused, .. } => Some(refused),
@@ -77,24 +110,36 @@ pub(crate) fn ask_to_step_down(
 /// One question is asked on each connection.
 const QUERY: RequestId = RequestId(1);
 
-/// Of a name that has several addresses each is tried for its share of the time, until one answers.
+/// Of a name that has several addresses each is tried for its share of the time, until one answers. How
+/// long a name server takes is not counted.
 fn ask_one<T>(
     address: &Address,
     secret: &Secret,
     limit: Duration,
     ask: &ClientMessage,
     answered: impl Fn(LeaderMessage) -> Option<T>,
-) -> std::result::Result<T, String> {
+) -> std::result::Result<T, NotTold> {
+    let found = address.resolve();
+    let found = found.map_err(|error| NotTold::Silent(format!("cannot look it up: {error}")))?;
+    ask_any(&found, secret, limit, ask, answered)
+}
+
+fn ask_any<T>(
+    found: &[SocketAddr],
+    secret: &Secret,
+    limit: Duration,
+    ask: &ClientMessage,
+    answered: impl Fn(LeaderMessage) -> Option<T>,
+) -> std::result::Result<T, NotTold> {
     let begun = Instant::now();
-    let found = address.resolve().map_err(|error| format!("cannot look it up: {error}"))?;
-    let mut trouble = "the name has no address".to_owned();
+    let mut trouble = NotTold::Silent("the name has no address".to_owned());
     for (tried, remote) in found.iter().enumerate() {
         let left = limit.saturating_sub(begun.elapsed());
         let until = Instant::now() + left / (found.len() - tried) as u32;
         let connected = Port::connect(CONNECTION, *remote, secret, limit).map(Questioner);
         let answer = match connected {
             Ok(mut questioner) => questioner.ask(ask, until, &answered),
-            Err(error) => Err(format!("cannot reach {remote}: {error}")),
+            Err(error) => Err(NotTold::Silent(format!("cannot reach {remote}: {error}"))),
         };
         match answer {
             Ok(answer) => return Ok(answer),
@@ -115,34 +160,36 @@ impl Questioner {
         ask: &ClientMessage,
         until: Instant,
         answered: &impl Fn(LeaderMessage) -> Option<T>,
-    ) -> std::result::Result<T, String> {
+    ) -> std::result::Result<T, NotTold> {
         let Questioner(port) = self;
-        let bell =
-            Bell::new().map_err(|error: io::Error| format!("cannot make a pipe: {error}"))?;
+        let bell = Bell::new()
+            .map_err(|error: io::Error| NotTold::Silent(format!("cannot make a pipe: {error}")))?;
         port.write(CONNECTION, ask);
         loop {
             port.transmit();
             let now = Instant::now();
             if until <= now {
-                return Err("it does not answer".to_owned());
+                return Err(NotTold::Silent("it does not answer".to_owned()));
             }
             let due = port.timeout().map_or(until, |at| at.min(until));
             let sockets = [(port.socket().clone(), port.is_blocked())];
             bell.sleep(&sockets, due.saturating_duration_since(now));
             port.receive();
-            while let Some(event) = port.poll_event() {
-                if let PortEvent::Ended(_, ended) = event {
-                    let (Ended::Disconnected(text) | Ended::NotThere(text) | Ended::Refused(text)) =
-                        ended;
-                    return Err(text);
-                }
-            }
+            // What came before the end of the connection first: it may be the answer.
             while let Some(message) = port.read::<LeaderMessage>(CONNECTION) {
                 if let LeaderMessage::NotUnderstood { .. } = message {
-                    return Err("it is of an earlier release, which does not tell".to_owned());
+                    return Err(NotTold::Older);
                 }
                 if let Some(answer) = answered(message) {
                     return Ok(answer);
+                }
+            }
+            while let Some(event) = port.poll_event() {
+                if let PortEvent::Ended(_, ended) = event {
+                    return Err(match ended {
+                        Ended::Disconnected(why) | Ended::NotThere(why) => NotTold::Silent(why),
+                        Ended::Refused(why) => NotTold::Refused(why),
+                    });
                 }
             }
         }

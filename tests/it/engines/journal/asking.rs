@@ -11,7 +11,7 @@ use crate::{
         on,
         rig::{EngineRig, give, hold, mutex, try_hold},
     },
-    setting::Hand,
+    setting::{Hand, new_secret},
     surroundings::program,
 };
 
@@ -132,6 +132,24 @@ fn standbys_alone_say_what_they_are(store: &EngineRig) {
     let output = rig.ask("step-down", &[&second], &[]);
     assert_eq!(output.status.code(), Some(69), "{output:?}");
     assert!(text(&output.stderr).contains("no leader reigns"), "{output:?}");
+    assert_eq!(rig.epoch(), 1);
+}
+
+on!([postgres] a_leader_is_not_asked_with_another_secret_nor_beside_one_of_another_cluster);
+fn a_leader_is_not_asked_with_another_secret_nor_beside_one_of_another_cluster(store: &EngineRig) {
+    let rig = JournalRig::new(store);
+    let leader = rig.leader(SLOWLY);
+    leader.reigns();
+    let secret = rig.files.path().join("another secret");
+    new_secret(&secret);
+    let mut command = program(env!("CARGO_BIN_EXE_tierlock"));
+    command.args(["step-down", "--leader", &leader.address(), "--secret-file"]).arg(secret);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(77), "{output:?}");
+    let other = rig.leader_in(&rig.files.path().join("other"), "127.0.0.1:0", true);
+    let output = rig.ask("step-down", &[&leader, &other], &[]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(text(&output.stderr).contains("more than one cluster"), "{output:?}");
     assert_eq!(rig.epoch(), 1);
 }
 
