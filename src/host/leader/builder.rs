@@ -151,8 +151,8 @@ impl LeaderBuilder {
     /// backup, every leader is started with [`epoch_above`](LeaderBuilder::epoch_above). An address
     /// off this machine needs TLS (`etcds://…`, `postgres://…?sslmode=verify-full`), or
     /// `?plaintext=1`. The options: `?ca=FILE`, the CA that has signed the server's certificate, if
-    /// that is none of this system's; `?password_file=FILE`; `?prefix=` (etcd, `tierlock/` by
-    /// default); `?schema=` and `?cluster=` (PostgreSQL, `public` and `default`).
+    /// that is none of this system's; `?password_file=FILE`; `?prefix=` (etcd, a folder for it
+    /// alone, `tierlock/` by default); `?schema=` and `?cluster=` (PostgreSQL, `public` and `default`).
     ///
     /// # Example
     /// ```no_run

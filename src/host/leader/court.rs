@@ -40,7 +40,7 @@ pub(super) struct Court {
     pub(super) slept_on: Vec<Slept>,
     pub(super) shared: Arc<LeaderShared>,
     /// Callers that wait until it has stepped down.
-    pub(super) stepping: Vec<StepDownCaller>,
+    stepping: Vec<StepDownCaller>,
     /// The reign of another that its operator was told of, and what the journal's trouble was last.
     told: Option<ReignKey>,
     trouble: Option<String>,
@@ -365,6 +365,41 @@ impl Court {
         }
         self.doors.sockets(&mut self.slept_on);
         self.shared.bell.sleep(&self.slept_on, limit);
+    }
+}
+
+// Callers of its own process that have it step down.
+impl Court {
+    /// Hears the callers of its own process, and steps down if it was asked to.
+    fn step_down_if_asked(&mut self, now: Time) {
+        let asked = self.shared.step_downs.take();
+        if !asked.is_empty() {
+            let is_on_its_way = self.successor.is_handing_over();
+            match self.successor.ask_to_step_down().filter(|_| !is_on_its_way) {
+                // A caller that is gone needs no answer.
+                Some(refusal) => {
+                    for caller in asked {
+                        let _ = caller.send(Some(refusal));
+                    }
+                }
+                None => self.stepping.extend(asked),
+            }
+        }
+        self.successor.step_down_if_asked(now);
+    }
+
+    /// Tells the callers that wait for it, if its reign is over.
+    fn tell_stepping(&mut self, notice: &SuccessionNotice) {
+        let stands_by = match notice {
+            SuccessionNotice::HandedOver => true,
+            SuccessionNotice::Ended(ReignEnding::Deposed | ReignEnding::Unproven) => true,
+            // It has ended, as callers that hear no more are told.
+            SuccessionNotice::Ended(_) => false,
+            SuccessionNotice::Reigns { .. } | SuccessionNotice::HandsOver => return,
+        };
+        for caller in self.stepping.drain(..).filter(|_| stands_by) {
+            let _ = caller.send(None);
+        }
     }
 }
 

@@ -4,11 +4,10 @@ use std::sync::mpsc;
 
 use parking_lot::Mutex;
 
-use super::{Leader, court::Court};
+use super::Leader;
 use crate::{
     error::{LockError, LockErrorKind, Result},
-    proto::{reign::ReignEnding, successor::SuccessionNotice, wire::StepDownRefusal},
-    time::Time,
+    proto::wire::StepDownRefusal,
 };
 
 /// What becomes of it; no more is said once the leader has ended.
@@ -30,7 +29,7 @@ impl StepDowns {
         outcome
     }
 
-    fn take(&self) -> Vec<StepDownCaller> {
+    pub(super) fn take(&self) -> Vec<StepDownCaller> {
         std::mem::take(&mut *self.asked.lock())
     }
 
@@ -95,44 +94,3 @@ impl Leader {
 pub(crate) const HAS_OWN_JOURNAL: &str = "this leader has its state directory for itself: no other leader can follow it while it runs, so \
      that without it no lock is granted. Stop it and start it again (held locks stay held), or move its \
      journal to a store that several leaders share (tierlock journal move)";
-
-impl Court {
-    /// Hears the callers of its own process, and steps down if it was asked to.
-    pub(super) fn step_down_if_asked(&mut self, now: Time) {
-        let asked = self.shared.step_downs.take();
-        if !asked.is_empty() {
-            let is_on_its_way = self.successor.is_handing_over();
-            match self.successor.ask_to_step_down().filter(|_| !is_on_its_way) {
-                // A caller that is gone needs no answer.
-                Some(refusal) => {
-                    for caller in asked {
-                        let _ = caller.send(Some(refusal));
-                    }
-                }
-                None => self.stepping.extend(asked),
-            }
-        }
-        self.successor.step_down_if_asked(now);
-    }
-
-    /// Tells the callers that wait for it, if its reign is over.
-    pub(super) fn tell_stepping(&mut self, notice: &SuccessionNotice) {
-        let ending = match notice {
-            SuccessionNotice::HandedOver => None,
-            SuccessionNotice::Ended(ending) => Some(ending),
-            _ => return,
-        };
-        let callers = self.stepping.drain(..);
-        match ending {
-            None | Some(ReignEnding::Deposed | ReignEnding::Unproven) => {
-                callers.for_each(|caller| {
-                    let _ = caller.send(None);
-                });
-            }
-            // It does not stand by: it has ended.
-            Some(ReignEnding::Failed(_) | ReignEnding::Restored | ReignEnding::EpochsUsedUp) => {
-                drop(callers);
-            }
-        }
-    }
-}

@@ -26,8 +26,14 @@ use crate::{
     surroundings::program,
 };
 
-/// L, as leaders have it unless they are told otherwise.
-const REIGN: &str = "1s";
+/// L, as leaders have it unless they are told otherwise: for a machine that does nothing else. Here it is long
+/// enough for one that builds beside.
+fn reign() -> &'static str {
+    if kills() > 3 { "1s" } else { "3s" }
+}
+
+/// When another leader has surely taken over, or the one that was killed did not reign any more.
+const LATE: Duration = Duration::from_secs(10);
 /// Clients that hold a lock and ask for nothing, in the heavy form.
 const IDLE: usize = 18;
 
@@ -38,17 +44,30 @@ fn kills() -> usize {
 /// How long each took, in words.
 fn tell(what: &str, mut took: Vec<Duration>) {
     took.sort();
+    if took.is_empty() {
+        return eprintln!("{what}: the reign had moved by itself each time");
+    }
     let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)];
     let (half, most, worst) = (at(50), at(99), took.last().unwrap());
     eprintln!("{what}: {} kills, p50 {half:.0?}, p99 {most:.0?}, worst {worst:.0?}", took.len());
 }
 
 impl JournalRig<'_> {
+    /// Where the leader of the journal's reign is, by the store's own word.
+    fn reigning_at(&self) -> Option<String> {
+        let server = &self.store.servers[0];
+        let told = match self.store.kind {
+            "etcd" => server.cli(&["get", "--print-value-only", "tierlock/head/reign"]),
+            _ => server.cli(&["SELECT convert_from(address, 'UTF8') FROM tierlock_head"]),
+        };
+        told.rsplit(' ').next().filter(|address| address.contains(':')).map(str::to_owned)
+    }
+
     /// The same leader again, under the address that its clients know.
     fn again_at(&self, address: &str) -> Served {
         let mut command = program(env!("CARGO_BIN_EXE_tierlock"));
         command.args(["serve", "--listen", address, "--journal", &self.store.url()]);
-        command.args(["--reign", REIGN, "--secret-file"]).arg(self.secret());
+        command.args(["--reign", reign(), "--secret-file"]).arg(self.secret());
         Served::start(command)
     }
 }
@@ -85,7 +104,7 @@ impl FirstGrant {
 on!([etcd postgres] leaders_killed_again_and_again_lose_no_lock);
 fn leaders_killed_again_and_again_lose_no_lock(store: &EngineRig) {
     let rig = JournalRig::new(store);
-    let mut leaders: Vec<Served> = (0..3).map(|_| rig.leader(REIGN)).collect();
+    let mut leaders: Vec<Served> = (0..3).map(|_| rig.leader(reign())).collect();
     first_to_reign(&leaders);
     let all: Vec<&Served> = leaders.iter().collect();
     let idle = if kills() > 3 { IDLE } else { 2 };
@@ -129,13 +148,27 @@ fn leaders_killed_again_and_again_lose_no_lock(store: &EngineRig) {
         for _ in 0..kills() {
             let before = counted.load(SeqCst);
             until("more that is counted", || counted.load(SeqCst) > before + 2);
-            let reigning = first_to_reign(&leaders);
-            let address = leaders[reigning].address();
+            let mut address = None;
+            until("a leader that reigns", || {
+                address = rig.reigning_at();
+                address.is_some()
+            });
+            let address = address.unwrap();
+            let is_it = |leader: &Served| leader.address() == address;
+            let reigning = leaders.iter().position(is_it).unwrap();
             first.expect(rig.epoch());
             let killed = Instant::now();
             leaders[reigning].kill();
-            until("a new grant", || first.at.lock().unwrap().is_some());
-            took.push(first.at.lock().unwrap().unwrap().duration_since(killed));
+            let mut had_moved = false;
+            until("a new grant", || {
+                // On a busy machine the reign may move by itself, a moment before the kill.
+                let is_late = killed.elapsed() > LATE;
+                had_moved = is_late && rig.reigning_at().is_some_and(|other| other != address);
+                had_moved || first.at.lock().unwrap().is_some()
+            });
+            if let (Some(at), false) = (*first.at.lock().unwrap(), had_moved) {
+                took.push(at.duration_since(killed));
+            }
             first.expect(u32::MAX);
             leaders[reigning] = rig.again_at(&address);
             leaders[reigning].says("it stands by");
@@ -146,7 +179,7 @@ fn leaders_killed_again_and_again_lose_no_lock(store: &EngineRig) {
         assert_eq!(MutexGuard::check(guard).unwrap(), token);
     }
     held.into_iter().for_each(give);
-    tell(&format!("first new grant over {}, L = {REIGN}", store.kind), took);
+    tell(&format!("first new grant over {}, L = {}", store.kind, reign()), took);
 }
 
 // ---- beside it ---------------------------------------------------------------------------------------
