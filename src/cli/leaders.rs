@@ -30,7 +30,15 @@ impl AskingLeaders {
     pub(super) fn begin_beside_manager(common: &Common) -> Result<AskingLeaders, Failure> {
         match common.has_secret_in_a_file() {
             true => AskingLeaders::begin(common),
-            false => Ok(AskingLeaders(None)),
+            false => {
+                if !common.leader_addresses().is_empty() {
+                    eprintln!(
+                        "tierlock: leaders are not asked which of them reigns: the secret comes through a \
+                         pipe, which can be read once; name a file by --secret-file"
+                    );
+                }
+                Ok(AskingLeaders(None))
+            }
         }
     }
 

@@ -417,7 +417,8 @@ fn a_reign_that_is_not_the_one_that_was_named_goes_on() {
 fn a_leader_whose_reign_ends_while_it_hands_over_stays_out_for_l() {
     let mut court = TestCourt::with_holder();
     court.is_reached = false;
-    court.say(1, acquire(2));
+    let acquire = Acquire::exclusive(Name::new("b").unwrap(), Wait::Forever);
+    court.say(1, ClientMessage::Acquire { request: RequestId(2), acquire });
     // It is not proven from 980 ms on, and over a second later.
     court.pass(1_900);
     court.successor.hand_over(at(court.now));

@@ -407,7 +407,11 @@ fn a_secret_may_come_through_the_pipe_of_a_shell() {
     // What asks both the manager's leader and each address reads it once, too.
     for what in ["status", "doctor"] {
         let script = format!(r#"exec "$0" {what} --leader "$2" --secret-file <(cat "$1")"#);
-        succeeds(&shell(&script).arg(&address).output().unwrap());
+        let output = shell(&script).arg(&address).output().unwrap();
+        succeeds(&output);
+        // Its leaders are not asked then, which is said.
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.contains("leaders are not asked"), what == "status", "{said}");
     }
     // It cannot be read again, which is said, and the leader goes on.
     leader.signal(Signal::HUP);

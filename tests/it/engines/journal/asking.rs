@@ -23,6 +23,15 @@ impl JournalRig<'_> {
         command.arg(self.secret()).args(more).output().unwrap()
     }
 
+    /// The first reigns, and the second stands by.
+    fn two_leaders(&self) -> [Served; 2] {
+        let first = self.leader(SLOWLY);
+        first.reigns();
+        let second = self.leader(SLOWLY);
+        second.says("it stands by");
+        [first, second]
+    }
+
     fn status(&self, leaders: &[&Served]) -> Value {
         let output = self.ask("status", leaders, &["--json"]);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
@@ -36,8 +45,7 @@ fn text(bytes: &[u8]) -> String {
 on!([etcd postgres] a_leader_steps_down_and_held_locks_stay_held);
 fn a_leader_steps_down_and_held_locks_stay_held(store: &EngineRig) {
     let rig = JournalRig::new(store);
-    let leaders = [rig.leader(SLOWLY), rig.leader(SLOWLY)];
-    leaders[0].reigns();
+    let leaders = rig.two_leaders();
     let all = [&leaders[0], &leaders[1]];
     let (locks, others) = (rig.locks(&all), rig.locks(&all));
     let held = hold(&locks, "a");
@@ -84,9 +92,7 @@ fn a_leader_without_another_steps_down_and_reigns_again(store: &EngineRig) {
 on!([etcd postgres] status_shows_which_leader_reigns_and_which_stand_by);
 fn status_shows_which_leader_reigns_and_which_stand_by(store: &EngineRig) {
     let rig = JournalRig::new(store);
-    let (first, second) = (rig.leader(SLOWLY), rig.leader(SLOWLY));
-    first.reigns();
-    second.says("it stands by");
+    let [first, second] = rig.two_leaders();
     let locks = rig.locks(&[&first]);
     let held = hold(&locks, "a");
     let gone = rig.spawn(&store.url(), &["--reign", SLOWLY], false);
@@ -119,9 +125,7 @@ on!([postgres] standbys_alone_say_what_they_are);
 /// They know of no lock, and say which leader does.
 fn standbys_alone_say_what_they_are(store: &EngineRig) {
     let rig = JournalRig::new(store);
-    let (first, second) = (rig.leader(SLOWLY), rig.leader(SLOWLY));
-    first.reigns();
-    second.says("it stands by");
+    let [first, second] = rig.two_leaders();
     let output = rig.ask("status", &[&second], &[]);
     assert_eq!(output.status.code(), Some(69), "{output:?}");
     let said = text(&output.stdout);
@@ -156,9 +160,7 @@ fn a_leader_is_not_asked_with_another_secret_nor_beside_one_of_another_cluster(s
 on!([etcd postgres] the_doctor_looks_at_leaders);
 fn the_doctor_looks_at_leaders(store: &EngineRig) {
     let rig = JournalRig::new(store);
-    let (first, second) = (rig.leader(SLOWLY), rig.leader(SLOWLY));
-    first.reigns();
-    second.says("it stands by");
+    let [first, second] = rig.two_leaders();
     let output = rig.ask("doctor", &[&first, &second], &[]);
     let said = text(&output.stdout);
     assert!(output.status.success() && said.contains("reigns in epoch 1"), "{output:?}");

@@ -165,7 +165,10 @@ impl Served {
         self.heard.borrow_mut().push(line.clone());
         if line.contains("it reigns from now on") {
             self.is_reigning.set(true);
-        } else if line.contains("its reign is over") || line.contains("handed its reign over") {
+        } else if ["its reign is over", "hands its reign over", "handed its reign over"]
+            .iter()
+            .any(|end| line.contains(end))
+        {
             self.is_reigning.set(false);
         }
         Some(line)
@@ -180,8 +183,11 @@ impl Served {
         of(&self.says("listening on ")).unwrap()
     }
 
+    /// Waits until it reigns, by what it has said by now. It listens before it does or after.
     fn reigns(&self) {
-        self.says("it reigns from now on");
+        if !self.is_reigning.get() {
+            self.says("it reigns from now on");
+        }
     }
 
     fn signal(&self, signal: Signal) {
