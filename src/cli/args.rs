@@ -3,6 +3,7 @@
 mod common;
 mod elect;
 mod journal;
+mod step_down;
 mod usage;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -13,6 +14,7 @@ use self::usage::usage;
 pub(super) use self::{
     elect::Elect,
     journal::{JournalCommand, JournalMove},
+    step_down::StepDown,
     usage::usage_failure,
 };
 use super::failure::{Failure, exit};
@@ -100,7 +102,7 @@ pub(super) enum Command {
     /// Names the holder by its token, which `tierlock status` shows: no other holder loses anything,
     /// and one that has taken the lock meanwhile keeps it.
     Break(Break),
-    /// Say what is wrong with a directory, a lock service or a journal, and what to do
+    /// Say what is wrong with a directory, a lock service, leaders or a journal, and what to do
     ///
     /// Looks at version and engine, file system, rights, damaged and foreign files, at what dead
     /// processes left behind, and at names that stay at host scope though no process uses them. It
@@ -111,6 +113,12 @@ pub(super) enum Command {
     /// Everything runs here, over loopback, for half a minute: a table of operations per second
     /// and of waits for each scope.
     Bench(super::bench::Args),
+    /// Have the leader that reigns step down, so that another one follows
+    ///
+    /// Of several leaders over one journal: the one that reigns stops serving, resigns, and stands by.
+    /// Another takes over at once; held locks stay held, and waiters keep their places. For work on its
+    /// machine, or to have the reign on another one. Ends when another reign has begun.
+    StepDown(StepDown),
     /// Move what leaders must not forget to another place
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -367,7 +375,8 @@ pub(super) struct Serve {
     #[arg(long, value_name = "DIR", required_unless_present = "journal")]
     pub(super) state_dir: Option<PathBuf>,
     /// A store in the place of a state directory, with any number of leaders, one of which reigns:
-    /// postgres://USER@HOST/DATABASE or etcd://HOST,HOST
+    /// postgres://USER@HOST/DATABASE or etcd://HOST,HOST; by TLS with ?sslmode=verify-full or
+    /// etcds://, and ?ca=FILE
     #[arg(long, value_name = "URL", conflicts_with = "state_dir")]
     pub(super) journal: Option<String>,
     /// With --journal: how long a reign is believed without a new proof, 250ms to 10s; a leader that
@@ -446,6 +455,10 @@ States: held; kept (no holder; the last one's machine keeps the lease until anot
 climbing (taken on this machine, on its way to host scope); reserved (no holder; the last one's
 --at-least keeps it taken); free; unknown, in JSON null (a lock of host scope: give --leader to ask
 for it).
+
+Of several leaders a line each says which of them reigns and which stand by, when the reign was proven to
+its journal last, and how fast that answers; with --json they are `leaders`, beside `locks`. Where only
+standbys answer, these lines are shown, and it exits with 69.
 
 Examples:
   tierlock status --dir /run/lock/shop
@@ -544,12 +557,16 @@ only trouble, or no such directory; 77 when this user may not look.
 With --service it asks the lock service: whether it answers, its version, and what in its settings \
 endangers locks.
 
+With --leader it asks each of these leaders which of them reigns and which stand by, how long ago the \
+reign was proven to the journal, how fast that answers, and how old is what a standby knows of it.
+
 With --journal it asks the store of several leaders which of them reigns, whether it still proves that \
 (so it takes as long as L, if none does), how fast the store answers, and what the journal has.
 
 Examples:
   tierlock doctor --dir /run/lock/shop
   tierlock doctor --service redis://10.0.0.1
+  tierlock doctor --leader 10.0.0.1:7420,10.0.0.2:7420
   tierlock doctor --journal 'postgres://tierlock@127.0.0.1/locks?password_file=/etc/pw'";
 
 #[derive(Debug, Subcommand)]

@@ -1,10 +1,11 @@
-//! `tierlock doctor`: what is wrong with a directory, a lock service or a journal, and what to do.
+//! `tierlock doctor`: what is wrong with a directory, a lock service, leaders or a journal, and what to do.
 
 use std::fmt;
 
 use super::{
     args,
     failure::{Failure, exit, print},
+    leaders::{self, AskingLeaders},
 };
 use crate::{
     printable::Printable,
@@ -20,11 +21,12 @@ pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
     }
     let common = what.common.with_environment()?;
     let directory = common.directory().map(ToOwned::to_owned);
-    if directory.is_none() && !common.has_service() {
+    let addresses = common.leader_addresses();
+    if directory.is_none() && !common.has_service() && addresses.is_empty() {
         return Err(Failure::new(
             exit::CONFIG,
-            "doctor examines a directory, a lock service or a journal; give --dir, --service or \
-             --journal, or set TIERLOCK_DIR or TIERLOCK_SERVICE",
+            "doctor examines a directory, a lock service, leaders or a journal; give --dir, --service, \
+             --leader or --journal, or set TIERLOCK_DIR, TIERLOCK_SERVICE or TIERLOCK_LEADERS",
         ));
     }
     let mut about = Vec::new();
@@ -33,7 +35,10 @@ pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
         found.extend(process::examine(directory)?);
         about.push(format!("lock directory {}", directory.display()));
     }
-    if common.has_service() {
+    if !addresses.is_empty() {
+        found.extend(leaders::findings(&AskingLeaders::begin(&common)?.end()?));
+        about.push(format!("the leaders {}", addresses.join(", ")));
+    } else if common.has_service() {
         about.extend(common.leaders());
         found.extend(examine_service(common)?);
     }
@@ -68,8 +73,7 @@ fn examine_service(common: args::Common) -> Result<Vec<Finding>, Failure> {
     let Some(found) = locks.examine_service() else {
         return Err(Failure::new(
             exit::CONFIG,
-            "doctor examines directories and lock services of other kinds, not tierlock's \
-             leaders: use `tierlock status`",
+            "doctor examines directories, lock services and leaders, and this is none",
         ));
     };
     let found = found.map_err(|error| Failure::from(error).naming_leaders(&asked))?;

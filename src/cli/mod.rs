@@ -12,6 +12,7 @@
 //! | `terminal` | lending the terminal to the command |
 //! | `guardian` | the second process, which ends the command when we cannot |
 //! | `sys` | what happens between fork and exec; the island of `unsafe` |
+//! | `leaders` `step_down` | what leaders say of themselves, and having one step down |
 //! | `manual` | completions for shells, and manual pages |
 //! | `serve` `status` `watch` `why` `break_lock` `doctor` `secret` `bench` | the other subcommands |
 
@@ -26,12 +27,14 @@ mod guardian;
 mod held;
 mod hold;
 mod journal;
+mod leaders;
 mod manual;
 mod possession;
 mod run;
 mod secret;
 mod serve;
 mod status;
+mod step_down;
 mod supervise;
 mod sys;
 mod take;
@@ -87,6 +90,7 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Why(what) => why::why(what),
         Command::Break(what) => break_lock::break_lock(what),
         Command::Doctor(what) => doctor::doctor(what),
+        Command::StepDown(what) => step_down::step_down(what),
         Command::Bench(bench) => Ok(bench::main(&bench)),
         Command::BenchWorker { spec } => Ok(bench::worker(&spec)),
         Command::Journal(JournalCommand::Move(what)) => journal::move_to(&what),

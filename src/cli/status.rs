@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{
     args,
     failure::{Failure, print},
+    leaders::{self, AskingLeaders, ShownLeader},
 };
 use crate::{
     api::{
@@ -22,6 +23,7 @@ use crate::{
         why::{shown, shown_waiter},
     },
     error::Holder,
+    host::asking::AskedLeader,
     name::Name,
     printable::{Printable, in_words},
     process::Survivor,
@@ -33,6 +35,7 @@ pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
     let common = status.common.with_environment()?;
     let leaders = common.leaders();
     let common = common.without_unused_directory()?;
+    let asking = AskingLeaders::begin_beside_manager(&common)?;
     let has_directory = common.directory().is_some();
     let show = Show {
         only: status.name,
@@ -46,13 +49,20 @@ pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
     };
     let locks = common.into_builder().open()?;
     if leaders.is_empty() {
-        show.print(locks.look(show.only.as_ref())?)?;
+        show.print(locks.look(show.only.as_ref())?, &[])?;
     } else {
         let seen = match has_directory {
             true => show.directory_first(&locks)?,
             false => locks.look(show.only.as_ref()),
         };
-        show.print(seen.map_err(|error| Failure::from(error).naming_leaders(&leaders))?)?;
+        let asked = asking.end()?;
+        match seen {
+            Ok(seen) => show.print(seen, &asked)?,
+            Err(error) => {
+                show.print_leaders_alone(&asked, has_directory)?;
+                return Err(Failure::from(error).naming_leaders(&leaders));
+            }
+        }
     }
     Ok(0)
 }
@@ -105,22 +115,41 @@ impl Show {
     fn print_alone(&self, locks: &LockManager) -> Result<(), Failure> {
         let found = locks.look_here(self.only.as_ref())?;
         match (self.json, found.is_empty()) {
-            (true, _) => print(&json(&found)),
+            (true, _) => print(&json(Some(&found), &[])),
             (false, true) => Ok(()),
             (false, false) => print(&table(&found, width(), None)),
         }
     }
 
-    fn print(&self, mut found: Vec<LockStatus>) -> Result<(), Failure> {
+    /// No leader has told of its locks. If standbys have told what they are, that says why.
+    fn print_leaders_alone(
+        &self,
+        asked: &[AskedLeader],
+        has_directory: bool,
+    ) -> Result<(), Failure> {
+        match asked.iter().any(|asked| asked.told.is_ok()) {
+            // A program reads one document, and has it.
+            true if self.json && has_directory => Ok(()),
+            true if self.json => print(&json(None, asked)),
+            true => print(&leaders::lines(asked)),
+            false => Ok(()),
+        }
+    }
+
+    fn print(&self, mut found: Vec<LockStatus>, asked: &[AskedLeader]) -> Result<(), Failure> {
         if let Some(name) = &self.only
             && found.is_empty()
         {
             found.push(LockStatus::free(name.clone(), self.widest));
         }
         match (self.json, found.is_empty()) {
-            (true, _) => print(&json(&found)),
-            (false, true) => print(&format!("{}\n", self.nothing)),
-            (false, false) => print(&table(&found, width(), None)),
+            (true, _) => return print(&json(Some(&found), asked)),
+            (false, true) => print(&format!("{}\n", self.nothing))?,
+            (false, false) => print(&table(&found, width(), None))?,
+        }
+        match leaders::follow_each_other(asked) {
+            true => print(&format!("\n{}", leaders::lines(asked))),
+            false => Ok(()),
         }
     }
 }
@@ -146,7 +175,11 @@ pub(super) fn reserved_for(locks: &LockManager, name: &Name) -> Option<String> {
 
 #[derive(Serialize)]
 struct ShownLocks<'a> {
-    locks: Vec<ShownLock<'a>>,
+    /// `null`: the leaders that have answered stand by.
+    locks: Option<Vec<ShownLock<'a>>>,
+    /// Only where leaders were asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    leaders: Vec<ShownLeader<'a>>,
 }
 
 #[derive(Serialize)]
@@ -202,8 +235,11 @@ struct ShownWaiter<'a> {
     waiting_ms: u64,
 }
 
-fn json(locks: &[LockStatus]) -> String {
-    let report = ShownLocks { locks: locks.iter().map(ShownLock::from).collect() };
+fn json(locks: Option<&[LockStatus]>, leaders: &[AskedLeader]) -> String {
+    let report = ShownLocks {
+        locks: locks.map(|locks| locks.iter().map(ShownLock::from).collect()),
+        leaders: leaders.iter().map(ShownLeader::from).collect(),
+    };
     let mut text = serde_json::to_string_pretty(&report).expect("it is text and numbers");
     text.push('\n');
     text

@@ -141,11 +141,12 @@ const MOVING_TAKES: Duration = Duration::from_secs(20);
 fn trusted_url(url: &str) -> Result<ServiceUrl> {
     let mut url = ServiceUrl::parse(url)?;
     let is_plaintext_wanted = url.take_switch("plaintext")?;
-    if !is_plaintext_wanted && !url.addresses.iter().all(|address| is_loopback(address)) {
+    let is_safe = url.is_secured()? || url.addresses.iter().all(|address| is_loopback(address));
+    if !is_plaintext_wanted && !is_safe {
         return Err(url.refuse(
             "what a journal answers is the proof of a reign, and an answer that is forged on the way \
-             gives one lock two holders: reach it through a TLS proxy on loopback, or say \
-             ?plaintext=1 where nothing else is on that network",
+             gives one lock two holders: reach it by TLS (etcds://…, postgres://…?sslmode=verify-full), \
+             or say ?plaintext=1 where nothing else is on that network",
         ));
     }
     Ok(url)

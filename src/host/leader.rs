@@ -8,6 +8,7 @@ mod court;
 mod doors;
 mod lanes;
 mod reload;
+mod stepping;
 
 use std::{
     collections::VecDeque,
@@ -23,7 +24,12 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 pub use self::builder::LeaderBuilder;
-use self::reload::{News, Reloader};
+#[cfg(feature = "cli")]
+pub(crate) use self::stepping::HAS_OWN_JOURNAL;
+use self::{
+    reload::{News, Reloader},
+    stepping::StepDowns,
+};
 use super::net::{bell::Bell, tls::Secret};
 use crate::{
     alarm, callbacks,
@@ -70,6 +76,8 @@ struct LeaderShared {
     telling: Mutex<()>,
     /// What the secret file has been changed to.
     new_secret: Mutex<Option<Secret>>,
+    /// Callers that want it to step down.
+    step_downs: StepDowns,
     end: Mutex<Option<ReignEnd>>,
     ended: Condvar,
     #[cfg(test)]
@@ -240,6 +248,7 @@ impl LeaderShared {
     fn end(&self, end: ReignEnd) {
         self.end.lock().get_or_insert(end);
         self.ended.notify_all();
+        self.step_downs.let_go();
     }
 }
 

@@ -1,6 +1,8 @@
 //! Host tier: the seam through which leases come, in every build, and drivers around `proto`. They
 //! move bytes and read clocks and decide nothing about locks.
 
+#[cfg(all(feature = "host", feature = "cli"))]
+pub(crate) mod asking;
 #[cfg(any(feature = "host", feature = "testing"))]
 pub(crate) mod client;
 #[cfg(feature = "host")]
@@ -42,6 +44,8 @@ pub(crate) use self::client::LentReader;
 pub(crate) use self::client::connect;
 #[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
 pub(crate) use self::journal::{examine_journal, move_journal};
+#[cfg(all(feature = "host", feature = "cli"))]
+pub(crate) use self::leader::HAS_OWN_JOURNAL;
 #[cfg(feature = "host")]
 pub use self::{
     leader::{Leader, LeaderBuilder},

@@ -22,6 +22,8 @@ pub(crate) struct ServiceUrl {
     pub(crate) password: Option<Password>,
     /// Without its leading slash.
     pub(crate) path: String,
+    /// Its scheme says that it is reached by TLS.
+    is_tls: bool,
     options: Vec<(String, String)>,
 }
 
@@ -126,17 +128,22 @@ impl ServiceUrl {
         let Some((scheme, rest)) = text.split_once("://") else {
             return refused("`://` is missing");
         };
-        let known = ServiceKind::ALL.iter().find(|(known, _)| *known == scheme);
-        let Some((_, kind)) = known else {
-            let plain = scheme.strip_suffix('s');
-            let is_tls = ServiceKind::ALL.iter().any(|(known, _)| Some(*known) == plain);
+        let find = |scheme: &str| ServiceKind::ALL.iter().find(|(known, _)| *known == scheme);
+        let plain = scheme.strip_suffix('s').and_then(find);
+        // Others have the option sslmode, or none of it.
+        let secured = plain.filter(|(_, kind)| *kind == ServiceKind::Etcd);
+        let Some((_, kind)) = find(scheme).or(secured) else {
             let schemes: Vec<_> = ServiceKind::ALL.iter().map(|(scheme, _)| *scheme).collect();
-            return refused(&match is_tls {
-                true => format!(
+            return refused(&match plain.map(|(_, kind)| kind) {
+                Some(ServiceKind::Postgres | ServiceKind::ShedLockPostgres) => {
+                    "TLS of PostgreSQL is an option: postgres://…?sslmode=verify-full".to_owned()
+                }
+                Some(ServiceKind::Tierlock) => "tierlock:// is encrypted always".to_owned(),
+                Some(_) => format!(
                     "TLS ({scheme}) is not supported yet; connect through a local TLS proxy such \
                      as stunnel"
                 ),
-                false => {
+                None => {
                     let shown: String = scheme.chars().take(20).collect();
                     format!("unknown scheme {shown:?}: it must be one of {}", schemes.join(", "))
                 }
@@ -165,13 +172,15 @@ impl ServiceUrl {
             options.push((decoded(key)?, decoded(value)?));
         }
         let path = decoded(path)?;
-        Ok(ServiceUrl { kind: *kind, addresses, user, password, path, options })
+        let is_tls = find(scheme).is_none();
+        Ok(ServiceUrl { kind: *kind, addresses, user, password, path, is_tls, options })
     }
 
     /// As people and logs may see it: no password, no options.
     pub(crate) fn shown(&self) -> String {
         let slash = if self.path.is_empty() { "" } else { "/" };
-        format!("{}://{}{slash}{}", self.kind.scheme(), self.addresses.join(","), self.path)
+        let (scheme, s) = (self.kind.scheme(), if self.is_tls { "s" } else { "" });
+        format!("{scheme}{s}://{}{slash}{}", self.addresses.join(","), self.path)
     }
 
     /// Takes an option out.
@@ -196,6 +205,23 @@ impl ServiceUrl {
             None | Some("0") => Ok(false),
             Some("1" | "") => Ok(true),
             Some(_) => Err(self.refuse(format_args!("the option {key} must be 1 or 0"))),
+        }
+    }
+
+    /// Whether it is reached by TLS, with the server's name checked.
+    pub(crate) fn is_secured(&self) -> Result<bool> {
+        let mode = self.options.iter().find(|(key, _)| key == "sslmode").map(|(_, mode)| &**mode);
+        let has_modes = matches!(self.kind, ServiceKind::Postgres | ServiceKind::ShedLockPostgres);
+        match mode {
+            None => Ok(self.is_tls),
+            Some("verify-full") if has_modes => Ok(true),
+            Some("disable") if has_modes => Ok(false),
+            Some(_) if has_modes => Err(self.refuse(
+                "the option sslmode must be verify-full, which checks that the server is the one \
+                 that the URL names, or disable",
+            )),
+            Some(_) => Err(self
+                .refuse("the option sslmode is PostgreSQL's: etcd is reached by TLS as etcds://…")),
         }
     }
 

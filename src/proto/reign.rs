@@ -16,6 +16,8 @@
 //! | resigning | standing by | that is answered, or took too long; for L it does not take over |
 //! | any | over | the journal failed, or is an older copy of itself; the epochs are used up |
 
+mod standing;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
@@ -94,6 +96,8 @@ pub struct Reign {
     /// The highest stamp that one of its writes was answered with.
     written: Stamp,
     last_operation: u64,
+    /// How long the journal took for what it answered last.
+    journal_took: Option<Duration>,
     /// When it looked last.
     now: Time,
     events: VecDeque<ReignEvent>,
@@ -175,6 +179,7 @@ impl Reign {
             out_until: Time::ZERO,
             written: Stamp::default(),
             last_operation: 0,
+            journal_took: None,
             now,
             events: VecDeque::new(),
         }
@@ -236,10 +241,15 @@ impl Reign {
         self.observe(now);
         if let ReignState::Reigning(tenure) = &self.state {
             let (reign, until) = (tenure.reign, now + self.config.lasts);
-            self.out_until = until;
+            self.stay_out(now);
             self.watch.forget(now);
             self.state = ReignState::Resigning { reign, flight: None, next: now, until };
         }
+    }
+
+    /// It does not take over for L.
+    pub fn stay_out(&mut self, now: Time) {
+        self.out_until = now + self.config.lasts;
     }
 
     pub fn handle_timeout(&mut self, now: Time) {
@@ -250,6 +260,7 @@ impl Reign {
     /// nothing.
     pub fn handle_answer(&mut self, id: OperationId, answer: JournalAnswer, now: Time) {
         self.observe(now);
+        self.time_answer(id, &answer, now);
         if let JournalAnswer::Trouble(JournalTrouble::Failed(text)) = answer {
             return self.end(ReignEnding::Failed(text), now);
         }

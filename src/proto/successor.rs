@@ -6,6 +6,8 @@
 //! expired or broken without proof, and no frame is dropped. Each reign has a leader of its own,
 //! made of what `Took` brought, and connections that were made before it count for nothing in it.
 
+mod asked;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
@@ -32,6 +34,8 @@ pub enum SuccessionNotice {
     Ended(ReignEnding),
     /// It hands over.
     HandsOver,
+    /// It has resigned, or has waited for that in vain, and stands by.
+    HandedOver,
 }
 
 /// A leader among others that may follow it.
@@ -50,6 +54,8 @@ pub struct Successor {
     is_frozen: bool,
     /// It serves no client any more, and resigns when its records are written, or at this time.
     hands_over: Option<Time>,
+    /// It was asked to do so.
+    is_to_step_down: bool,
     cluster: Option<ClusterId>,
     /// A reign has begun since the driver has closed what it has.
     is_to_sweep: bool,
@@ -80,6 +86,7 @@ impl Successor {
             lapsed: Duration::ZERO,
             is_frozen: false,
             hands_over: None,
+            is_to_step_down: false,
             cluster: None,
             is_to_sweep: false,
             connections: BTreeSet::new(),
@@ -225,6 +232,9 @@ impl SuccessorTurn<'_> {
     }
 
     pub fn handle_message(&mut self, connection: ConnectionId, message: ClientMessage) {
+        if self.successor.answers_operator(connection, &message, self.now) {
+            return;
+        }
         match &mut self.successor.leader {
             Some(leader) => leader.handle_message(connection, message, self.now),
             None => self.successor.turn_away(connection),
@@ -263,6 +273,10 @@ impl Successor {
                 ReignEvent::Answered(answers) => self.answers.extend(answers),
                 ReignEvent::Regained { lapsed } => self.lapsed += lapsed,
                 ReignEvent::Ended(ending) => {
+                    if self.hands_over.is_some() {
+                        // Its operator wants another to follow, however this one's reign has ended.
+                        self.reign.stay_out(now);
+                    }
                     match (&ending, &mut self.leader) {
                         // Its requests are told why, and it grants nothing any more.
                         (ReignEnding::Failed(_), Some(leader)) => leader.handle_storage_failed(now),
@@ -286,6 +300,7 @@ impl Successor {
             (self.hands_over, self.leader) = (None, None);
             self.forget_reign();
             self.close_all();
+            self.notices.push_back(SuccessionNotice::HandedOver);
         }
     }
 

@@ -26,6 +26,7 @@
 mod bytes;
 mod pages;
 mod request;
+mod standing;
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
@@ -36,6 +37,7 @@ pub use self::{
     bytes::{decode_record, encode_record},
     pages::{LISTED_HOLDERS_MAX, LISTED_WAITERS_MAX, Page, held_messages, waiting_messages},
     request::{Acquire, Extras, Mode, NameUse, PERMITS_MAX, Wait},
+    standing::{LeaderRank, LeaderStanding, StepDownRefusal},
 };
 use super::{
     ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
@@ -79,7 +81,7 @@ pub trait Message: Encode + Decode<()> {
 impl Message for ClientMessage {
     type Answer = LeaderMessage;
 
-    const KINDS: u32 = 19;
+    const KINDS: u32 = 21;
 
     fn not_understood(UnknownKind { kind, request }: UnknownKind) -> Option<LeaderMessage> {
         Some(LeaderMessage::NotUnderstood { kind, request })
@@ -89,7 +91,7 @@ impl Message for ClientMessage {
 impl Message for LeaderMessage {
     type Answer = ClientMessage;
 
-    const KINDS: u32 = 18;
+    const KINDS: u32 = 20;
 
     fn not_understood(_: UnknownKind) -> Option<ClientMessage> {
         None
@@ -313,6 +315,16 @@ pub enum ClientMessage {
         last_used: Token,
         to: Mode,
     },
+    /// What is this leader's part in the succession? Needs no report before it, and a standby answers too.
+    AskStanding {
+        query: RequestId,
+    },
+    /// Have another leader follow, as on its end in good order, if it is still in this reign, and stand by
+    /// then. Needs no report before it.
+    StepDown {
+        query: RequestId,
+        reign: ReignId,
+    },
 }
 
 /// What a leader says to a client.
@@ -431,6 +443,15 @@ pub enum LeaderMessage {
         request: RequestId,
         lease: LeaseId,
         token: Token,
+    },
+    Standing {
+        query: RequestId,
+        standing: Box<LeaderStanding>,
+    },
+    /// It serves no client from now on, and resigns; or why it does not.
+    StepsDown {
+        query: RequestId,
+        refused: Option<StepDownRefusal>,
     },
 }
 

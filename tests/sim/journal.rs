@@ -402,6 +402,7 @@ impl World {
                     self.tally.hand_overs += 1;
                     self.new_reign(host);
                 }
+                SuccessionNotice::HandedOver => {}
             }
         }
         if let Some(successor) = host.leader.successor()

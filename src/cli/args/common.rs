@@ -6,7 +6,10 @@ use super::{Common, usage::usage};
 use crate::{
     api::manager::LockManagerBuilder,
     cli::failure::{Failure, exit},
-    host::service_url::{ServiceKind, ServiceUrl},
+    host::{
+        Secret,
+        service_url::{ServiceKind, ServiceUrl},
+    },
     process,
 };
 
@@ -74,6 +77,34 @@ impl Common {
             Err(_) => vec!["the service".to_owned()],
         });
         service.unwrap_or_else(|| self.leaders.clone())
+    }
+
+    /// The addresses of our own leaders, if host scope is theirs.
+    pub(in crate::cli) fn leader_addresses(&self) -> Vec<String> {
+        match &self.service {
+            None => self.leaders.clone(),
+            Some(service) => match ServiceUrl::parse(service) {
+                Ok(url) if url.kind == ServiceKind::Tierlock => url.addresses,
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    /// Whether the secret can be read more than once.
+    pub(in crate::cli) fn has_secret_in_a_file(&self) -> bool {
+        self.secret_file.as_deref().is_some_and(Path::is_file)
+    }
+
+    /// The secret that they share with their clients.
+    pub(in crate::cli) fn secret(&self) -> Result<Secret, Failure> {
+        match &self.secret_file {
+            Some(file) => Ok(Secret::read(file)?),
+            None => Err(Failure::new(
+                exit::CONFIG,
+                "leaders are asked with the secret that they share with their clients: give \
+                 --secret-file, or set TIERLOCK_SECRET_FILE",
+            )),
+        }
     }
 
     /// Whether host scope is a service of another kind than our leaders.

@@ -36,7 +36,7 @@ A leader of a store that was killed is waited for as a standby does, for 1.02 ti
 that was interrupted is run again with the same two places: it goes on where it was, and one that was
 complete says so. Until then no leader starts at either place. To give it up where TO has no journal yet,
 remove the mark: the file `moved` of a state directory, the key head/moved in etcd, the column moved_to of
-tierlock_head in PostgreSQL.
+tierlock_head in PostgreSQL. What it has left in an etcd at TO is what lies under that prefix.
 
 Exit status: 0 when it is at TO; 69 when a store does not answer; 74 when a place cannot be read or
 written; 77 when a leader has it, and nothing was moved; 78 when there is none at FROM or one at TO

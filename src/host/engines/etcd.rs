@@ -14,13 +14,14 @@
 mod kept;
 mod queue;
 mod session;
+mod way;
 
 use std::{sync::Arc, time::Duration};
 
 use etcd_client::AlarmAction;
 use tokio::runtime::Handle;
 
-pub(in crate::host) use self::session::etcd_fault;
+pub(in crate::host) use self::way::{endpoints, etcd_fault, secured};
 use self::{
     kept::{PrefixWatch, WatchedQueue},
     queue::{LockQueue, QueueEntrance, Rank},
@@ -72,7 +73,7 @@ impl EtcdEngine {
     pub(super) fn new(mut url: ServiceUrl, settings: &EngineSettings) -> Result<EtcdEngine> {
         let keeps = url.take_switch("keep")?;
         let line = EtcdLine::new(&mut url, settings, keeps)?;
-        url.finish("keep, password_file, prefix")?;
+        url.finish("ca, keep, password_file, prefix")?;
         if !url.path.is_empty() {
             return Err(url.refuse("a path has no meaning here: use ?prefix=/locks/ for a folder"));
         }

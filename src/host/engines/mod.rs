@@ -11,6 +11,7 @@
 //! | `book` | what those are written down in |
 //! | `wish` | one request as the engine sees it: how long it may wait, and whether it is still wanted |
 //! | `fault` | what can go wrong on the way to a server |
+//! | `store_tls` | TLS on the way to a server |
 //! | `runtime` | the one background thread of a process that all its engines run on |
 //! | `holder_line` | a holder in one line, as servers have room for it |
 //! | `session_life` | until when what hangs on a session is good |
@@ -48,6 +49,8 @@ mod session_life;
 mod shedlock;
 #[cfg(any(feature = "etcd", feature = "mysql", feature = "postgres"))]
 mod slots;
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+pub(super) mod store_tls;
 mod wish;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;

@@ -9,6 +9,7 @@
 //! What it cannot promise: a fail-over to a standby forgets who holds what, and a standby that lags
 //! counts tokens from an earlier number (pg_auto_failover#1028).
 
+mod secured;
 pub(in crate::host) mod server;
 pub(super) mod shed_table;
 mod statements;
@@ -90,7 +91,7 @@ pub(super) fn open(
         return Err(url.refuse("the option schema must be a name of letters, digits and _"));
     }
     let (is_session_pooled, connections) = take_session_options(&mut url)?;
-    url.finish("connections, key, password_file, pooler, schema")?;
+    url.finish("ca, connections, key, password_file, pooler, schema, sslmode")?;
     let mut application: String = format!("tierlock {}", settings.identity.label)
         .chars()
         .map(|char| if char.is_ascii_graphic() { char } else { ' ' })

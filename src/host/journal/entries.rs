@@ -160,6 +160,7 @@ impl ReignEntries {
 }
 
 /// What was read of a store's entries, in whatever order.
+#[derive(Clone)]
 pub(super) struct FoundEntries {
     pub(super) cluster: ClusterId,
     pub(super) epochs: EpochEntry,

@@ -13,7 +13,7 @@
 //! | `head/number` | of the reign's last batch |
 //! | `head/stamp` | written with every write |
 //! | `head/moved` | where the journal is now, if it was moved: no leader starts here |
-//! | `head/filling` | which move makes a journal here: it has no stamp before it is whole |
+//! | `head/filling` | the cluster whose journal is being moved here, and which move of it: it has no stamp before it is whole |
 //! | `s/SESSION` | an open session |
 //! | `r/SESSION/LEASE` | a lease that was taken away from it |
 //! | `a/NAME` | a name that `at_least` keeps taken |
@@ -33,16 +33,23 @@ use etcd_client::{
 };
 use parking_lot::Mutex;
 
-use self::keys::{EtcdHead, EtcdKeys};
+use self::{
+    keys::{EtcdHead, EtcdKeys},
+    moving::{BegunMove, FoundInstead},
+};
 use super::{
     StoreOpening,
     entries::ReignEntries,
     ways::{StoreWays, unknown},
 };
 use crate::{
-    error::{LockError, Result},
+    error::{LockError, LockErrorKind, Result},
     host::{
-        engines::{etcd::etcd_fault, fault::EngineFault},
+        engines::{
+            etcd::{endpoints, etcd_fault, secured},
+            fault::EngineFault,
+            store_tls::StoreTls,
+        },
         random,
         service_url::{Password, ServiceUrl},
     },
@@ -60,6 +67,7 @@ use crate::{
 pub(super) struct EtcdJournal {
     url: ServiceUrl,
     endpoints: Vec<String>,
+    tls: Option<StoreTls>,
     /// Which endpoint the next connection is to.
     next: AtomicUsize,
     login: Option<(String, EtcdSecret)>,
@@ -68,6 +76,8 @@ pub(super) struct EtcdJournal {
     limit: Duration,
     ways: StoreWays<KvClient>,
     own: Mutex<OwnReign>,
+    /// What this process moves here.
+    moving: Mutex<Option<BegunMove>>,
 }
 
 struct EtcdSecret {
@@ -92,16 +102,18 @@ impl EtcdJournal {
         let password_file = url.take_password_file()?;
         let from_file = password_file.as_deref().map(Password::read).transpose()?;
         let prefix = url.take("prefix")?.unwrap_or_else(|| "tierlock/".to_owned());
-        url.finish("password_file, plaintext, prefix")?;
+        let tls = StoreTls::take(&mut url)?;
+        url.finish("ca, password_file, plaintext, prefix")?;
+        if !prefix.ends_with('/') {
+            return Err(url.refuse(
+                "a journal has a folder for itself, as it reads and deletes all that is in it: its prefix \
+                 ends with `/`",
+            ));
+        }
         if !url.path.is_empty() {
             return Err(url.refuse("a path has no meaning here: use ?prefix=locks/ for a folder"));
         }
-        let endpoint = |address: &String| {
-            let (host, port) = url.host_and_port(address, 2379)?;
-            let host = if host.contains(':') { format!("[{host}]") } else { host };
-            Ok(format!("http://{host}:{port}"))
-        };
-        let endpoints = url.addresses.iter().map(endpoint).collect::<Result<_>>()?;
+        let endpoints = endpoints(&url, tls.as_ref())?;
         let login = match (url.user.clone(), url.password.clone().or(from_file)) {
             (Some(user), Some(password)) => {
                 Some((user, EtcdSecret { password, file: password_file }))
@@ -115,6 +127,7 @@ impl EtcdJournal {
         let limit = lasts / 2;
         Ok(EtcdJournal {
             endpoints,
+            tls,
             next: AtomicUsize::new(0),
             login,
             keys: EtcdKeys::new(prefix),
@@ -125,6 +138,7 @@ impl EtcdJournal {
                 entries: ReignEntries::none(),
                 kept_from: None,
             }),
+            moving: Mutex::new(None),
             url,
         })
     }
@@ -135,7 +149,12 @@ impl EtcdJournal {
         // Each connection is to another address.
         for _ in &self.endpoints {
             match self.ways.run(opening.patience, self.examine(opening)) {
-                Some(Err(error)) if error.is_unreachable() => trouble = Some(error),
+                // Of several members one may be down, and another have a bad certificate.
+                Some(Err(error))
+                    if error.is_unreachable() || error.kind() == LockErrorKind::Refused =>
+                {
+                    trouble = Some(more_telling(trouble, error));
+                }
                 Some(opened) => return opened,
                 None => {}
             }
@@ -151,20 +170,26 @@ impl EtcdJournal {
         let mut client = self.connect().await.map_err(EngineFault::into_error)?;
         let failed = |error| etcd_fault(&self.url.shown(), &error).into_error();
         if opening.init {
-            let is_free = Compare::mod_revision(self.keys.stamp(), CompareOp::Equal, 0);
             let made = self.keys.begin(random(), opening.epoch_above);
-            let made = client.txn(Txn::new().when([is_free]).and_then(made)).await;
-            if !made.map_err(failed)?.succeeded() {
-                return Err(self.url.refuse(
-                    "the journal is made; start without --init, which is for the first start of the \
-                     first leader only",
-                ));
+            let transaction = Txn::new().when(self.keys.are_free()).and_then(made);
+            let transaction = transaction.or_else(self.keys.look_for_any());
+            let made = client.txn(transaction).await.map_err(failed)?;
+            if !made.succeeded() {
+                return Err(match self.found_instead(&made) {
+                    FoundInstead::Filling(_) => self.half_filled_here(),
+                    FoundInstead::Foreign(key) => self.is_in_the_way(&key),
+                    FoundInstead::Journal => self.url.refuse(
+                        "the journal is made; start without --init, which is for the first start of the \
+                         first leader only",
+                    ),
+                });
             }
         }
         let options = GetOptions::new().with_prefix();
         let found = client.get(self.keys.head(), Some(options)).await.map_err(failed)?;
         match self.keys.read_head(found.kvs()) {
             Ok(Some(_)) => Ok(()),
+            Ok(None) if self.keys.is_half_filled(found.kvs()) => Err(self.half_filled_here()),
             Ok(None) => Err(self.not_made()),
             Err(JournalTrouble::Failed(text) | JournalTrouble::Unknown(text)) => {
                 Err(self.url.refuse(text))
@@ -187,6 +212,27 @@ impl EtcdJournal {
         ))
     }
 
+    fn half_filled_here(&self) -> LockError {
+        self.url.refuse(self.says_half_filled())
+    }
+
+    fn says_half_filled(&self) -> String {
+        format!(
+            "a journal was being moved to the prefix {0:?}, and that was interrupted: run `tierlock journal \
+             move` again with the same two places. If you give that up, and what was to be moved with it, \
+             delete what is under that prefix (etcdctl del --prefix {0:?})",
+            self.keys.prefix()
+        )
+    }
+
+    fn is_in_the_way(&self, key: &str) -> LockError {
+        self.url.refuse(format_args!(
+            "there is no journal under the prefix {:?}, but a key where its own would be, {key:?}: choose \
+             another prefix, or delete what is there if nothing needs it",
+            self.keys.prefix()
+        ))
+    }
+
     /// To the next address, since the last connection has not answered. The library repeats nothing
     /// of itself: it has one address, and no token that it may renew.
     async fn connect(&self) -> Result<KvClient, EngineFault> {
@@ -201,6 +247,7 @@ impl EtcdJournal {
             let read = file.as_deref().and_then(|file| Password::read(file).ok());
             options = options.with_user(user, read.as_ref().unwrap_or(password).reveal());
         }
+        let options = secured(options, self.tls.as_ref());
         let client = Client::connect([endpoint], Some(options)).await;
         let client = client.map_err(|error| etcd_fault(&self.url.shown(), &error))?;
         Ok(client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX))
@@ -242,6 +289,11 @@ impl EtcdJournal {
     fn or_head(&self) -> [TxnOp; 1] {
         [TxnOp::get(self.keys.head(), Some(GetOptions::new().with_prefix()))]
     }
+}
+
+/// Of what two addresses have come to: that one is silent tells less.
+fn more_telling(known: Option<LockError>, next: LockError) -> LockError {
+    known.filter(|known| !known.is_unreachable()).unwrap_or(next)
 }
 
 /// The revision of a transaction that wrote is that of each key which it wrote.

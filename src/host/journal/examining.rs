@@ -18,8 +18,11 @@ pub(crate) fn examine_journal(url: &str) -> Result<Vec<EngineFinding>> {
     let (store, shown) = reach_store(url)?;
     let finding = |kind, text: String| EngineFinding { kind, text: format!("{shown}: {text}") };
     let Some(survey) = store.survey()? else {
-        let text = "there is no journal: the first leader is started once with --init";
-        return Ok(vec![finding(FindingKind::Trouble, text.to_owned())]);
+        let text = store.half_filled()?.map(|text| format!("half filled: {text}"));
+        let text = text.unwrap_or_else(|| {
+            "there is no journal: the first leader is started once with --init".to_owned()
+        });
+        return Ok(vec![finding(FindingKind::Trouble, text)]);
     };
     let JournalSurvey { reign, lasts, stamp, moved_to, entries } = survey;
     if let Some(there) = moved_to {
@@ -85,7 +88,7 @@ pub(crate) fn examine_journal(url: &str) -> Result<Vec<EngineFinding>> {
         ),
     });
     // L is to be 20 times the slowest writes.
-    found.push(match took * 20 > lasts {
+    found.push(match took.saturating_mul(20) > lasts {
         false => finding(FindingKind::Fine, format!("it is read in {took:.1?}")),
         true => finding(
             FindingKind::Trouble,

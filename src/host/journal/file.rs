@@ -108,6 +108,8 @@ pub(in crate::host) struct Journal {
 }
 
 #[cfg(test)]
+pub(super) use self::place::enter_after;
+#[cfg(test)]
 use crate::proto::record::{CommitAnswer, Pending, Written};
 
 /// Where the journal's file is.
@@ -150,6 +152,18 @@ pub(in crate::host) struct EnteredDirectory {
     directory: PathBuf,
     opening: JournalOpening,
     lock: File,
+}
+
+#[cfg(test)]
+impl EnteredDirectory {
+    /// One whose lock a test has taken.
+    pub(super) fn locked(
+        directory: &Path,
+        opening: JournalOpening,
+        lock: File,
+    ) -> EnteredDirectory {
+        EnteredDirectory { directory: directory.to_owned(), opening, lock }
+    }
 }
 
 impl EnteredDirectory {

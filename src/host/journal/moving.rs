@@ -4,7 +4,8 @@
 //! No leader may have it meanwhile: a state directory is locked, and a journal in a store whose stamp
 //! stands still for as long as a standby would count is marked by a write that has that stamp as its
 //! condition, and ends the reign. It is marked as moved *before* the other place has it, so that at no
-//! moment there are two to begin from. One that is marked stays as it is, so a move that is interrupted is
+//! moment there are two to begin from, and *after* the other place has shown that it can have it: a place
+//! that refuses it leaves the first as it was. One that is marked stays as it is, so a move that is interrupted is
 //! made again with the same places, and one that was complete says so.
 
 use std::{
@@ -38,8 +39,24 @@ pub(super) trait MovableStore: ReignJournal {
     /// Says where it goes and ends its reign, if its stamp is still this one. Whether it was.
     fn mark_moved(&self, seen: Stamp, to: &str) -> Result<bool>;
 
-    /// Makes it with these entries, where there is none, whole or not at all.
+    /// Shows that it can be made with these entries. A store that has to be told in several writes is
+    /// told all but what makes it a journal, under a marker of this cluster; another leaves nothing.
+    fn prepare(&self, entries: &FoundEntries) -> Result<()>;
+
+    /// Takes back what [`prepare`](Self::prepare) has written, after it has failed or what was to be
+    /// moved was not marked: never where it may have been.
+    fn take_back(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes it with these entries, where there is none, whole or not at all. What is prepared is not
+    /// written again.
     fn fill(&self, entries: &FoundEntries) -> Result<()>;
+
+    /// In words, if a move to here was interrupted.
+    fn half_filled(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// A journal in a store, as it was at one moment.
@@ -80,8 +97,24 @@ fn move_between(source: &MovePlace, target: &MovePlace) -> Result<MovedJournal> 
     }
     // Its lock is held until the other place has it all: no leader starts here between, whatever becomes of
     // the mark.
-    let (mut entries, _journal) = source.give_up(&shown)?;
-    entries.epochs.epoch += 1;
+    let prepare = |entries: &FoundEntries| match there {
+        None => {
+            let prepared = target.prepare(&as_of_the_next_place(entries)?);
+            // What it was refused for tells more than that it cannot be taken back.
+            prepared.inspect_err(|_| drop(target.take_back()))
+        }
+        Some(_) => Ok(()),
+    };
+    let given_up = source.give_up(&shown, &prepare)?;
+    let GivenUp::Marked(entries, _journal) = given_up else {
+        let _ = target.take_back();
+        let text = format!(
+            "a leader reigns in {}, or stands by there: stop all its leaders first; nothing was moved",
+            source.shown()
+        );
+        return Err(LockError::new(LockErrorKind::Refused, text));
+    };
+    let entries = as_of_the_next_place(&entries)?;
     let moved = MovedJournal { epoch: entries.epochs.epoch, sessions: entries.sessions.len() };
     match there {
         // By an earlier try, which was complete.
@@ -89,15 +122,28 @@ fn move_between(source: &MovePlace, target: &MovePlace) -> Result<MovedJournal> 
         Some(_) => return Err(taken(&shown)),
         None => {}
     }
-    for session in &mut entries.sessions {
-        *session = as_of_another_process(session)?;
-    }
     target.fill(&entries)?;
     Ok(moved)
 }
 
+/// What has become of the place that a journal is to leave.
+enum GivenUp {
+    /// It says where it goes; what it had, and a directory's journal itself.
+    Marked(FoundEntries, Option<Journal>),
+    /// A leader has it.
+    Reigned,
+}
+
 fn taken(place: &str) -> LockError {
     LockError::config(format!("{place} has a journal already: nothing was moved"))
+}
+
+/// What the next place is to have: behind another epoch, so that nothing of before is taken for its own.
+fn as_of_the_next_place(entries: &FoundEntries) -> Result<FoundEntries> {
+    let sessions = entries.sessions.iter().map(|session| as_of_another_process(session));
+    let mut next = FoundEntries { sessions: sessions.collect::<Result<_>>()?, ..entries.clone() };
+    next.epochs.epoch += 1;
+    Ok(next)
 }
 
 /// A session of the leader's own process is known to be dead by the state directory's lock alone.
@@ -173,20 +219,39 @@ impl MovePlace {
         }
     }
 
-    /// Marks it as moved; what it had, and a directory's journal itself.
-    fn give_up(&self, to: &str) -> Result<(FoundEntries, Option<Journal>)> {
-        let (entries, journal) = match self {
+    /// Marks it as moved, once that is prepared, unless it is marked already.
+    fn give_up(&self, to: &str, prepare: &dyn Fn(&FoundEntries) -> Result<()>) -> Result<GivenUp> {
+        match self {
             MovePlace::Directory(path, _) => {
                 let (journal, recovered) = Journal::enter(path, self.opening(Some(to)))?.open()?;
                 let entries = journal.entries(&recovered)?;
                 has_epochs(&entries)?;
-                journal.mark_moved(path, to)?;
-                (entries, Some(journal))
+                if Journal::moved_to(path)?.is_none() {
+                    prepare(&entries)?;
+                    // After an error it may be marked: what is prepared stays for the next try.
+                    journal.mark_moved(path, to)?;
+                }
+                Ok(GivenUp::Marked(entries, Some(journal)))
             }
-            MovePlace::Store(store, shown) => (give_up_store(&**store, shown, to)?, None),
-        };
-        has_epochs(&entries)?;
-        Ok((entries, journal))
+            MovePlace::Store(store, shown) => give_up_store(&**store, shown, to, prepare),
+        }
+    }
+
+    fn take_back(&self) -> Result<()> {
+        match self {
+            MovePlace::Directory(..) => Ok(()),
+            MovePlace::Store(store, _) => store.take_back(),
+        }
+    }
+
+    fn prepare(&self, entries: &FoundEntries) -> Result<()> {
+        match self {
+            MovePlace::Directory(path, _) => {
+                let opening = JournalOpening { init: true, ..self.opening(None) };
+                Journal::enter(path, opening)?.prepare(entries)
+            }
+            MovePlace::Store(store, _) => store.prepare(entries),
+        }
     }
 
     fn fill(&self, entries: &FoundEntries) -> Result<()> {
@@ -209,31 +274,37 @@ fn has_epochs(entries: &FoundEntries) -> Result<()> {
 }
 
 /// Waits until no leader can believe in a reign in it, and marks it.
-fn give_up_store(store: &dyn MovableStore, shown: &str, to: &str) -> Result<FoundEntries> {
+fn give_up_store(
+    store: &dyn MovableStore,
+    shown: &str,
+    to: &str,
+    prepare: &dyn Fn(&FoundEntries) -> Result<()>,
+) -> Result<GivenUp> {
     let missing = || LockError::config(format!("there is no journal in {shown}"));
     let first = store.survey()?.ok_or_else(missing)?;
+    has_epochs(&first.entries)?;
     match &first.moved_to {
-        Some(there) if there == to => return Ok(first.entries),
+        // By an earlier try: the other place has what that wrote there, or nothing.
+        Some(there) if there == to => return Ok(GivenUp::Marked(first.entries, None)),
         Some(there) => {
             return Err(LockError::config(format!("{shown} was moved to {there} before")));
         }
-        None => has_epochs(&first.entries)?,
+        None => {}
     }
     if first.reign.is_some() {
         // Its last leader may have been killed: as another leader would, we look whether it goes on.
         thread::sleep(standby_counts(first.lasts));
     }
     let now = store.survey()?.ok_or_else(missing)?;
-    if now.stamp != first.stamp || !store.mark_moved(now.stamp, to)? {
-        return Err(LockError::new(
-            LockErrorKind::Refused,
-            format!(
-                "a leader reigns in {shown}, or stands by there: stop all its leaders first; nothing \
-                 was moved"
-            ),
-        ));
+    if now.stamp != first.stamp {
+        return Ok(GivenUp::Reigned);
     }
-    Ok(now.entries)
+    prepare(&now.entries)?;
+    // Without an answer it may be marked: what is prepared stays for the next try.
+    Ok(match store.mark_moved(now.stamp, to)? {
+        true => GivenUp::Marked(now.entries, None),
+        false => GivenUp::Reigned,
+    })
 }
 
 #[cfg(test)]

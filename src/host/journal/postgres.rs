@@ -75,7 +75,7 @@ impl PostgresJournal {
         // An address that is silent leaves time for the next one.
         let patience = limit / (url.addresses.len() as u32 + 1);
         let server = PostgresServer::new(&mut url, patience)?;
-        url.finish("cluster, password_file, plaintext, schema")?;
+        url.finish("ca, cluster, password_file, plaintext, schema, sslmode")?;
         Ok(PostgresJournal {
             server,
             tables: JournalTables::new(&schema, &cluster),
@@ -111,26 +111,7 @@ impl PostgresJournal {
         };
         // What is asked at a start may take longer.
         ask("SET statement_timeout = 0").await?;
-        let about = ask(tables::EXAMINE).await?;
-        let about = about.first().expect("it is one row");
-        let text = |column| about.get(column).unwrap_or_default();
-        let mut warnings = Vec::new();
-        if text("fsync") == "off" {
-            return Err(self.refuse(
-                "the server has fsync = off: it forgets what it has confirmed when its machine fails, \
-                 and then one lock has two holders. Set fsync = on",
-            ));
-        }
-        if text("commit") == "off" {
-            return Err(self.refuse("its sessions cannot set synchronous_commit = on"));
-        }
-        if text("replicas") != "0" && text("synchronous").is_empty() {
-            warnings.push(format!(
-                "{}: it has replicas and none is synchronous (synchronous_standby_names): after a \
-                 fail-over to one of them start every leader with --epoch-above",
-                self.server.shown()
-            ));
-        }
+        let warnings = self.judge_server(ask(tables::EXAMINE).await?.first())?;
         let are_made = ask(&self.tables.are_made()).await?;
         if are_made.first().and_then(|row| row.get(0)) != Some("t") {
             if !opening.init {
@@ -154,6 +135,30 @@ impl PostgresJournal {
             },
             None => Err(self.not_made()),
         }
+    }
+
+    /// Whether the server keeps what it is told: what an operator should know.
+    fn judge_server(&self, about: Option<&SimpleQueryRow>) -> Result<Vec<String>> {
+        let about = about.expect("it is one row");
+        let text = |column| about.get(column).unwrap_or_default();
+        let mut warnings = Vec::new();
+        if text("fsync") == "off" {
+            return Err(self.refuse(
+                "the server has fsync = off: it forgets what it has confirmed when its machine fails, \
+                 and then one lock has two holders. Set fsync = on",
+            ));
+        }
+        if text("commit") == "off" {
+            return Err(self.refuse("its sessions cannot set synchronous_commit = on"));
+        }
+        if text("replicas") != "0" && text("synchronous").is_empty() {
+            warnings.push(format!(
+                "{}: it has replicas and none is synchronous (synchronous_standby_names): after a \
+                 fail-over to one of them start every leader with --epoch-above",
+                self.server.shown()
+            ));
+        }
+        Ok(warnings)
     }
 
     /// Server, database and cluster, without a login.

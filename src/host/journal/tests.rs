@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::is_loopback;
+use super::{is_loopback, trusted_url};
 use crate::{
     error::LostReason,
     name::Name,
@@ -40,4 +40,29 @@ fn only_this_machine_is_loopback() {
     {
         assert!(!is_loopback(address), "{address}");
     }
+}
+
+/// An answer that is forged on the way is a proof of reign.
+#[test]
+fn a_journal_off_this_machine_is_reached_by_tls() {
+    for url in [
+        "etcd://127.0.0.1,[::1]",
+        "postgres://localhost/d",
+        "etcds://10.0.0.1",
+        "postgres://10.0.0.1/d?sslmode=verify-full",
+        "etcd://10.0.0.1?plaintext=1",
+    ] {
+        assert!(trusted_url(url).is_ok(), "{url}");
+    }
+    for url in [
+        "etcd://10.0.0.1",
+        "etcd://127.0.0.1,10.0.0.1",
+        "postgres://10.0.0.1/d",
+        "postgres://10.0.0.1/d?sslmode=disable",
+        "postgres://10.0.0.1/d?sslmode=require",
+    ] {
+        let error = trusted_url(url).unwrap_err();
+        assert_eq!(error.kind(), crate::error::LockErrorKind::Config, "{url}");
+    }
+    assert!(trusted_url("etcd://10.0.0.1").unwrap_err().to_string().contains("etcds://"));
 }

@@ -16,6 +16,7 @@ use super::{
     doors::Doors,
     lanes::Lanes,
     reload::Reloader,
+    stepping::StepDowns,
 };
 use crate::{
     clock,
@@ -148,8 +149,10 @@ impl LeaderBuilder {
     /// The store's writers own the locks. It may not lose what it has confirmed: a PostgreSQL with
     /// `fsync = off` is refused, and after a fail-over to an asynchronous replica, or a restored
     /// backup, every leader is started with [`epoch_above`](LeaderBuilder::epoch_above). An address
-    /// off this machine needs `?plaintext=1`. The options: `?password_file=FILE`; `?prefix=` (etcd,
-    /// `tierlock/` by default); `?schema=` and `?cluster=` (PostgreSQL, `public` and `default`).
+    /// off this machine needs TLS (`etcds://…`, `postgres://…?sslmode=verify-full`), or
+    /// `?plaintext=1`. The options: `?ca=FILE`, the CA that has signed the server's certificate, if
+    /// that is none of this system's; `?password_file=FILE`; `?prefix=` (etcd, a folder for it
+    /// alone, `tierlock/` by default); `?schema=` and `?cluster=` (PostgreSQL, `public` and `default`).
     ///
     /// # Example
     /// ```no_run
@@ -379,6 +382,7 @@ impl LeaderBuilder {
             changes: Mutex::default(),
             telling: Mutex::default(),
             new_secret: Mutex::new(None),
+            step_downs: StepDowns::default(),
             end: Mutex::new(None),
             ended: Condvar::new(),
             #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LeaderShared, ReignEnd, doors::Doors, lanes::Lanes};
+use super::{LeaderShared, ReignEnd, doors::Doors, lanes::Lanes, stepping::StepDownCaller};
 use crate::{
     clock,
     error::LockErrorKind,
@@ -39,6 +39,8 @@ pub(super) struct Court {
     /// The sockets, as it slept on them last.
     pub(super) slept_on: Vec<Slept>,
     pub(super) shared: Arc<LeaderShared>,
+    /// Callers that wait until it has stepped down.
+    stepping: Vec<StepDownCaller>,
     /// The reign of another that its operator was told of, and what the journal's trouble was last.
     told: Option<ReignKey>,
     trouble: Option<String>,
@@ -69,6 +71,7 @@ impl Court {
             arrived: Vec::new(),
             slept_on: Vec::new(),
             shared,
+            stepping: Vec::new(),
             told: None,
             trouble: None,
         }
@@ -139,6 +142,7 @@ impl Court {
         }
         while let Some(notice) = self.successor.poll_succession() {
             self.note(&notice);
+            self.tell_stepping(&notice);
             if let Some(text) = failure(notice) {
                 let is_exclusive = self.successor.reign().terms().is_exclusive;
                 let text = if is_exclusive { storage_text(&text) } else { store_text(&text) };
@@ -147,6 +151,7 @@ impl Court {
         }
         self.note_other_reign();
         self.hand_over_news(now);
+        self.step_down_if_asked(now);
         self.pass_on();
         while let Some((id, close)) = self.successor.poll_close() {
             match close {
@@ -208,7 +213,14 @@ impl Court {
                 "its reign is over: the journal has not confirmed it for so long that another leader \
                  may have taken over{trouble}"
             ),
-            SuccessionNotice::HandsOver | SuccessionNotice::Ended(_) => return, // the end says it
+            SuccessionNotice::HandsOver => {
+                "it was asked to step down, and hands its reign over".to_owned()
+            }
+            SuccessionNotice::HandedOver => {
+                self.told = None;
+                "it has handed its reign over, and stands by".to_owned()
+            }
+            SuccessionNotice::Ended(_) => return, // the end says it
         };
         self.shared.note(text);
     }
@@ -353,6 +365,41 @@ impl Court {
         }
         self.doors.sockets(&mut self.slept_on);
         self.shared.bell.sleep(&self.slept_on, limit);
+    }
+}
+
+// Callers of its own process that have it step down.
+impl Court {
+    /// Hears the callers of its own process, and steps down if it was asked to.
+    fn step_down_if_asked(&mut self, now: Time) {
+        let asked = self.shared.step_downs.take();
+        if !asked.is_empty() {
+            let is_on_its_way = self.successor.is_handing_over();
+            match self.successor.ask_to_step_down().filter(|_| !is_on_its_way) {
+                // A caller that is gone needs no answer.
+                Some(refusal) => {
+                    for caller in asked {
+                        let _ = caller.send(Some(refusal));
+                    }
+                }
+                None => self.stepping.extend(asked),
+            }
+        }
+        self.successor.step_down_if_asked(now);
+    }
+
+    /// Tells the callers that wait for it, if its reign is over.
+    fn tell_stepping(&mut self, notice: &SuccessionNotice) {
+        let stands_by = match notice {
+            SuccessionNotice::HandedOver => true,
+            SuccessionNotice::Ended(ReignEnding::Deposed | ReignEnding::Unproven) => true,
+            // It has ended, as callers that hear no more are told.
+            SuccessionNotice::Ended(_) => false,
+            SuccessionNotice::Reigns { .. } | SuccessionNotice::HandsOver => return,
+        };
+        for caller in self.stepping.drain(..).filter(|_| stands_by) {
+            let _ = caller.send(None);
+        }
     }
 }
 

@@ -32,6 +32,7 @@ fn what_cannot_be_meant_is_refused() {
     assert!(refused("redis://").contains("an address is empty"));
     assert!(refused("redis://a,,b").contains("an address is empty"));
     assert!(refused("rediss://a").contains("TLS"));
+    assert!(refused("postgress://a").contains("?sslmode=verify-full"));
     let mut twice = ServiceUrl::parse("redis://h?as=plain&as=hash").unwrap();
     assert!(twice.take("as").is_err());
 }
@@ -49,4 +50,23 @@ fn no_text_about_a_service_shows_its_password() {
         assert!(!refused(text).contains("hunter2"));
     }
     assert!(!format!("{:?}", Password("hunter2".into())).contains("hunter2"));
+}
+
+#[test]
+fn tls_is_said_by_the_scheme_or_by_postgres_own_option() {
+    let secured = |text: &str| ServiceUrl::parse(text).unwrap().is_secured();
+    for text in ["etcd://h", "postgres://h/d", "postgres://h/d?sslmode=disable", "redis://h"] {
+        assert!(!secured(text).unwrap(), "{text}");
+    }
+    for text in ["etcds://h", "postgres://h/d?sslmode=verify-full"] {
+        assert!(secured(text).unwrap(), "{text}");
+    }
+    // Weaker ones check no name, and so prove nothing.
+    for text in
+        ["postgres://h?sslmode=require", "postgres://h?sslmode=verify-ca", "etcd://h?sslmode=x"]
+    {
+        assert!(secured(text).is_err(), "{text}");
+    }
+    let url = ServiceUrl::parse("etcds://u:hunter2@h:1,i").unwrap();
+    assert_eq!((url.kind, url.shown().as_str()), (ServiceKind::Etcd, "etcds://h:1,i"));
 }

@@ -33,6 +33,8 @@ struct Stored {
     number: u64,
     /// Which leaders reach it not.
     cut: BTreeSet<u64>,
+    /// It fails where a leader resigns.
+    fails_at_resigning: bool,
     take_overs: u64,
 }
 
@@ -52,6 +54,7 @@ impl Store {
             stamp: 1,
             number: 0,
             cut: BTreeSet::new(),
+            fails_at_resigning: false,
             take_overs: 0,
         };
         Arc::new(Store { state: Mutex::new(state), changed: Condvar::new() })
@@ -154,6 +157,9 @@ impl ReignJournal for WayToStore {
     }
 
     fn resign(&self, reign: ReignKey) -> Result<(), JournalTrouble> {
+        if self.store.state.lock().fails_at_resigning {
+            return Err(JournalTrouble::Failed("it is broken".to_owned()));
+        }
         self.enter(|state| {
             if state.reign.take_if(|own| *own == reign).is_some() {
                 state.touch();
@@ -233,4 +239,59 @@ fn a_leader_that_is_stopped_hands_over_at_once() {
     assert_eq!(again.token.epoch(), 2);
     give_answered(&link, again).unwrap();
     close(&link);
+}
+
+#[test]
+fn a_leader_that_steps_down_is_followed_and_stands_by() {
+    let pair = Pair::new();
+    let link = pair.link();
+    let held = take(&link, "a");
+    let (first, second) = (&pair.first.0, &pair.second.0);
+    assert_eq!(second.step_down().unwrap_err().kind(), LockErrorKind::Refused, "it does not reign");
+    first.step_down().unwrap();
+    pair.store.wait_until(|state| state.take_overs >= 2);
+    let next = take(&link, "b");
+    assert!(next.token.epoch() >= 2, "{:?}", next.token);
+    assert_eq!(held.watch().lost(), None, "held locks stay held");
+    assert!(first.failure().is_none(), "it goes on");
+    // And back again: it has stood by.
+    let begun = std::time::Instant::now();
+    while let Err(error) = second.step_down() {
+        // It has taken over, and is not heard of as the leader yet.
+        assert_eq!(error.kind(), LockErrorKind::Refused, "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not reign");
+        thread::yield_now();
+    }
+    pair.store.wait_until(|state| state.take_overs >= 3);
+    give_answered(&link, next).unwrap();
+    give_answered(&link, held).unwrap();
+    close(&link);
+}
+
+/// It does not stand by: it has ended.
+#[test]
+fn a_leader_whose_journal_fails_as_it_steps_down_does_not_say_that_it_has() {
+    let pair = Pair::new();
+    let first = &pair.first.0;
+    let link = pair.town.link_to([first.local_addr()], config());
+    // From then on it is heard of as the leader.
+    let held = take(&link, "a");
+    pair.store.state.lock().fails_at_resigning = true;
+    assert_eq!(first.step_down().unwrap_err().kind(), LockErrorKind::Io);
+    drop(held);
+    close(&link);
+}
+
+#[test]
+fn a_leader_with_a_state_directory_says_why_it_does_not_step_down() {
+    let town = Town::new();
+    let leader = town.builder("127.0.0.1:0").start().unwrap();
+    let error = leader.step_down().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+    assert!(error.to_string().contains("has its state directory for itself"), "{error}");
+    leader.fail_the_disk();
+    let link = town.link(&leader);
+    ask(&link, want("a")).wait().unwrap_err();
+    leader.wait();
+    assert_eq!(leader.step_down().unwrap_err().kind(), LockErrorKind::Io);
 }

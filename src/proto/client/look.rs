@@ -61,6 +61,8 @@ impl Client {
             LeaderMessage::Renewed { .. }
             | LeaderMessage::NotLeader { .. }
             | LeaderMessage::NotUnderstood { .. }
+            | LeaderMessage::Standing { .. }
+            | LeaderMessage::StepsDown { .. }
             | LeaderMessage::Raised { .. } => ClientSubject::None,
         }
     }

@@ -157,6 +157,8 @@ impl Client {
             LeaderMessage::ToppedUp { lease, last } => self.topped_up(lease, last),
             LeaderMessage::Raised { epoch, attestation } => self.raised(epoch, attestation),
             LeaderMessage::NotUnderstood { request, .. } => self.not_understood(request),
+            // A session asks none of the questions that these answer.
+            LeaderMessage::Standing { .. } | LeaderMessage::StepsDown { .. } => {}
             LeaderMessage::Welcome { .. }
             | LeaderMessage::NotLeader { .. }
             | LeaderMessage::Gone { .. } => {}

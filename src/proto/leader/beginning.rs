@@ -51,7 +51,8 @@ impl LeaderMachine {
         self.refuse_questions();
     }
 
-    pub(super) fn epoch(&self) -> u32 {
+    /// The epoch that it grants in; 0 before that is durable.
+    pub(in crate::proto) fn epoch(&self) -> u32 {
         self.reign.as_ref().map_or(0, DurableEpoch::epoch)
     }
 

@@ -129,6 +129,8 @@ impl LeaderMachine {
             ClientMessage::Break { query, name, token } => {
                 self.break_lock(connection, key, query, name, token);
             }
+            // What stands around the leader answers them, before they come here.
+            ClientMessage::AskStanding { .. } | ClientMessage::StepDown { .. } => {}
             ClientMessage::Held { .. } | ClientMessage::Waiting { .. } | ClientMessage::Ready
                 if planted(Mistake::HelloCountsAlone) => {}
             ClientMessage::Hello { .. }

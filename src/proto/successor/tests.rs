@@ -11,7 +11,9 @@ use crate::{
         },
         record::{Recovered, Written},
         reign::ReignConfig,
-        wire::{Acquire, Identity, Mode, VERSION, Wait},
+        wire::{
+            Acquire, Identity, LeaderRank, LeaderStanding, Mode, StepDownRefusal, VERSION, Wait,
+        },
     },
 };
 
@@ -315,4 +317,118 @@ fn a_leader_that_hands_over_serves_no_client_when_it_resigns() {
     assert_eq!(court.reign, None, "it stays out");
     court.pass(200);
     assert!(court.reign.is_some(), "no other took over");
+}
+
+fn standing(court: &mut TestCourt, connection: u64) -> LeaderStanding {
+    court.say(connection, ClientMessage::AskStanding { query: RequestId(7) });
+    let heard = court.heard();
+    let [LeaderMessage::Standing { query: RequestId(7), standing }] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(court.closed(), [], "it is asked and goes on");
+    (**standing).clone()
+}
+
+#[test]
+fn a_leader_tells_its_reign_without_a_session() {
+    let mut court = TestCourt::new();
+    court.settle();
+    court.successor.poll_sweep();
+    court.connect(1);
+    court.pass(150);
+    let told = standing(&mut court, 1);
+    assert_eq!((told.rank, told.epoch), (LeaderRank::Reigns, 1));
+    assert_eq!((told.cluster, told.lasts), (Some(ClusterId(7)), Some(L)));
+    assert_eq!(told.reign, court.reign.map(ReignKey::id));
+    // It renews each sixth of L.
+    assert!(told.proven.is_some_and(|age| age <= L / 6), "{told:?}");
+    assert_eq!((told.journal_took, told.lag), (Some(Duration::ZERO), None));
+    assert!(court.recovered.sessions.is_empty());
+}
+
+#[test]
+fn a_standby_that_is_asked_tells_which_leader_it_stands_by_for() {
+    let mut court = TestCourt::new();
+    (court.reign, court.recovered.epoch) = (Some(ReignKey(99)), 4);
+    court.settle();
+    court.connect(1);
+    court.pass(300);
+    court.is_reached = false;
+    court.pass(250);
+    let told = standing(&mut court, 1);
+    assert_eq!((told.rank, told.epoch), (LeaderRank::StandsBy, 4));
+    assert_eq!((told.reign, told.lasts), (Some(ReignKey(99).id()), Some(L)));
+    assert_eq!(told.address.as_deref(), Some("10.0.0.9:7420"));
+    assert_eq!(told.proven, Some(Duration::from_millis(550)), "its stamp never changed");
+    let lag = told.lag.unwrap();
+    assert!(lag >= Duration::from_millis(250) && lag < Duration::from_millis(400), "{lag:?}");
+}
+
+#[test]
+fn a_leader_steps_down_when_it_is_asked_and_stands_by() {
+    let mut court = TestCourt::with_holder();
+    court.successor.poll_sweep();
+    court.connect(2);
+    let reign = court.reign.unwrap().id();
+    let ask = ClientMessage::StepDown { query: RequestId(3), reign };
+    let now = at(court.now);
+    let mut turn = court.successor.turn(now).unwrap();
+    turn.handle_message(ConnectionId(2), ask.clone());
+    // What else came in this turn is heard.
+    turn.handle_message(ConnectionId(1), ClientMessage::Renew { sent_at: at(0) });
+    court.successor.step_down_if_asked(now);
+    let heard = court.heard();
+    let said = LeaderMessage::StepsDown { query: RequestId(3), refused: None };
+    assert_eq!(heard[0], said, "{heard:?}");
+    assert_eq!(court.closed().len(), 2, "it serves no client any more");
+    assert!(court.reign.is_some(), "and then it resigns");
+    court.settle();
+    assert_eq!(court.reign, None);
+    let notices: Vec<_> = std::iter::from_fn(|| court.successor.poll_succession()).collect();
+    assert!(
+        notices.ends_with(&[SuccessionNotice::HandsOver, SuccessionNotice::HandedOver]),
+        "{notices:?}"
+    );
+    // Another takes over; a question that was sent twice asks nothing of that, nor of this one.
+    court.reign = Some(ReignKey(99));
+    court.stamp += 1;
+    court.pass(200);
+    court.connect(3);
+    court.say(3, ask);
+    let refused = Some(StepDownRefusal::OtherReign);
+    assert_eq!(court.heard(), [LeaderMessage::StepsDown { query: RequestId(3), refused }]);
+    assert_eq!(standing(&mut court, 3).rank, LeaderRank::StandsBy);
+    assert_eq!(court.recovered.sessions.len(), 1, "the holder's session is in the journal");
+}
+
+#[test]
+fn a_reign_that_is_not_the_one_that_was_named_goes_on() {
+    let mut court = TestCourt::with_holder();
+    court.connect(2);
+    court.say(2, ClientMessage::StepDown { query: RequestId(3), reign: ReignKey(99).id() });
+    let refused = Some(StepDownRefusal::OtherReign);
+    assert_eq!(court.heard(), [LeaderMessage::StepsDown { query: RequestId(3), refused }]);
+    court.successor.step_down_if_asked(at(court.now));
+    assert!(court.successor.leader().is_some() && court.reign.is_some());
+}
+
+/// Its last records were being written when its reign ended: it takes part as little as one that resigned.
+#[test]
+fn a_leader_whose_reign_ends_while_it_hands_over_stays_out_for_l() {
+    let mut court = TestCourt::with_holder();
+    court.is_reached = false;
+    let acquire = Acquire::exclusive(Name::new("b").unwrap(), Wait::Forever);
+    court.say(1, ClientMessage::Acquire { request: RequestId(2), acquire });
+    // It is not proven from 980 ms on, and over a second later.
+    court.pass(1_900);
+    court.successor.hand_over(at(court.now));
+    court.pass(100);
+    let notices: Vec<_> = std::iter::from_fn(|| court.successor.poll_succession()).collect();
+    assert!(notices.contains(&SuccessionNotice::Ended(ReignEnding::Unproven)), "{notices:?}");
+    court.is_reached = true;
+    let before = court.reign;
+    court.pass(800);
+    assert_eq!(court.reign, before, "another is to follow");
+    court.pass(400);
+    assert_ne!(court.reign, before, "none has");
 }

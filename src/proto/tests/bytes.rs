@@ -13,9 +13,10 @@ use crate::{
         record::{Record, Reservation},
         wire::{
             Acquire, ClientMessage, Extras, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo,
-            Identity, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Message, Mode, NameUse, Page,
-            PresentLeader, Received, Refusal, UnknownKind, VERSION, Wait, WaitingRequest,
-            WireError, decode_record, encode_frame, encode_record, held_messages, waiting_messages,
+            Identity, LISTED_WAITERS_MAX, LeaderMessage, LeaderRank, LeaderStanding, LockInfo,
+            Message, Mode, NameUse, Page, PresentLeader, Received, Refusal, StepDownRefusal,
+            UnknownKind, VERSION, Wait, WaitingRequest, WireError, decode_record, encode_frame,
+            encode_record, held_messages, waiting_messages,
         },
     },
     time::Time,
@@ -547,6 +548,11 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
             last_used: source.token(502),
             to: Mode::Shared,
         },
+        ClientMessage::AskStanding { query: RequestId(source.number(18)) },
+        ClientMessage::StepDown {
+            query: RequestId(source.number(19)),
+            reign: ReignId(source.number(0x99aa_bbcc_ddee_ff00)),
+        },
     ]
 }
 
@@ -625,6 +631,25 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
             request: RequestId(source.number(16)),
             lease: lease(source),
             token: source.token(503),
+        },
+        LeaderMessage::Standing {
+            query: RequestId(source.number(18)),
+            standing: Box::new(LeaderStanding {
+                rank: LeaderRank::StandsBy,
+                cluster: source.maybe(ClusterId(id + 1)),
+                reign: source.maybe(ReignId(0x99aa_bbcc_ddee_ff00)),
+                epoch: source.small(3),
+                lasts: Some(source.duration(1000)),
+                address: source.maybe("10.0.0.2:7420".to_owned()),
+                proven: Some(source.duration(160)),
+                journal_took: Some(source.duration(2)),
+                lag: Some(source.duration(90)),
+            }),
+        },
+        LeaderMessage::StepsDown { query: RequestId(source.number(19)), refused: None },
+        LeaderMessage::StepsDown {
+            query: RequestId(source.number(19)),
+            refused: Some(StepDownRefusal::HasOwnJournal),
         },
     ];
     let refusals = [
@@ -759,6 +784,8 @@ const GOLDEN_CLIENT: &[&str] = &[
     "100f",
     "1110031101",
     "12110311fbfb0001",
+    "1312",
+    "1413fd00ffeeddccbbaa99",
 ];
 const GOLDEN_LEADER: &[&str] = &[
     "000100fe00000000008877665544332211000000050003fd00ffeeddccbbaa99fe01000000008877665544332211000000010d31302e302e302e313a3734323000fc00e1f505fe03000000008877665544332211000000",
@@ -778,6 +805,9 @@ const GOLDEN_LEADER: &[&str] = &[
     "0f63010e",
     "100f01fbfb000106",
     "11100311fbfb00",
+    "1212450101fe0100000000887766554433221100000001fd00ffeeddccbbaa9903010100010d31302e302e302e323a373432300100fc006889090100fc80841e000100fc804a5d05",
+    "131300",
+    "13130100",
     "05090000",
     "05090100",
     "05090200",

@@ -16,8 +16,8 @@ use bincode::{
 };
 
 use super::{
-    FRAME_BYTES_MAX, HeldLease, HolderInfo, Identity, LockInfo, Message, Received, Texts,
-    UnknownKind, WaitingRequest, WireError, request::Extras,
+    FRAME_BYTES_MAX, HeldLease, HolderInfo, Identity, LeaderStanding, LockInfo, Message, Received,
+    Texts, UnknownKind, WaitingRequest, WireError, request::Extras,
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -146,6 +146,9 @@ with_length! {
     WaitingRequest { request, place, acquire }
     Extras { after, holds, value }
     HolderInfo { identity, since, token, mode }
+    LeaderStanding {
+        rank, cluster, reign, epoch, lasts, address, proven, journal_took, lag
+    }
 }
 
 // What only locks with several holders have, and what only semaphores have, comes behind the rest, and

@@ -404,6 +404,15 @@ fn a_secret_may_come_through_the_pipe_of_a_shell() {
     let mut run =
         shell(r#"exec "$0" run --leader "$2" --secret-file <(sleep .1; cat "$1") job -- echo ran"#);
     assert_eq!(succeeds(&run.arg(&address).output().unwrap()), "ran\n");
+    // What asks both the manager's leader and each address reads it once, too.
+    for what in ["status", "doctor"] {
+        let script = format!(r#"exec "$0" {what} --leader "$2" --secret-file <(cat "$1")"#);
+        let output = shell(&script).arg(&address).output().unwrap();
+        succeeds(&output);
+        // Its leaders are not asked then, which is said.
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.contains("leaders are not asked"), what == "status", "{said}");
+    }
     // It cannot be read again, which is said, and the leader goes on.
     leader.signal(Signal::HUP);
     let alarm = leader.error_line();
@@ -423,4 +432,19 @@ fn a_port_alone_listens_at_every_address_of_the_machine() {
         let run = run.arg(place.secret()).args(["job", "--", "true"]);
         succeeds(&run.output().unwrap());
     }
+}
+
+#[test]
+fn a_leader_with_a_state_directory_does_not_step_down_and_says_why() {
+    let place = Place::new();
+    let leader = place.leader();
+    let output = leader.command("step-down").output().unwrap();
+    fails(&output, 78, &[&leader.address, "state directory for itself", "journal move"]);
+    assert_eq!(
+        succeeds(&leader.run().args(["job", "--", "echo", "ran"]).output().unwrap()),
+        "ran\n"
+    );
+    let said = succeeds(&leader.command("doctor").output().unwrap());
+    assert!(said.contains("reigns in epoch 1, with its journal for itself"), "{said}");
+    fails(&tierlock(&["step-down", "--dir"]).arg(place.dir()).output().unwrap(), 78, &["--leader"]);
 }

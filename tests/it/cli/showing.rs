@@ -24,7 +24,9 @@ fn blank_numbers(value: &mut Value) {
         Value::Object(fields) => {
             for (name, field) in fields {
                 match name.as_str() {
-                    "host" | "command" if field.is_string() => *field = json!("text"),
+                    "host" | "command" | "cluster" | "reign" if field.is_string() => {
+                        *field = json!("text")
+                    }
                     _ => blank_numbers(field),
                 }
             }
@@ -162,6 +164,19 @@ fn a_host_scope_lock_shows_its_holder_its_deadline_and_its_waiters() {
             "waiters": [
                 {"label": "second", "host": "text", "pid": "number", "waiting_ms": "number"},
             ],
+        }],
+        "leaders": [{
+            "address": leader.address,
+            "rank": "reigns",
+            "cluster": "text",
+            "reign": "text",
+            "epoch": "number",
+            "reign_lasts_ms": null,
+            "reigning_at": leader.address,
+            "proven_ms": null,
+            "journal_us": "number",
+            "lag_ms": null,
+            "trouble": null,
         }]})
     );
 }

@@ -18,6 +18,8 @@ mod postgres;
 mod program;
 mod proxy;
 mod rig;
+#[cfg(all(feature = "etcd", feature = "postgres"))]
+mod secured;
 mod sharing;
 mod shedlock;
 mod zookeeper;

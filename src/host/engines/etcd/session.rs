@@ -17,12 +17,14 @@ use etcd_client::{
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use super::way::{bad_certificate, endpoints, etcd_fault, secured};
 use crate::{
     clock,
     error::{Holder, Result},
     host::{
         engines::{
             EngineSettings, fault::EngineFault, holder_line::HolderLine, session_life::SessionLife,
+            store_tls::StoreTls,
         },
         service_url::{Password, ServiceUrl},
     },
@@ -35,6 +37,7 @@ const BLOCKS: &str = "create revision * 2^20 + count";
 pub(super) struct EtcdLine {
     shown: String,
     endpoints: Vec<String>,
+    tls: Option<StoreTls>,
     user: Option<String>,
     password: Option<Password>,
     password_file: Option<PathBuf>,
@@ -73,12 +76,8 @@ impl EtcdLine {
         let password_file = url.take_password_file()?;
         let from_file = password_file.as_deref().map(Password::read).transpose()?;
         let prefix = url.take("prefix")?.unwrap_or_default();
-        let endpoint = |address: &String| {
-            let (host, port) = url.host_and_port(address, 2379)?;
-            let host = if host.contains(':') { format!("[{host}]") } else { host };
-            Ok(format!("http://{host}:{port}"))
-        };
-        let endpoints = url.addresses.iter().map(endpoint).collect::<Result<_>>()?;
+        let tls = StoreTls::take(url)?;
+        let endpoints = endpoints(url, tls.as_ref())?;
         let password = url.password.clone().or(from_file);
         if password.is_some() != url.user.is_some() {
             return Err(
@@ -88,6 +87,7 @@ impl EtcdLine {
         Ok(EtcdLine {
             shown: url.shown(),
             endpoints,
+            tls,
             user: url.user.clone(),
             password,
             password_file,
@@ -126,7 +126,18 @@ impl EtcdLine {
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, EngineFault> {
         match timeout(self.patience, call).await {
-            Ok(answer) => answer.map_err(|error| self.fault(&error)),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let bad = bad_certificate(&error);
+                let fault = etcd_fault(&self.shown, &error);
+                drop(error);
+                match bad {
+                    Some(trouble) if self.endpoints.len() > 1 && !self.are_all_bad().await => {
+                        Err(EngineFault::Trouble(format!("{}: {trouble}", self.shown)))
+                    }
+                    _ => Err(fault),
+                }
+            }
             Err(_) => {
                 let (shown, patience) = (&self.shown, self.patience);
                 Err(EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}")))
@@ -134,11 +145,32 @@ impl EtcdLine {
         }
     }
 
+    /// Whether each member for itself has a bad certificate: one of several is no more than down.
+    async fn are_all_bad(&self) -> bool {
+        for endpoint in &self.endpoints {
+            let asking = async {
+                let mut client = Client::connect([endpoint], Some(self.options())).await?;
+                client.status().await.map(drop)
+            };
+            match timeout(self.patience, asking).await {
+                Ok(Err(error)) if bad_certificate(&error).is_some() => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
     pub(super) async fn client(&self) -> Result<Client, EngineFault> {
         let mut known = self.connecting.lock().await;
         if let Some(client) = &*known {
             return Ok(client.clone());
         }
+        let client = self.within(Client::connect(&self.endpoints, Some(self.options()))).await?;
+        *known = Some(client.clone());
+        Ok(client)
+    }
+
+    fn options(&self) -> ConnectOptions {
         // Without pings of its own a watch on a dead server hangs (etcd-client#48).
         let mut options = ConnectOptions::new()
             .with_keep_alive(self.patience, self.patience)
@@ -151,9 +183,7 @@ impl EtcdLine {
         if let Some((user, password)) = self.user.as_ref().zip(password) {
             options = options.with_user(user, password.reveal());
         }
-        let client = self.within(Client::connect(&self.endpoints, Some(options))).await?;
-        *known = Some(client.clone());
-        Ok(client)
+        secured(options, self.tls.as_ref())
     }
 
     /// The session that there is, if it is not over.
@@ -274,28 +304,5 @@ impl EtcdLine {
         {
             let _ = self.within(client.lease_revoke(session.id)).await;
         }
-    }
-
-    fn fault(&self, error: &Error) -> EngineFault {
-        etcd_fault(&self.shown, error)
-    }
-}
-
-/// What an error of the cluster at this place means.
-pub(in crate::host) fn etcd_fault(shown: &str, error: &Error) -> EngineFault {
-    let Error::GRpcStatus(status) = error else {
-        return EngineFault::Trouble(format!("{shown}: {error}"));
-    };
-    let text = status.message();
-    let is_login = text.contains("auth")
-        || text.contains("user name is empty")
-        || text.contains("permission denied");
-    match i32::from(status.code()) {
-        // Invalid argument, permission denied, unauthenticated.
-        3 | 7 | 16 if is_login => {
-            EngineFault::refused(format!("{shown} refused the login: {text}"))
-        }
-        7 => EngineFault::refused(format!("{shown} does not let this user do that: {text}")),
-        _ => EngineFault::Trouble(format!("{shown}: {text}")),
     }
 }

@@ -10,13 +10,19 @@ use tokio::{
     task::{AbortHandle, JoinHandle},
     time::timeout,
 };
-use tokio_postgres::{Client, Config, NoTls, error::SqlState};
+use tokio_postgres::{Client, Config, Connection, NoTls, config::SslMode, error::SqlState};
 
-use super::told_pid::ToldPidStream;
+use super::{
+    secured::{self, RustlsConnect, TellingHandshake},
+    told_pid::{ToldPid, ToldPidStream},
+};
 use crate::{
     error::Result,
     host::{
-        engines::fault::EngineFault,
+        engines::{
+            fault::EngineFault,
+            store_tls::{StoreTls, certificate_trouble},
+        },
         service_url::{Password, ServiceUrl},
     },
 };
@@ -29,6 +35,7 @@ pub(in crate::host) struct PostgresServer {
     user: Option<String>,
     password: Option<Password>,
     password_file: Option<PathBuf>,
+    tls: Option<StoreTls>,
     /// How long an answer is waited for.
     patience: Duration,
 }
@@ -68,6 +75,7 @@ impl PostgresServer {
             user: url.user.clone(),
             password: url.password.clone().or(from_file),
             password_file,
+            tls: StoreTls::take(url)?,
             patience,
         })
     }
@@ -117,13 +125,20 @@ impl PostgresServer {
         if let Some(password) = read.as_ref().or(self.password.as_ref()) {
             config.password(password.reveal());
         }
-        let (stream, told) = ToldPidStream::new(self.stream_to(address).await?);
-        let connecting = timeout(self.patience, config.connect_raw(stream, NoTls)).await;
-        let connected = connecting.map_err(|_| self.silent())?;
-        let (client, connection) = connected.map_err(|error| self.fault(&error))?;
-        let driving = tokio::spawn(async move {
-            let _ = connection.await;
-        });
+        let (stream, told) = (self.stream_to(address).await?, ToldPid::new());
+        let (client, driving) = match &self.tls {
+            None => {
+                let stream = ToldPidStream::new(stream, told.clone());
+                config.ssl_mode(SslMode::Disable);
+                self.started(config.connect_raw(stream, NoTls)).await?
+            }
+            Some(tls) => {
+                let inner = self.handshake(tls, &address.0)?;
+                let handshake = TellingHandshake { inner, told: told.clone() };
+                config.ssl_mode(SslMode::Require);
+                self.started(config.connect_raw(stream, handshake)).await?
+            }
+        };
         let mut connection = PostgresConnection {
             client,
             address: address.clone(),
@@ -143,6 +158,27 @@ impl PostgresServer {
         connection.version = version;
         connection.is_pooled = told.pid() != Some(pid);
         Ok(connection)
+    }
+
+    /// A connection that is made in time, and driven.
+    async fn started<S, T>(
+        &self,
+        connecting: impl Future<Output = Result<(Client, Connection<S, T>), tokio_postgres::Error>>,
+    ) -> Result<(Client, JoinHandle<()>), EngineFault>
+    where
+        Connection<S, T>: Future + Send + 'static,
+    {
+        let connected = timeout(self.patience, connecting).await.map_err(|_| self.silent())?;
+        let (client, connection) = connected.map_err(|error| self.fault(&error))?;
+        let driving = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok((client, driving))
+    }
+
+    fn handshake(&self, tls: &StoreTls, host: &str) -> Result<RustlsConnect, EngineFault> {
+        let begun = secured::handshake(tls, host);
+        begun.map_err(|error| EngineFault::config(format!("{}: {error}", self.shown)))
     }
 
     async fn stream_to(&self, address: &(String, u16)) -> Result<TcpStream, EngineFault> {
@@ -168,7 +204,13 @@ impl PostgresServer {
     ) -> Result<(), EngineFault> {
         let token = connection.client.cancel_token();
         let stream = self.stream_to(&connection.address).await?;
-        self.within(token.cancel_query_raw(stream, NoTls)).await
+        match &self.tls {
+            None => self.within(token.cancel_query_raw(stream, NoTls)).await,
+            Some(tls) => {
+                let handshake = self.handshake(tls, &connection.address.0)?;
+                self.within(token.cancel_query_raw(stream, handshake)).await
+            }
+        }
     }
 
     /// Its answer, if one comes in time. The server may do it all the same if none does.
@@ -190,6 +232,9 @@ impl PostgresServer {
     pub(in crate::host) fn fault(&self, error: &tokio_postgres::Error) -> EngineFault {
         let shown = &self.shown;
         let Some(told) = error.as_db_error() else {
+            if let Some(trouble) = certificate_trouble(error) {
+                return EngineFault::refused(format!("{shown}: {trouble}"));
+            }
             // Its causes say more than itself.
             let cause = std::error::Error::source(error);
             let cause = cause.map_or(String::new(), |cause| format!(": {cause}"));

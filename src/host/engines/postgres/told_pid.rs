@@ -14,18 +14,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 /// What was told so far.
 #[derive(Clone)]
 pub(super) struct ToldPid(Arc<AtomicI64>);
 
 /// A connection, read along until it is ready for the first query.
-pub(super) struct ToldPidStream {
-    stream: TcpStream,
+pub(super) struct ToldPidStream<S> {
+    stream: S,
     reader: StartReader,
     told: ToldPid,
 }
@@ -46,15 +44,25 @@ const UNTOLD: i64 = i64::MIN;
 const HEAD: usize = 5;
 
 impl ToldPid {
+    pub(super) fn new() -> ToldPid {
+        ToldPid(Arc::new(AtomicI64::new(UNTOLD)))
+    }
+
     pub(super) fn pid(&self) -> Option<i32> {
         i32::try_from(self.0.load(Relaxed)).ok()
     }
 }
 
-impl ToldPidStream {
-    pub(super) fn new(stream: TcpStream) -> (ToldPidStream, ToldPid) {
-        let told = ToldPid(Arc::new(AtomicI64::new(UNTOLD)));
-        (ToldPidStream { stream, reader: StartReader::new(), told: told.clone() }, told)
+impl<S> ToldPidStream<S> {
+    /// Over what the server's messages come by, in the clear.
+    pub(super) fn new(stream: S, told: ToldPid) -> ToldPidStream<S> {
+        ToldPidStream { stream, reader: StartReader::new(), told }
+    }
+}
+
+impl<S: TlsStream + Unpin> TlsStream for ToldPidStream<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.stream.channel_binding()
     }
 }
 
@@ -97,7 +105,7 @@ impl StartReader {
     }
 }
 
-impl AsyncRead for ToldPidStream {
+impl<S: AsyncRead + Unpin> AsyncRead for ToldPidStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -114,7 +122,7 @@ impl AsyncRead for ToldPidStream {
     }
 }
 
-impl AsyncWrite for ToldPidStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ToldPidStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

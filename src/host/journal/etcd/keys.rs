@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{DeleteOptions, KeyValue, TxnOp};
+use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, TxnOp};
 
 use crate::{
     host::journal::{
@@ -27,6 +27,15 @@ pub(super) struct EtcdHead {
     pub(super) head: JournalHead,
     pub(super) number: u64,
 }
+
+/// The marker of a move, and the revision that wrote it.
+pub(super) struct FillingKey {
+    pub(super) value: String,
+    pub(super) revision: i64,
+}
+
+/// What the keys of entries begin with, behind the prefix.
+const FOLDERS: [&str; 4] = ["s/", "r/", "a/", "h/"];
 
 /// Its reign, L, stamp, and where it was moved to.
 type SurveyedHead = (Option<ReignKey>, Duration, Stamp, Option<String>);
@@ -114,19 +123,48 @@ impl EtcdKeys {
         self.key("head/filling")
     }
 
+    /// Whether a move to here has begun, and has not come to its end.
+    pub(super) fn is_half_filled(&self, head: &[KeyValue]) -> bool {
+        let has = |key: String| head.iter().any(|known| known.key() == key.as_bytes());
+        has(self.filling()) && !has(self.stamp())
+    }
+
     /// Ends the reign and says where the journal is now.
     pub(super) fn mark_moved(&self, to: &str) -> Vec<TxnOp> {
         let moved = TxnOp::put(self.moved(), to, None);
         vec![moved, TxnOp::put(self.reign(), NONE, None), self.touch()]
     }
 
-    /// Deletes what a journal without a head has left.
+    /// Lets a write in only where none of a journal's keys is: others may have what is there.
+    pub(super) fn are_free(&self) -> Vec<Compare> {
+        let is_free =
+            |kind: &str| Compare::version(self.key(kind), CompareOp::Equal, 0).with_prefix();
+        FOLDERS.into_iter().chain(["head/"]).map(is_free).collect()
+    }
+
+    /// The head, and a key of each folder, where there is one.
+    pub(super) fn look_for_any(&self) -> Vec<TxnOp> {
+        let one = || GetOptions::new().with_prefix().with_keys_only().with_limit(1);
+        let of_kind = |kind: &str| TxnOp::get(self.key(kind), Some(one()));
+        let head = TxnOp::get(self.head(), Some(GetOptions::new().with_prefix()));
+        [head].into_iter().chain(FOLDERS.into_iter().map(of_kind)).collect()
+    }
+
+    /// Deletes what a move here has written, but for its marker. Only where that is its own.
     pub(super) fn sweep(&self) -> Vec<TxnOp> {
         let of_kind = |kind: &str| {
             let prefix = self.key(kind);
             TxnOp::delete(prefix, Some(DeleteOptions::new().with_prefix()))
         };
-        ["s/", "r/", "a/", "h/"].map(of_kind).to_vec()
+        FOLDERS.map(of_kind).to_vec()
+    }
+
+    /// The marker of a move to here, if it is among these keys.
+    pub(super) fn read_filling(&self, found: &[KeyValue]) -> Option<FillingKey> {
+        let filling = self.filling();
+        let filling = found.iter().find(|known| known.key() == filling.as_bytes())?;
+        let value = String::from_utf8_lossy(filling.value()).into_owned();
+        Some(FillingKey { value, revision: filling.mod_revision() })
     }
 
     /// Puts all entries of a journal, but for its head.

@@ -1,13 +1,16 @@
 //! What a journal's file has, as entries that a store could have, and the other way round.
 
-use std::{io::Write as _, path::Path};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use redb::{ReadableDatabase as _, ReadableTable as _};
 
 use super::{
     ABOUT, EPOCH, EnteredDirectory, JOURNAL, JUDGED_FROM, Journal, REIGNS, RESERVED, REVOKED,
     SESSIONS, WAITS_FOR,
-    opening::{make_with, nanos, read_records},
+    opening::{make_aside, nanos, read_records},
     place,
     trouble::Trouble,
 };
@@ -76,14 +79,41 @@ impl Journal {
 const MOVED_UNFINISHED: &str = "moved.new";
 
 impl EnteredDirectory {
+    /// Shows that there is room for all this, and that it may be written here. Nothing but an empty
+    /// directory is left, and the file that is locked in it.
+    pub(in crate::host::journal) fn prepare(self, entries: &FoundEntries) -> Result<()> {
+        let made = self.make_aside(entries).map(drop);
+        if place::is_made(&self.directory) {
+            return made;
+        }
+        let removed = [place::UNFINISHED, place::COMMITS].map(|name| {
+            let path = self.directory.join(name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Trouble::Io(error).at(&path))
+                }
+                _ => Ok(()),
+            }
+        });
+        made.and_then(|()| removed.into_iter().collect())
+    }
+
     /// Makes the journal with all this, whole or not at all.
     pub(in crate::host::journal) fn fill(self, entries: &FoundEntries) -> Result<()> {
+        let made = self.make_aside(entries)?;
+        let marked = put_in_place(&made, JOURNAL)
+            .and_then(|()| place::mark_used(&self.directory, entries.cluster));
+        marked.map_err(|error| Trouble::Io(error).at(&self.directory.join(JOURNAL)))
+    }
+
+    /// Makes it under another name; its path.
+    fn make_aside(&self, entries: &FoundEntries) -> Result<PathBuf> {
         if place::is_made(&self.directory) {
             // Since it was looked at, before the lock was had.
             return Err(Trouble::Made.at(&self.directory));
         }
         let records = entries.records()?;
-        let filled = make_with(&self.directory, entries.cluster, |transaction| {
+        let made = make_aside(&self.directory, entries.cluster, |transaction| {
             let EpochEntry { epoch, judged_from, waits_for } = entries.epochs;
             let mut about = transaction.open_table(ABOUT)?;
             about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
@@ -114,8 +144,6 @@ impl EnteredDirectory {
             }
             Ok(())
         });
-        let marked = filled
-            .and_then(|()| place::mark_used(&self.directory, entries.cluster).map_err(Trouble::Io));
-        marked.map_err(|trouble| trouble.at(&self.directory.join(JOURNAL)))
+        made.map_err(|trouble| trouble.at(&self.directory.join(JOURNAL)))
     }
 }

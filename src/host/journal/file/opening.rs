@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -143,22 +143,23 @@ pub(super) fn open_whole(
 
 /// Makes an empty journal.
 fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Result<(), Trouble> {
-    make_with(directory, cluster, |transaction| {
+    let made = make_aside(directory, cluster, |transaction| {
         let Some(epoch) = epoch_above else { return Ok(()) };
         let mut about = transaction.open_table(ABOUT)?;
         about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
         let longest = nanos(*TIME_TO_LIVE.end());
         about.insert(WAITS_FOR, &longest.to_le_bytes()[..])?;
         Ok(())
-    })
+    })?;
+    put_in_place(&made, JOURNAL).map_err(Trouble::Io)
 }
 
-/// Makes a journal under another name and renames it once it is whole.
-pub(super) fn make_with(
+/// Makes a journal under another name, of which it is to get its own once it is whole; its path.
+pub(super) fn make_aside(
     directory: &Path,
     cluster: ClusterId,
     fill: impl FnOnce(&WriteTransaction) -> Result<(), Trouble>,
-) -> Result<(), Trouble> {
+) -> Result<PathBuf, Trouble> {
     let unfinished = directory.join(UNFINISHED);
     Commits::make(&directory.join(COMMITS)).map_err(Trouble::Io)?;
     let file = begin_aside(&unfinished).map_err(Trouble::Io)?;
@@ -183,7 +184,7 @@ pub(super) fn make_with(
     fill(&transaction)?;
     transaction.commit()?;
     drop(database);
-    put_in_place(&unfinished, JOURNAL).map_err(Trouble::Io)
+    Ok(unfinished)
 }
 
 fn random_cluster() -> Result<ClusterId, Trouble> {

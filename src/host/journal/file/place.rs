@@ -41,8 +41,18 @@ const LOCK: &str = "lock";
 /// Takes the directory for one leader, and refuses one that may have been something else: a volume
 /// that was not mounted leaves an empty directory, and a file system in memory forgets.
 pub(super) fn enter(directory: &Path, opening: &JournalOpening) -> Result<File, LockError> {
+    enter_after(directory, opening, || ())
+}
+
+/// The same, with what other processes do between the first look and the lock.
+pub(in crate::host::journal) fn enter_after(
+    directory: &Path,
+    opening: &JournalOpening,
+    meanwhile: impl FnOnce(),
+) -> Result<File, LockError> {
     let is_new = opening.init && make(directory)?;
     let entered = judge(directory, opening)
+        .inspect(|()| meanwhile())
         .and_then(|()| lock(&directory.join(LOCK)))
         // It may have been moved while another process had the lock.
         .and_then(|file| judge_moved(directory, opening).map(|()| file));

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     host::journal::{
         entries::EpochEntry,
+        file::{EnteredDirectory, enter_after},
         tests::{opened, revoked},
     },
     name::Name,
@@ -30,6 +31,10 @@ struct FailingStore {
     left: Arc<AtomicUsize>,
     /// A leader renews whenever it is looked at.
     is_reigned: bool,
+    /// It takes no journal: no room, or no right to write.
+    takes_none: bool,
+    /// What was written of a move, but for its head.
+    prepared: Arc<Mutex<bool>>,
 }
 
 impl FailingStore {
@@ -65,7 +70,7 @@ impl MovableStore for FailingStore {
             lasts: known.lasts,
             stamp: known.stamp,
             moved_to: known.moved_to.clone(),
-            entries: copy(&known.entries),
+            entries: known.entries.clone(),
         }))
     }
 
@@ -83,9 +88,26 @@ impl MovableStore for FailingStore {
         Ok(is_seen)
     }
 
+    fn prepare(&self, _: &FoundEntries) -> Result<()> {
+        self.step()?;
+        assert!(self.journal.lock().is_none(), "it is prepared before it is there");
+        *self.prepared.lock() = true;
+        match self.takes_none {
+            true => Err(LockError::new(LockErrorKind::Refused, "no room")),
+            false => Ok(()),
+        }
+    }
+
+    fn take_back(&self) -> Result<()> {
+        self.step()?;
+        *self.prepared.lock() = false;
+        Ok(())
+    }
+
     fn fill(&self, entries: &FoundEntries) -> Result<()> {
         self.step()?;
-        let before = self.journal.lock().replace(journal_of(copy(entries)));
+        *self.prepared.lock() = false;
+        let before = self.journal.lock().replace(journal_of(entries.clone()));
         assert!(before.is_none(), "it is filled once");
         self.step()
     }
@@ -125,17 +147,6 @@ impl ReignJournal for FailingStore {
 
 fn no_leader() -> JournalTrouble {
     JournalTrouble::Unknown("no leader comes here".to_owned())
-}
-
-fn copy(entries: &FoundEntries) -> FoundEntries {
-    FoundEntries {
-        cluster: entries.cluster,
-        epochs: entries.epochs,
-        reigns: entries.reigns.clone(),
-        sessions: entries.sessions.clone(),
-        revoked: entries.revoked.clone(),
-        stays: entries.stays.clone(),
-    }
 }
 
 fn journal_of(entries: FoundEntries) -> JournalSurvey {
@@ -180,7 +191,7 @@ fn kind_of(moved: Result<MovedJournal>) -> LockErrorKind {
 
 /// What a leader would find there.
 fn recovered(store: &FailingStore) -> crate::proto::record::Recovered {
-    copy(&store.journal.lock().as_ref().unwrap().entries).recovered().unwrap()
+    store.journal.lock().as_ref().unwrap().entries.clone().recovered().unwrap()
 }
 
 #[test]
@@ -220,6 +231,52 @@ fn a_journal_with_a_leader_is_not_moved() {
     assert!(source.may_be_begun() && target.journal.lock().is_none());
 }
 
+/// It would start nowhere until an operator has removed the mark.
+#[test]
+fn a_journal_is_not_marked_before_its_next_place_has_shown_that_it_takes_it() {
+    let (source, target) = (full(), FailingStore { takes_none: true, ..empty() });
+    let moved = move_between(&source.place("from"), &target.place("to"));
+    assert_eq!(kind_of(moved), LockErrorKind::Refused);
+    assert!(source.may_be_begun() && target.journal.lock().is_none());
+
+    let files = tempfile::tempdir().unwrap();
+    let accepted = vec!["tmpfs".to_owned()];
+    let place = |name: &str| MovePlace::Directory(files.path().join(name), accepted.clone());
+    move_between(&source.place("from"), &place("state")).unwrap();
+    let moved = move_between(&place("state"), &target.place("to"));
+    assert_eq!(kind_of(moved), LockErrorKind::Refused);
+    assert_eq!(place("state").moved_to().unwrap(), None);
+    // A directory is tried likewise, and nothing is left of that.
+    let new = files.path().join("new");
+    place("new").prepare(&entries()).unwrap();
+    assert!(!Journal::is_made_in(&new));
+    let left = std::fs::read_dir(&new).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["lock"]);
+    std::fs::write(files.path().join("file"), "").unwrap();
+    let moved = move_between(&place("state"), &place("file"));
+    assert!(moved.is_err() && place("state").moved_to().unwrap().is_none());
+    move_between(&place("state"), &place("new")).unwrap();
+}
+
+/// As long as the source may be marked, what is prepared keeps another cluster from beginning there.
+#[test]
+fn what_is_prepared_is_taken_back_only_where_the_source_is_known_not_to_be_marked() {
+    let target = FailingStore { takes_none: true, ..empty() };
+    move_between(&full().place("from"), &target.place("to")).unwrap_err();
+    assert!(!*target.prepared.lock(), "it was refused");
+
+    // Two looks, and the mark: it has happened, and its answer is lost.
+    let (source, target) = (full(), empty());
+    source.left.store(3, SeqCst);
+    move_between(&source.place("from"), &target.place("to")).unwrap_err();
+    assert!(!source.may_be_begun() && *target.prepared.lock(), "it may be marked");
+    source.left.store(usize::MAX, SeqCst);
+    // One that is marked is not prepared again: what is there is its own, and is never taken back.
+    let refusing = FailingStore { takes_none: true, ..target };
+    move_between(&source.place("from"), &refusing.place("to")).unwrap();
+    assert!(refusing.may_be_begun());
+}
+
 #[test]
 fn a_journal_that_was_moved_elsewhere_is_not_moved_again_and_none_is_overwritten() {
     let [source, there, other] = [full(), empty(), empty()];
@@ -239,7 +296,8 @@ fn a_journal_that_was_moved_elsewhere_is_not_moved_again_and_none_is_overwritten
 #[test]
 fn what_another_has_made_at_the_place_of_an_interrupted_move_is_not_taken_for_it() {
     let [source, target] = [full(), empty()];
-    target.left.store(1, SeqCst);
+    // Looked at and prepared; then it is killed.
+    target.left.store(2, SeqCst);
     move_between(&source.place("from"), &target.place("to")).unwrap_err();
     assert!(!source.may_be_begun());
     target.left.store(usize::MAX, SeqCst);
@@ -285,4 +343,39 @@ fn a_directory_that_has_got_a_journal_meanwhile_is_not_filled() {
     let error = place.fill(&other).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Config, "{error}");
     assert_eq!(place.cluster().unwrap(), before);
+}
+
+/// A leader that starts looks at the directory, and waits for its lock while that is moved away.
+#[test]
+fn a_directory_that_is_moved_between_a_look_at_it_and_its_lock_starts_no_leader() {
+    let files = tempfile::tempdir().unwrap();
+    let (path, accepted) = (files.path().join("state"), vec!["tmpfs".to_owned()]);
+    let place = || MovePlace::Directory(path.clone(), accepted.clone());
+    place().fill(&entries()).unwrap();
+    let opening =
+        JournalOpening { accepted_file_systems: accepted.clone(), ..JournalOpening::default() };
+    let there = empty();
+    let entered = enter_after(&path, &opening, || {
+        move_between(&place(), &there.place("there")).unwrap();
+    });
+    let error = entered.unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+    assert!(error.to_string().contains("was moved to there"), "{error}");
+    // What waits for the lock to move it elsewhere finds the same.
+    let opening = JournalOpening { moves_to: Some("elsewhere".to_owned()), ..opening };
+    assert!(enter_after(&path, &opening, || ()).is_err());
+}
+
+/// Two moves to one directory look at it when it is empty; the second finds what the first has made.
+#[test]
+fn a_directory_that_is_filled_between_a_look_at_it_and_its_lock_is_not_filled_again() {
+    let files = tempfile::tempdir().unwrap();
+    let path = files.path().join("state");
+    let place = MovePlace::Directory(path.clone(), vec!["tmpfs".to_owned()]);
+    let opening = JournalOpening { init: true, ..place.opening(None) };
+    let lock = enter_after(&path, &opening, || place.fill(&entries()).unwrap()).unwrap();
+    let other = FoundEntries { cluster: ClusterId(77), ..entries() };
+    let entered = EnteredDirectory::locked(&path, opening, lock);
+    assert_eq!(entered.fill(&other).unwrap_err().kind(), LockErrorKind::Config);
+    assert_eq!(place.cluster().unwrap(), Some(ClusterId(4)));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     APPLICATION, PostgresJournal, VERSION_MIN, bytes_in, damaged, found_of, number_in, rows,
-    stamp_of, text_of,
+    stamp_of, tables, text_of,
 };
 use crate::{
     error::{LockError, LockErrorKind, Result},
@@ -41,6 +41,17 @@ impl PostgresJournal {
     async fn query(&self, on: &PostgresConnection, sql: &str) -> Result<Vec<SimpleQueryRow>> {
         let asked = on.client.simple_query(sql).await;
         asked.map(rows).map_err(|error| self.server.fault(&error).into_error())
+    }
+
+    /// Where a journal can be, on a server that keeps what it is told.
+    async fn make_room(&self, on: &PostgresConnection) -> Result<()> {
+        self.query(on, "SET statement_timeout = 0").await?;
+        self.judge_server(self.query(on, tables::EXAMINE).await?.first())?;
+        if !self.are_tables_made(on).await? {
+            self.query(on, &self.tables.make()).await?;
+        }
+        self.query(on, &self.tables.sweep()).await?;
+        Ok(())
     }
 
     async fn are_tables_made(&self, on: &PostgresConnection) -> Result<bool> {
@@ -101,14 +112,25 @@ impl MovableStore for PostgresJournal {
         })
     }
 
+    fn prepare(&self, entries: &FoundEntries) -> Result<()> {
+        let records = entries.records()?;
+        self.once(async |on| {
+            // All of it is written as it will be, and taken back: after an error with the connection.
+            self.query(on, "BEGIN").await?;
+            self.make_room(on).await?;
+            let filled = self.query(on, &self.tables.fill(entries, &records)).await?.is_empty();
+            self.query(on, "ROLLBACK").await?;
+            match filled {
+                false => Ok(()),
+                true => Err(self.refuse("another journal was made there meanwhile")),
+            }
+        })
+    }
+
     fn fill(&self, entries: &FoundEntries) -> Result<()> {
         let records = entries.records()?;
         self.once(async |on| {
-            self.query(on, "SET statement_timeout = 0").await?;
-            if !self.are_tables_made(on).await? {
-                self.query(on, &self.tables.make()).await?;
-            }
-            self.query(on, &self.tables.sweep()).await?;
+            self.make_room(on).await?;
             match self.query(on, &self.tables.fill(entries, &records)).await?.is_empty() {
                 false => Ok(()),
                 true => Err(self.refuse("another journal was made there meanwhile")),

@@ -2,7 +2,9 @@
 //!
 //! What is waited for is an event: a line that a leader says, a row or a key in the store, an answer.
 
+mod asking;
 mod following;
+mod killing;
 mod looking;
 mod moving;
 mod starting;
@@ -105,7 +107,7 @@ impl JournalRig<'_> {
 }
 
 /// `tierlock serve`, and what it says.
-struct Served {
+pub(super) struct Served {
     child: RefCell<Child>,
     lines: mpsc::Receiver<String>,
     heard: RefCell<Vec<String>>,
@@ -114,7 +116,7 @@ struct Served {
 }
 
 impl Served {
-    fn start(mut command: Command) -> Served {
+    pub(super) fn start(mut command: Command) -> Served {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -142,7 +144,7 @@ impl Served {
     }
 
     /// Waits until it has said this, after what was waited for before.
-    fn says(&self, words: &str) -> String {
+    pub(super) fn says(&self, words: &str) -> String {
         self.says_within(words, LONG).unwrap_or_else(|| {
             panic!("it did not say {words:?}, but: {:#?}", self.heard.borrow());
         })
@@ -163,14 +165,17 @@ impl Served {
         self.heard.borrow_mut().push(line.clone());
         if line.contains("it reigns from now on") {
             self.is_reigning.set(true);
-        } else if line.contains("its reign is over") {
+        } else if ["its reign is over", "hands its reign over", "handed its reign over"]
+            .iter()
+            .any(|end| line.contains(end))
+        {
             self.is_reigning.set(false);
         }
         Some(line)
     }
 
     /// Where it listens.
-    fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         let of = |line: &String| line.strip_prefix("listening on ").map(str::to_owned);
         if let Some(known) = self.heard.borrow().iter().find_map(of) {
             return known;
@@ -178,8 +183,11 @@ impl Served {
         of(&self.says("listening on ")).unwrap()
     }
 
+    /// Waits until it reigns, by what it has said by now. It listens before it does or after.
     fn reigns(&self) {
-        self.says("it reigns from now on");
+        if !self.is_reigning.get() {
+            self.says("it reigns from now on");
+        }
     }
 
     fn signal(&self, signal: Signal) {

@@ -1,11 +1,14 @@
 //! A journal that is moved between a state directory and a store.
 
-use std::{path::Path, process::Output};
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use rustix::process::Signal;
 use tierlock::{LockManager, MutexGuard};
 
-use super::{JournalRig, SLOWLY, SOON, Served};
+use super::{JournalRig, SLOWLY, SOON, Served, killing::EtcdCluster};
 use crate::{
     engines::{
         on,
@@ -39,7 +42,7 @@ fn refused(from: &str, to: &str, status: i32, words: &str) {
 
 impl JournalRig<'_> {
     /// A leader on a state directory, where one was before if so.
-    fn leader_in(&self, directory: &Path, listen: &str, init: bool) -> Served {
+    pub(super) fn leader_in(&self, directory: &Path, listen: &str, init: bool) -> Served {
         let mut command = program(env!("CARGO_BIN_EXE_tierlock"));
         command.args(["serve", "--listen", listen, "--secret-file"]).arg(self.secret());
         command.arg("--state-dir").arg(directory).args(ANY);
@@ -128,22 +131,115 @@ fn a_leader_that_slept_while_its_journal_was_moved_does_not_go_on(store: &Engine
     assert!(!leader.ended().success());
 }
 
+impl JournalRig<'_> {
+    /// A directory with the journal of a leader that was stopped, and where it listened.
+    fn left_directory(&self, name: &str) -> (PathBuf, String) {
+        let path = self.files.path().join(name);
+        let leader = self.leader_in(&path, "127.0.0.1:0", true);
+        let address = leader.address();
+        leader.signal(Signal::TERM);
+        assert!(leader.ended().success());
+        (path, address)
+    }
+
+    fn is_refused_to_begin(&self, words: &str) {
+        let leader = self.spawn(&self.store.url(), &["--reign", SLOWLY], true);
+        leader.says(words);
+        assert_eq!(leader.ended().code(), Some(78));
+    }
+}
+
 on!([etcd] what_an_interrupted_move_has_left_in_a_store_is_no_journal);
 /// Of the many transactions that a move takes there some have come, and then none.
 fn what_an_interrupted_move_has_left_in_a_store_is_no_journal(store: &EngineRig) {
     let rig = JournalRig::new(store);
-    let server = &store.servers[0];
-    server.cli(&["put", "tierlock/head/filling", "another"]);
+    let (server, url) = (&store.servers[0], store.url());
+    let (one, address) = rig.left_directory("one");
+    let (other, _) = rig.left_directory("other");
+    let [one, other] = [&one, &other].map(|path| path.to_str().unwrap());
+    moved(one, &url);
+    // As it was before its last write.
+    let cluster = server.cli(&["get", "--print-value-only", "tierlock/head/cluster"]);
+    let (_, cluster) = cluster.split_once(' ').unwrap();
+    server.cli(&["del", "--prefix", "tierlock/head/"]);
+    server.cli(&["put", "tierlock/head/filling", &format!("{cluster} of a move")]);
     server.cli(&["put", "tierlock/s/00", "nothing that can be read"]);
-    let leader = rig.spawn(&store.url(), &["--reign", SLOWLY], false);
-    leader.says("is started once with --init");
-    assert_eq!(leader.ended().code(), Some(78));
+    // Nor is one made over what locks may hang on, without a word; nor is another moved there.
+    for _ in 0..2 {
+        let leader = rig.spawn(&url, &["--reign", SLOWLY], false);
+        leader.says("run `tierlock journal move` again with the same two places");
+        assert_eq!(leader.ended().code(), Some(78));
+        rig.is_refused_to_begin("run `tierlock journal move` again with the same two places");
+        refused(other, &url, 78, "the journal of another cluster was being moved");
+    }
+    let mut doctor = program(env!("CARGO_BIN_EXE_tierlock"));
+    let output = doctor.args(["doctor", "--journal", &url]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.code() == Some(78) && said.contains("half filled"), "{output:?}");
+    moved(one, &url);
+    rig.leader_at(&address, SOON).reigns();
+    assert_eq!(rig.sessions(), 0);
+    assert_eq!(server.cli(&["get", "tierlock/head/filling"]), "");
+}
+
+on!([etcd] keys_that_others_have_where_a_journals_would_be_are_left_alone);
+/// They may be locks: a service of etcd has its names wherever its prefix says.
+fn keys_that_others_have_where_a_journals_would_be_are_left_alone(store: &EngineRig) {
+    let rig = JournalRig::new(store);
+    let server = &store.servers[0];
+    let (one, _) = rig.left_directory("one");
+    for key in ["tierlock/s/00", "tierlock/head/other"] {
+        server.cli(&["put", key, "of another"]);
+        rig.is_refused_to_begin("a key where its own would be");
+        refused(one.to_str().unwrap(), &store.url(), 78, "a key where its own would be");
+        assert_eq!(server.cli(&["get", "--print-value-only", key]), "of another");
+        server.cli(&["del", key]);
+    }
+    rig.leader(SOON).reigns();
+}
+
+/// The library connects when it is first asked: a dead address shows by no other sign.
+#[test]
+fn a_journal_is_moved_to_an_etcd_of_three_whichever_member_is_down_and_back() {
+    let Some(mut cluster) = EtcdCluster::start() else { return };
+    let store = EngineRig::etcd().unwrap();
+    let rig = JournalRig::new(&store);
+    let (mut from, address) = rig.left_directory("state");
+    for down in 0..3 {
+        cluster.members[down].kill();
+        let others = cluster.members.iter().enumerate().filter(|(number, _)| *number != down);
+        let others: Vec<_> = others.map(|(_, member)| member.port).collect();
+        until("an etcd that serves without one", || {
+            let mut asking = cluster.etcdctl(&others);
+            asking.args(["endpoint", "health"]).output().unwrap().status.success()
+        });
+        let url = format!("{}?prefix=journal{down}/", cluster.url());
+        let back = rig.files.path().join(format!("back {down}"));
+        moved(from.to_str().unwrap(), &url);
+        // Made again it finds that it is done.
+        moved(from.to_str().unwrap(), &url);
+        moved(&url, back.to_str().unwrap());
+        from = back;
+        cluster.begin(down);
+        until("an etcd that is whole", || cluster.leader().is_some());
+    }
+    rig.leader_in(&from, &address, false).address();
+}
+
+on!([postgres] a_place_that_takes_no_journal_leaves_the_other_as_it_was);
+fn a_place_that_takes_no_journal_leaves_the_other_as_it_was(store: &EngineRig) {
+    let rig = JournalRig::new(store);
     let one = rig.files.path().join("one");
     let leader = rig.leader_in(&one, "127.0.0.1:0", true);
     let address = leader.address();
     leader.signal(Signal::TERM);
     assert!(leader.ended().success());
-    moved(one.to_str().unwrap(), &store.url());
-    rig.leader_at(&address, SOON).reigns();
-    assert_eq!(rig.sessions(), 0);
+    // One that may look and not write.
+    let server = &store.servers[0];
+    let role = format!("reader_of_{}", server.database);
+    server.cli(&[&format!("CREATE ROLE {role} LOGIN")]);
+    server.cli(&["REVOKE CREATE ON SCHEMA public FROM PUBLIC"]);
+    let url = store.url().replace("postgres@", &format!("{role}@"));
+    refused(one.to_str().unwrap(), &url, 77, "does not let this user do that");
+    rig.leader_in(&one, &address, false).address();
 }

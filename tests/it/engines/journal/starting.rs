@@ -36,6 +36,12 @@ fn a_url_that_is_none_of_a_journal_is_refused(store: &EngineRig) {
     refused(&format!("{kind}://user:word@127.0.0.1"), "the journal has a password");
     refused(&format!("{kind}://10.255.255.1"), "?plaintext=1");
     refused(&format!("{kind}://127.0.0.1?colour=red"), "\"colour\"");
+    if kind == "etcd" {
+        // What it reads and deletes is its own folder.
+        for prefix in ["app", ""] {
+            refused(&format!("etcd://127.0.0.1?prefix={prefix}"), "its prefix ends with `/`");
+        }
+    }
     refused("redis://127.0.0.1", "a journal is a state directory");
     // One that does not answer may do so later.
     let leader = rig.spawn(&format!("{kind}://127.0.0.1:9"), &[], true);

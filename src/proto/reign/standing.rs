@@ -1,0 +1,74 @@
+//! What an operator is told of a reign, or of a standby.
+
+use std::time::Duration;
+
+use super::{OperationId, PROOF, Reign, ReignState};
+use crate::{
+    proto::{
+        journal::JournalAnswer,
+        wire::{LeaderRank, LeaderStanding},
+    },
+    time::Time,
+};
+
+impl Reign {
+    /// Its part in the succession. Of its own reign the successor knows the rest.
+    pub fn standing(&self, now: Time) -> LeaderStanding {
+        let mut standing = LeaderStanding {
+            rank: LeaderRank::StandsBy,
+            cluster: None,
+            reign: None,
+            epoch: 0,
+            lasts: (!self.config.terms.is_exclusive).then_some(self.config.lasts),
+            address: None,
+            proven: None,
+            journal_took: self.journal_took,
+            lag: None,
+        };
+        match &self.state {
+            ReignState::Over => standing.rank = LeaderRank::Ended,
+            ReignState::Reigning(tenure) => {
+                standing.rank = LeaderRank::Reigns;
+                standing.reign = Some(tenure.reign.id());
+                standing.address = self.config.address.clone();
+                standing.proven = standing.lasts.map(|lasts| {
+                    let whole = lasts * PROOF / 100;
+                    let left = tenure.proven_until.since(now);
+                    whole.saturating_sub(left) + now.since(tenure.proven_until)
+                });
+            }
+            _ => {
+                let Some(sight) = &self.watch.seen else { return standing };
+                let head = &sight.head;
+                standing.cluster = Some(head.cluster);
+                standing.reign = head.reign.map(|reign| reign.id());
+                standing.epoch = head.epoch;
+                standing.lasts = head.reign.map(|_| head.lasts);
+                standing.address = head.address.clone();
+                standing.proven = head.reign.map(|_| now.since(sight.since));
+                standing.lag = Some(now.since(self.watch.answered));
+            }
+        }
+        standing
+    }
+
+    /// How long the journal took for this, if it has answered what is waited for.
+    pub(super) fn time_answer(&mut self, id: OperationId, answer: &JournalAnswer, now: Time) {
+        if matches!(answer, JournalAnswer::Trouble(_)) {
+            return;
+        }
+        let own = match &self.state {
+            ReignState::Taking { flight, .. } => [Some(*flight), None],
+            ReignState::Reigning(tenure) => {
+                [tenure.renewing, tenure.batch.as_ref().and_then(|batch| batch.flight)]
+            }
+            ReignState::Resigning { flight, .. } => [*flight, None],
+            ReignState::Standby | ReignState::Over => [None, None],
+        };
+        let mut flights = own.into_iter().chain([self.watch.flight]).flatten();
+        if let Some(flight) = flights.find(|flight| flight.id == id) {
+            let took: Duration = now.since(flight.sent);
+            self.journal_took = Some(took);
+        }
+    }
+}
