@@ -401,21 +401,26 @@ impl Named {
         }
     }
 
-    pub(crate) async fn upgrade_async(&self, held: &mut Held) -> Result<()> {
+    pub(crate) async fn upgrade_async(&self, held: &mut Held, patience: Patience) -> Result<()> {
         if held.is_apart() {
-            return self.upgrade_apart_async(held).await;
+            return self.upgrade_apart_async(held, patience).await;
         }
+        let (start, until) = (clock::now(), patience.until());
         self.begin_upgrade(held)?;
         let mut drainer = WriterWait::default();
         loop {
-            match self.look_for_readers(held, &mut drainer, ALONE, true) {
+            let waits = patience != Patience::No;
+            let ended = match self.look_for_readers(held, &mut drainer, ALONE, waits) {
                 Ok(None) => return self.end_upgrade(held),
-                Ok(Some(readers)) => self.await_readers(readers, &mut drainer, Time::NEVER).await,
-                Err(error) => {
-                    self.undo_upgrade(held);
-                    return Err(error);
+                Ok(Some(_)) if !waits => Err(LockError::WOULD_BLOCK),
+                Ok(Some(_)) if clock::now() >= until => Err(self.timed_out_since(start)),
+                Ok(Some(readers)) => {
+                    self.await_readers(readers, &mut drainer, until).await;
+                    Ok(())
                 }
-            }
+                Err(error) => Err(error),
+            };
+            ended.inspect_err(|_| self.undo_upgrade(held))?;
         }
     }
 
@@ -571,13 +576,10 @@ impl Core {
         }
     }
 
-    pub(crate) async fn upgrade_async(&self, held: &mut Held) -> Result<()> {
+    pub(crate) async fn upgrade_async(&self, held: &mut Held, patience: Patience) -> Result<()> {
         match self {
-            Core::Plain(plain) => {
-                plain.upgrade_async(held).await;
-                Ok(())
-            }
-            Core::Named(named) => named.upgrade_async(held).await,
+            Core::Plain(plain) => plain.upgrade_async(held, patience).await,
+            Core::Named(named) => named.upgrade_async(held, patience).await,
         }
     }
 

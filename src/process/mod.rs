@@ -392,6 +392,15 @@ impl Slot {
         }
     }
 
+    /// Whether a waiter may stand behind what this process holds of it, as a reader if it `shares`. The
+    /// file-lock engine cannot know.
+    pub(crate) fn may_be_waited_for(&self, shares: bool) -> bool {
+        match &self.0 {
+            EitherEngine::File(_) => true,
+            EitherEngine::Table(slot) => slot.may_be_waited_for(shares),
+        }
+    }
+
     /// A reader leaves, or permits come back.
     pub(crate) fn unshare(&self, share: Share) {
         match &self.0 {

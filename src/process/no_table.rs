@@ -147,6 +147,10 @@ impl TableSlot {
         match self.0 {}
     }
 
+    pub(super) fn may_be_waited_for(&self, _: bool) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn is_draining(&self) -> bool {
         match self.0 {}
     }

@@ -146,11 +146,11 @@ impl Queue {
         }
     }
 
-    /// The kind that is to be handed the lock, if a waiter has waited over `patience`.
-    pub(super) fn kind_due(&self, now: Time, patience: Duration) -> Option<WaiterKind> {
-        let due = |queue: &VecDeque<QueueEntry>| {
-            queue.front().is_some_and(|first| now.since(first.since) > patience)
-        };
+    /// The kind that is to be handed the lock, if a waiter has waited over `patience`; without one, if
+    /// there is a waiter.
+    pub(super) fn kind_due(&self, now: Time, patience: Option<Duration>) -> Option<WaiterKind> {
+        let is_due = |first: &QueueEntry| patience.is_none_or(|most| now.since(first.since) > most);
+        let due = |queue: &VecDeque<QueueEntry>| queue.front().is_some_and(is_due);
         match (due(&self.threads), due(&self.tasks)) {
             (false, false) => None,
             (true, false) => Some(WaiterKind::Thread),

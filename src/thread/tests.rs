@@ -890,3 +890,27 @@ fn a_call_to_a_leaked_task_is_passed_on_to_the_next_task() {
         is_free
     });
 }
+
+#[test]
+fn a_fair_release_hands_over_to_the_first_in_line_however_shortly_it_waited() {
+    let lock = ThreadLock::new();
+    for rounds in 0..3 {
+        lock.take();
+        let mut first = PlayedTask::queued(&lock);
+        let mut second = PlayedTask::queued(&lock);
+        if rounds > 0 {
+            // Called by a release that left it to the quickest, which a newcomer was.
+            lock.release(Predecessor::Clean);
+            lock.try_take();
+        }
+        lock.release_fairly(Predecessor::Died);
+        assert!(lock.try_take().is_none(), "a newcomer was quicker");
+        assert!(first.poll(), "the first has it");
+        assert_eq!(lock.predecessor(), Predecessor::Died);
+        lock.release_fairly(Predecessor::Clean);
+        assert!(second.poll());
+        lock.release_fairly(Predecessor::Clean);
+        assert!(lock.try_take().is_some(), "none waits any more");
+        lock.release(Predecessor::Clean);
+    }
+}

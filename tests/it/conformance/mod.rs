@@ -15,6 +15,7 @@ mod names;
 mod permits;
 mod sharing;
 mod status;
+mod stepping_back;
 mod tokens;
 mod waiting;
 mod widening;
