@@ -142,15 +142,18 @@ mod testing {
         EnterFilled,
         EnterLinked,
         TextPlaced,
-        // Making a share record.
+        // Making a share record, or finding those of the slot's last name again.
+        ShareTakenBack,
         ShareReserved,
         ShareFilled,
         ShareLinked,
         // Forgetting one.
         ForgetWon,
+        ForgetCounted,
         ForgetIntended,
         ForgetFloor,
         ForgetUnnamed,
+        ForgetSetAside,
         ForgetGeneration,
         ForgetUnlinked,
         ForgetDone,
