@@ -1,6 +1,7 @@
 //! A leader and its clients over QUIC on the loopback, as situations.
 
 #[cfg(feature = "tokio")]
+mod converting;
 mod lent;
 mod succession;
 

@@ -97,6 +97,8 @@ pub(crate) struct NameEntry {
     stage: FirstMade<ElectionStage>,
     /// The name's lease words, one for each manager that has built a mutex of it.
     words: Mutex<Vec<WordOf>>,
+    /// The highest token of leases in words of their own.
+    own_token: AtomicU64,
     ground: Arc<Ground>,
 }
 
@@ -217,6 +219,7 @@ impl Ground {
             slot: FirstMade::new(),
             stage: FirstMade::new(),
             words: Mutex::default(),
+            own_token: AtomicU64::new(0),
             ground: self.clone(),
         });
         names.entries.insert(name.clone(), Arc::downgrade(&entry));
@@ -266,7 +269,7 @@ impl Drop for NameEntry {
         }
         self.give_leases_back();
         // A guard that was forgotten holds it still; its token counts all the same.
-        let token = self.thread.last_token().max(self.highest_token());
+        let token = self.thread.last_token().max(self.highest_token()).max(self.own_token());
         let left = self.thread.try_take();
         let mut names = self.ground.names().lock();
         // The name is not made anew before this.
@@ -440,6 +443,15 @@ impl NameEntry {
     pub(crate) fn highest_token(&self) -> Token {
         let words = self.words.lock();
         words.iter().map(|(_, word)| word.block_end()).max().unwrap_or(Token::ZERO)
+    }
+
+    /// A lease in a word of its own, which goes with its guard, has this token.
+    pub(crate) fn remember_token(&self, token: Token) {
+        self.own_token.fetch_max(token.get(), Relaxed);
+    }
+
+    fn own_token(&self) -> Token {
+        Token::new(self.own_token.load(Relaxed)).expect("only tokens are stored")
     }
 
     pub(crate) fn has_slot(&self) -> bool {

@@ -402,14 +402,20 @@ impl TableSlot {
 
     /// Has this process's share record, which stays.
     pub(super) fn prepare_to_read(&self) -> Result<(), LockError> {
-        let place = self.place()?;
-        if place.own.get().is_none() {
-            let own = place.member.own_share(place.at(), self.usage);
-            let own = own.map_err(|error| self.named(error))?;
-            // Two at once find the same one.
-            let _ = place.own.set(own);
+        loop {
+            let place = self.place()?;
+            if place.own.get().is_some() {
+                return Ok(());
+            }
+            let own = place.member.own_share(place.at(), place.generation, self.usage);
+            match own.map_err(|error| self.named(error))? {
+                Some(own) => {
+                    // Two at once find the same one.
+                    let _ = place.own.set(own);
+                }
+                None => self.go_on(place, Stop::Moved, None)?,
+            }
         }
-        Ok(())
     }
 
     /// Comes in as a reader under the word that this process holds, and which its caller releases

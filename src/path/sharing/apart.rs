@@ -80,6 +80,7 @@ impl LeaseUpgraded<'_> {
         self.named.entry.shares().set_readable(false);
         held.remove(READABLE);
         held.token = self.token;
+        self.named.entry.remember_token(self.token);
         self.is_finished = true;
     }
 }
@@ -288,6 +289,8 @@ impl Named {
             self.entry.shares().set_readable(false);
         }
         self.leave_cell(held);
+        // Also what it bears since it became a reader.
+        self.entry.remember_token(held.present_token());
         held.remove(SHARED_LEASE);
         let word = held.take_leased()?.word.clone();
         let used = word.leave_apart(how);

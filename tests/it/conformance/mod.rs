@@ -5,6 +5,7 @@ mod all;
 mod apart;
 mod cancelling;
 mod conditions;
+mod crossing;
 mod elections;
 mod exclusion;
 mod guards;
