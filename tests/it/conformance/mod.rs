@@ -10,6 +10,7 @@ mod elections;
 mod exclusion;
 mod guards;
 mod keeping;
+mod known_situations;
 mod loss;
 mod marks;
 mod names;
