@@ -130,7 +130,11 @@ mod parking_lot {
     fn what_a_try_gets_beside_each_kind_of_guard() {
         let lock = RwLock::new(0);
         let allowed = |lock: &RwLock<i32>| {
-            [lock.try_read().is_ok(), lock.try_upgradable_read().is_ok(), lock.try_write().is_ok()]
+            [
+                lock.try_read().map(drop).is_ok(),
+                lock.try_upgradable_read().map(drop).is_ok(),
+                lock.try_write().map(drop).is_ok(),
+            ]
         };
         assert_eq!(allowed(&lock), [true, true, true]);
         let reading = lock.read().unwrap();
