@@ -402,20 +402,13 @@ impl TableSlot {
 
     /// Has this process's share record, which stays.
     pub(super) fn prepare_to_read(&self) -> Result<(), LockError> {
-        loop {
-            let place = self.place()?;
-            if place.own.get().is_some() {
-                return Ok(());
-            }
-            let own = place.member.own_share(place.at(), place.generation, self.usage);
-            match own.map_err(|error| self.named(error))? {
-                Some(own) => {
-                    // Two at once find the same one.
-                    let _ = place.own.set(own);
-                }
-                None => self.go_on(place, Stop::Moved, None)?,
-            }
+        let place = self.place()?;
+        if place.own.get().is_none() {
+            let own = place.member.own_share(place.at(), self.usage);
+            // Two at once find the same one.
+            let _ = place.own.set(own.map_err(|error| self.named(error))?);
         }
+        Ok(())
     }
 
     /// Comes in as a reader under the word that this process holds, and which its caller releases

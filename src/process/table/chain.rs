@@ -1,14 +1,8 @@
 //! The chain of a name's share records. Its head stands beside the slot's generation.
 //!
-//! A record is linked under the structural lock and under no gate, and stays in the chain of its slot
-//! for good. It is free once its process has left or died, and the next process that reads the name
-//! takes it.
-//!
-//! A name of which nothing is counted may be forgotten. Then the chain is *set aside* in the slot, so
-//! that a mutex there does not look at it, and a name that is shared there takes it back with all its
-//! records. A process that had one finds the same again: it goes by the generation for which it was
-//! linked. So a reader that comes too late, for the forgotten name, counts in a record of this slot until
-//! it has compared the generation, and wakes a writer of this slot when it takes that back.
+//! A record is linked under the structural lock and under no gate, and stays in its chain; a name
+//! with a chain is not forgotten. A record is free once its process has left or died, and the next
+//! process that reads the name takes it.
 
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
@@ -19,7 +13,6 @@ use super::{
     index::{Changing, Found},
     layout::ShareRecord,
     map::Loads,
-    marks::Marks,
     protocol::{Answer, ShareAnswer, ShareOp},
     share::{Generation, ShareWord, number_of},
     slot::MappedSlot,
@@ -51,17 +44,6 @@ impl MappedTable {
             next = following;
         }
         true
-    }
-
-    /// Whether its holder, with the structural lock, may forget the name of this slot: no reader is counted.
-    /// Of a semaphore no process has a record: the limit is that of all that use it.
-    pub(super) fn may_be_forgotten(&self, slot: &MappedSlot) -> bool {
-        match Marks::of(slot).counts_permits() {
-            true => self
-                .shares_of(slot)
-                .is_ok_and(|shares| shares.into_iter().all(|share| share == ShareWord::FREE)),
-            false => self.is_unshared(slot),
-        }
     }
 
     /// What the records of a slot's chain say, to people. Makes only such loads as a mapping that is
@@ -114,30 +96,18 @@ impl Changing<'_> {
         while let Some(number) = next {
             let record = ShareWord::from_bits(self.table.share(number)?.word.load(SeqCst));
             if record.owner().is_some_and(may_live) {
-                return Ok(slot.limit_or_chain.load(Relaxed) == limit);
+                return Ok(slot.limit.load(Relaxed) == limit);
             }
             next = self.table.next_share(number)?;
         }
-        slot.limit_or_chain.store(limit, Release);
+        slot.limit.store(limit, Release);
         Ok(true)
     }
 
-    /// The number of a record for `me` in the chain of this slot, which has the name: the one that is
-    /// `known` to be its own, a free one of the chain, or a new one. Killed at any step it leaves at most a
-    /// record that no chain has.
-    pub(super) fn make_share(
-        &self,
-        slot: &MappedSlot,
-        me: OwnerId,
-        known: Option<u32>,
-    ) -> Result<u32, LockError> {
+    /// The number of a record for `me` in the chain of this slot, which has the name: a free one of
+    /// the chain, or a new one. Killed at any step it leaves at most a record that no chain has.
+    pub(super) fn make_share(&self, slot: &MappedSlot, me: OwnerId) -> Result<u32, LockError> {
         let table = self.table;
-        self.take_chain_back(slot);
-        if let Some(known) = known
-            && self.is_linked(slot, known)?
-        {
-            return Ok(known);
-        }
         let mut next = slot.generation.head();
         while let Some(number) = next {
             let free = ShareWord::FREE;
@@ -158,26 +128,6 @@ impl Changing<'_> {
         slot.generation.link(number);
         step!(ShareLinked);
         Ok(number)
-    }
-
-    /// The chain that was set aside with the slot's last name is this name's.
-    fn take_chain_back(&self, slot: &MappedSlot) {
-        let aside = match Marks::of(slot).counts_permits() {
-            true => None,
-            false => number_of(slot.limit_or_chain.load(Relaxed)),
-        };
-        if let Some(head) = aside.filter(|_| slot.generation.head().is_none()) {
-            slot.generation.link(head);
-            step!(ShareTakenBack);
-        }
-    }
-
-    fn is_linked(&self, slot: &MappedSlot, wanted: u32) -> Result<bool, LockError> {
-        let mut next = slot.generation.head();
-        while let Some(number) = next.filter(|number| *number != wanted) {
-            next = self.table.next_share(number)?;
-        }
-        Ok(next.is_some())
     }
 }
 

@@ -9,8 +9,9 @@
 //!   there are `2n`. Both chains of such a pair run through the names of both, until an entry
 //!   **parts** them, link by link, each link skipping a run of the other's names. Each entry
 //!   parts a few pairs, so no caller waits for all of them.
-//! * **Forgetting** wins the name's word, finds that nothing is counted, raises the floor, sets the
-//!   share records' chain aside, raises the generation, and unlinks.
+//! * **Forgetting** wins the name's word, raises the floor, then the generation, and unlinks. A name
+//!   that was ever shared has a chain of share records and is not forgotten: it counts against the
+//!   limit of names until the table starts anew.
 //!
 //! A look without the lock may be led astray by all that, into a chain that is not its own or
 //! to its end. So a miss is final only under the lock, and a hit only if the whole name is the
@@ -90,7 +91,7 @@ impl MappedTable {
     /// What the name of a slot is used for.
     pub(super) fn usage_of(&self, slot: &MappedSlot) -> Usage {
         match Marks::of(slot).counts_permits() {
-            true => Usage::Permits(slot.limit_or_chain.seen()),
+            true => Usage::Permits(slot.limit.seen()),
             false => Usage::Lock,
         }
     }
@@ -134,8 +135,6 @@ struct ReservedPlace {
     /// Where the slot's name is to stand, and how many units it may have.
     unit: u32,
     units: usize,
-    /// The chain of share records that the slot has set aside.
-    chain: u32,
 }
 
 const ENTER: u64 = 1;
@@ -145,9 +144,8 @@ impl Intent {
     fn to_words(self) -> [u64; 4] {
         match self {
             Intent::Nothing => [0; 4],
-            Intent::Enter(ReservedPlace { number, hash, unit, units, chain }) => {
-                let fourth = units as u64 | u64::from(chain) << 32;
-                [ENTER, u64::from(number) | u64::from(unit) << 32, hash, fourth]
+            Intent::Enter(ReservedPlace { number, hash, unit, units }) => {
+                [ENTER, u64::from(number) | (unit as u64) << 32, hash, units as u64]
             }
             Intent::Forget { number, generation, token } => {
                 [FORGET, u64::from(number) | (generation as u64) << 32, token, 0]
@@ -157,13 +155,11 @@ impl Intent {
 
     fn of_words([kind, numbers, third, fourth]: [u64; 4]) -> Option<Intent> {
         let (number, upper) = (numbers as u32, (numbers >> 32) as u32);
-        let (units, chain) = (fourth as u32 as usize, (fourth >> 32) as u32);
-        let units = Some(units).filter(|units| *units <= UNITS_MAX);
+        let units = usize::try_from(fourth).ok().filter(|units| *units <= UNITS_MAX);
         match (kind, units) {
             (0, _) => Some(Intent::Nothing),
             (ENTER, Some(units)) => {
-                let unit = upper;
-                Some(Intent::Enter(ReservedPlace { number, hash: third, unit, units, chain }))
+                Some(Intent::Enter(ReservedPlace { number, hash: third, unit: upper, units }))
             }
             (FORGET, _) => Some(Intent::Forget { number, generation: upper, token: third }),
             _ => None,
@@ -248,10 +244,8 @@ impl Changing<'_> {
         let header = self.table.header();
         for units in needed..=UNITS_MAX {
             if let Some(number) = header.free[units].load(Relaxed).checked_sub(1) {
-                let slot = self.table.slot(number)?;
-                let unit = slot.name_offset.load(Relaxed);
-                let chain = slot.limit_or_chain.load(Relaxed);
-                return Ok(ReservedPlace { number, hash, unit, units, chain });
+                let unit = self.table.slot(number)?.name_offset.load(Relaxed);
+                return Ok(ReservedPlace { number, hash, unit, units });
             }
         }
         let number = header.slots_used.load(Relaxed);
@@ -261,7 +255,7 @@ impl Changing<'_> {
         }
         self.table.grow_slots(number)?;
         let unit = self.reserve_units(needed)?;
-        Ok(ReservedPlace { number, hash, unit, units: needed, chain: 0 })
+        Ok(ReservedPlace { number, hash, unit, units: needed })
     }
 
     /// A place for that many units, behind all others.
@@ -294,16 +288,15 @@ impl Changing<'_> {
         let slot = self.table.slot(entering.number)?;
         self.table.write_name(entering.unit, name.as_bytes())?;
         let generation = slot.generation.load(Relaxed).wrapping_add(1);
-        // A semaphore has the limit where the chain was, and uses that at once.
-        let (head, limit_or_chain) = match usage {
-            Usage::Lock => (0, entering.chain),
-            Usage::Permits(limit) => (entering.chain, limit),
-        };
-        slot.generation.begin(generation, head);
+        slot.generation.store(generation, Release);
         slot.name_offset.store(entering.unit, Relaxed);
         slot.hash.store(entering.hash, Relaxed);
         slot.token.store(self.table.header().floor.load(Relaxed), Relaxed);
-        slot.limit_or_chain.store(limit_or_chain, Relaxed);
+        let limit = match usage {
+            Usage::Lock => 0,
+            Usage::Permits(limit) => limit,
+        };
+        slot.limit.store(limit, Relaxed);
         Marks::live(name.len(), entering.units, usage).store(slot);
         Ok(generation)
     }
@@ -320,15 +313,12 @@ impl Changing<'_> {
 
     /// A process died while entering: what is in its chain is entered, everything else is free.
     fn finish_entering(&self, entering: ReservedPlace) -> Result<(), LockError> {
-        let ReservedPlace { number, hash, unit, units, chain } = entering;
+        let ReservedPlace { number, hash, unit, units } = entering;
         self.check_fits(unit, units)?;
         if self.link_before(hash, number)?.is_some() {
             return Ok(());
         }
         self.take_reserved(&entering)?;
-        let slot = self.table.slot(number)?;
-        slot.generation.begin(slot.generation.load(Relaxed), 0);
-        slot.limit_or_chain.store(chain, Relaxed);
         self.put_free(number, unit, units)
     }
 
@@ -414,17 +404,11 @@ impl Changing<'_> {
     /// Forgets a name that is not held and of which the next holder is to be told nothing.
     pub(super) fn forget(&self, number: u32, retiring: &impl Retiring) -> Result<bool, LockError> {
         let slot = self.table.slot(number)?;
-        if !self.table.may_be_forgotten(slot) || !retiring.retire(slot) {
+        // A process may count its readers there at any time. None is linked meanwhile.
+        if slot.generation.head().is_some() || !retiring.retire(slot) {
             return Ok(false);
         }
         step!(ForgetWon);
-        // Again, now that no reader comes in any more: one that was quicker is counted. None is linked
-        // meanwhile.
-        if !self.table.may_be_forgotten(slot) {
-            retiring.give_back(slot);
-            return Ok(false);
-        }
-        step!(ForgetCounted);
         let (generation, token) = (slot.generation.load(Relaxed), slot.token.load(Relaxed));
         self.write_intent(Intent::Forget { number, generation, token });
         step!(ForgetIntended);
@@ -447,11 +431,7 @@ impl Changing<'_> {
         // Before the generation: a reader of the new one no longer finds the name here.
         Marks::free(marks.units()).store(slot);
         step!(ForgetUnnamed);
-        if slot.generation.load(Relaxed) == generation {
-            slot.limit_or_chain.store(slot.generation.head().unwrap_or(0), Relaxed);
-            step!(ForgetSetAside);
-            slot.generation.begin(generation.wrapping_add(1), 0);
-        }
+        slot.generation.store(generation.wrapping_add(1), Release);
         step!(ForgetGeneration);
         self.unlink(number, slot.hash.load(Relaxed))?;
         step!(ForgetUnlinked);

@@ -77,9 +77,8 @@ pub(super) struct Member {
     /// `None` when it has left.
     presence: Option<Presence>,
     label: String,
-    /// This process's share records, by the numbers of their slots, and the generation of the slot for
-    /// which each was linked last.
-    shares: Mutex<HashMap<u32, (Arc<Own>, u32)>>,
+    /// This process's share records, by the numbers of their slots.
+    shares: Mutex<HashMap<u32, Arc<Own>>>,
     /// One thread at a time asks for the structural lock, as for any other.
     changing: Mutex<()>,
     /// Why the last attempt could not find out whether an owner lives.
@@ -221,43 +220,26 @@ impl Member {
 
     /// This process's share record of the slot with this number, if it has one.
     pub(super) fn share_of(&self, slot: u32) -> Option<Arc<Own>> {
-        self.shares.lock().get(&slot).map(|(own, _)| own.clone())
+        self.shares.lock().get(&slot).cloned()
     }
 
-    /// The same of this slot, linked for the name of this generation, and made if there is none, as long
-    /// as the name is used so. `None`: the slot is another name's by now.
-    pub(super) fn own_share(
-        &self,
-        at: SlotAt<'_>,
-        generation: u32,
-        usage: Usage,
-    ) -> Result<Option<Arc<Own>>, LockError> {
+    /// The same of this slot, which is made if there is none, as long as its name is used so.
+    pub(super) fn own_share(&self, at: SlotAt<'_>, usage: Usage) -> Result<Arc<Own>, LockError> {
         let mut shares = self.shares.lock();
-        let known = shares.get(&at.number).cloned();
-        if let Some((own, linked_for)) = &known
-            && *linked_for == generation
-        {
-            return Ok(Some(own.clone()));
+        if let Some(own) = shares.get(&at.number) {
+            return Ok(own.clone());
         }
         let about = |error| store::about(&self.home, error);
-        let known = known.map(|(own, _)| own);
         let number = self.change(|changing| {
-            if at.slot.generation.load(SeqCst) != generation {
-                return Ok(None);
-            }
             // From here on the limit stays what it is: it changes under the structural lock, and not
             // while a living process has a record.
             check_usage(self.table.usage_of(at.slot), usage)?;
-            let known = known.as_ref().map(|own| own.number());
-            changing.make_share(at.slot, self.id, known).map(Some).map_err(about)
+            changing.make_share(at.slot, self.id).map_err(about)
         })?;
-        let Some(number) = number else { return Ok(None) };
-        let own = match known.filter(|own| own.number() == number) {
-            Some(own) => own,
-            None => Arc::new(Own::new(number, self.table.share_cell(number).map_err(about)?)),
-        };
-        shares.insert(at.number, (own.clone(), generation));
-        Ok(Some(own))
+        let record = self.table.share_cell(number).map_err(about)?;
+        let own = Arc::new(Own::new(number, record));
+        shares.insert(at.number, own.clone());
+        Ok(own)
     }
 
     // ---- names ---------------------------------------------------------------------------------
@@ -577,7 +559,7 @@ impl Drop for Member {
     fn drop(&mut self) {
         // Nothing is held: what was held kept this value.
         if let Some(presence) = self.presence.take().filter(|_| self.is_here()) {
-            for (own, _) in self.shares.lock().values() {
+            for own in self.shares.lock().values() {
                 own.leave(self.id);
             }
             self.end_presence(presence, false, |_| ());

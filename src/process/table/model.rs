@@ -22,7 +22,6 @@
 //! The sound protocol is run first; then each planted mistake, which must be found out.
 
 mod explore;
-mod forget;
 mod mistakes;
 mod permits;
 mod play;
@@ -64,12 +63,6 @@ struct World<const N: usize> {
     /// The share record of each process, once it is in the chain; see [`shared`].
     shares: [Option<ShareWord>; N],
     bell: u8,
-    /// Of the slot: raised when its name is forgotten, and entered anew at once.
-    generation: u8,
-    /// The slot's name has the records' chain; else it is set aside.
-    is_chained: bool,
-    /// The holder of the structural lock has found that the name may be forgotten.
-    intends: bool,
     /// Counted where a living process may be judged to be dead.
     token: u8,
     lied: bool,
@@ -130,10 +123,6 @@ struct Thread {
     gave_up: bool,
     /// A mistake: it is to count its permits once it has released the word.
     counts_later: bool,
-    /// The generation under which it has found the name.
-    generation: u8,
-    /// The name was forgotten: once it has left, it looks it up again.
-    has_moved: bool,
     doing: Doing,
 }
 
@@ -178,8 +167,6 @@ enum Doing {
     Linking,
     /// Comes in as a reader; whether it holds the word, and how the last holder left.
     ComingIn(Reading, Option<Predecessor>),
-    /// Came in past the word, and is about to compare the generation.
-    Comparing,
     /// Inside as a reader.
     Reads,
     HasPermits,
@@ -195,12 +182,6 @@ enum Doing {
     Renaming(Renaming, Predecessor),
     Leaving(Leaving),
     Forgetting,
-    /// A mistake: it has looked at the counts, and is to win the word.
-    ForgetWins,
-    /// Holds the word, and looks at the counts from this record on.
-    ForgetCounts(u8),
-    /// Is about to set the chain aside and to raise the generation.
-    ForgetSetsAside,
     Reaping(Reaping),
     /// Needs the structural lock, to settle this word.
     Queueing(Word),
@@ -307,8 +288,6 @@ impl<const N: usize> World<N> {
             is_in_front: false,
             gave_up: false,
             counts_later: false,
-            generation: 0,
-            has_moved: false,
             doing: Doing::Done,
         };
         let free = ModelRecord { word: RecordWord::from_bits(0), here: false, since: 0 };
@@ -320,9 +299,6 @@ impl<const N: usize> World<N> {
             truth: Predecessor::Clean,
             shares: [None; N],
             bell: 0,
-            generation: 0,
-            is_chained: false,
-            intends: false,
             stay: AtLeast::None,
             token: 0,
             lied: false,
@@ -395,7 +371,6 @@ impl<const N: usize> World<N> {
     }
 
     fn next_job(&mut self, play: &Play<N>, thread: usize) {
-        self.structure = self.structure.filter(|holder| *holder != thread as u8);
         self.threads[thread].job += 1;
         self.begin(play, thread);
     }
@@ -429,7 +404,6 @@ impl<const N: usize> World<N> {
             at.doing = Doing::Dead;
             (at.reads, at.excludes) = (false, false);
             (at.permits, at.is_in_front) = (0, false);
-            (at.generation, at.has_moved) = (0, false);
             (at.look, at.place, at.represents) = (RecordLook::Nothing, CountedPlace::None, false);
             if std::mem::take(&mut at.inside) && held && play.owner(self.word) == Some(process) {
                 self.truth = Predecessor::Died;
@@ -452,9 +426,6 @@ impl<const N: usize> World<N> {
             Doing::Leaving(leaving) => Some(leaving.step()),
             Doing::Reaping(reaping) | Doing::Finishing(reaping) => Some(reaping.step()),
             Doing::Forgetting => Some(Step::RetireBegin),
-            Doing::ForgetCounts(_) => Some(Step::ForgetWon),
-            Doing::ForgetSetsAside => Some(Step::ForgetSetAside),
-            Doing::Linking if self.finds_chain_aside() => Some(Step::ShareTakenBack),
             _ => None,
         }
     }
@@ -509,10 +480,6 @@ impl<const N: usize> World<N> {
             }
             Doing::Inside(told) => turn.is_inside(told, job),
             Doing::Forgetting => turn.forgets(),
-            Doing::ForgetWins => turn.wins_to_forget(),
-            Doing::ForgetCounts(from) => turn.looks_at_counts(from),
-            Doing::ForgetSetsAside => turn.sets_aside(),
-            Doing::Comparing => turn.compares(),
             Doing::Queueing(word) => {
                 turn.has_structure(Doing::Finishing(Reaping::settling(word)));
             }

@@ -235,7 +235,7 @@ impl Drop for NamePlace {
     fn drop(&mut self) {
         if let Some(own) = self.own.get().filter(|_| self.member.is_here()) {
             // Guards of readers were forgotten, if any are counted still.
-            own.forget_readers(&self.slot, self.member.id, self.generation);
+            own.forget_readers(&self.slot, self.member.id);
         }
         if *self.held.get_mut() == NOT_HELD || !self.member.is_here() {
             return;

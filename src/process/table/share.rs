@@ -132,9 +132,10 @@ impl Generation {
         self.0.load(order) as u32
     }
 
-    /// Both at once. Under the structural lock, as every change.
-    pub(super) fn begin(&self, generation: u32, head: u32) {
-        self.0.store(u64::from(generation) | u64::from(head) << HEAD_SHIFT, SeqCst);
+    /// The head stays.
+    pub(super) fn store(&self, generation: u32, order: std::sync::atomic::Ordering) {
+        let with = |old: u64| Some(old >> HEAD_SHIFT << HEAD_SHIFT | u64::from(generation));
+        let _ = self.0.fetch_update(order, Relaxed, with);
     }
 
     #[cfg(test)]
@@ -204,11 +205,10 @@ mod tests {
     #[test]
     fn a_generation_and_the_head_beside_it_do_not_disturb_each_other() {
         let generation = Generation::default();
-        generation.begin(3, 0);
+        generation.store(3, SeqCst);
         assert_eq!((generation.with_head(), generation.head()), (3, None));
         generation.link(9);
-        assert_eq!((generation.load(SeqCst), generation.head()), (3, Some(9)));
-        generation.begin(4, 0);
-        assert_eq!((generation.with_head(), generation.head()), (4, None));
+        generation.store(4, SeqCst);
+        assert_eq!((generation.load(SeqCst), generation.head()), (4, Some(9)));
     }
 }

@@ -55,15 +55,9 @@ impl Own {
         ShareWord::from_bits(self.record.word.load(SeqCst)).is_of(me)
     }
 
-    pub(super) fn number(&self) -> u32 {
-        self.number
-    }
-
-    /// Counts no reader of this generation's name any more: those that this process still counts were
-    /// forgotten. What is counted keeps the name: if it stands once the count was read, that is its own.
-    pub(super) fn forget_readers(&self, slot: &MappedSlot, me: OwnerId, generation: u32) {
-        let stands = || slot.generation.load(SeqCst) == generation;
-        self.replace(slot, me, ShareWord::of(me), stands);
+    /// Counts no reader any more: those that this process still counts were forgotten.
+    pub(super) fn forget_readers(&self, slot: &MappedSlot, me: OwnerId) {
+        self.replace(slot, me, ShareWord::of(me));
     }
 
     /// Nor is the record this process's any more, which uses the table no longer.
@@ -93,12 +87,12 @@ impl Own {
 
     /// Gives the record up with all that it counts for this owner, and wakes whatever waits for that.
     pub(super) fn leave_and_ring(&self, slot: &MappedSlot, owner: OwnerId) {
-        self.replace(slot, owner, ShareWord::FREE, || true);
+        self.replace(slot, owner, ShareWord::FREE);
     }
 
-    fn replace(&self, slot: &MappedSlot, me: OwnerId, with: ShareWord, may: impl Fn() -> bool) {
+    fn replace(&self, slot: &MappedSlot, me: OwnerId, with: ShareWord) {
         let mut found = ShareWord::from_bits(self.record.word.load(SeqCst));
-        while found.is_of(me) && found != with && may() {
+        while found.is_of(me) && found != with {
             match swap_share(&self.record, found, with) {
                 done if done == found => {
                     ring(&slot.bell);

@@ -20,7 +20,7 @@ pub(super) struct MappedSlot {
     pub(super) token: AtomicU64,
     pub(super) hash: AtomicU64,
     /// Raised when the slot's name is forgotten, under the word. In the same number: the head of the
-    /// share records' chain, once the name is shared.
+    /// share records' chain.
     pub(super) generation: Generation,
     pub(super) name_offset: AtomicU32,
     /// The name's length, its mode, and marks.
@@ -32,9 +32,8 @@ pub(super) struct MappedSlot {
     pub(super) next: AtomicU32,
     /// A writer sleeps on it until readers are gone; raised by the last one of a process.
     pub(super) bell: AtomicU32,
-    /// Of a semaphore: how many permits there are. Of anything else, also without a name: the head of
-    /// the share records' chain that the slot had for its last name, or 0.
-    pub(super) limit_or_chain: AtomicU32,
+    /// Of a semaphore: how many permits there are.
+    pub(super) limit: AtomicU32,
 }
 
 const _: () = assert!(size_of::<MappedSlot>() == 64 && align_of::<MappedSlot>() == 64);

@@ -142,18 +142,15 @@ mod testing {
         EnterFilled,
         EnterLinked,
         TextPlaced,
-        // Making a share record, or finding those of the slot's last name again.
-        ShareTakenBack,
+        // Making a share record.
         ShareReserved,
         ShareFilled,
         ShareLinked,
         // Forgetting one.
         ForgetWon,
-        ForgetCounted,
         ForgetIntended,
         ForgetFloor,
         ForgetUnnamed,
-        ForgetSetAside,
         ForgetGeneration,
         ForgetUnlinked,
         ForgetDone,

@@ -120,7 +120,7 @@ impl Survey {
         let state = word.state().ok_or_else(|| {
             about(damaged(format!("its word is {:#x}, which no lock wrote", word.bits())))
         })?;
-        let limit = marks.counts_permits().then(|| slot.limit_or_chain.seen());
+        let limit = marks.counts_permits().then(|| slot.limit.seen());
         let (holder, predecessor, stay) = match state {
             SlotState::Free | SlotState::Reserved(_) => (None, word.left(), None),
             SlotState::Staying(end) => (None, word.left(), Some(end)),

@@ -20,8 +20,6 @@ use tempfile::TempDir;
 
 use crate::fork;
 
-mod shared_names;
-
 use super::{
     super::{
         EngineKind, NameStatus,
@@ -393,11 +391,9 @@ fn way_to(step: Step) -> Option<&'static str> {
         }
         Step::TextPlaced => Some("widen-name old"),
         Step::ForgetWon
-        | Step::ForgetCounted
         | Step::ForgetIntended
         | Step::ForgetFloor
         | Step::ForgetUnnamed
-        | Step::ForgetSetAside
         | Step::ForgetGeneration
         | Step::ForgetUnlinked
         | Step::ForgetDone
@@ -512,7 +508,6 @@ fn a_name_being_forgotten_is_not_found_under_its_next_generation() {
 pub(in super::super) fn obey(word: &str, argument: &str, dir: &Path) -> Option<String> {
     thread_local! {
         static ALL: std::cell::RefCell<Option<Arc<TableDirectory>>> = const { std::cell::RefCell::new(None) };
-        static HERE: std::cell::RefCell<Vec<TableSlot>> = const { std::cell::RefCell::new(Vec::new()) };
     }
     let all = ALL.with_borrow_mut(|all| all.get_or_insert_with(|| open(dir)).clone());
     let step = || *Step::ALL.iter().find(|step| format!("{step:?}") == argument).unwrap();
@@ -538,18 +533,6 @@ pub(in super::super) fn obey(word: &str, argument: &str, dir: &Path) -> Option<S
             }
         }
         "forget" => return Some(forget(&all, argument).to_string()),
-        "share" => HERE.with_borrow_mut(|here| {
-            here.push(all.slot(&name(argument)).unwrap());
-            here.last().unwrap().prepare_to_read().unwrap();
-        }),
-        "semaphore" => {
-            let seats = all.slot_for(&name(argument), Usage::Permits(5)).unwrap();
-            seats.prepare_to_read().unwrap();
-        }
-        "read" => HERE.with_borrow(|here| {
-            here.last().unwrap().found(fork::generation()).unwrap().read(false).unwrap();
-        }),
-        "unread" => HERE.with_borrow(|here| here.last().unwrap().unshare(Share::Reader)),
         "widen-name" => {
             let slot = all.slot(&name(argument)).unwrap();
             try_take(&slot).unwrap();

@@ -253,10 +253,7 @@ impl Worker {
             (step, _) if of_at_least(step) => self.stay(),
             (Step::TextPlaced | Step::WidenMark, _) => self.widen(1 << 30),
             (Step::RenameSwap, _) => self.hand_on(name),
-            (
-                Step::ShareTakenBack | Step::ShareReserved | Step::ShareFilled | Step::ShareLinked,
-                _,
-            ) => self.first_share(),
+            (Step::ShareReserved | Step::ShareFilled | Step::ShareLinked, _) => self.first_share(),
             (Step::UnreadRing | Step::UnreadWake | Step::DrainWant | Step::DrainSleep, _) => {
                 self.share_by_two_threads()
             }

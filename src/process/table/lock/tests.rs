@@ -297,7 +297,7 @@ fn a_stale_guard_does_not_release_its_siblings_hold() {
 #[test]
 fn a_name_that_moved_is_given_back_as_it_was_found() {
     let scene = SlotScene::of(Word::left_so(Predecessor::Died), Told::default());
-    scene.slot.generation.begin(1, 0);
+    scene.slot.generation.store(1, Ordering::SeqCst);
     assert!(matches!(scene.try_at(1, 0), Err(Stop::Moved)));
     assert_eq!(scene.word(), Word::left_so(Predecessor::Died));
     assert!(matches!(scene.take_until(1, clock::now() + LONG), Err(Stop::Moved)));
@@ -307,7 +307,7 @@ fn a_name_that_moved_is_given_back_as_it_was_found() {
 #[test]
 fn a_stale_winner_does_not_lower_the_token_of_a_new_name() {
     let scene = SlotScene::of(Word::left_so(Predecessor::Died), Told::default());
-    scene.slot.generation.begin(1, 0);
+    scene.slot.generation.store(1, Ordering::SeqCst);
     scene.slot.token.store(1000, Ordering::SeqCst);
     assert!(matches!(scene.try_at(1, 0), Err(Stop::Moved)));
     assert!(scene.slot.token.load(Ordering::SeqCst) >= 1000);
@@ -319,7 +319,7 @@ fn a_waiter_for_a_name_that_moves_away_looks_it_up_again_and_leaves_no_record() 
     thread::scope(|scope| {
         let waiter = scope.spawn(|| scene.take_until(2, clock::now() + LONG));
         scene.until(Word::is_hungry);
-        scene.slot.generation.begin(1, 0);
+        scene.slot.generation.store(1, Ordering::SeqCst);
         wake_all(&scene.slot);
         assert!(matches!(waiter.join().unwrap(), Err(Stop::Moved)));
     });
@@ -733,7 +733,7 @@ fn only_what_is_free_and_quiet_is_forgotten() {
     thread::scope(|scope| {
         let waiter = scope.spawn(|| scene.take_until(2, clock::now() + LONG));
         scene.until(Word::has_waiters);
-        scene.slot.generation.begin(1, 0);
+        scene.slot.generation.store(1, Ordering::SeqCst);
         retired(scene.at(), id(1)).unwrap();
         assert!(matches!(waiter.join().unwrap(), Err(Stop::Moved)));
     });

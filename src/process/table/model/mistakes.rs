@@ -129,14 +129,6 @@ mistakes! {
     DowngradeLetsGoFirst => TwoInside | Lost,
     /// A reader that came in by the word leaves that as if it was left clean.
     ReadersLeaveClean => Untold,
-    /// A name is forgotten whatever is counted of it.
-    ForgettersDoNotCount => TwoInside,
-    /// A forgetter looks at the counts, and then wins the word.
-    ForgettersCountFirst => TwoInside,
-    /// A reader that came in does not look whether the name is still there.
-    ReadersDoNotCompare => TwoInside,
-    /// A process that had a record shares the slot's next name without the chain.
-    RecordsAreNotLinkedAgain => TwoInside,
 
     // Permits.
     /// Permits that come back wake their waiter only when a process has none left.

@@ -1,7 +1,10 @@
 //! Takers of permits in the play. Each thread that has several returns one after the other.
 
 use super::{
-    super::protocol::{Draining, Leaving, Outcome, Reading, Taking, Unsharing},
+    super::{
+        protocol::{Draining, Leaving, Outcome, Reading, Taking, Unsharing},
+        share::ShareWord,
+    },
     Doing, Job, Play, StepKind, ThreadTurn, Violation, World,
     mistakes::TableMistake,
 };
@@ -25,7 +28,7 @@ impl<const N: usize> ThreadTurn<'_, N> {
     /// Has a record from now on, and goes for permits.
     pub(super) fn begins_to_acquire(&mut self) {
         let mut to = *self.world;
-        to.link(self.play, self.thread);
+        to.shares[self.play.process[self.thread]].get_or_insert(ShareWord::of(self.me()));
         to.threads[self.thread].doing = match self.job() {
             job if !job.waits() => Doing::Taking(Taking::new(self.me(), false, 0)),
             _ if self.play.has_siblings(self.thread) => Doing::AtTurnstile,

@@ -9,6 +9,7 @@ use super::{
             Answer, Draining, Leaving, Marking, Op, Outcome, Reading, ShareAnswer, ShareOp, Slept,
             SlotMark, Taking, Unsharing, Way,
         },
+        share::ShareWord,
         step::Step,
     },
     Doing, Job, Play, StepKind, ThreadTurn, Violation, World,
@@ -21,17 +22,17 @@ use crate::{
 
 impl<const N: usize> ThreadTurn<'_, N> {
     pub(super) fn links(&mut self) {
-        let (play, thread) = (self.play, self.thread);
-        self.changes(|to| {
-            to.link(play, thread);
-            let way = match play.mistake {
-                Some(TableMistake::ReadersLookBeforeTheyAdd) if to.word.admits_readers(false) => {
-                    Way::UnderTheWord
-                }
-                _ => Way::Quiet,
-            };
-            to.come_in(play, thread, way);
-        });
+        let process = self.play.process[self.thread];
+        let mut to = *self.world;
+        to.shares[process].get_or_insert(ShareWord::of(self.me()));
+        let way = match self.play.mistake {
+            Some(TableMistake::ReadersLookBeforeTheyAdd) if to.word.admits_readers(false) => {
+                Way::UnderTheWord
+            }
+            _ => Way::Quiet,
+        };
+        to.come_in(self.play, self.thread, way);
+        self.done(to, StepKind::Plain, (None, None));
     }
 
     pub(super) fn reads_inside(&mut self) {
@@ -81,12 +82,13 @@ impl<const N: usize> ThreadTurn<'_, N> {
 
     /// A writer becomes a reader: it adds its 1, and then releases the word.
     pub(super) fn downgrades(&mut self, told: Predecessor) {
+        let process = self.play.process[self.thread];
         let mut to = *self.world;
         to.threads[self.thread].excludes = false;
         if to.threads[self.thread].inside {
             to.truth = Predecessor::Clean;
         }
-        to.link(self.play, self.thread);
+        to.shares[process].get_or_insert(ShareWord::of(self.me()));
         if self.has_mistake(TableMistake::DowngradeLetsGoFirst) {
             let leaving = Leaving::held(self.me(), Predecessor::Clean, false);
             to.threads[self.thread].reads = true;
@@ -132,7 +134,6 @@ impl<const N: usize> ThreadTurn<'_, N> {
             ShareOp::Next(after) => {
                 let next = (after.unwrap_or(0) as usize..N).find(|at| to.shares[*at].is_some());
                 let next = match mistake {
-                    _ if !to.is_chained => None,
                     Some(TableMistake::WritersDoNotLook) => None,
                     _ => next.map(|at| at as u32 + 1),
                 };
@@ -208,7 +209,7 @@ impl<const N: usize> World<N> {
         told: Predecessor,
     ) -> Result<(), Violation> {
         let (job, me) = (self.job(play, thread), play.id(thread));
-        if self.looks_for_room(play, thread, told) || self.gives_back_moved(play, thread) {
+        if self.looks_for_room(play, thread, told) {
             return Ok(());
         }
         match job {
@@ -260,15 +261,8 @@ impl<const N: usize> World<N> {
             return Ok(());
         }
         match (outcome, held) {
-            // What the slot's next name has to tell is none of its business.
-            (Outcome::Won(_), None) if !self.is_in_place(thread) => {
-                self.threads[thread].doing = Doing::Comparing;
-            }
             (Outcome::Won(told), None) => {
-                let compares = play.has(Job::Forget);
-                if !compares {
-                    self.reads(thread)?;
-                }
+                self.reads(thread)?;
                 let looked = play.mistake != Some(TableMistake::ReadersLookBeforeTheyAdd);
                 // Beside a dead upgradable reader it is told what that one was.
                 let beside = self.word.owner();
@@ -277,7 +271,7 @@ impl<const N: usize> World<N> {
                 if told != self.truth && looked && !of_dead {
                     return Err(Violation::Untold);
                 }
-                self.threads[thread].doing = if compares { Doing::Comparing } else { Doing::Reads };
+                self.threads[thread].doing = Doing::Reads;
             }
             (Outcome::Won(_), Some(how)) => {
                 self.reads(thread)?;
@@ -300,7 +294,7 @@ impl<const N: usize> World<N> {
     }
 
     /// It is inside as a reader from now on.
-    pub(super) fn reads(&mut self, thread: usize) -> Result<(), Violation> {
+    fn reads(&mut self, thread: usize) -> Result<(), Violation> {
         if self.threads.iter().any(|other| other.excludes) {
             return Err(Violation::TwoInside);
         }
@@ -315,7 +309,6 @@ impl<const N: usize> World<N> {
         outcome: Outcome,
     ) -> Result<(), Violation> {
         match outcome {
-            Outcome::LetGo if self.looks_up_again(play, thread) => {}
             Outcome::LetGo if self.returned_permit(thread) => {}
             Outcome::LetGo => self.next_job(play, thread),
             _ => return Err(Violation::Lost),

@@ -405,14 +405,29 @@ impl<const N: usize> ThreadTurn<'_, N> {
         }
     }
 
+    pub(super) fn forgets(&mut self) {
+        let mut to = *self.world;
+        let op = Op::Swap { from: Word::FREE, to: Word::retiring(self.me()) };
+        if self.world.word == Word::FREE {
+            if let Err(violation) = to.set_word(self.play, self.thread, Word::retiring(self.me())) {
+                return self.violates(op, violation);
+            }
+            to.threads[self.thread].doing = Doing::Leaving(Leaving::retiring(self.me()));
+        } else {
+            to.next_job(self.play, self.thread);
+        }
+        self.done(to, StepKind::Plain, (Some(op), None));
+    }
+
     /// Goes on once it has the structural lock.
     pub(super) fn has_structure(&mut self, doing: Doing) {
-        let Some(to) = self.begins_change() else { return };
-        let to = to.map(|mut to| {
-            to.threads[self.thread].doing = doing;
-            to
-        });
-        self.push(StepKind::Plain, (None, None), to);
+        let mut to = *self.world;
+        if to.structure.is_some_and(|other| !to.is_dead(other.into())) {
+            return;
+        }
+        to.structure = Some(self.thread as u8);
+        to.threads[self.thread].doing = doing;
+        self.done(to, StepKind::Plain, (None, None));
     }
 
     pub(super) fn is_elsewhere(&mut self, at: Elsewhere) {

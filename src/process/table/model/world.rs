@@ -211,7 +211,6 @@ impl<const N: usize> World<N> {
                 self.structure = None;
                 self.begin(play, thread);
             }
-            (Outcome::LetGo, Doing::Leaving(_)) if self.looks_up_again(play, thread) => {}
             (Outcome::LetGo, Doing::Leaving(_)) if self.is_past_gate(play, thread) => {}
             (Outcome::WouldBlock, _) if self.found_gate_taken(play, thread) => {
                 self.threads[thread].doing = Doing::Passing;
