@@ -310,8 +310,12 @@ impl<'a> Climb<'a> {
         self.mode == LockMode::Shared && clock::now() < self.patience.until()
     }
 
-    /// A task's turn at the gate, which lapses if it is not polled.
+    /// A task's turn at the gate, which lapses if it is not polled. The turnstile goes with it: a seat
+    /// that was left standing there would lapse once more, when another has the turnstile.
     fn turn(&mut self) -> Arc<GateTurn> {
+        if self.turn.is_none() {
+            self.get_up();
+        }
         let new = || GateTurn::begin(self.named, &self.held, self.found_slot, self.found_thread);
         self.turn.get_or_insert_with(new).clone()
     }

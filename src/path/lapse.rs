@@ -73,6 +73,14 @@ impl GateTurn {
             return (!state.is_over).then_some(end);
         }
         state.is_over = true;
+        // What is given back wakes waiters, whose wakers may poll or drop this very task.
+        drop(state);
+        self.give_back();
+        None
+    }
+
+    /// For the alarm that has ended the turn.
+    fn give_back(&self) {
         let entry = &self.named.entry;
         if self.won & INSIDE != 0 {
             entry.cell.leave();
@@ -92,7 +100,6 @@ impl GateTurn {
         if self.won & THREAD != 0 {
             entry.thread().release(self.found_thread);
         }
-        None
     }
 
     /// The task is polled; whether it still has its turn.
