@@ -311,12 +311,17 @@ impl Changing<'_> {
         Ok(())
     }
 
-    /// A process died while entering: what is in its chain is entered, everything else is free.
+    /// A process died while entering: a slot that has its name is entered, everything else is free. A
+    /// look that was led to the slot before may have found the name there, under this generation,
+    /// though no chain reaches it yet.
     fn finish_entering(&self, entering: ReservedPlace) -> Result<(), LockError> {
         let ReservedPlace { number, hash, unit, units } = entering;
         self.check_fits(unit, units)?;
         if self.link_before(hash, number)?.is_some() {
             return Ok(());
+        }
+        if Marks::of(self.table.slot(number)?).is_live() {
+            return self.link(number, hash);
         }
         self.take_reserved(&entering)?;
         self.put_free(number, unit, units)

@@ -487,6 +487,31 @@ fn a_stopped_changer_keeps_no_process_from_names_that_there_are() {
     take(&slot(dir.path(), "new"));
 }
 
+/// A look that was led to the slot before may have found the name there, although no chain does.
+#[test]
+fn a_name_that_was_found_while_its_maker_died_stays_where_it_was_found() {
+    let dir = directory();
+    let all = open(dir.path());
+    all.slot(&name("new")).unwrap();
+    let number = looked_up(&member(&all), &name("new")).unwrap().number;
+    assert!(forget(&all, "new"));
+    let mut helper = Helper::start(dir.path());
+    assert_eq!(helper.ask("member"), "done");
+    assert_eq!(helper.ask("stop-at EnterFilled"), "done");
+    helper.say("enter 1 new");
+    helper.wait_until_stopped();
+    // What a look sees that loaded the link to this slot before the name was forgotten.
+    let member = member(&all);
+    let slot = member.table.slot(number).unwrap();
+    assert!(Marks::of(slot).is_live());
+    let seen = Found { number, generation: slot.generation.load(Acquire) };
+    helper.kill();
+    let names = header(&member).names.load(Relaxed);
+    assert_eq!(member.find(&name("new")).unwrap(), seen);
+    assert_eq!(header(&member).names.load(Relaxed), names + 1);
+    check_slots(&member);
+}
+
 /// A process that found the name before its generation was raised finds another one at its lock;
 /// none finds the name under the new one.
 #[test]
