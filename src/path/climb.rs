@@ -374,7 +374,7 @@ impl<'a> Climb<'a> {
         loop {
             match self.at {
                 At::Begin => {
-                    if self.mode == LockMode::Shared && self.read_beside() {
+                    if self.mode == LockMode::Shared && self.read_beside()? {
                         self.at = At::Inside;
                     } else if self.may_ask_at_once() {
                         return self.ask_past_turnstile().map(Ask::Lease);
@@ -456,13 +456,13 @@ impl<'a> Climb<'a> {
     // ---- readers -----------------------------------------------------------------------------
 
     /// Comes in past the gate and past waiters, where an upgradable reader has it.
-    fn read_beside(&mut self) -> bool {
-        let held = self.named.read_beside();
+    fn read_beside(&mut self) -> Result<bool> {
+        let held = self.named.read_beside()?;
         let is_in = held.is_some();
         if let Some(held) = held {
             self.held = held;
         }
-        is_in
+        Ok(is_in)
     }
 
     /// Whether a guard is inside that this one cannot stand beside.

@@ -143,21 +143,31 @@ impl Named {
     }
 
     /// The same beside an upgradable reader, also past waiters, if none of them is a writer.
-    pub(super) fn read_beside(&self) -> Option<Held> {
+    pub(super) fn read_beside(&self) -> Result<Option<Held>> {
+        #[cfg(feature = "process")]
+        if self.entry.scope_in_force() == Scope::Process
+            && let Some(slot) = self.entry.slot()
+        {
+            slot.look_up();
+        }
         if !self.may_read_beside() {
-            return None;
+            return Ok(None);
         }
         let generation = fork::generation();
-        match self.entry.scope_in_force() {
+        Ok(match self.entry.scope_in_force() {
             #[cfg(feature = "process")]
             Scope::Process if self.entry.has_slot() => {
-                let slot = self.entry.slot()?;
-                let (token, left) = slot.read_beside(generation)?;
-                self.has_come_in(token, left, generation, || slot.unshare(Share::Reader))
+                let Some(slot) = self.entry.slot() else { return Ok(None) };
+                match slot.read_beside()? {
+                    Some((token, left)) => {
+                        self.has_come_in(token, left, generation, || slot.unshare(Share::Reader))
+                    }
+                    None => None,
+                }
             }
             Scope::Host => None,
             scope => self.read_past_thread(scope, generation),
-        }
+        })
     }
 
     /// Whether an upgradable reader is inside, and no writer is known to wait.
@@ -601,3 +611,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(all(test, feature = "process", not(tierlock_loom)))]
+mod tests;

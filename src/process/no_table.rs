@@ -163,6 +163,14 @@ impl TableSlot {
         match self.0 {}
     }
 
+    pub(super) fn look_up(&self) {
+        match self.0 {}
+    }
+
+    pub(super) fn read_beside(&self) -> Result<Option<(Token, Predecessor)>, LockError> {
+        match self.0 {}
+    }
+
     pub(super) fn may_read_beside(&self) -> bool {
         match self.0 {}
     }

@@ -462,6 +462,23 @@ impl TableSlot {
         sharing::mark(place.at(), place.owner(), mark).map_err(|LostHold| lost())
     }
 
+    /// Has this process know where it is. What keeps it from that, its next lock is told.
+    pub(super) fn look_up(&self) {
+        let _ = self.place();
+    }
+
+    /// Comes in as a reader past waiters that are no writers. A reader that finds the gate open has its
+    /// record then: else it would come again at once, and again, for as long as the gate stays so.
+    pub(super) fn read_beside(&self) -> Result<Option<(Token, Predecessor)>, LockError> {
+        self.prepare_to_read()?;
+        let place = self.place()?;
+        match place.own.get() {
+            Some(own) if own.is_of(place.member.id) => Ok(place.found().read(true)),
+            Some(_) => Err(self.named(sharing::uncounted())),
+            None => Ok(None),
+        }
+    }
+
     /// Whether readers come in beside its holder, but for waiters, and none of those is a writer.
     pub(super) fn may_read_beside(&self) -> bool {
         let Some(place) = self.places.so_far().map(NamePlace::last) else { return false };
