@@ -1,7 +1,7 @@
 //! A leader and its clients over QUIC on the loopback, as situations.
 
-#[cfg(feature = "tokio")]
 mod converting;
+#[cfg(feature = "tokio")]
 mod lent;
 mod succession;
 
