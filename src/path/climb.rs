@@ -326,6 +326,10 @@ impl<'a> Climb<'a> {
         self.front = None;
         self.held.forget();
         self.drainer = WriterWait::default();
+        // What was granted, and the mark of host scope that it waited behind, are others' by now.
+        self.has_grant = false;
+        self.own_lease = None;
+        self.is_wide = false;
         self.get_up();
         self.at = At::Begin;
     }
