@@ -97,8 +97,10 @@ pub(crate) struct NameEntry {
     stage: FirstMade<ElectionStage>,
     /// The name's lease words, one for each manager that has built a mutex of it.
     words: Mutex<Vec<WordOf>>,
-    /// The highest token of leases in words of their own.
+    /// The highest token of leases in words of their own that have gone back.
     own_token: AtomicU64,
+    /// The words of guards that stand apart, whose tokens may grow. One whose guard was forgotten stays.
+    apart: Mutex<Vec<Weak<LeaseWord>>>,
     ground: Arc<Ground>,
 }
 
@@ -220,6 +222,7 @@ impl Ground {
             stage: FirstMade::new(),
             words: Mutex::default(),
             own_token: AtomicU64::new(0),
+            apart: Mutex::default(),
             ground: self.clone(),
         });
         names.entries.insert(name.clone(), Arc::downgrade(&entry));
@@ -450,8 +453,17 @@ impl NameEntry {
         self.own_token.fetch_max(token.get(), Relaxed);
     }
 
+    /// A guard stands apart with its lease in this word, until it remembers the last token of that.
+    pub(crate) fn watch_apart(&self, word: &Arc<LeaseWord>) {
+        let mut apart = self.apart.lock();
+        apart.retain(|word| word.strong_count() > 0);
+        apart.push(Arc::downgrade(word));
+    }
+
     fn own_token(&self) -> Token {
-        Token::new(self.own_token.load(Relaxed)).expect("only tokens are stored")
+        let gone = Token::new(self.own_token.load(Relaxed)).expect("only tokens are stored");
+        let apart = self.apart.lock();
+        apart.iter().filter_map(Weak::upgrade).map(|word| word.borne()).fold(gone, Token::max)
     }
 
     pub(crate) fn has_slot(&self) -> bool {

@@ -229,6 +229,7 @@ impl<'a> Climb<'a> {
         } else {
             self.tell(entered.predecessor);
             self.held.stand_apart(word.clone());
+            self.named.entry.watch_apart(word);
             self.at = At::Gate;
         }
         Ok(())

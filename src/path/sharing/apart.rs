@@ -241,6 +241,7 @@ impl Named {
             // Until now no guard came in, of whichever manager: none changes a cell that has a writer.
             self.entry.cell.downgrade(generation);
             held.remove(LEASE);
+            self.entry.watch_apart(&word);
             held.stand_apart(word);
         }
         match is_upgradable {

@@ -338,6 +338,21 @@ fn a_name_begins_above_the_tokens_of_guards_that_stood_apart(setting: &Setting) 
     assert!(narrow(&locks, "c") > last, "also a name that is new");
 }
 
+at!([host memory_host] a_name_begins_above_the_token_of_a_reader_that_was_a_writer_and_is_forgotten);
+fn a_name_begins_above_the_token_of_a_reader_that_was_a_writer_and_is_forgotten(setting: &Setting) {
+    let locks = setting.locks();
+    let lock = lock_of(setting, &locks, 0);
+    let writing = Upgradable::upgrade(lock.upgradable_read().unwrap()).unwrap();
+    let written = Write::token(&writing);
+    let reader = Write::downgrade(writing).unwrap();
+    until("its lease has the readers' token", || Read::token(&reader) > written);
+    let last = Read::token(&reader);
+    std::mem::forget(reader);
+    drop(lock);
+    let narrow = locks.mutex("a", ()).scope(Scope::Thread).build().unwrap();
+    assert!(MutexGuard::token(&narrow.lock().unwrap()) > last);
+}
+
 at!([host host_with_directory host_with_file_directory] processes_of_a_machine_read_beside_an_upgradable_one);
 fn processes_of_a_machine_read_beside_an_upgradable_one(setting: &Setting) {
     let mut helper = setting.far_helper();
