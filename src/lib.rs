@@ -50,6 +50,7 @@
 //! | `host` | [`Scope::Host`]: the QUIC client and the [`Leader`], without an async runtime; default |
 //! | `etcd`, `mysql`, `postgres`, `redis`, `zookeeper`, `engines` | [`LockManagerBuilder::service`]: locks between machines by a service that runs already, on one background thread; `engines` is all of them; each implies `host` and `service`, which is what they share. `etcd` and `postgres` are journals of several leaders too ([`LeaderBuilder::journal`]) |
 //! | `tokio` | [`LockManagerBuilder::runtime`]: the runtime of async callers reads the leader's answers; implies `host` |
+//! | `tracing` | spans of `acquire`, `hold` and `release` of named locks, with scope, name and token |
 //! | `serde` | `Serialize` and `Deserialize` for [`Token`], as a number |
 //! | `testing` | [`LockManager::in_memory`], for tests of your own |
 //! | `cli` | the program `tierlock`; implies `process`, `host`, `tokio` and `serde` |

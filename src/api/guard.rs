@@ -671,6 +671,7 @@ impl<'a> Permit<'a> {
         keeper: Option<Arc<dyn Keeper>>,
     ) -> Self {
         let own = GuardState { held, keeper, was_panicking: false, told: OnceLock::new() };
+        let own = ManuallyDrop::new(own);
         let hold = GuardHold { anchor, own, marker: PhantomData };
         LockGuard { value: NonNull::dangling(), hold, marker: PhantomData }
     }

@@ -77,8 +77,8 @@ pub(super) enum Command {
     ///
     /// Prints `listening on ADDR` on standard output, a line for each address, once it answers.
     /// SIGTERM or SIGINT ends it in good order; on SIGHUP it reads the secret file again. After a
-    /// restart held locks stay held. New ones are granted once all clients are back, within
-    /// milliseconds, or once the time to live of a client that does not return has passed.
+    /// restart held locks stay held. A free one is granted as soon as the clients that had asked
+    /// for it are back, within milliseconds, or once the time to live of one that is not has passed.
     Serve(Serve),
     /// Show each lock's holder, since when, its waiters, how the last holder left
     ///

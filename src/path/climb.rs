@@ -461,12 +461,11 @@ impl<'a> Climb<'a> {
 
     /// Comes in past the gate and past waiters, where an upgradable reader has it.
     fn read_beside(&mut self) -> Result<bool> {
-        let held = self.named.read_beside()?;
-        let is_in = held.is_some();
-        if let Some(held) = held {
-            self.held = held;
+        let won = self.named.read_beside()?;
+        if let Some(won) = won {
+            self.held = won.into();
         }
-        Ok(is_in)
+        Ok(won.is_some())
     }
 
     /// Whether a guard is inside that this one cannot stand beside.

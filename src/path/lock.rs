@@ -15,7 +15,7 @@ use crate::{
     time::Time,
 };
 
-use super::{LockMode, Patience, climb::Climb, named::Named, right::Held};
+use super::{LockMode, Patience, climb::Climb, named::Named, right::Held, spans::AcquireSpan};
 
 impl Named {
     pub(crate) fn lock(&self, patience: Patience) -> Result<Held> {
@@ -99,8 +99,9 @@ impl Named {
 
     fn climb(&self, patience: Patience, at_least: Scope, mode: LockMode) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
+        let span = AcquireSpan::begin(self, mode);
         let held = Climb::new(self, patience, at_least, mode).run();
-        held.map_err(|error| error.with_wait_since(start))
+        span.end(self, held.map_err(|error| error.with_wait_since(start)))
     }
 
     async fn climb_async(
@@ -110,13 +111,14 @@ impl Named {
         mode: LockMode,
     ) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
+        let span = AcquireSpan::begin(self, mode);
         let mut climb = pin!(Climb::new(self, patience, at_least, mode).run_async());
         let held = match poll_fn(|cx| Poll::Ready(climb.as_mut().poll(cx))).await {
             Poll::Ready(held) => held,
             // It waits: until it arrives, or its manager is closed.
             Poll::Pending => self.until_closed(at_least, climb).await,
         };
-        held.map_err(|error| error.with_wait_since(start))
+        span.end(self, held.map_err(|error| error.with_wait_since(start)))
     }
 
     /// Ends a wait early if the manager is closed meanwhile. Dropped then, the climb goes back down.

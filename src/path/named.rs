@@ -165,7 +165,7 @@ impl Named {
             // A name is widened under the thread lock.
             return (self.entry.scope_in_force() == Scope::Thread).then(look);
         }
-        let _looking = Looking(self, self.lock_quietly()?.into());
+        let _looking = Looking(self, self.lock_unseen()?.into());
         Some(look())
     }
 

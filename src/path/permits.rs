@@ -27,6 +27,7 @@ use super::{
     named::Named,
     right::{Held, SHARED},
     sharing::StepsOut,
+    spans,
 };
 
 /// A try that finds the gate taken by one that is about to leave it looks again for so long.
@@ -236,6 +237,7 @@ impl Named {
             }));
             more.watch = Some(watch);
         }
+        spans::hold(self, &mut split);
         split
     }
 }
@@ -281,6 +283,12 @@ impl Core {
 impl Plain {
     pub(super) fn acquire(&self, permits: Permits, patience: Patience) -> Result<Held> {
         permits.check()?;
+        if self.lock.win_quietly() {
+            let _won = StepsOut(&self.lock);
+            if !self.shares.is_full(permits.room()) {
+                return self.come_in_with(permits);
+            }
+        }
         let (start, until) = (clock::now(), patience.until());
         let is_won = match patience {
             Patience::No => {

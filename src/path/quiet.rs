@@ -16,6 +16,7 @@ use crate::{
 use super::{
     named::{Keep, Named},
     right::{INSIDE, LEASE, LeasedPermits, SLOT, THREAD, Won, short},
+    spans,
 };
 
 impl Named {
@@ -23,6 +24,15 @@ impl Named {
     /// inside. `None` leaves everything as it was, and the climb finds out what it is.
     #[inline]
     pub(crate) fn lock_quietly(&self) -> Option<Won> {
+        if spans::are_wanted() {
+            return None; // the climb has them
+        }
+        self.lock_unseen()
+    }
+
+    /// The same, past those that look on.
+    #[inline]
+    pub(super) fn lock_unseen(&self) -> Option<Won> {
         let generation = fork::generation();
         let in_force = self.entry.scope_in_force_in(generation);
         if self.scope() > in_force {

@@ -25,6 +25,7 @@ use super::{
     named::Named,
     quiet::HostTier,
     right::{Held, INSIDE, LEASE, LeasedPermits, SHARED_LEASE, SLOT, THREAD, short},
+    spans::ReleaseSpan,
 };
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -194,6 +195,7 @@ impl Named {
         how: Predecessor,
         release_thread: fn(&ThreadLock, Predecessor),
     ) {
+        let span = ReleaseSpan::begin(self, held, how);
         let how = held.left(how);
         let end = held.end_watch();
         self.leave_apart(held, how);
@@ -218,6 +220,7 @@ impl Named {
         }
         // Foreign code may hang on it: last, when nothing is held.
         drop((end, held.take_more()));
+        span.end();
     }
 
     /// The guard goes, whatever became of its right; and before another one can come.

@@ -65,6 +65,9 @@ pub(super) struct More {
     pub(super) since: Option<Time>,
     /// Of permits at host scope, and of a guard that stands apart there: it has none of them.
     pub(super) leased: Option<Arc<LeasedPermits>>,
+    /// Ended with what it is about.
+    #[cfg(feature = "tracing")]
+    pub(super) hold: Option<super::hold_span::HoldSpan>,
 }
 
 /// The lease of permits that were taken together at host scope. Each guard that has some of them
@@ -129,30 +132,10 @@ impl Held {
         }
     }
 
-    /// A reader's.
-    #[inline]
-    pub(super) fn shared(
-        token: Token,
-        left: Predecessor,
-        scope: Scope,
-        won: u8,
-        generation: u64,
-    ) -> Held {
-        let facts = Facts::new(scope, left, won).with_generation(short(generation));
-        Held { token, more: ManuallyDrop::new(None), facts, permits: 0 }
-    }
-
-    /// A reader's, of an unnamed lock: a forked child gives its copy back, as its copy of the lock.
-    #[inline]
-    pub(super) fn plain_shared(token: Token, left: Predecessor) -> Held {
-        let facts = Facts::new(Scope::Thread, left, SHARED);
-        Held { token, more: ManuallyDrop::new(None), facts, permits: 0 }
-    }
-
     /// So many permits, whose token is the last one's.
     #[inline]
     pub(super) fn plain_permits(token: Token, count: u32) -> Held {
-        Held { permits: count, ..Held::plain_shared(token, Predecessor::Clean) }
+        Held { permits: count, ..Won::of_plain_reader(token, Predecessor::Clean).into() }
     }
 
     /// It has so many permits, which stand as what it shares.
@@ -372,6 +355,12 @@ impl Won {
         Won { token, facts: SOME | facts.0 }
     }
 
+    /// A reader's, of an unnamed lock: a forked child gives its copy back, as its copy of the lock.
+    #[inline]
+    pub(super) fn of_plain_reader(token: Token, left: Predecessor) -> Won {
+        Won { token, facts: SOME | Facts::new(Scope::Thread, left, SHARED).0 }
+    }
+
     /// Everything that it has won.
     #[inline]
     pub(super) fn parts(self) -> u8 {
@@ -386,6 +375,7 @@ impl Won {
 }
 
 impl From<Won> for Held {
+    #[inline]
     fn from(won: Won) -> Held {
         let facts = Facts(won.facts.get());
         Held { token: won.token, more: ManuallyDrop::new(None), facts, permits: 0 }

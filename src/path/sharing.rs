@@ -43,8 +43,8 @@ use super::right::SLOT;
 use super::{
     Core, LockMode, Patience, by,
     named::Named,
-    right::{Held, INSIDE, LEASE, READABLE, SHARED, SHARED_LEASE, SHARED_SLOT, THREAD, short},
-    timed_out,
+    right::{Held, INSIDE, LEASE, READABLE, SHARED, SHARED_LEASE, SHARED_SLOT, THREAD, Won, short},
+    spans, timed_out,
 };
 
 /// A writer that waits for readers.
@@ -76,8 +76,8 @@ const LONGEST_NAP: Duration = Duration::from_millis(100);
 
 impl Named {
     /// A read lock that nothing stands in the way of; `None` leaves everything as it was.
-    #[inline]
-    pub(crate) fn read_quietly(&self) -> Option<Held> {
+    #[inline(never)]
+    pub(crate) fn read_quietly(&self) -> Option<Won> {
         let in_force = self.entry.scope_in_force();
         if self.scope() > in_force || self.has_terms {
             return None;
@@ -99,7 +99,7 @@ impl Named {
     }
 
     #[inline]
-    fn read_under_lease(&self, generation: u64) -> Option<Held> {
+    fn read_under_lease(&self, generation: u64) -> Option<Won> {
         let tier = self.host_tier_in(generation).filter(|_| self.enters_kept())?;
         let (token, left) = tier.read()?;
         // A writer whose right was lost is still inside, perhaps.
@@ -107,7 +107,7 @@ impl Named {
             tier.leave_shared();
             return None;
         }
-        Some(Held::shared(token, left, Scope::Host, SHARED_LEASE, generation))
+        Some(Won::new(token, left, Scope::Host, SHARED_LEASE, generation))
     }
 
     #[inline]
@@ -117,17 +117,17 @@ impl Named {
         left: Predecessor,
         generation: u64,
         leave: impl FnOnce(),
-    ) -> Option<Held> {
+    ) -> Option<Won> {
         // A writer that lost its right may still be inside.
         if self.entry.cell.has_writer(short(generation)) {
             leave();
             return None;
         }
-        Some(Held::shared(token, left, Scope::Process, SHARED_SLOT, generation))
+        Some(Won::new(token, left, Scope::Process, SHARED_SLOT, generation))
     }
 
     #[inline]
-    fn read_past_thread(&self, scope: Scope, generation: u64) -> Option<Held> {
+    fn read_past_thread(&self, scope: Scope, generation: u64) -> Option<Won> {
         let (shares, thread) = (self.entry.shares_in(generation), self.entry.thread_in(generation));
         if !shares.read(thread) {
             return None;
@@ -139,11 +139,11 @@ impl Named {
             return None;
         }
         let (token, left) = (thread.last_token(), thread.predecessor());
-        Some(Held::shared(token, left, scope, SHARED, generation))
+        Some(Won::new(token, left, scope, SHARED, generation))
     }
 
     /// The same beside an upgradable reader, also past waiters, if none of them is a writer.
-    pub(super) fn read_beside(&self) -> Result<Option<Held>> {
+    pub(super) fn read_beside(&self) -> Result<Option<Won>> {
         #[cfg(feature = "process")]
         if self.entry.scope_in_force() == Scope::Process
             && let Some(slot) = self.entry.slot()
@@ -465,8 +465,10 @@ impl Named {
             return Ok(held.take());
         }
         let added = self.share_under_gate(held)?;
-        let shared = Held::shared(held.token, held.predecessor(), held.scope(), added, generation);
+        let shared = Won::new(held.token, held.predecessor(), held.scope(), added, generation);
         self.release(held, how);
+        let mut shared = shared.into();
+        spans::hold(self, &mut shared);
         Ok(shared)
     }
 
@@ -538,26 +540,29 @@ impl Core {
     }
 
     /// Comes in in this mode of a lock with readers.
-    #[inline]
+    // Compiled into the caller: a right that comes back through memory takes longer than to win it.
+    #[inline(always)]
     pub(crate) fn enter(&self, mode: LockMode, patience: Patience) -> Result<Held> {
-        match self.read_quietly(mode) {
-            Some(held) => Ok(held),
-            None => self.lock_as(mode, patience),
-        }
+        let held = match self.read_quietly(mode) {
+            Some(won) => Held::from(won),
+            None => self.lock_as(mode, patience)?,
+        };
+        Ok(held)
     }
 
     /// The same, blocking no thread.
     pub(crate) async fn enter_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
         match self.read_quietly(mode) {
-            Some(held) => Ok(held),
+            Some(won) => Ok(won.into()),
             None => self.lock_as_async(mode, patience).await,
         }
     }
 
-    #[inline]
-    fn read_quietly(&self, mode: LockMode) -> Option<Held> {
+    #[inline(always)]
+    fn read_quietly(&self, mode: LockMode) -> Option<Won> {
         match self {
             _ if mode != LockMode::Shared => None,
+            Core::Named(_) if spans::are_wanted() => None,
             Core::Plain(plain) => plain.read_quietly(),
             Core::Named(named) => named.read_quietly(),
         }

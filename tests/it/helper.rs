@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Write},
-    os::unix::{fs::FileExt, process::CommandExt},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Arc, mpsc},
@@ -22,8 +22,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 use tierlock::{
     Engine, Leader, LockError, LockManager, LockManagerBuilder, Mutex, MutexBuilder, MutexGuard,
-    Permit, Predecessor, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard,
-    Scope, Semaphore,
+    RwLock, Scope, Semaphore,
     fence::{FileEntry, FileGate},
 };
 

@@ -19,6 +19,8 @@ mod pitfalls;
 mod questions;
 mod restarts;
 mod setting;
+#[cfg(feature = "tracing")]
+mod spans;
 mod surroundings;
 mod valgrind;
 mod workloads;

@@ -167,6 +167,61 @@ pub(crate) struct Verdict {
     pub(crate) met: Option<bool>,
 }
 
+/// One measure over another, of the modes.
+const OF_MODES: &[(&str, &str, &str, Target)] = &[
+    ("thread, read: × the exclusive lock", "quiet_thread_read", "quiet_thread_mutex", AtMost(1.3)),
+    (
+        "process, read: × the exclusive lock",
+        "quiet_process_read",
+        "quiet_process_mutex",
+        AtMost(1.3),
+    ),
+    (
+        "host, kept read: × the exclusive lock",
+        "quiet_host_read_kept",
+        "quiet_host_mutex_kept",
+        AtMost(1.3),
+    ),
+    (
+        "readers in 2 processes: rate × pthread_rwlock",
+        "readers_in_processes",
+        "readers_in_processes_pthread_rwlock",
+        AtLeast(1.5),
+    ),
+];
+
+/// What a lock costs through tierlock and through a service's own client.
+const OF_ENGINES: &[(&str, &str, &str)] = &[
+    ("redis, quiet: × its own client", "redis", "on redis"),
+    ("redis-aof-always, quiet: × its own client", "redis-aof-always", "on redis-aof-always"),
+    ("redlock-3, quiet: × its own client", "redlock-3", "on redlock-3"),
+    ("etcd, quiet: × its own client", "etcd", "on etcd"),
+    ("zookeeper, quiet: × its own client", "zookeeper", "on zookeeper"),
+    ("postgres, quiet: × its own client", "postgres", "on postgres"),
+    ("mariadb, quiet: × its own client", "mariadb", "on mariadb"),
+];
+
+/// What was promised of lock services of others, in a run of them.
+pub(crate) fn of_engines(report: &BenchReport) -> Vec<Verdict> {
+    let run = Run { report, measures: &[] };
+    let verdict = |&(what, subject, variant)| {
+        let ours = run.variant(Host, Case::QUIET, Async, variant).map(p50);
+        let theirs = report.row(Host, Case::QUIET, subject, Async).map(p50);
+        let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
+        Verdict::of(what, Unit::Ratio, AtMost(1.15), ratio)
+    };
+    OF_ENGINES.iter().map(verdict).collect()
+}
+
+/// What was promised of the modes, beside these measures.
+pub(crate) fn of_modes(measures: &[Measure]) -> Vec<Verdict> {
+    let verdict = |&(what, ours, over, target)| {
+        let ratio = measure::value(measures, ours).zip(measure::value(measures, over));
+        Verdict::of(what, Unit::Ratio, target, ratio.map(|(ours, over)| ours / over))
+    };
+    OF_MODES.iter().map(verdict).collect()
+}
+
 /// Every budget of the scopes that were measured.
 pub(crate) fn verdicts(report: &BenchReport, measures: &[Measure]) -> Vec<Verdict> {
     let run = Run { report, measures };
@@ -177,18 +232,7 @@ pub(crate) fn verdicts(report: &BenchReport, measures: &[Measure]) -> Vec<Verdic
 
 impl Budget {
     fn verdict(&self, run: &Run<'_>) -> Verdict {
-        let measured = (self.here)(run).filter(|measured| measured.is_finite());
-        let measured = measured.map(|measured| (measured * 1_000.0).round() / 1_000.0);
-        Verdict {
-            what: self.what,
-            unit: self.unit,
-            measured,
-            target: self.target,
-            met: measured.map(|measured| match self.target {
-                AtMost(most) => measured <= most,
-                AtLeast(least) => measured >= least,
-            }),
-        }
+        Verdict::of(self.what, self.unit, self.target, (self.here)(run))
     }
 }
 
@@ -208,6 +252,16 @@ impl Unit {
 }
 
 impl Verdict {
+    fn of(what: &'static str, unit: Unit, target: Target, measured: Option<f64>) -> Verdict {
+        let measured = measured.filter(|measured| measured.is_finite());
+        let measured = measured.map(|measured| (measured * 1_000.0).round() / 1_000.0);
+        let met = measured.map(|measured| match target {
+            AtMost(most) => measured <= most,
+            AtLeast(least) => measured >= least,
+        });
+        Verdict { what, unit, measured, target, met }
+    }
+
     pub(crate) fn target(&self) -> String {
         match self.target {
             AtMost(most) => format!("≤ {}", self.unit.show(most)),
@@ -316,6 +370,19 @@ mod tests {
         assert_eq!((alone.measured, alone.met), (None, None));
         let theirs = row(Thread, Case::QUIET, "parking_lot", 5.0);
         assert_eq!(verdict("thread, quiet", vec![ours, theirs]).met, Some(false));
+    }
+
+    #[test]
+    fn modes_are_judged_by_the_first_measure_of_each_kind() {
+        let measure = |what, at, value| Measure { what, at, value, unit: measure::Unit::PerSecond };
+        let verdicts = of_modes(&[
+            measure("readers_in_processes", 2, 3e7),
+            measure("readers_in_processes", 8, 1e6),
+            measure("readers_in_processes_pthread_rwlock", 2, 2e7),
+        ]);
+        let met: Vec<_> = verdicts.iter().map(|verdict| (verdict.measured, verdict.met)).collect();
+        let unknown = (None, None);
+        assert_eq!(met, [unknown, unknown, unknown, (Some(1.5), Some(true))]);
     }
 
     #[test]

@@ -42,6 +42,11 @@ impl Comparison {
         Comparison { measures, budgets, ..self }
     }
 
+    /// How far these promises are kept.
+    pub(crate) fn with_verdicts(self, budgets: Vec<Verdict>) -> Comparison {
+        Comparison { budgets, ..self }
+    }
+
     /// The whole text.
     pub(crate) fn text(&self) -> String {
         self.report.machine.heading()
@@ -75,7 +80,8 @@ impl Comparison {
     }
 }
 
-fn budgets(budgets: &[Verdict]) -> String {
+/// A line for each, under a heading.
+pub(crate) fn budgets(budgets: &[Verdict]) -> String {
     if budgets.is_empty() {
         return String::new();
     }

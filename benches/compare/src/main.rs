@@ -12,6 +12,7 @@
 //! | `plot` `page` | the picture, and the figures in `benches/RESULTS.md` |
 //! | `scale` `names` `house` `measure` `memory` | what names, waiters and sessions cost by their number |
 //! | `modes` | read-write locks and semaphores |
+//! | `engines` | lock services of others, through tierlock and through their own clients |
 //! | `remote` | what a lock costs by how often other clients want it |
 //! | `reign` | a leader that is killed |
 //! | `instructions` | quiet cycles counted in instructions, by valgrind |
@@ -22,6 +23,7 @@ mod bench;
 
 mod budget;
 mod comparison;
+mod engines;
 mod heats;
 mod house;
 mod instructions;
@@ -79,6 +81,9 @@ struct Args {
     /// How long to measure in all [default: about 290]
     #[arg(long, value_name = "N", value_parser = run::seconds)]
     seconds: Option<f64>,
+    /// Use at most so many MiB of memory, and leave out what takes more [default: what is free]
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -101,6 +106,10 @@ struct Args {
     /// Instead measure read-write locks and semaphores at each scope, beside those of others
     #[arg(long, conflicts_with_all = ["scope", "case", "plot", "page", "self_check", "remote_plot"])]
     modes: bool,
+    /// Instead measure lock services of others through tierlock, beside clients of their own; takes a
+    /// build with --features engines
+    #[arg(long, conflicts_with_all = ["scope", "plot", "page", "self_check", "remote_plot", "modes"])]
+    engines: bool,
     /// Instead measure how memory, disk and the cost of a grant grow, up to 1,000,000 names and
     /// 2,000 sessions or as many names as are given: takes minutes, and some GB of memory
     #[arg(
@@ -156,6 +165,14 @@ fn compare(args: &Args) -> Result<()> {
         let text = if args.json { report::json(&remote) } else { remote::text(&remote) };
         return report::print(&text);
     }
+    if args.engines {
+        let comparison = engines::run(args.case.as_deref(), args.seconds)?;
+        return report::print(&if args.json {
+            report::json(&comparison)
+        } else {
+            comparison.text()
+        });
+    }
     let comparison = measure_all(args)?;
     if let Some(file) = &args.plot {
         plot::draw(&comparison.report, file)?;
@@ -170,6 +187,9 @@ fn measure_all(args: &Args) -> Result<Comparison> {
     let heats = run::chosen(HEATS, args.scope, args.case.as_deref())?;
     let seconds = args.seconds.unwrap_or_else(|| run::usual_seconds(&heats));
     let mut field = Field::new()?;
+    if let Some(mib) = args.memory {
+        field.memory_max = u64::from(mib) << 20;
+    }
     let mut rows = run::measure(&heats, &mut field, seconds, Field::on_failure)?;
     instructions::count(&mut rows, &mut field)?;
     let measures = if args.case.is_none() {

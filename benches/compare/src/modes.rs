@@ -17,6 +17,8 @@ use serde::Serialize;
 
 use crate::{
     bench::{failure::Result, human, machine::MachineInfo, progress::Progress},
+    budget::{self, Verdict},
+    comparison,
     measure::{Measure, Unit},
     peers::field::Field,
 };
@@ -25,6 +27,7 @@ use crate::{
 pub(crate) struct Modes {
     machine: MachineInfo,
     measures: Vec<Measure>,
+    budgets: Vec<Verdict>,
     /// What was given up, or was not there, in sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     left_out: Vec<String>,
@@ -41,7 +44,8 @@ pub(crate) fn run(seconds: f64) -> Result<Modes> {
     remote::measure(&mut field, each, &progress, &mut measures)?;
     let mut left_out = field.left_out;
     left_out.extend(field.servers.missing.iter().map(ToString::to_string));
-    Ok(Modes { machine: MachineInfo::this(), measures, left_out })
+    let budgets = budget::of_modes(&measures);
+    Ok(Modes { machine: MachineInfo::this(), measures, budgets, left_out })
 }
 
 /// How many figures there are, about.
@@ -56,8 +60,10 @@ impl Modes {
                 _ => human::time(*value),
             };
             let at = if *at == 1 { String::new() } else { format!("{at}") };
-            let _ = writeln!(text, "{:<56}{at:>4}{value:>14}", what.replace('_', " "));
+            let _ = writeln!(text, "{:<60}{at:>4}{value:>14}", what.replace('_', " "));
         }
+        text += "\n";
+        text += &comparison::budgets(&self.budgets);
         for left_out in &self.left_out {
             let _ = writeln!(text, "Left out: {left_out}.");
         }

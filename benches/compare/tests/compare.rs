@@ -119,7 +119,8 @@ fn expect_measure(measured: &BTreeSet<(&str, u64)>, what: &str, sizes: &[u64]) {
 /// Whether a row is there for each subject that a case is about, and a budget for every promise.
 #[test]
 fn peers_join_in_with_budgets_beside_them() {
-    let json = json_of(compare(&["--seconds", "3", "--json"]));
+    // Holders of much memory take long to die, and longer to be filled.
+    let json = json_of(compare(&["--seconds", "3", "--memory", "300", "--json"]));
     let measured: BTreeSet<(&str, &str, &str)> = rows(&json)
         .iter()
         .map(|row| ["scope", "case", "subject"].map(|field| row[field].as_str().unwrap()))
@@ -213,6 +214,19 @@ fn peers_join_in_with_budgets_beside_them() {
 }
 
 /// Ctrl-C in the middle of servers of others: they are gone too, with their directories.
+#[test]
+fn modes_are_measured_at_every_scope() {
+    let json = json_of(compare(&["--modes", "--seconds", "2", "--json"]));
+    let measured = measures(&json);
+    for what in ["quiet_thread_read", "quiet_process_read", "quiet_process_permit"] {
+        expect_measure(&measured, what, &[1]);
+    }
+    expect_measure(&measured, "quiet_host_read_kept_while_all_machines_read", &[1]);
+    expect_measure(&measured, "readers_in_processes", &[2, 4, 8]);
+    expect_measure(&measured, "writers_worst_wait_under_a_storm_of_readers", &[3]);
+    expect_measure(&measured, "remote_95_percent_readers", &[8]);
+}
+
 #[test]
 fn interrupted_comparison_leaves_no_server_behind() {
     let scratch = tempfile::tempdir().unwrap();

@@ -100,7 +100,7 @@ impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
         };
         let guard = ManuallyDrop::new(guard);
         let anchor = guard.hold.anchor;
-        let own = GuardState { held, keeper, was_panicking: false, told };
+        let own = ManuallyDrop::new(GuardState { held, keeper, was_panicking: false, told });
         let hold = GuardHold { anchor, own, marker: PhantomData };
         Ok(LockGuard { value: guard.value, hold, marker: PhantomData })
     }
@@ -118,6 +118,7 @@ impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
         keeper: Option<Arc<dyn Keeper>>,
     ) -> Self {
         let own = GuardState { held, keeper, was_panicking: false, told: OnceLock::new() };
+        let own = ManuallyDrop::new(own);
         LockGuard {
             value,
             hold: GuardHold { anchor, own, marker: PhantomData },

@@ -1,5 +1,7 @@
 //! How a guard has its lock: alone, as a reader, as the one reader that may become a writer, by permits.
 
+use std::mem::ManuallyDrop;
+
 use super::{GuardState, MutexGuard, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard};
 
 /// How a guard has its lock.
@@ -69,17 +71,18 @@ macro_rules! sharing_guards {
         pub struct $name;
 
         impl GuardMode for $name {
-            type Own = GuardState;
+            // Nothing is in it that is to be dropped once the guard has let go.
+            type Own = ManuallyDrop<GuardState>;
             const SHARES: bool = true;
             const READS: bool = true;
 
             #[inline]
-            fn own(own: &GuardState) -> Option<&GuardState> {
+            fn own(own: &ManuallyDrop<GuardState>) -> Option<&GuardState> {
                 Some(own)
             }
 
             #[inline]
-            fn own_mut(own: &mut GuardState) -> Option<&mut GuardState> {
+            fn own_mut(own: &mut ManuallyDrop<GuardState>) -> Option<&mut GuardState> {
                 Some(own)
             }
         }

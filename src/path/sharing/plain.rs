@@ -7,7 +7,7 @@ use crate::{
     mode::Room,
     path::{
         LockMode, Patience, Plain, by,
-        right::{Held, READABLE, SHARED, THREAD},
+        right::{Held, READABLE, SHARED, THREAD, Won},
         timed_out,
     },
     scope::Scope,
@@ -16,13 +16,14 @@ use crate::{
 };
 
 impl Plain {
-    pub(super) fn shared(&self) -> Held {
+    #[inline]
+    fn shared(&self) -> Won {
         let (token, left) = (self.lock.last_token(), self.lock.predecessor());
-        Held::plain_shared(token, left)
+        Won::of_plain_reader(token, left)
     }
 
     #[inline]
-    pub(super) fn read_quietly(&self) -> Option<Held> {
+    pub(super) fn read_quietly(&self) -> Option<Won> {
         self.shares.read(&self.lock).then(|| self.shared())
     }
 
@@ -30,9 +31,9 @@ impl Plain {
     fn come_in(&self, mode: LockMode) -> Held {
         if mode == LockMode::Shared {
             self.shares.read_under(&self.lock);
-            let held = self.shared();
+            let won = self.shared();
             self.lock.step_out();
-            return held;
+            return won.into();
         }
         let mut held = Held::plain(self.lock.count());
         self.shares.set_readable(true);
@@ -73,9 +74,9 @@ impl Plain {
         let may_read = || mode == LockMode::Shared && self.shares.may_read_beside();
         loop {
             if mode == LockMode::Shared
-                && let Some(held) = self.read_quietly()
+                && let Some(won) = self.read_quietly()
             {
-                return Ok(held);
+                return Ok(won.into());
             }
             let is_won = match patience {
                 Patience::No => self.lock.try_win() || self.lock.take_lapsed(),
@@ -116,9 +117,9 @@ impl Plain {
         let may_read = || mode == LockMode::Shared && self.shares.may_read_beside();
         loop {
             if mode == LockMode::Shared
-                && let Some(held) = self.read_quietly()
+                && let Some(won) = self.read_quietly()
             {
-                return Ok(held);
+                return Ok(won.into());
             }
             if mode == LockMode::Exclusive {
                 break;
@@ -191,7 +192,7 @@ impl Plain {
         self.shares.read_under(&self.lock);
         let shared = self.shared();
         self.release(held, how);
-        shared
+        shared.into()
     }
 
     /// Whether a waiter stands behind the holder of the lock, or behind a reader beside it.

@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 
 use super::{
     server::{self, Become, Server, free_port},
-    service::{Missing, Service, of_peer},
+    service::{EngineUrl, Missing, Service, of_peer},
 };
 use crate::bench::{
     failure::{BenchFailure, Result},
@@ -77,6 +77,12 @@ impl Etcd {
     }
 }
 
+impl Etcd {
+    pub(crate) fn url(&self) -> String {
+        format!("etcd://{}:{}", Ipv4Addr::LOCALHOST, self.server.port)
+    }
+}
+
 impl Service for Etcd {
     type Client = Client;
 
@@ -86,6 +92,10 @@ impl Service for Etcd {
 
     fn note(&self) -> &'static str {
         "one node, lock API, release awaited; every change synced to disk; in order"
+    }
+
+    fn engine(&self) -> Option<EngineUrl> {
+        Some(EngineUrl::new("on etcd", self.url()))
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {

@@ -18,6 +18,8 @@ pub(crate) struct Field {
     pub(crate) grounds: Grounds,
     /// What was not measured for want of memory or time, in sentences.
     pub(crate) left_out: Vec<String>,
+    /// So many bytes of memory at most.
+    pub(crate) memory_max: u64,
     directories_made: u32,
 }
 
@@ -27,6 +29,7 @@ impl Field {
             servers: Servers::default(),
             grounds: Grounds::new()?,
             left_out: Vec::new(),
+            memory_max: u64::MAX,
             directories_made: 0,
         })
     }
@@ -39,12 +42,12 @@ impl Field {
 
     /// Whether so many bytes of memory can be had; if not, `what` is noted as left out.
     pub(crate) fn has_memory_for(&mut self, what: &str, bytes: u64) -> bool {
-        let available = memory::available();
+        let available = memory::available().min(self.memory_max);
         if available >= bytes {
             return true;
         }
         self.left_out.push(format!(
-            "{what}: it takes some {} of memory, and {} are free",
+            "{what}: it takes some {} of memory, and {} may be used",
             measure::bytes(bytes as f64),
             measure::bytes(available as f64)
         ));
@@ -75,8 +78,11 @@ mod tests {
         assert!(field.has_memory_for("little", 1));
         assert!(field.left_out.is_empty());
         assert!(!field.has_memory_for("killed, 8 EiB", 1 << 63));
-        let [sentence] = &field.left_out[..] else { panic!("{:?}", field.left_out) };
-        assert!(sentence.starts_with("killed, 8 EiB: it takes some "), "{sentence}");
+        field.memory_max = 1_000;
+        assert!(!field.has_memory_for("killed, 2 kB", 2_000));
+        let [much, more] = &field.left_out[..] else { panic!("{:?}", field.left_out) };
+        assert!(much.starts_with("killed, 8 EiB: it takes some "), "{much}");
+        assert_eq!(more, "killed, 2 kB: it takes some 2.0 kB of memory, and 1.0 kB may be used");
     }
 
     #[test]

@@ -7,11 +7,13 @@ use tokio::runtime::Runtime;
 
 use super::{
     server::{self, Become, Server},
-    service::{Missing, Service, of_peer},
+    service::{EngineUrl, Missing, Service, of_peer},
 };
 use crate::bench::{failure::Result, stats::Unprotected, tasks};
 
 const SUBJECT: &str = "mariadb";
+/// Where tierlock counts its tokens.
+const DATABASE: &str = "bench";
 
 pub(crate) struct MariaDb {
     server: Server,
@@ -46,7 +48,11 @@ impl MariaDb {
         mariadb
             .server
             .until_ready(|| {
-                runtime.block_on(Conn::new(options.clone())).map_err(|error| error.to_string())
+                let ready = async {
+                    let mut connection = Conn::new(options.clone()).await?;
+                    connection.query_drop(format!("CREATE DATABASE IF NOT EXISTS {DATABASE}")).await
+                };
+                runtime.block_on(ready).map_err(|error: mysql_async::Error| error.to_string())
             })
             .map_err(missing.because())?;
         Ok(mariadb)
@@ -71,6 +77,11 @@ impl Service for MariaDb {
 
     fn note(&self) -> &'static str {
         "GET_LOCK, release awaited; gone with the connection; no token"
+    }
+
+    fn engine(&self) -> Option<EngineUrl> {
+        let url = format!("mysql://root@127.0.0.1:{}/{DATABASE}", self.server.port);
+        Some(EngineUrl::new("on mariadb", url))
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {

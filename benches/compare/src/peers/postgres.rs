@@ -9,7 +9,7 @@ use tokio_postgres::{Config, NoTls, Statement};
 
 use super::{
     server::{self, Become, Server},
-    service::{Missing, Service, of_peer},
+    service::{EngineUrl, Missing, Service, of_peer},
 };
 use crate::bench::{
     cleanup::Scratch,
@@ -95,6 +95,11 @@ impl Service for Postgres {
 
     fn note(&self) -> &'static str {
         "advisory locks, release awaited; gone with the connection; in order; no token"
+    }
+
+    fn engine(&self) -> Option<EngineUrl> {
+        let url = format!("postgres://bench@127.0.0.1:{}/postgres", self.server.port);
+        Some(EngineUrl::new("on postgres", url))
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {

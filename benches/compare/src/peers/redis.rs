@@ -8,7 +8,7 @@ use redis::{IntoConnectionInfo, Script, io::tcp::TcpSettings};
 
 use super::{
     server::{self, Become, Server},
-    service::{Missing, Service, of_peer},
+    service::{EngineUrl, Missing, Service, of_peer},
 };
 use crate::bench::{failure::Result, stats::Unprotected, tasks::AsyncCaller};
 
@@ -32,7 +32,7 @@ pub(crate) enum Durability {
 pub(crate) struct Redis {
     durability: Durability,
     client: redis::Client,
-    _server: Server,
+    server: Server,
 }
 
 impl Redis {
@@ -57,7 +57,11 @@ impl Redis {
             .map(|address| address.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
             .and_then(redis::Client::open)
             .map_err(missing.because())?;
-        Ok(Redis { durability, client, _server: server })
+        Ok(Redis { durability, client, server })
+    }
+
+    pub(super) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.server.port)
     }
 
     pub(super) fn handle(&self) -> redis::Client {
@@ -100,6 +104,14 @@ impl Service for Redis {
 
     fn note(&self) -> &'static str {
         self.note()
+    }
+
+    fn engine(&self) -> Option<EngineUrl> {
+        let variant = match self.durability {
+            Durability::Nothing => "on redis",
+            Durability::EveryWrite => "on redis-aof-always",
+        };
+        Some(EngineUrl::new(variant, format!("redis://{}", self.address())))
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {

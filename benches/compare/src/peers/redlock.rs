@@ -7,7 +7,7 @@ use rslock::LockManager;
 
 use super::{
     redis::{Durability, Redis},
-    service::{Missing, Service, of_peer},
+    service::{EngineUrl, Missing, Service, of_peer},
 };
 use crate::bench::{failure::Result, stats::Unprotected, tasks};
 
@@ -38,6 +38,12 @@ impl Service for Redlock {
 
     fn note(&self) -> &'static str {
         "three Redis without disk, crate rslock; release awaited; no order, no token"
+    }
+
+    fn engine(&self) -> Option<EngineUrl> {
+        let servers: Vec<_> = self.servers.iter().map(Redis::address).collect();
+        let url = format!("redlock://{}?unfenced=1", servers.join(","));
+        Some(EngineUrl::new("on redlock-3", url))
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {

@@ -65,9 +65,28 @@ pub(crate) trait Service {
         count: Arc<Unprotected>,
     ) -> impl Future<Output = Result<Self::Client>>;
 
+    /// Where tierlock's host scope stands on this very server, and what such a row says of itself.
+    fn engine(&self) -> Option<EngineUrl> {
+        None
+    }
+
     /// Another client on the same connection, where several may share one.
     fn sharing(&self, _client: &Self::Client, _name: &str) -> Option<Self::Client> {
         None
+    }
+}
+
+/// A server as tierlock reaches it.
+pub(crate) struct EngineUrl {
+    pub(crate) url: String,
+    pub(crate) variant: &'static str,
+    /// Whether its own client awaits a release.
+    pub(crate) is_release_awaited: bool,
+}
+
+impl EngineUrl {
+    pub(crate) fn new(variant: &'static str, url: String) -> EngineUrl {
+        EngineUrl { url, variant, is_release_awaited: true }
     }
 }
 

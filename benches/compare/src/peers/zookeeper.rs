@@ -9,7 +9,7 @@ use zookeeper_client::{Acls, Client as Connection, CreateMode, LockOptions, Lock
 
 use super::{
     server::{self, Become, Server},
-    service::{Missing, Service, of_peer},
+    service::{EngineUrl, Missing, Service, of_peer},
 };
 use crate::bench::{failure::Result, stats::Unprotected, tasks};
 
@@ -81,6 +81,11 @@ impl Service for ZooKeeper {
 
     fn note(&self) -> &'static str {
         "one node, Curator's recipe, release not awaited; synced to disk; in order"
+    }
+
+    fn engine(&self) -> Option<EngineUrl> {
+        let engine = EngineUrl::new("on zookeeper", format!("zookeeper://{}", self.address()));
+        Some(EngineUrl { is_release_awaited: false, ..engine })
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
