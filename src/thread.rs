@@ -147,6 +147,15 @@ pub(crate) struct ThreadLock {
     queue: Queues<Queue>,
 }
 
+/// Which waiter a release hands the lock to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Handing {
+    /// To one that has waited over [`PATIENCE`]; else the quickest taker has it.
+    ToTheQuickest,
+    /// To the first in line.
+    ToTheFirst,
+}
+
 /// What the winner is told.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ThreadTaken {
@@ -315,6 +324,16 @@ impl ThreadLock {
         self.unlock();
     }
 
+    /// The same, to the first in line, however shortly that has waited. Only for the holder, once.
+    pub(crate) fn release_fairly(&self, how: Predecessor) {
+        if self.left.load(Relaxed) != how as u8 {
+            self.left.store(how as u8, Relaxed);
+        }
+        if self.word.compare_exchange(LOCKED, 0, Release, Relaxed).is_err() {
+            self.unlock_slow(Handing::ToTheFirst);
+        }
+    }
+
     /// Releases what was won as a turnstile only, leaving it as it was found.
     #[inline]
     pub(crate) fn step_out(&self) {
@@ -326,7 +345,7 @@ impl ThreadLock {
     fn unlock(&self) {
         // After this exchange the lock may be another holder's: nothing of it is touched.
         if self.word.compare_exchange(LOCKED, 0, Release, Relaxed).is_err() {
-            self.unlock_slow();
+            self.unlock_slow(Handing::ToTheQuickest);
         }
     }
 
@@ -458,18 +477,19 @@ impl ThreadLock {
     }
 
     #[cold]
-    fn unlock_slow(&self) {
+    fn unlock_slow(&self, handing: Handing) {
         let mut before = self.word.load(Relaxed);
         assert!(before & LOCKED != 0, "a lock was released without a holder");
+        let is_left_to_called = handing == Handing::ToTheQuickest;
         // Without waiters it is here for its readers.
-        while before & CALLED != 0 || before & WAITERS == 0 {
+        while is_left_to_called && before & CALLED != 0 || before & WAITERS == 0 {
             match self.word.compare_exchange(before, before & !LOCKED, Release, Relaxed) {
                 Ok(_) => return,
                 Err(found) => before = found,
             }
         }
         let mut queue = self.queue();
-        let call = self.pass_on(&mut queue);
+        let call = self.pass_on(&mut queue, handing);
         let watch = queue.watch();
         ring(queue, call);
         self.look_at(watch);
@@ -493,11 +513,12 @@ impl ThreadLock {
     }
 
     /// Gives up the lock, which is held: to an heir, or to the quickest taker.
-    fn pass_on(&self, queue: &mut Queue) -> Option<Waker> {
+    fn pass_on(&self, queue: &mut Queue, handing: Handing) -> Option<Waker> {
         // The waiters that had marked the word may all have left since.
         if !queue.is_empty() {
             let now = now();
-            if let Some(kind) = queue.kind_due(now, PATIENCE) {
+            let patience = (handing == Handing::ToTheQuickest).then_some(PATIENCE);
+            if let Some(kind) = queue.kind_due(now, patience) {
                 let call = queue.hand_over(kind, now);
                 self.clear_marks(queue);
                 return call;
@@ -664,7 +685,7 @@ impl Drop for ThreadWaiting<'_> {
         let Some(ticket) = self.ticket_here() else { return };
         let mut queue = self.lock.queue();
         let (entry, call) = if queue.claim(ticket) {
-            (None, self.lock.pass_on(&mut queue))
+            (None, self.lock.pass_on(&mut queue, Handing::ToTheQuickest))
         } else {
             let entry = queue.remove(WaiterKind::Task, ticket);
             (Some(entry), self.lock.left_queue(&mut queue))

@@ -456,7 +456,8 @@ impl LockManager {
 #[cfg(any(feature = "process", feature = "host", feature = "testing"))]
 impl LockManager {
     /// Every lock that this manager's directory and its leader or lock service know, in the order of
-    /// names. Names without a holder are forgotten after a while; locks of thread scope are never there.
+    /// names. Names without a holder are forgotten after a while, but for a directory's names that were ever
+    /// read or had permits taken; locks of thread scope are never there.
     ///
     /// It reads files, and it asks and waits for the leader: from async code, call it where it may block
     /// (`tokio::task::spawn_blocking`). A waiter at process scope is shown once it has waited for about a

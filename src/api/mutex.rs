@@ -86,6 +86,57 @@ impl<T> Mutex<T> {
 }
 
 impl<T: ?Sized> Mutex<T> {
+    /// Lets waiters go first, and takes the lock again; without waiters the guard stays what it is, with
+    /// its token. As parking_lot's `bump`, for a long job in small pieces.
+    ///
+    /// The mutex is named beside the guard, which may be of a part of the data: what comes back is of all of
+    /// it, and borrows the mutex. Where this process cannot know of waiters it takes the lock again in any
+    /// case: with the file-lock engine, and at host scope if the lease is not kept.
+    ///
+    /// # Fairness
+    /// At thread scope the first in line has the lock in between, however shortly it has waited. At the
+    /// wider scopes see [`unlock_fair`](MutexGuard::unlock_fair).
+    ///
+    /// # Errors
+    /// `Lost`, if the lock was lost before; `Config`, if the guard is another mutex's; those of
+    /// [`lock`](Self::lock). The lock is released then.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::Mutex;
+    ///
+    /// let ledger = Mutex::new(0);
+    /// let mut guard = ledger.lock()?;
+    /// for amount in 1..=100 {
+    ///     *guard += amount;
+    ///     guard = ledger.bump(guard)?; // a thread that waits need not wait for all of them
+    /// }
+    /// assert_eq!(*guard, 5050);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn bump<'a>(&'a self, guard: MutexGuard<'a, T>) -> Result<MutexGuard<'a, T>> {
+        // SAFETY: the data is this mutex's, which is borrowed for that long.
+        match unsafe { MutexGuard::step_back(guard, inside(&self.value), &self.anchor) }? {
+            Some(guard) => Ok(guard),
+            None => self.lock(),
+        }
+    }
+
+    /// As [`bump`](Self::bump), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// The future has the guard: dropped early, it releases the lock.
+    ///
+    /// # Errors
+    /// As [`bump`](Self::bump).
+    pub async fn bump_async<'a>(&'a self, guard: MutexGuard<'a, T>) -> Result<MutexGuard<'a, T>> {
+        // SAFETY: the data is this mutex's, which is borrowed for that long.
+        match unsafe { MutexGuard::step_back(guard, inside(&self.value), &self.anchor) }? {
+            Some(guard) => Ok(guard),
+            None => self.lock_async().await,
+        }
+    }
+
     /// Whether this is the mutex of the guard.
     pub(crate) fn is_locked_by(&self, guard: &MutexGuard<'_, T>) -> bool {
         MutexGuard::is_of(guard, &self.anchor)
@@ -443,6 +494,14 @@ impl<T: Send + 'static> Mutex<T> {
     /// As [`try_lock_for`](Self::try_lock_for).
     pub fn try_lock_arc_for(self: &Arc<Self>, wait: Duration) -> Result<MutexGuard<'static, T>> {
         self.anchor.core.lock(Patience::for_at_most(wait)).and_then(|held| self.owned_guard(held))
+    }
+
+    /// As [`try_lock_until`](Self::try_lock_until), with a guard that owns its share of the mutex.
+    ///
+    /// # Errors
+    /// As [`try_lock_for`](Self::try_lock_for).
+    pub fn try_lock_arc_until(self: &Arc<Self>, until: Instant) -> Result<MutexGuard<'static, T>> {
+        self.try_lock_arc_for(until.saturating_duration_since(Instant::now()))
     }
 
     /// As [`lock_async`](Self::lock_async), with a guard that owns its share of the mutex. So does

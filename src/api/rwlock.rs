@@ -193,6 +193,7 @@ macro_rules! ways_in {
         $lock_async:ident $try_lock_async:ident $try_lock_for_async:ident
         $lock_arc:ident $try_lock_arc:ident $try_lock_arc_for:ident
         $lock_arc_async:ident $try_lock_arc_async:ident $try_lock_arc_for_async:ident
+        $try_lock_arc_until:ident $bump:ident $bump_async:ident
     ) => {
         impl<T: ?Sized> RwLock<T> {
             #[doc = concat!("Waits until it may come in as ", $what, ".")]
@@ -258,6 +259,29 @@ macro_rules! ways_in {
             pub async fn $try_lock_for_async(&self, wait: Duration) -> Result<$guard<'_, T>> {
                 self.enter_async::<$mode>(Patience::for_at_most(wait)).await
             }
+
+            #[doc = concat!("Lets waiters go before ", $what, ", and comes in again, as described at [`Mutex::bump`](crate::Mutex::bump).")]
+            ///
+            /// # Errors
+            /// `Lost`, if the lock was lost before; `Config`, if the guard is another lock's; those of
+            #[doc = concat!("[`", stringify!($lock), "`](Self::", stringify!($lock), "). The lock is released then.")]
+            pub fn $bump<'a>(&'a self, guard: $guard<'a, T>) -> Result<$guard<'a, T>> {
+                match self.step_back(guard)? {
+                    Some(guard) => Ok(guard),
+                    None => self.enter::<$mode>(Patience::Forever),
+                }
+            }
+
+            #[doc = concat!("As [`", stringify!($bump), "`](Self::", stringify!($bump), "), blocking no thread.")]
+            ///
+            /// # Cancel safety
+            /// The future has the guard: dropped early, it releases the lock.
+            pub async fn $bump_async<'a>(&'a self, guard: $guard<'a, T>) -> Result<$guard<'a, T>> {
+                match self.step_back(guard)? {
+                    Some(guard) => Ok(guard),
+                    None => self.enter_async::<$mode>(Patience::Forever).await,
+                }
+            }
         }
 
         impl<T: Send + Sync + 'static> RwLock<T> {
@@ -277,6 +301,14 @@ macro_rules! ways_in {
                 wait: Duration,
             ) -> Result<$guard<'static, T>> {
                 self.enter_owned::<$mode>(Patience::for_at_most(wait))
+            }
+
+            #[doc = concat!("As [`", stringify!($try_lock_until), "`](Self::", stringify!($try_lock_until), "), with a guard that owns its share of the lock.")]
+            pub fn $try_lock_arc_until(
+                self: &Arc<Self>,
+                until: Instant,
+            ) -> Result<$guard<'static, T>> {
+                self.$try_lock_arc_for(until.saturating_duration_since(Instant::now()))
             }
 
             #[doc = concat!("As [`", stringify!($lock_async), "`](Self::", stringify!($lock_async), "), with a guard and a future that own their share of the lock.")]
@@ -328,6 +360,7 @@ assert_eq!(one.len(), other.len());
     read_async try_read_async try_read_for_async
     read_arc try_read_arc try_read_arc_for
     read_arc_async try_read_arc_async try_read_arc_for_async
+    try_read_arc_until bump_read bump_read_async
 }
 
 ways_in! {
@@ -346,6 +379,7 @@ assert!(stock.try_upgradable_read().is_err()); // one at a time
     upgradable_read_async try_upgradable_read_async try_upgradable_read_for_async
     upgradable_read_arc try_upgradable_read_arc try_upgradable_read_arc_for
     upgradable_read_arc_async try_upgradable_read_arc_async try_upgradable_read_arc_for_async
+    try_upgradable_read_arc_until bump_upgradable_read bump_upgradable_read_async
 }
 
 ways_in! {
@@ -362,6 +396,7 @@ assert_eq!(prices.read()?.len(), 3);
     write_async try_write_async try_write_for_async
     write_arc try_write_arc try_write_arc_for
     write_arc_async try_write_arc_async try_write_arc_for_async
+    try_write_arc_until bump_write bump_write_async
 }
 
 impl<T: Send + Sync + 'static> RwLock<T> {
@@ -426,6 +461,14 @@ impl<T: ?Sized> RwLock<T> {
 
     pub(crate) fn core(&self) -> &Core {
         &self.anchor.core
+    }
+
+    fn step_back<'a, M: Family>(
+        &'a self,
+        guard: LockGuard<'a, T, M>,
+    ) -> Result<Option<LockGuard<'a, T, M>>> {
+        // SAFETY: the data is this lock's, which is borrowed for that long.
+        unsafe { LockGuard::step_back(guard, inside(&self.value), &self.anchor) }
     }
 
     #[inline]

@@ -194,7 +194,7 @@ macro_rules! ways_to {
         $acquire_async:ident $try_acquire_async:ident $try_acquire_for_async:ident
         $acquire_arc:ident $try_acquire_arc:ident $try_acquire_arc_for:ident
         $acquire_arc_async:ident $try_acquire_arc_async:ident $try_acquire_arc_for_async:ident
-        $acquire_owned:ident $try_acquire_owned:ident
+        $acquire_owned:ident $try_acquire_owned:ident $try_acquire_arc_until:ident
     ) => {
         impl Semaphore {
             #[doc = concat!("Waits until it gets ", $what, ".")]
@@ -285,6 +285,16 @@ macro_rules! ways_to {
                 self.take_owned($number, Patience::for_at_most(wait))
             }
 
+            #[doc = concat!("As [`", stringify!($try_acquire_until), "`](Self::", stringify!($try_acquire_until), "), with a guard that owns its share of the semaphore.")]
+            pub fn $try_acquire_arc_until(
+                self: &Arc<Self>,
+                $($count: u32,)?
+                until: Instant,
+            ) -> Result<OwnedPermit> {
+                let wait = until.saturating_duration_since(Instant::now());
+                self.take_owned($number, Patience::for_at_most(wait))
+            }
+
             #[doc = concat!("As [`", stringify!($acquire_async), "`](Self::", stringify!($acquire_async), "), with a guard and a future that own their share of the semaphore.")]
             ///
             /// # Cancel safety
@@ -350,7 +360,7 @@ let permit = DOWNLOADS.acquire()?; // at most two downloads at a time
     acquire_async try_acquire_async try_acquire_for_async
     acquire_arc try_acquire_arc try_acquire_arc_for
     acquire_arc_async try_acquire_arc_async try_acquire_arc_for_async
-    acquire_owned try_acquire_owned
+    acquire_owned try_acquire_owned try_acquire_arc_until
 }
 
 ways_to! {
@@ -369,7 +379,7 @@ assert!(megabytes.try_acquire_many(200).is_ok());
     acquire_many_async try_acquire_many_async try_acquire_many_for_async
     acquire_many_arc try_acquire_many_arc try_acquire_many_arc_for
     acquire_many_arc_async try_acquire_many_arc_async try_acquire_many_arc_for_async
-    acquire_many_owned try_acquire_many_owned
+    acquire_many_owned try_acquire_many_owned try_acquire_many_arc_until
 }
 
 impl fmt::Debug for Semaphore {

@@ -1,5 +1,6 @@
 //! A leader and its clients over QUIC on the loopback, as situations.
 
+mod converting;
 #[cfg(feature = "tokio")]
 mod lent;
 mod succession;

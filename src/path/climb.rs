@@ -310,8 +310,12 @@ impl<'a> Climb<'a> {
         self.mode == LockMode::Shared && clock::now() < self.patience.until()
     }
 
-    /// A task's turn at the gate, which lapses if it is not polled.
+    /// A task's turn at the gate, which lapses if it is not polled. The turnstile goes with it: a seat
+    /// that was left standing there would lapse once more, when another has the turnstile.
     fn turn(&mut self) -> Arc<GateTurn> {
+        if self.turn.is_none() {
+            self.get_up();
+        }
         let new = || GateTurn::begin(self.named, &self.held, self.found_slot, self.found_thread);
         self.turn.get_or_insert_with(new).clone()
     }
@@ -322,6 +326,10 @@ impl<'a> Climb<'a> {
         self.front = None;
         self.held.forget();
         self.drainer = WriterWait::default();
+        // What was granted, and the mark of host scope that it waited behind, are others' by now.
+        self.has_grant = false;
+        self.own_lease = None;
+        self.is_wide = false;
         self.get_up();
         self.at = At::Begin;
     }
@@ -370,7 +378,7 @@ impl<'a> Climb<'a> {
         loop {
             match self.at {
                 At::Begin => {
-                    if self.mode == LockMode::Shared && self.read_beside() {
+                    if self.mode == LockMode::Shared && self.read_beside()? {
                         self.at = At::Inside;
                     } else if self.may_ask_at_once() {
                         return self.ask_past_turnstile().map(Ask::Lease);
@@ -452,12 +460,12 @@ impl<'a> Climb<'a> {
     // ---- readers -----------------------------------------------------------------------------
 
     /// Comes in past the gate and past waiters, where an upgradable reader has it.
-    fn read_beside(&mut self) -> bool {
-        let won = self.named.read_beside();
+    fn read_beside(&mut self) -> Result<bool> {
+        let won = self.named.read_beside()?;
         if let Some(won) = won {
             self.held = won.into();
         }
-        won.is_some()
+        Ok(won.is_some())
     }
 
     /// Whether a guard is inside that this one cannot stand beside.

@@ -97,6 +97,10 @@ pub(crate) struct NameEntry {
     stage: FirstMade<ElectionStage>,
     /// The name's lease words, one for each manager that has built a mutex of it.
     words: Mutex<Vec<WordOf>>,
+    /// The highest token of leases in words of their own that have gone back.
+    own_token: AtomicU64,
+    /// The words of guards that stand apart, whose tokens may grow. One whose guard was forgotten stays.
+    apart: Mutex<Vec<Weak<LeaseWord>>>,
     ground: Arc<Ground>,
 }
 
@@ -217,6 +221,8 @@ impl Ground {
             slot: FirstMade::new(),
             stage: FirstMade::new(),
             words: Mutex::default(),
+            own_token: AtomicU64::new(0),
+            apart: Mutex::default(),
             ground: self.clone(),
         });
         names.entries.insert(name.clone(), Arc::downgrade(&entry));
@@ -266,7 +272,7 @@ impl Drop for NameEntry {
         }
         self.give_leases_back();
         // A guard that was forgotten holds it still; its token counts all the same.
-        let token = self.thread.last_token().max(self.highest_token());
+        let token = self.thread.last_token().max(self.highest_token()).max(self.own_token());
         let left = self.thread.try_take();
         let mut names = self.ground.names().lock();
         // The name is not made anew before this.
@@ -440,6 +446,24 @@ impl NameEntry {
     pub(crate) fn highest_token(&self) -> Token {
         let words = self.words.lock();
         words.iter().map(|(_, word)| word.block_end()).max().unwrap_or(Token::ZERO)
+    }
+
+    /// A lease in a word of its own, which goes with its guard, has this token.
+    pub(crate) fn remember_token(&self, token: Token) {
+        self.own_token.fetch_max(token.get(), Relaxed);
+    }
+
+    /// A guard stands apart with its lease in this word, until it remembers the last token of that.
+    pub(crate) fn watch_apart(&self, word: &Arc<LeaseWord>) {
+        let mut apart = self.apart.lock();
+        apart.retain(|word| word.strong_count() > 0);
+        apart.push(Arc::downgrade(word));
+    }
+
+    fn own_token(&self) -> Token {
+        let gone = Token::new(self.own_token.load(Relaxed)).expect("only tokens are stored");
+        let apart = self.apart.lock();
+        apart.iter().filter_map(Weak::upgrade).map(|word| word.borne()).fold(gone, Token::max)
     }
 
     pub(crate) fn has_slot(&self) -> bool {

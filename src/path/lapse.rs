@@ -6,11 +6,11 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::{alarm, clock, error::Predecessor, fork::Mutex, time::Time};
+use crate::{alarm, clock, error::Predecessor, fork::Mutex, time::Time, token::Token};
 
 use super::{
     named::Named,
-    right::{Held, INSIDE, SLOT, THREAD},
+    right::{Held, INSIDE, LEASE, SLOT, THREAD},
 };
 
 /// A task that waits for readers is woken more often than that.
@@ -20,6 +20,9 @@ const LAPSE: std::time::Duration = std::time::Duration::from_millis(200);
 pub(super) struct GateTurn {
     named: Named,
     won: u8,
+    /// Of the lease, if that was won: its token, and how the holder before left.
+    token: Token,
+    predecessor: Predecessor,
     found_slot: Predecessor,
     found_thread: Predecessor,
     state: Mutex<LapseState>,
@@ -40,8 +43,15 @@ impl GateTurn {
     ) -> Arc<GateTurn> {
         let now = clock::now();
         let state = Mutex::new(LapseState { polled: now, is_over: false });
-        let (named, won) = (named.later(), held.won());
-        let turn = Arc::new(GateTurn { named, won, found_slot, found_thread, state });
+        let turn = Arc::new(GateTurn {
+            named: named.later(),
+            won: held.won(),
+            token: held.token,
+            predecessor: held.predecessor(),
+            found_slot,
+            found_thread,
+            state,
+        });
         GateTurn::watch(Arc::downgrade(&turn), now + LAPSE);
         turn
     }
@@ -63,9 +73,22 @@ impl GateTurn {
             return (!state.is_over).then_some(end);
         }
         state.is_over = true;
+        // What is given back wakes waiters, whose wakers may poll or drop this very task.
+        drop(state);
+        self.give_back();
+        None
+    }
+
+    /// For the alarm that has ended the turn.
+    fn give_back(&self) {
         let entry = &self.named.entry;
         if self.won & INSIDE != 0 {
             entry.cell.leave();
+        }
+        if self.won & LEASE != 0
+            && let Some(tier) = self.named.host_tier()
+        {
+            tier.leave_unused(self.token, self.predecessor);
         }
         #[cfg(feature = "process")]
         if self.won & SLOT != 0
@@ -77,7 +100,6 @@ impl GateTurn {
         if self.won & THREAD != 0 {
             entry.thread().release(self.found_thread);
         }
-        None
     }
 
     /// The task is polled; whether it still has its turn.
@@ -93,3 +115,6 @@ impl GateTurn {
         !std::mem::replace(&mut state.is_over, true)
     }
 }
+
+#[cfg(all(test, feature = "testing", not(tierlock_loom)))]
+mod tests;

@@ -211,6 +211,24 @@ impl Core {
         }
     }
 
+    /// As [`release`](Core::release), to the first in line at thread scope, however shortly that has
+    /// waited.
+    pub(crate) fn release_fairly(&self, held: &mut Held, how: Predecessor) {
+        match self {
+            Core::Plain(plain) => plain.release_as(held, how, ThreadLock::release_fairly),
+            Core::Named(named) => named.release_fairly(held, how),
+        }
+    }
+
+    /// Whether a waiter may stand behind what is held, a reader's or permits if it `shares`. True where
+    /// this process cannot know.
+    pub(crate) fn may_be_waited_for(&self, held: &Held, shares: bool) -> bool {
+        match self {
+            Core::Plain(plain) => plain.may_be_waited_for(shares),
+            Core::Named(named) => named.may_be_waited_for(held),
+        }
+    }
+
     /// Whether the lock is held, as far as this process knows without asking a service.
     pub(crate) fn is_locked(&self) -> bool {
         match self {

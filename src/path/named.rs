@@ -17,9 +17,11 @@ use crate::{
     scope::Scope,
 };
 
+#[cfg(feature = "process")]
+use super::right::SLOT;
 use super::{
     StepsOutAfterLook,
-    right::{Held, short},
+    right::{Held, THREAD, short},
 };
 
 /// Whether the lease of a host-scope lock is kept after the last local unlock, so that the next
@@ -108,6 +110,29 @@ impl Named {
             Scope::Host => false,
         };
         is_inside || is_gate && self.entry.thread().is_locked()
+    }
+
+    /// Whether a waiter may stand behind what is held; true where this process cannot know.
+    pub(super) fn may_be_waited_for(&self, held: &Held) -> bool {
+        let (thread, is_drained) = (self.entry.thread(), !self.entry.shares().is_readable());
+        // The turnstile is another's, which waits at the gate, or that is the gate, and is drained.
+        let is_taken = !held.has(THREAD) && thread.is_locked() && is_drained;
+        if is_taken || thread.has_waiters() {
+            return true;
+        }
+        match held.scope() {
+            Scope::Thread => false,
+            #[cfg(feature = "process")]
+            Scope::Process => {
+                let shares = !held.has(SLOT);
+                self.entry.slot().is_some_and(|slot| slot.may_be_waited_for(shares))
+            }
+            #[cfg(not(feature = "process"))]
+            Scope::Process => false,
+            // A lease of its own goes back to the service, which says so to none.
+            Scope::Host if held.leased().is_some() => true,
+            Scope::Host => self.host_tier().is_none_or(|tier| tier.word.is_asked_for()),
+        }
     }
 
     pub(super) fn is_read(&self) -> bool {

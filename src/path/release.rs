@@ -15,6 +15,7 @@ use crate::{
     fork,
     host::{lease_word::Left, service::PendingRelease},
     scope::Scope,
+    thread::ThreadLock,
     time::Time,
 };
 
@@ -173,8 +174,27 @@ impl Named {
         }
     }
 
+    /// As [`release`](Named::release); at thread scope the first in line has the lock next, however
+    /// shortly that has waited. The wider gates keep an order of their own.
+    pub(super) fn release_fairly(&self, held: &mut Held, how: Predecessor) {
+        let is_gate = held.scope() == Scope::Thread && held.has(THREAD) && !held.is_forked();
+        match is_gate && self.stays_until(held).is_none() {
+            true => self.release_all(held, how, ThreadLock::release_fairly),
+            false => self.release(held, how),
+        }
+    }
+
     /// Whatever `at_least` says.
     pub(super) fn release_now(&self, held: &mut Held, how: Predecessor) {
+        self.release_all(held, how, ThreadLock::release);
+    }
+
+    fn release_all(
+        &self,
+        held: &mut Held,
+        how: Predecessor,
+        release_thread: fn(&ThreadLock, Predecessor),
+    ) {
         let span = ReleaseSpan::begin(self, held, how);
         let how = held.left(how);
         let end = held.end_watch();
@@ -196,7 +216,7 @@ impl Named {
             told = Predecessor::Clean;
         }
         if held.remove(THREAD) {
-            self.entry.thread().release(told);
+            release_thread(self.entry.thread(), told);
         }
         // Foreign code may hang on it: last, when nothing is held.
         drop((end, held.take_more()));

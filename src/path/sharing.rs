@@ -143,21 +143,31 @@ impl Named {
     }
 
     /// The same beside an upgradable reader, also past waiters, if none of them is a writer.
-    pub(super) fn read_beside(&self) -> Option<Won> {
+    pub(super) fn read_beside(&self) -> Result<Option<Won>> {
+        #[cfg(feature = "process")]
+        if self.entry.scope_in_force() == Scope::Process
+            && let Some(slot) = self.entry.slot()
+        {
+            slot.look_up();
+        }
         if !self.may_read_beside() {
-            return None;
+            return Ok(None);
         }
         let generation = fork::generation();
-        match self.entry.scope_in_force() {
+        Ok(match self.entry.scope_in_force() {
             #[cfg(feature = "process")]
             Scope::Process if self.entry.has_slot() => {
-                let slot = self.entry.slot()?;
-                let (token, left) = slot.read_beside(generation)?;
-                self.has_come_in(token, left, generation, || slot.unshare(Share::Reader))
+                let Some(slot) = self.entry.slot() else { return Ok(None) };
+                match slot.read_beside()? {
+                    Some((token, left)) => {
+                        self.has_come_in(token, left, generation, || slot.unshare(Share::Reader))
+                    }
+                    None => None,
+                }
             }
             Scope::Host => None,
             scope => self.read_past_thread(scope, generation),
-        }
+        })
     }
 
     /// Whether an upgradable reader is inside, and no writer is known to wait.
@@ -401,21 +411,26 @@ impl Named {
         }
     }
 
-    pub(crate) async fn upgrade_async(&self, held: &mut Held) -> Result<()> {
+    pub(crate) async fn upgrade_async(&self, held: &mut Held, patience: Patience) -> Result<()> {
         if held.is_apart() {
-            return self.upgrade_apart_async(held).await;
+            return self.upgrade_apart_async(held, patience).await;
         }
+        let (start, until) = (clock::now(), patience.until());
         self.begin_upgrade(held)?;
         let mut drainer = WriterWait::default();
         loop {
-            match self.look_for_readers(held, &mut drainer, ALONE, true) {
+            let waits = patience != Patience::No;
+            let ended = match self.look_for_readers(held, &mut drainer, ALONE, waits) {
                 Ok(None) => return self.end_upgrade(held),
-                Ok(Some(readers)) => self.await_readers(readers, &mut drainer, Time::NEVER).await,
-                Err(error) => {
-                    self.undo_upgrade(held);
-                    return Err(error);
+                Ok(Some(_)) if !waits => Err(LockError::WOULD_BLOCK),
+                Ok(Some(_)) if clock::now() >= until => Err(self.timed_out_since(start)),
+                Ok(Some(readers)) => {
+                    self.await_readers(readers, &mut drainer, until).await;
+                    Ok(())
                 }
-            }
+                Err(error) => Err(error),
+            };
+            ended.inspect_err(|_| self.undo_upgrade(held))?;
         }
     }
 
@@ -576,13 +591,10 @@ impl Core {
         }
     }
 
-    pub(crate) async fn upgrade_async(&self, held: &mut Held) -> Result<()> {
+    pub(crate) async fn upgrade_async(&self, held: &mut Held, patience: Patience) -> Result<()> {
         match self {
-            Core::Plain(plain) => {
-                plain.upgrade_async(held).await;
-                Ok(())
-            }
-            Core::Named(named) => named.upgrade_async(held).await,
+            Core::Plain(plain) => plain.upgrade_async(held, patience).await,
+            Core::Named(named) => named.upgrade_async(held, patience).await,
         }
     }
 
@@ -604,3 +616,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(all(test, feature = "process", not(tierlock_loom)))]
+mod tests;

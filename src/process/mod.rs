@@ -375,12 +375,21 @@ impl Slot {
         }
     }
 
-    /// Comes in as a reader past the gate, also past waiters that are no writers. `None` leaves it as
-    /// it was.
-    pub(crate) fn read_beside(&self, generation: u64) -> Option<(Token, Predecessor)> {
+    /// Looks where it is, where this process has not yet, as a forked child of one that has.
+    pub(crate) fn look_up(&self) {
         match &self.0 {
-            EitherEngine::File(slot) => slot.read_beside(),
-            EitherEngine::Table(slot) => slot.found(generation)?.read(true),
+            EitherEngine::File(_) => {}
+            EitherEngine::Table(slot) => slot.look_up(),
+        }
+    }
+
+    /// Comes in as a reader past the gate, also past waiters that are no writers. `None` leaves it as
+    /// it was, since the gate is not open to readers any more; an error says that this process cannot
+    /// be counted there.
+    pub(crate) fn read_beside(&self) -> Result<Option<(Token, Predecessor)>, LockError> {
+        match &self.0 {
+            EitherEngine::File(slot) => Ok(slot.read_beside()),
+            EitherEngine::Table(slot) => slot.read_beside(),
         }
     }
 
@@ -389,6 +398,15 @@ impl Slot {
         match &self.0 {
             EitherEngine::File(slot) => slot.may_read_beside(),
             EitherEngine::Table(slot) => slot.may_read_beside(),
+        }
+    }
+
+    /// Whether a waiter may stand behind what this process holds of it, as a reader if it `shares`. The
+    /// file-lock engine cannot know.
+    pub(crate) fn may_be_waited_for(&self, shares: bool) -> bool {
+        match &self.0 {
+            EitherEngine::File(_) => true,
+            EitherEngine::Table(slot) => slot.may_be_waited_for(shares),
         }
     }
 

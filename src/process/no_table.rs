@@ -147,6 +147,10 @@ impl TableSlot {
         match self.0 {}
     }
 
+    pub(super) fn may_be_waited_for(&self, _: bool) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn is_draining(&self) -> bool {
         match self.0 {}
     }
@@ -156,6 +160,14 @@ impl TableSlot {
     }
 
     pub(super) fn set_readable(&self, _: Option<Predecessor>) -> Result<(), LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn look_up(&self) {
+        match self.0 {}
+    }
+
+    pub(super) fn read_beside(&self) -> Result<Option<(Token, Predecessor)>, LockError> {
         match self.0 {}
     }
 

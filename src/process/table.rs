@@ -405,9 +405,8 @@ impl TableSlot {
         let place = self.place()?;
         if place.own.get().is_none() {
             let own = place.member.own_share(place.at(), self.usage);
-            let own = own.map_err(|error| self.named(error))?;
             // Two at once find the same one.
-            let _ = place.own.set(own);
+            let _ = place.own.set(own.map_err(|error| self.named(error))?);
         }
         Ok(())
     }
@@ -461,6 +460,23 @@ impl TableSlot {
         let place = self.held().ok_or_else(lost)?;
         let mark = readable.map_or(SlotMark::Unreadable, SlotMark::Readable);
         sharing::mark(place.at(), place.owner(), mark).map_err(|LostHold| lost())
+    }
+
+    /// Has this process know where it is. What keeps it from that, its next lock is told.
+    pub(super) fn look_up(&self) {
+        let _ = self.place();
+    }
+
+    /// Comes in as a reader past waiters that are no writers. A reader that finds the gate open has its
+    /// record then: else it would come again at once, and again, for as long as the gate stays so.
+    pub(super) fn read_beside(&self) -> Result<Option<(Token, Predecessor)>, LockError> {
+        self.prepare_to_read()?;
+        let place = self.place()?;
+        match place.own.get() {
+            Some(own) if own.is_of(place.member.id) => Ok(place.found().read(true)),
+            Some(_) => Err(self.named(sharing::uncounted())),
+            None => Ok(None),
+        }
     }
 
     /// Whether readers come in beside its holder, but for waiters, and none of those is a writer.

@@ -206,6 +206,25 @@ fn a_thread_that_takes_again_at_once_beside_another() {
     });
 }
 
+/// The release finds CALLED set where the one before left the lock to the waiter that it woke: the first in
+/// line comes next all the same.
+#[test]
+fn a_newcomer_releases_fairly_beside_a_waiter_that_was_called() {
+    for wait in [ThreadScene::thread, ThreadScene::task] {
+        ThreadScene::play(move |scene| {
+            let one = wait(&scene);
+            scene.lock.take();
+            scene.hold_and_release();
+            scene.lock.take();
+            let before = scene.count.load(Relaxed);
+            scene.count.store(before + 1, Relaxed);
+            scene.lock.release_fairly(Predecessor::Clean);
+            one.join().unwrap();
+            scene.end(3);
+        });
+    }
+}
+
 // ---- widening ----------------------------------------------------------------------------------
 
 /// A name with a gate that moves from the thread lock to a word that stands for a directory's slot.

@@ -146,11 +146,11 @@ impl Queue {
         }
     }
 
-    /// The kind that is to be handed the lock, if a waiter has waited over `patience`.
-    pub(super) fn kind_due(&self, now: Time, patience: Duration) -> Option<WaiterKind> {
-        let due = |queue: &VecDeque<QueueEntry>| {
-            queue.front().is_some_and(|first| now.since(first.since) > patience)
-        };
+    /// The kind that is to be handed the lock, if a waiter has waited over `patience`; without one, if
+    /// there is a waiter.
+    pub(super) fn kind_due(&self, now: Time, patience: Option<Duration>) -> Option<WaiterKind> {
+        let is_due = |first: &QueueEntry| patience.is_none_or(|most| now.since(first.since) > most);
+        let due = |queue: &VecDeque<QueueEntry>| queue.front().is_some_and(is_due);
         match (due(&self.threads), due(&self.tasks)) {
             (false, false) => None,
             (true, false) => Some(WaiterKind::Thread),
@@ -182,20 +182,24 @@ impl Queue {
             Some(at) if at <= now => {}
             _ => return false,
         }
-        let seat = self.seat.take().map(|TaskSeat { ticket, woken }| QueueEntry {
+        let heir = self.heir.take().map(|heir| heir.entry);
+        let seat = |TaskSeat { ticket, woken }| QueueEntry {
             ticket,
             since: woken.unwrap_or(now),
             call: Call::Waker(None),
             woken,
-        });
-        self.absent.extend(seat.or_else(|| Some(self.heir.take()?.entry)));
+        };
+        self.absent.extend(heir.or_else(|| self.seat.take().map(seat)));
         true
     }
 
-    /// When the turn of a task lapses that has the lock, unless it is polled before.
+    /// When the turn of a task lapses that has the lock, unless it is polled before. If there is an
+    /// heir, the lock is the heir's.
     fn lapses_at(&self) -> Option<Time> {
-        let heir = self.heir.as_ref().filter(|heir| heir.kind == WaiterKind::Task);
-        let woken = heir.map(|heir| heir.at).or_else(|| self.seat.as_ref()?.woken);
+        let woken = match &self.heir {
+            Some(heir) => (heir.kind == WaiterKind::Task).then_some(heir.at),
+            None => self.seat.as_ref()?.woken,
+        };
         woken.map(|woken| woken + LAPSE)
     }
 

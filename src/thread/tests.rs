@@ -843,6 +843,25 @@ fn a_turn_that_lapsed_among_tasks_goes_to_the_next_task() {
     lock.assert_nothing_left();
 }
 
+/// A seat that was left standing is not the lock of the heir that came after it.
+#[test]
+fn a_turn_that_lapses_is_the_heirs_and_not_that_of_a_seat_left_standing() {
+    let lock = ThreadLock::new();
+    assert!(lock.win_quietly());
+    let left = lock.sit_down();
+    let mut heir = PlayedTask::queued(&lock);
+    // A release of the turn by another, as at the end of a task's turn at the gate.
+    lock.release_fairly(Predecessor::Clean);
+    assert_eq!(lock.census(), (0, 0, true));
+    assert!(lock.wait(Time::NEVER, || false), "the heir is not polled");
+    assert!(!heir.poll(), "it has lost its turn");
+    lock.free();
+    assert!(heir.poll());
+    lock.free();
+    assert!(lock.get_up(left), "it was left as it was");
+    lock.assert_nothing_left();
+}
+
 #[test]
 fn a_task_that_is_polled_in_time_keeps_its_seat() {
     let lock = ThreadLock::new();
@@ -889,4 +908,28 @@ fn a_call_to_a_leaked_task_is_passed_on_to_the_next_task() {
         lock.free();
         is_free
     });
+}
+
+#[test]
+fn a_fair_release_hands_over_to_the_first_in_line_however_shortly_it_waited() {
+    let lock = ThreadLock::new();
+    for rounds in 0..3 {
+        lock.take();
+        let mut first = PlayedTask::queued(&lock);
+        let mut second = PlayedTask::queued(&lock);
+        if rounds > 0 {
+            // Called by a release that left it to the quickest, which a newcomer was.
+            lock.release(Predecessor::Clean);
+            lock.try_take();
+        }
+        lock.release_fairly(Predecessor::Died);
+        assert!(lock.try_take().is_none(), "a newcomer was quicker");
+        assert!(first.poll(), "the first has it");
+        assert_eq!(lock.predecessor(), Predecessor::Died);
+        lock.release_fairly(Predecessor::Clean);
+        assert!(second.poll());
+        lock.release_fairly(Predecessor::Clean);
+        assert!(lock.try_take().is_some(), "none waits any more");
+        lock.release(Predecessor::Clean);
+    }
 }

@@ -5,11 +5,13 @@
 //! each line with one that begins with `@`. It ends with its standard input, also while it waits
 //! for a lock, and is killed when its [`Helper`] is dropped.
 
+mod under_kills;
+
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Write},
-    os::unix::{fs::FileExt, process::CommandExt},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Arc, mpsc},
@@ -20,11 +22,11 @@ use std::{
 use rustix::process::{Pid, Signal};
 use tierlock::{
     Engine, Leader, LockError, LockManager, LockManagerBuilder, Mutex, MutexBuilder, MutexGuard,
-    Permit, Predecessor, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard,
-    Scope, Semaphore,
+    RwLock, Scope, Semaphore,
     fence::{FileEntry, FileGate},
 };
 
+pub(crate) use self::under_kills::{CROWD_PERMITS, may_tell_of};
 use crate::{
     setting::{Handle, LONG, stamp},
     surroundings::program,
@@ -266,14 +268,16 @@ impl State {
             ["return permits"] => self.shared.clear(),
             ["crowd", scope, name, folder, seed] => {
                 let semaphore = self.semaphore(scope, name, CROWD_PERMITS)?;
-                return crowd(&semaphore, Path::new(folder), seed.parse().unwrap());
+                return under_kills::crowd(&semaphore, Path::new(folder), seed.parse().unwrap());
             }
-            ["pair", scope, name, folder, seed] => {
-                return pair(
-                    &*self.rw_lock(scope, name)?,
-                    Path::new(folder),
-                    seed.parse().unwrap(),
-                );
+            ["pair", scope, name, folder, seed, seats] => {
+                let seats = match seats {
+                    "" => None,
+                    seats => Some(self.semaphore(scope, seats, CROWD_PERMITS)?),
+                };
+                let lock = self.rw_lock(scope, name)?;
+                let (folder, seed) = (Path::new(folder), seed.parse().unwrap());
+                return under_kills::pair(&lock, seats.as_deref(), folder, seed);
             }
             ["unlock", name] => {
                 let guard = self.guards.remove(name).unwrap();
@@ -432,116 +436,6 @@ fn count(mutex: &Mutex<()>, folder: &Path, times: u64) -> Result<String, LockErr
         MutexGuard::unlock(guard)?;
     }
     Ok("ok".into())
-}
-
-/// Reads and changes two numbers over and over, which differ only while a writer is at them, or after
-/// one that died. Ends when a reader sees them differ otherwise.
-fn pair(lock: &RwLock<()>, folder: &Path, seed: u64) -> Result<String, LockError> {
-    let open = |name| OpenOptions::new().read(true).write(true).open(folder.join(name)).unwrap();
-    let numbers = open("pair");
-    let mut rounds =
-        OpenOptions::new().append(true).create(true).open(folder.join("rounds")).unwrap();
-    let number = |at: u64| {
-        let mut bytes = [0; 8];
-        numbers.read_exact_at(&mut bytes, at).unwrap();
-        u64::from_ne_bytes(bytes)
-    };
-    let change = |how: Predecessor| {
-        let next = number(0).max(number(8)) + 1;
-        let is_torn = how == Predecessor::Clean && number(0) != number(8);
-        numbers.write_all_at(&next.to_ne_bytes(), 0).unwrap();
-        thread::yield_now();
-        numbers.write_all_at(&next.to_ne_bytes(), 8).unwrap();
-        is_torn
-    };
-    let differ = |how: Predecessor| how == Predecessor::Clean && number(0) != number(8);
-    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    loop {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let is_torn = match random % 4 {
-            0 => {
-                let guard = lock.write()?;
-                change(RwLockWriteGuard::predecessor(&guard))
-            }
-            1 => {
-                let seen = lock.upgradable_read()?;
-                let how = RwLockUpgradableReadGuard::predecessor(&seen);
-                let torn = differ(how);
-                let guard = RwLockUpgradableReadGuard::upgrade(seen)?;
-                let torn = torn || change(how);
-                let reader = RwLockWriteGuard::downgrade(guard)?;
-                let torn = torn || number(0) != number(8);
-                drop(reader);
-                torn
-            }
-            _ => {
-                let guard = lock.read()?;
-                let how = RwLockReadGuard::predecessor(&guard);
-                differ(how)
-            }
-        };
-        if is_torn {
-            return Ok("torn".into());
-        }
-        rounds.write_all(b".").unwrap();
-    }
-}
-
-/// So many permits the crowd has.
-pub(crate) const CROWD_PERMITS: u32 = 4;
-
-/// Takes permits over and over, and with each locks one of as many files as there are permits. Ends
-/// when there is none for it.
-fn crowd(semaphore: &Semaphore, folder: &Path, seed: u64) -> Result<String, LockError> {
-    let mut rounds =
-        OpenOptions::new().append(true).create(true).open(folder.join("rounds")).unwrap();
-    let files: Vec<File> = (0..CROWD_PERMITS)
-        .map(|number| {
-            let path = folder.join(format!("permit {number}"));
-            OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap()
-        })
-        .collect();
-    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    loop {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let count = 1 + (random >> 8) as u32 % CROWD_PERMITS;
-        let permit = match random % 4 {
-            0 => semaphore.acquire_many(count)?,
-            1 => futures::executor::block_on(semaphore.acquire_many_async(count))?,
-            2 => match semaphore.try_acquire_many(count) {
-                Ok(permit) => permit,
-                Err(_) => continue,
-            },
-            _ => match semaphore.try_acquire_many_for(count, Duration::from_micros(500)) {
-                Ok(permit) => permit,
-                Err(_) => continue,
-            },
-        };
-        let mut locked = Vec::new();
-        // A killed process's files are closed one after the other.
-        let end = std::time::Instant::now() + LONG;
-        while locked.len() < Permit::count(&permit) as usize {
-            if std::time::Instant::now() > end {
-                return Ok(format!("{} of {count} files are there", locked.len()));
-            }
-            for (number, file) in files.iter().enumerate() {
-                if !locked.contains(&number)
-                    && locked.len() < count as usize
-                    && file.try_lock().is_ok()
-                {
-                    locked.push(number);
-                }
-            }
-        }
-        thread::yield_now();
-        locked.into_iter().for_each(|number| files[number].unlock().unwrap());
-        drop(permit);
-        rounds.write_all(b".").unwrap();
-    }
 }
 
 /// Enters with one token after the other, and tells of each that got in.

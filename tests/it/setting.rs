@@ -267,6 +267,11 @@ impl Setting {
         self.kind == Kind::Memory
     }
 
+    /// Whether there are permits: the file-lock engine has none.
+    pub(crate) fn counts_permits(&self) -> bool {
+        self.kind != Kind::PlainFile
+    }
+
     /// Whether managers share a directory below the leader.
     pub(crate) fn has_directory(&self) -> bool {
         matches!(self.kind, Kind::HostWithDirectory | Kind::HostWithFileDirectory)

@@ -13,9 +13,41 @@ use super::{
     RwLockWriteGuard, mode::GuardMode,
 };
 use crate::{
-    error::{Predecessor, Result},
+    error::{LockError, Predecessor, Result},
     path::{Core, Held, Patience},
 };
+
+impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
+    pub(crate) fn is_of(guard: &Self, anchor: &Anchor) -> bool {
+        std::ptr::eq(guard.hold.anchor.as_ptr(), anchor)
+    }
+
+    /// Lets waiters of the lock of `anchor` go first. The guard itself, now of all of the `value` that the
+    /// lock protects, if none may wait; else it is released.
+    ///
+    /// # Errors
+    /// `Lost`, if the lock was lost, which is released then; `Config`, if it is another lock's guard.
+    ///
+    /// # Safety
+    /// `value` is the data that the lock of `anchor` protects. Both stay alive for `'a`.
+    pub(crate) unsafe fn step_back(
+        guard: Self,
+        value: NonNull<T>,
+        anchor: &'a Anchor,
+    ) -> Result<Option<Self>> {
+        guard.hold.check()?;
+        if !LockGuard::is_of(&guard, anchor) {
+            let error = LockError::config("a lock was to be bumped with another lock's guard");
+            return Err(error.with_scope(LockGuard::scope(&guard)));
+        }
+        let LockGuard { hold, .. } = guard;
+        if !hold.may_be_waited_for() {
+            return Ok(Some(LockGuard { value, hold, marker: PhantomData }));
+        }
+        hold.let_go_fairly();
+        Ok(None)
+    }
+}
 
 impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
     /// # Safety
@@ -28,10 +60,6 @@ impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
             hold: GuardHold { anchor, own: (), marker: PhantomData },
             marker: PhantomData,
         }
-    }
-
-    pub(crate) fn is_of(guard: &Self, anchor: &Anchor) -> bool {
-        std::ptr::eq(guard.hold.anchor.as_ptr(), anchor)
     }
 
     /// The same lock in another mode, where what is held stands as it did.
@@ -253,14 +281,71 @@ impl<'a, T: ?Sized> RwLockUpgradableReadGuard<'a, T> {
     /// # }).unwrap();
     /// ```
     pub async fn upgrade_async(guard: Self) -> Result<RwLockWriteGuard<'a, T>> {
+        Self::upgrade_by_async(&guard, Patience::Forever).await?;
+        Ok(Self::into_mode(guard))
+    }
+
+    /// As [`try_upgrade`](Self::try_upgrade), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// As [`upgrade_async`](Self::upgrade_async).
+    ///
+    /// # Errors
+    /// As [`try_upgrade`](Self::try_upgrade).
+    pub async fn try_upgrade_async(
+        guard: Self,
+    ) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
+        Self::upgrade_within_async(guard, Patience::No).await
+    }
+
+    /// As [`try_upgrade_for`](Self::try_upgrade_for), blocking no thread. The time begins at the first
+    /// poll.
+    ///
+    /// # Cancel safety
+    /// As [`upgrade_async`](Self::upgrade_async).
+    ///
+    /// # Errors
+    /// As [`try_upgrade_for`](Self::try_upgrade_for).
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use tierlock::{RwLock, RwLockUpgradableReadGuard};
+    ///
+    /// let stock = RwLock::new(7);
+    /// let other = stock.read_async().await?;
+    /// let seen = stock.upgradable_read_async().await?;
+    /// let wait = Duration::from_millis(5);
+    /// let seen = RwLockUpgradableReadGuard::try_upgrade_for_async(seen, wait).await.unwrap_err();
+    /// assert_eq!(*seen, *other); // both go on reading
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn try_upgrade_for_async(
+        guard: Self,
+        wait: Duration,
+    ) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
+        Self::upgrade_within_async(guard, Patience::for_at_most(wait)).await
+    }
+
+    async fn upgrade_within_async(
+        guard: Self,
+        patience: Patience,
+    ) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
+        match Self::upgrade_by_async(&guard, patience).await {
+            Ok(()) => Ok(Self::into_mode(guard)),
+            Err(_) => Err(guard),
+        }
+    }
+
+    /// The guard is not used meanwhile: the future of the caller owns it.
+    async fn upgrade_by_async(guard: &Self, patience: Patience) -> Result<()> {
         guard.hold.check()?;
         let anchor = guard.hold.anchor();
-        {
-            // SAFETY: this is the holder, and no other reference to the state exists.
-            let held = unsafe { &mut (*anchor.state.get()).held };
-            anchor.core.upgrade_async(held).await?;
-        }
-        Ok(Self::into_mode(guard))
+        // SAFETY: this is the holder, and no other reference to the state exists.
+        let held = unsafe { &mut (*anchor.state.get()).held };
+        anchor.core.upgrade_async(held, patience).await
     }
 
     /// Becomes a plain reader; another upgradable one, or a writer, may come next.

@@ -246,6 +246,22 @@ impl<M: GuardMode> GuardHold<'_, M> {
         drop(keeper);
     }
 
+    /// Releases it to the first in line.
+    pub(super) fn let_go_fairly(self) {
+        let mut hold = ManuallyDrop::new(self);
+        if hold.held().is_forked() {
+            return;
+        }
+        let (mut held, keeper, how) = hold.take();
+        hold.anchor().core.release_fairly(&mut held, how);
+        drop(keeper);
+    }
+
+    /// Whether a waiter may stand behind it.
+    pub(super) fn may_be_waited_for(&self) -> bool {
+        self.anchor().core.may_be_waited_for(self.held(), M::SHARES)
+    }
+
     pub(super) fn let_go_answered(self) -> impl Future<Output = Result<()>> + Send + 'static {
         self.let_go_answered_as(None)
     }

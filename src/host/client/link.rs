@@ -453,7 +453,10 @@ impl Link {
                 }
             }
         }
-        state.close_upgrades();
+        // While the process ends its threads are to see no wait fail.
+        if !state.is_leaving {
+            state.close_upgrades();
+        }
         state.client.close(clock::now());
         self.settle(state);
     }

@@ -185,6 +185,11 @@ impl LeaseWord {
         has_readers(word) && word & RECALLED != 0
     }
 
+    /// Whether a waiter of this process stands at it, or it goes back once no guard is in.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.word.load(Acquire) & (RECALLED | WAITERS) != 0
+    }
+
     /// Whether guards read under it, lost or not.
     pub(crate) fn is_read(&self) -> bool {
         has_readers(self.word.load(SeqCst))

@@ -220,6 +220,7 @@ impl<'a> Climb<'a> {
         }
         self.held.set_scope(Scope::Host);
         self.held.token = word.block_end();
+        self.named.entry.remember_token(self.held.token);
         if let LockMode::Permits(Permits { count, .. }) = self.mode {
             self.held.add(SHARED_LEASE);
             self.held.set_permits(count);
@@ -228,6 +229,7 @@ impl<'a> Climb<'a> {
         } else {
             self.tell(entered.predecessor);
             self.held.stand_apart(word.clone());
+            self.named.entry.watch_apart(word);
             self.at = At::Gate;
         }
         Ok(())

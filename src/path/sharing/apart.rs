@@ -32,7 +32,7 @@ use crate::{
         service::{ConvertsLeases, ReaderMode},
     },
     path::{
-        Patience,
+        Patience, by,
         named::Named,
         quiet::HostTier,
         release::Answer,
@@ -80,6 +80,7 @@ impl LeaseUpgraded<'_> {
         self.named.entry.shares().set_readable(false);
         held.remove(READABLE);
         held.token = self.token;
+        self.named.entry.remember_token(self.token);
         self.is_finished = true;
     }
 }
@@ -107,10 +108,7 @@ impl Named {
     /// An upgradable reader that stands apart becomes a writer. Failed, it is what it was.
     pub(super) fn upgrade_apart(&self, held: &mut Held, patience: Patience) -> Result<()> {
         let (start, tries) = (clock::now(), patience == Patience::No);
-        let until = match tries {
-            true => start + self.reach.connect_timeout,
-            false => patience.until(),
-        };
+        let until = self.upgraded_by(start, patience);
         let (modes, word) = self.begin_upgrade_apart(held)?;
         let mut asked = modes.clone().upgrade(&word, tries);
         let Some(answer) = asked.wait_until(until) else {
@@ -129,18 +127,39 @@ impl Named {
         Ok(())
     }
 
-    pub(super) async fn upgrade_apart_async(&self, held: &mut Held) -> Result<()> {
+    pub(super) async fn upgrade_apart_async(
+        &self,
+        held: &mut Held,
+        patience: Patience,
+    ) -> Result<()> {
+        let (start, tries) = (clock::now(), patience == Patience::No);
+        let until = self.upgraded_by(start, patience);
         let (modes, word) = self.begin_upgrade_apart(held)?;
-        let asked = modes.clone().upgrade(&word, false);
-        let answer = asked.await;
+        let mut answer = None;
+        let asked = modes.clone().upgrade(&word, tries);
+        let answered = by(until, async { answer = Some(asked.await) }).await;
+        let Some(answer) = answer.filter(|_| answered) else {
+            return Err(self.upgrade_ended(start, tries));
+        };
         let mut upgraded = self.upgraded_apart(modes, word, answer)?;
         while !upgraded.is_alone() {
             self.check_upgraded(&upgraded)?;
-            let pause = upgraded.pause(Time::NEVER);
+            if tries || clock::now() >= until {
+                return Err(self.upgrade_ended(start, tries));
+            }
+            let pause = upgraded.pause(until);
             alarm::sleep_until(clock::now() + pause).await;
         }
         upgraded.finish(held);
         Ok(())
+    }
+
+    /// Until when the service's answer is waited for: one that only tries waits for that, too.
+    fn upgraded_by(&self, start: Time, patience: Patience) -> Time {
+        match patience {
+            Patience::No => start + self.reach.connect_timeout,
+            patience => patience.until(),
+        }
     }
 
     fn begin_upgrade_apart(
@@ -222,6 +241,7 @@ impl Named {
             // Until now no guard came in, of whichever manager: none changes a cell that has a writer.
             self.entry.cell.downgrade(generation);
             held.remove(LEASE);
+            self.entry.watch_apart(&word);
             held.stand_apart(word);
         }
         match is_upgradable {
@@ -270,6 +290,8 @@ impl Named {
             self.entry.shares().set_readable(false);
         }
         self.leave_cell(held);
+        // Also what it bears since it became a reader.
+        self.entry.remember_token(held.present_token());
         held.remove(SHARED_LEASE);
         let word = held.take_leased()?.word.clone();
         let used = word.leave_apart(how);

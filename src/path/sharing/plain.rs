@@ -12,6 +12,7 @@ use crate::{
     },
     scope::Scope,
     thread::ThreadLock,
+    time::Time,
 };
 
 impl Plain {
@@ -147,18 +148,30 @@ impl Plain {
             self.upgraded(held);
             return Ok(());
         }
-        self.shares.set_readable(true);
-        self.lock.wake_all();
-        Err(match patience {
-            Patience::No => LockError::WOULD_BLOCK,
-            _ => timed_out(start, Scope::Thread),
-        })
+        Err(self.upgrade_ended(start, patience))
     }
 
-    pub(super) async fn upgrade_async(&self, held: &mut Held) {
+    pub(super) async fn upgrade_async(&self, held: &mut Held, patience: Patience) -> Result<()> {
+        if patience == Patience::No {
+            return self.upgrade(held, patience);
+        }
+        let start = clock::now();
         self.shares.set_readable(false);
-        self.shares.drain_async(Room::Alone).await;
-        self.upgraded(held);
+        if by(patience.until(), self.shares.drain_async(Room::Alone)).await {
+            self.upgraded(held);
+            return Ok(());
+        }
+        Err(self.upgrade_ended(start, patience))
+    }
+
+    /// An upgradable reader as before.
+    fn upgrade_ended(&self, start: Time, patience: Patience) -> LockError {
+        self.shares.set_readable(true);
+        self.lock.wake_all();
+        match patience {
+            Patience::No => LockError::WOULD_BLOCK,
+            _ => timed_out(start, Scope::Thread),
+        }
     }
 
     fn upgraded(&self, held: &mut Held) {
@@ -182,7 +195,24 @@ impl Plain {
         shared.into()
     }
 
+    /// Whether a waiter stands behind the holder of the lock, or behind a reader beside it.
+    pub(in crate::path) fn may_be_waited_for(&self, shares: bool) -> bool {
+        let is_drained = || self.lock.is_locked() && !self.shares.is_readable();
+        self.lock.has_waiters() || shares && is_drained()
+    }
+
+    #[inline]
     pub(in crate::path) fn release(&self, held: &mut Held, how: Predecessor) {
+        self.release_as(held, how, ThreadLock::release);
+    }
+
+    #[inline]
+    pub(in crate::path) fn release_as(
+        &self,
+        held: &mut Held,
+        how: Predecessor,
+        release: fn(&ThreadLock, Predecessor),
+    ) {
         if held.remove(SHARED) {
             return self.shares.leave(held.share());
         }
@@ -190,7 +220,7 @@ impl Plain {
             self.shares.set_readable(false);
         }
         held.remove(THREAD);
-        self.lock.release(how);
+        release(&self.lock, how);
     }
 }
 

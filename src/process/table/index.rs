@@ -9,7 +9,9 @@
 //!   there are `2n`. Both chains of such a pair run through the names of both, until an entry
 //!   **parts** them, link by link, each link skipping a run of the other's names. Each entry
 //!   parts a few pairs, so no caller waits for all of them.
-//! * **Forgetting** wins the name's word, raises the floor, then the generation, and unlinks.
+//! * **Forgetting** wins the name's word, raises the floor, then the generation, and unlinks. A name
+//!   that was ever shared has a chain of share records and is not forgotten: it counts against the
+//!   limit of names until the table starts anew.
 //!
 //! A look without the lock may be led astray by all that, into a chain that is not its own or
 //! to its end. So a miss is final only under the lock, and a hit only if the whole name is the
@@ -309,12 +311,17 @@ impl Changing<'_> {
         Ok(())
     }
 
-    /// A process died while entering: what is in its chain is entered, everything else is free.
+    /// A process died while entering: a slot that has its name is entered, everything else is free. A
+    /// look that was led to the slot before may have found the name there, under this generation,
+    /// though no chain reaches it yet.
     fn finish_entering(&self, entering: ReservedPlace) -> Result<(), LockError> {
         let ReservedPlace { number, hash, unit, units } = entering;
         self.check_fits(unit, units)?;
         if self.link_before(hash, number)?.is_some() {
             return Ok(());
+        }
+        if Marks::of(self.table.slot(number)?).is_live() {
+            return self.link(number, hash);
         }
         self.take_reserved(&entering)?;
         self.put_free(number, unit, units)

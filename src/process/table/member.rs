@@ -78,9 +78,9 @@ pub(super) struct Member {
     presence: Option<Presence>,
     label: String,
     /// This process's share records, by the numbers of their slots.
-    shares: Mutex<HashMap<u32, Arc<Own>>>,
+    pub(super) shares: Mutex<HashMap<u32, Arc<Own>>>,
     /// One thread at a time asks for the structural lock, as for any other.
-    changing: Mutex<()>,
+    pub(super) changing: Mutex<()>,
     /// Why the last attempt could not find out whether an owner lives.
     trouble: Mutex<Option<String>>,
 }
@@ -225,21 +225,26 @@ impl Member {
 
     /// The same of this slot, which is made if there is none, as long as its name is used so.
     pub(super) fn own_share(&self, at: SlotAt<'_>, usage: Usage) -> Result<Arc<Own>, LockError> {
-        let mut shares = self.shares.lock();
-        if let Some(own) = shares.get(&at.number) {
-            return Ok(own.clone());
+        if let Some(own) = self.share_of(at.number) {
+            return Ok(own);
         }
         let about = |error| store::about(&self.home, error);
-        let number = self.change(|changing| {
+        // The structural lock may be waited for, the records here may not: a holder of the name looks
+        // at them.
+        self.change(|changing| {
+            // Another thread may have made it meanwhile.
+            if let Some(own) = self.share_of(at.number) {
+                return Ok(own);
+            }
             // From here on the limit stays what it is: it changes under the structural lock, and not
             // while a living process has a record.
             check_usage(self.table.usage_of(at.slot), usage)?;
-            changing.make_share(at.slot, self.id).map_err(about)
-        })?;
-        let record = self.table.share_cell(number).map_err(about)?;
-        let own = Arc::new(Own::new(number, record));
-        shares.insert(at.number, own.clone());
-        Ok(own)
+            let number = changing.make_share(at.slot, self.id).map_err(about)?;
+            let record = self.table.share_cell(number).map_err(about)?;
+            let own = Arc::new(Own::new(number, record));
+            self.shares.lock().insert(at.number, own.clone());
+            Ok(own)
+        })
     }
 
     // ---- names ---------------------------------------------------------------------------------

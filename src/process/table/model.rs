@@ -113,7 +113,8 @@ struct Thread {
     look: RecordLook,
     /// It is inside as a reader.
     reads: bool,
-    /// It is inside as a writer, in a play with readers.
+    /// It is inside as a writer, in a play with readers; or has asked for the lease, which is then a
+    /// writer's here or elsewhere.
     excludes: bool,
     /// So many permits are its.
     permits: u8,
@@ -352,7 +353,8 @@ impl<const N: usize> World<N> {
                 | Job::Widen
                 | Job::Rename
                 | Job::Upgrade
-                | Job::Downgrade,
+                | Job::Downgrade
+                | Job::WidenAlone,
             ) => Doing::Taking(Taking::new(me, true, play.spins)),
             Some(
                 Job::Read

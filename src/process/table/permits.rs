@@ -1,4 +1,4 @@
-//! Permits of a slot: its share records count them, under its word.
+//! Permits of a slot: its share records count them, under its word. And what a holder asks of the word.
 //!
 //! A caller that wants some takes the word, looks whether there is room, counts its own, and releases the
 //! word. So what is looked at only falls meanwhile, and permits come back past the word.
@@ -35,6 +35,14 @@ impl TableSlot {
         let Some(place) = self.places.so_far().map(super::NamePlace::last) else { return false };
         place.own().is_some_and(|own| own.is_of(place.member.id))
             || place.heirloom_of_reader().is_some()
+    }
+
+    /// Whether a waiter sleeps for it. `shares`: or a writer has it, which waits for this reader.
+    pub(in super::super) fn may_be_waited_for(&self, shares: bool) -> bool {
+        let Some(place) = self.places.so_far().map(super::NamePlace::last) else { return false };
+        let word = Word::from_bits(place.slot.word.load(Relaxed));
+        let is_drained = shares && word.owner().is_some() && !word.is_readable();
+        word.has_waiters() || word.reserved_for().is_some() || is_drained
     }
 
     /// Whether its holder is not about to leave: it waits in front of permits that are taken.

@@ -487,6 +487,59 @@ fn a_stopped_changer_keeps_no_process_from_names_that_there_are() {
     take(&slot(dir.path(), "new"));
 }
 
+/// A holder of the name looks at the share records of its process.
+#[test]
+fn a_reader_that_waits_for_the_structure_keeps_no_thread_from_the_share_records() {
+    let dir = directory();
+    let all = open(dir.path());
+    let old = all.slot(&name("old")).unwrap();
+    take(&old);
+    old.release(Predecessor::Clean);
+    let mut helper = Helper::start(dir.path());
+    assert_eq!(helper.ask("member"), "done");
+    assert_eq!(helper.ask("stop-at EnterFilled"), "done");
+    helper.say("enter 1 new");
+    helper.wait_until_stopped();
+    let member = member(&all);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| old.prepare_to_read());
+        let begin = clock::now();
+        while member.changing.try_lock().is_some() {
+            assert!(clock::now().since(begin) < LONG, "the reader asks for the structure");
+            thread::yield_now();
+        }
+        assert!(member.shares.try_lock().is_some());
+        helper.signal(Signal::CONT);
+        assert_eq!(helper.hear(), "done");
+        reader.join().unwrap().unwrap();
+    });
+}
+
+/// A look that was led to the slot before may have found the name there, although no chain does.
+#[test]
+fn a_name_that_was_found_while_its_maker_died_stays_where_it_was_found() {
+    let dir = directory();
+    let all = open(dir.path());
+    all.slot(&name("new")).unwrap();
+    let number = looked_up(&member(&all), &name("new")).unwrap().number;
+    assert!(forget(&all, "new"));
+    let mut helper = Helper::start(dir.path());
+    assert_eq!(helper.ask("member"), "done");
+    assert_eq!(helper.ask("stop-at EnterFilled"), "done");
+    helper.say("enter 1 new");
+    helper.wait_until_stopped();
+    // What a look sees that loaded the link to this slot before the name was forgotten.
+    let member = member(&all);
+    let slot = member.table.slot(number).unwrap();
+    assert!(Marks::of(slot).is_live());
+    let seen = Found { number, generation: slot.generation.load(Acquire) };
+    helper.kill();
+    let names = header(&member).names.load(Relaxed);
+    assert_eq!(member.find(&name("new")).unwrap(), seen);
+    assert_eq!(header(&member).names.load(Relaxed), names + 1);
+    check_slots(&member);
+}
+
 /// A process that found the name before its generation was raised finds another one at its lock;
 /// none finds the name under the new one.
 #[test]

@@ -452,6 +452,12 @@ impl Word {
         Word(self.0 | WIDE)
     }
 
+    /// A mistake: as if the name was never locked at host scope.
+    #[cfg(test)]
+    pub(super) const fn narrowed(self) -> Word {
+        Word(self.0 & !WIDE)
+    }
+
     /// A held word of which readers may come in beside the holder, told how the last writer left.
     pub(super) fn readable(self, how: Predecessor) -> Word {
         Word(self.0 | READABLE | Word::left_so(how).0)

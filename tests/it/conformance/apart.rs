@@ -7,8 +7,9 @@ use std::{
 };
 
 use tierlock::{
-    Keep, LockErrorKind, LockManager, LostReason, RwLock, RwLockReadGuard as Read,
-    RwLockUpgradableReadGuard as Upgradable, RwLockWriteGuard as Write,
+    Keep, LockErrorKind, LockManager, LostReason, MutexGuard, Permit, RwLock,
+    RwLockReadGuard as Read, RwLockUpgradableReadGuard as Upgradable, RwLockWriteGuard as Write,
+    Scope,
 };
 
 use crate::setting::{Hand, LONG, LONG_LIFE, SHORT_LIFE, Setting, at, until};
@@ -291,6 +292,65 @@ fn a_closed_manager_ends_its_upgrades(setting: &Setting) {
     assert_eq!(upgrade.join().unwrap().unwrap_err().kind(), LockErrorKind::Config);
     drop(inside);
     drop(far.try_write_for(LONG).unwrap());
+}
+
+at!(with_leader, an_upgrade_of_a_closed_manager_is_given_up_though_its_guard_stays);
+fn an_upgrade_of_a_closed_manager_is_given_up_though_its_guard_stays(setting: &Setting) {
+    let locks = setting.neighbour();
+    let lock = Arc::new(lock_of(setting, &locks, 7));
+    let far = lock_of(setting, &setting.stranger(), 0);
+    let inside = far.read().unwrap();
+    let seen = lock.upgradable_read_arc().unwrap();
+    let upgrade = thread::spawn(move || Upgradable::try_upgrade_for(seen, LONG).map(drop));
+    until("the upgrade waits", || far.try_read().is_err());
+    locks.close();
+    let seen = upgrade.join().unwrap().unwrap_err();
+    assert_eq!(*seen, 7);
+    // It reads still, and holds no reader up.
+    drop(far.try_read_for(LONG).unwrap());
+    assert!(far.try_write().is_err());
+    drop((seen, inside));
+    drop(far.try_write_for(LONG).unwrap());
+}
+
+at!([host memory_host] a_name_begins_above_the_tokens_of_guards_that_stood_apart);
+fn a_name_begins_above_the_tokens_of_guards_that_stood_apart(setting: &Setting) {
+    let narrow = |locks: &LockManager, name: &str| {
+        MutexGuard::token(&locks.mutex(name, ()).scope(Scope::Thread).lock().unwrap())
+    };
+    let locks = setting.locks();
+    let lock = lock_of(setting, &locks, 0);
+    let seen = lock.upgradable_read().unwrap();
+    let reading = Upgradable::token(&seen);
+    drop(seen);
+    let writing = Upgradable::upgrade(lock.upgradable_read().unwrap()).unwrap();
+    let written = Write::token(&writing);
+    let reader = Write::downgrade(writing).unwrap();
+    assert!(written > reading);
+    drop(reader);
+    drop(lock);
+    assert!(narrow(&locks, "a") > written);
+    let seats = locks.semaphore("b", 5).scope(Scope::Host).build().unwrap();
+    let permits = seats.acquire_many(5).unwrap();
+    let last = Permit::token(&permits);
+    drop(permits);
+    drop(seats);
+    assert!(narrow(&locks, "c") > last, "also a name that is new");
+}
+
+at!([host memory_host] a_name_begins_above_the_token_of_a_reader_that_was_a_writer_and_is_forgotten);
+fn a_name_begins_above_the_token_of_a_reader_that_was_a_writer_and_is_forgotten(setting: &Setting) {
+    let locks = setting.locks();
+    let lock = lock_of(setting, &locks, 0);
+    let writing = Upgradable::upgrade(lock.upgradable_read().unwrap()).unwrap();
+    let written = Write::token(&writing);
+    let reader = Write::downgrade(writing).unwrap();
+    until("its lease has the readers' token", || Read::token(&reader) > written);
+    let last = Read::token(&reader);
+    std::mem::forget(reader);
+    drop(lock);
+    let narrow = locks.mutex("a", ()).scope(Scope::Thread).build().unwrap();
+    assert!(MutexGuard::token(&narrow.lock().unwrap()) > last);
 }
 
 at!([host host_with_directory host_with_file_directory] processes_of_a_machine_read_beside_an_upgradable_one);

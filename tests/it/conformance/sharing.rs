@@ -18,7 +18,7 @@ use tierlock::{
 };
 
 use crate::{
-    helper::Helper,
+    helper::{Helper, may_tell_of},
     setting::{BlockedThread, Hand, LONG, Setting, at, until},
 };
 
@@ -444,7 +444,8 @@ fn a_writer_killed_while_it_waits_for_readers_blocks_nobody(setting: &Setting) {
 
 at!([process process_file] no_kill_shows_a_reader_a_write_half_done);
 /// Readers, writers and upgrading readers of several processes that are killed at any time, over two
-/// numbers that only a writer makes differ.
+/// numbers that only a writer makes differ, and takers of permits. Each exclusive holder is told of a death
+/// after a writer's, and of none after a reader's or where none was.
 fn no_kill_shows_a_reader_a_write_half_done(setting: &Setting) {
     pair_under_kills(setting, 15);
 }
@@ -460,26 +461,40 @@ fn many_kills_show_no_reader_a_write_half_done() {
 fn pair_under_kills(setting: &Setting, kills: u64) {
     let folder = setting.directory().join("numbers");
     std::fs::create_dir(&folder).unwrap();
-    std::fs::write(folder.join("pair"), [0; 16]).unwrap();
+    std::fs::write(folder.join("pair"), [0; 24]).unwrap();
+    // The file-lock engine has no permits.
+    let seats = if setting.counts_permits() { "seats" } else { "" };
     let start = |seed: u64| {
         let mut helper = setting.helper();
-        helper.say(&format!("pair\t{}\ta\t{}\t{seed}", setting.scope, folder.display()));
-        helper
+        let folder = folder.display();
+        helper.say(&format!("pair\t{}\ta\t{folder}\t{seed}\t{seats}", setting.scope));
+        (seed, helper)
     };
-    let mut helpers: Vec<Helper> = (0..3).map(start).collect();
+    let mut helpers: Vec<(u64, Helper)> = (0..3).map(start).collect();
+    // So many have died of which an exclusive holder may be told.
+    let mut deaths = 0;
+    let mut kill_one = |(seed, helper): &mut (u64, Helper)| {
+        helper.kill();
+        deaths += u64::from(may_tell_of(&folder, *seed));
+    };
     for kill in 0..kills {
         let before = rounds(&folder);
         until("more rounds", || rounds(&folder) > before + 20);
-        for helper in &mut helpers {
+        for (_, helper) in &mut helpers {
             assert!(!helper.has_spoken(), "{}", helper.hear());
         }
         let victim = (kill * 7 % 3) as usize;
-        helpers[victim].kill();
+        kill_one(&mut helpers[victim]);
         helpers[victim] = start(3 + kill);
     }
-    helpers.iter_mut().for_each(Helper::kill);
+    helpers.iter_mut().for_each(kill_one);
     let lock = lock_of(setting, &setting.locks(), ());
-    drop(lock.try_write_for(LONG).unwrap());
+    let last = lock.try_write_for(LONG).unwrap();
+    let is_told = RwLockWriteGuard::predecessor(&last) == Predecessor::Died;
+    let told = std::fs::metadata(folder.join("told")).map_or(0, |found| found.len());
+    let told = told + u64::from(is_told);
+    assert!(told <= deaths, "{told} exclusive holders were told of {deaths} deaths at the gate");
+    drop(last);
     drop(lock.try_read().unwrap());
 }
 

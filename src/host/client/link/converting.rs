@@ -151,12 +151,16 @@ impl LinkState {
         }
     }
 
-    /// All upgrades end: the manager is closed.
+    /// All upgrades end: the manager is closed. Those that were asked for are given up: their guards stay,
+    /// and others read beside them.
     pub(super) fn close_upgrades(&mut self) {
-        let LinkState { upgrades, aftermath, .. } = self;
-        for waiter in upgrades.values_mut() {
-            let error = error_of(RequestFailure::Closed, clock::now().since(waiter.since));
+        let now = clock::now();
+        let LinkState { upgrades, aftermath, client, .. } = self;
+        for (upgrade, waiter) in upgrades.iter_mut().filter(|(_, waiter)| waiter.outcome.is_none())
+        {
+            let error = error_of(RequestFailure::Closed, now.since(waiter.since));
             waiter.finish(Err(error.with_scope(Scope::Host)), aftermath);
+            client.downgrade(upgrade.lease, Mode::Upgradable, Token::ZERO, now);
         }
     }
 }

@@ -129,6 +129,10 @@ mistakes! {
     DowngradeLetsGoFirst => TwoInside | Lost,
     /// A reader that came in by the word leaves that as if it was left clean.
     ReadersLeaveClean => Untold,
+    /// A gate is left without waiting for the readers that are inside.
+    WidenersDoNotDrain => TwoInside,
+    /// A reader does not look whether the name is locked at host scope.
+    ReadersOverlookWide => TwoInside,
 
     // Permits.
     /// Permits that come back wake their waiter only when a process has none left.
@@ -217,6 +221,9 @@ pub(super) fn bent_word(mistake: Option<TableMistake>, step: Step, found: Word) 
     match mistake {
         Some(TableMistake::GivingUpKeepsTheReservation) if step == Step::TakeFindReservation => {
             Word::FREE
+        }
+        Some(TableMistake::ReadersOverlookWide) if step == Step::ReadLook && found.is_wide() => {
+            found.narrowed()
         }
         _ => found,
     }

@@ -34,6 +34,9 @@ pub(super) enum Job {
     Upgrade,
     /// Locks it and becomes a reader.
     Downgrade,
+    /// Locks it, marks it as locked at host scope, and asks for that once no reader is inside: none may
+    /// come in here from then on.
+    WidenAlone,
     /// Waits for a permit.
     Acquire,
     /// Waits for all permits.
@@ -47,7 +50,7 @@ pub(super) enum Job {
 impl Job {
     /// Its holder waits until no reader is inside.
     pub(super) fn drains(self) -> bool {
-        matches!(self, Job::Lock | Job::LockAndPanic | Job::Try | Job::Downgrade)
+        matches!(self, Job::Lock | Job::LockAndPanic | Job::Try | Job::Downgrade | Job::WidenAlone)
     }
 
     /// It waits for the word, if it has to.

@@ -85,6 +85,7 @@ fn shared_by_two() -> Titled<2> {
         ("a writer becomes a reader", Play::new([&[Downgrade], &[Lock, TryRead]])),
         ("a reader becomes a writer", Play::new([&[Upgrade], &[Read, Try]])),
         ("two upgradable readers", Play::new([&[Upgrade, TryRead], &[Upgrade]])),
+        ("one widens beside a reader", Play::new([&[Read, TryRead], &[WidenAlone]])),
     ]
 }
 
@@ -260,6 +261,7 @@ const SHOWN_BY: &[(&str, &[TableMistake])] = {
         ("two lock", &[ClearedAfterOneScan]),
         ("one gives up in front of another", &[GivingUpKeepsAPart]),
         ("a writer becomes a reader", &[DowngradeLetsGoFirst]),
+        ("one widens beside a reader", &[WidenersDoNotDrain, ReadersOverlookWide]),
         ("a reader becomes a writer", &[UpgradeStaysReadable]),
         ("a wrong verdict", &[TokenIsNotCompared, RecoveriesRaiseNoToken]),
         ("three wait shortly", &[GivingUpIsSilent]),

@@ -213,6 +213,11 @@ impl<const N: usize> World<N> {
             return Ok(());
         }
         match job {
+            // It would ask for the lease, and has won a turnstile only.
+            Job::Read if self.word.is_wide() => {
+                self.truth = if self.threads[thread].inside { told } else { self.truth };
+                self.threads[thread].doing = Doing::Leaving(Leaving::held(me, told, false));
+            }
             Job::Read => {
                 let how = match play.mistake {
                     Some(TableMistake::ReadersLeaveClean) => Predecessor::Clean,
@@ -224,12 +229,31 @@ impl<const N: usize> World<N> {
                 let marking = Marking::new(me, SlotMark::Readable(told));
                 self.threads[thread].doing = Doing::Marking(marking, told);
             }
+            Job::WidenAlone => {
+                let marking = Marking::new(me, SlotMark::Wide);
+                self.threads[thread].doing = Doing::Marking(marking, told);
+            }
             _ if job.drains() => {
                 let draining = Draining::new(me, Room::Alone, job.waits());
                 self.threads[thread].doing = Doing::Draining(draining, told);
             }
             _ => unreachable!("{job:?} is in no play with readers"),
         }
+        Ok(())
+    }
+
+    /// The mark of host scope is set.
+    pub(super) fn widened(
+        &mut self,
+        play: &Play<N>,
+        thread: usize,
+        told: Predecessor,
+    ) -> Result<(), Violation> {
+        if play.mistake == Some(TableMistake::WidenersDoNotDrain) {
+            return self.drained(play, thread, Outcome::Drained, told);
+        }
+        let draining = Draining::new(play.id(thread), Room::Alone, true);
+        self.threads[thread].doing = Doing::Draining(draining, told);
         Ok(())
     }
 

@@ -399,7 +399,7 @@ impl<const N: usize> ThreadTurn<'_, N> {
             if stays && !stays_on {
                 to.stay = AtLeast::Over(to.stay.next());
             }
-            to.threads[self.thread].excludes = false;
+            to.threads[self.thread].excludes = job == Some(&Job::WidenAlone);
             to.threads[self.thread].doing = Doing::Leaving(Leaving::held(me, how, stays_on));
             self.done(to, StepKind::Plain, (None, None));
         }

@@ -197,6 +197,9 @@ impl<const N: usize> World<N> {
             (Outcome::Marked, Doing::Marking(_, told)) if job == Some(&Job::Upgrade) => {
                 self.marked(play, thread, told);
             }
+            (Outcome::Marked, Doing::Marking(_, told)) if job == Some(&Job::WidenAlone) => {
+                return self.widened(play, thread, told);
+            }
             (Outcome::Marked, Doing::Marking(_, told))
             | (Outcome::Renamed, Doing::Renaming(_, told)) => {
                 self.threads[thread].doing = Doing::Inside(told);

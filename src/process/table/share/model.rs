@@ -5,11 +5,11 @@
 //!     --lib share_model
 //! ```
 //!
-//! Readers, a writer, permits; upgrades are the step model's. The machines are those of `protocol`, and the
-//! words are those of the table; only the memory is loom's. loom takes a SeqCst load for an acquire, so the two looks that the argument of `share` is
-//! about, a reader's at the word and a writer's at the counts, are exchanges here. What loom adds to
-//! the step model is the order of everything else: that a writer sees what readers read under, and
-//! readers what it wrote.
+//! Readers, a writer, upgrades, downgrades, permits. The machines are those of `protocol`, and the words are
+//! those of the table; only the memory is loom's. loom takes a SeqCst load for an acquire, so the two looks
+//! that the argument of `share` is about, a reader's at the word and a writer's at the counts, are exchanges
+//! here. What loom adds to the step model is the order of everything else: that a writer sees what readers
+//! read under, and readers what it wrote.
 
 use std::cell::Cell;
 
@@ -23,8 +23,8 @@ use loom::{
 
 use super::{
     protocol::{
-        Answer, Draining, Leaving, Machine, Op, Outcome, Reading, ShareAnswer, ShareOp, Slept,
-        Unsharing, Verdict, Way,
+        Answer, Draining, Leaving, Machine, Marking, Op, Outcome, Reading, ShareAnswer, ShareOp,
+        Slept, SlotMark, Unsharing, Verdict, Way,
     },
     share::ShareWord,
     word::{OwnerId, Word},
@@ -45,6 +45,12 @@ enum ShareFlaw {
     LookedBeforeAdding,
     /// A reader that comes in sees nothing of what the last writer did.
     CameInRelaxed,
+    /// An upgrade waits for the readers that are inside, and lets others in.
+    StaysReadable,
+    /// An upgrade looks for readers, and lets no more of them in only then.
+    ClosedAfterTheLook,
+    /// A writer that becomes a reader releases the word, and then adds its 1.
+    AddedAfterLeaving,
 }
 
 thread_local! {
@@ -215,6 +221,75 @@ impl SharedSlot {
         self.leave(WRITERS);
     }
 
+    fn mark(&self, number: u64, mark: SlotMark) {
+        assert_eq!(self.run(Marking::new(process(number), mark), false), Outcome::Marked);
+    }
+
+    fn drain(&self, waits: bool) -> Outcome {
+        self.run(Draining::new(process(WRITERS), Room::Alone, waits), false)
+    }
+
+    /// Reads as the one that may upgrade, and becomes the writer.
+    fn upgrade(&self) {
+        assert!(self.try_win(WRITERS), "it is the only one");
+        self.mark(WRITERS, SlotMark::Readable(Predecessor::Clean));
+        self.see();
+        if flawed(ShareFlaw::ClosedAfterTheLook) {
+            assert_eq!(self.drain(true), Outcome::Drained);
+            self.mark(WRITERS, SlotMark::Unreadable);
+            self.write_alone();
+            return self.leave(WRITERS);
+        }
+        if !flawed(ShareFlaw::StaysReadable) {
+            self.mark(WRITERS, SlotMark::Unreadable);
+        }
+        self.write_once_alone();
+        self.leave_any(WRITERS);
+    }
+
+    /// The same, if no reader is inside; else it goes on reading.
+    fn try_upgrade(&self) {
+        assert!(self.try_win(WRITERS), "it is the only one");
+        self.mark(WRITERS, SlotMark::Readable(Predecessor::Clean));
+        self.mark(WRITERS, SlotMark::Unreadable);
+        match self.drain(false) {
+            Outcome::Drained => self.write_alone(),
+            Outcome::WouldBlock => {
+                self.mark(WRITERS, SlotMark::Readable(Predecessor::Clean));
+                self.see();
+            }
+            outcome => panic!("{outcome:?}"),
+        }
+        self.leave_any(WRITERS);
+    }
+
+    /// Writes, and reads on: of process 2, which has a record.
+    fn downgrade(&self) {
+        let me = process(2);
+        assert!(self.try_win(2), "it is the only one");
+        let drain = Draining::new(me, Room::Alone, true);
+        assert_eq!(self.run(drain, false), Outcome::Drained);
+        self.write_alone();
+        if flawed(ShareFlaw::AddedAfterLeaving) {
+            self.leave(2);
+        }
+        let reading = Reading::new(me, 2, Way::UnderTheWord);
+        assert!(matches!(self.run(reading, false), Outcome::Won(_)));
+        if !flawed(ShareFlaw::AddedAfterLeaving) {
+            self.leave(2);
+        }
+        self.see();
+        assert_eq!(self.run(Unsharing::new(me, 2, Share::Reader), true), Outcome::LetGo);
+    }
+
+    /// Writes, if the word is free.
+    fn write_if_free(&self) {
+        if self.try_win(WRITERS) {
+            self.write_once_alone();
+            self.leave(WRITERS);
+        }
+    }
+
     /// Takes so many of three permits, and gives them back.
     fn take_permits(&self, number: u32, count: u32) {
         const LIMIT: u32 = 3;
@@ -296,7 +371,7 @@ fn is_found(played: &str) {
 
 /// A test that plants a flaw, and one that sees it found.
 macro_rules! finds {
-    ($($found:ident $played:ident: $flaw:ident, $here:expr;)+) => {$(
+    ($($found:ident $played:ident: $flaw:ident, $here:expr, $beside:expr;)+) => {$(
         #[test]
         fn $found() {
             is_found(stringify!($played));
@@ -305,16 +380,22 @@ macro_rules! finds {
         #[test]
         #[ignore = "a flaw, which the test before finds"]
         fn $played() {
-            play(Some(ShareFlaw::$flaw), $here, &[reads]);
+            play(Some(ShareFlaw::$flaw), $here, &[$beside]);
         }
     )+};
 }
 
 finds! {
-    found_a_bell_read_late a_bell_read_late: BellReadLate, SharedSlot::write;
-    found_a_silent_taking_back a_silent_taking_back: TakenBackSilently, SharedSlot::write;
-    found_a_look_before_adding a_look_before_adding: LookedBeforeAdding, SharedSlot::write;
-    found_a_relaxed_coming_in a_relaxed_coming_in: CameInRelaxed, SharedSlot::write;
+    found_a_bell_read_late a_bell_read_late: BellReadLate, SharedSlot::write, reads;
+    found_a_silent_taking_back a_silent_taking_back: TakenBackSilently, SharedSlot::write, reads;
+    found_a_look_before_adding a_look_before_adding: LookedBeforeAdding, SharedSlot::write, reads;
+    found_a_relaxed_coming_in a_relaxed_coming_in: CameInRelaxed, SharedSlot::write, reads;
+    found_an_upgrade_that_stays_readable an_upgrade_that_stays_readable:
+        StaysReadable, SharedSlot::upgrade, reads;
+    found_an_upgrade_closed_after_the_look an_upgrade_closed_after_the_look:
+        ClosedAfterTheLook, SharedSlot::upgrade, reads;
+    found_a_downgrade_that_adds_late a_downgrade_that_adds_late:
+        AddedAfterLeaving, SharedSlot::downgrade, SharedSlot::write_if_free;
 }
 
 fn reads(slot: &SharedSlot) {
@@ -343,6 +424,28 @@ fn a_writer_and_readers_of_two_processes() {
 #[test]
 fn a_writer_and_two_readers_of_one_process() {
     play(None, SharedSlot::write, &[reads, reads]);
+}
+
+#[test]
+fn an_upgrade_beside_a_reader_that_comes_in_twice() {
+    play(None, SharedSlot::upgrade, &[reads_twice]);
+}
+
+#[test]
+fn an_upgrade_beside_readers_of_two_processes() {
+    play(None, SharedSlot::upgrade, &[reads, reads_elsewhere]);
+}
+
+#[test]
+fn an_upgrade_that_only_tries_beside_a_reader_that_comes_in_twice() {
+    play(None, SharedSlot::try_upgrade, &[reads_twice]);
+}
+
+#[test]
+fn a_downgrade_beside_a_reader_and_a_writer() {
+    play(None, SharedSlot::downgrade, &[reads_twice]);
+    play(None, SharedSlot::downgrade, &[SharedSlot::write_if_free]);
+    play(None, SharedSlot::downgrade, &[reads, SharedSlot::write_if_free]);
 }
 
 #[test]
