@@ -129,7 +129,7 @@ fn move_between(source: &MovePlace, target: &MovePlace) -> Result<MovedJournal> 
 /// What has become of the place that a journal is to leave.
 enum GivenUp {
     /// It says where it goes; what it had, and a directory's journal itself.
-    Marked(FoundEntries, Option<Journal>),
+    Marked(Box<FoundEntries>, Option<Box<Journal>>),
     /// A leader has it.
     Reigned,
 }
@@ -231,7 +231,7 @@ impl MovePlace {
                     // After an error it may be marked: what is prepared stays for the next try.
                     journal.mark_moved(path, to)?;
                 }
-                Ok(GivenUp::Marked(entries, Some(journal)))
+                Ok(GivenUp::Marked(Box::new(entries), Some(Box::new(journal))))
             }
             MovePlace::Store(store, shown) => give_up_store(&**store, shown, to, prepare),
         }
@@ -285,7 +285,7 @@ fn give_up_store(
     has_epochs(&first.entries)?;
     match &first.moved_to {
         // By an earlier try: the other place has what that wrote there, or nothing.
-        Some(there) if there == to => return Ok(GivenUp::Marked(first.entries, None)),
+        Some(there) if there == to => return Ok(GivenUp::Marked(Box::new(first.entries), None)),
         Some(there) => {
             return Err(LockError::config(format!("{shown} was moved to {there} before")));
         }
@@ -302,7 +302,7 @@ fn give_up_store(
     prepare(&now.entries)?;
     // Without an answer it may be marked: what is prepared stays for the next try.
     Ok(match store.mark_moved(now.stamp, to)? {
-        true => GivenUp::Marked(now.entries, None),
+        true => GivenUp::Marked(Box::new(now.entries), None),
         false => GivenUp::Reigned,
     })
 }
