@@ -6,8 +6,7 @@
 use std::{error::Error, io, path::PathBuf, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, RootCertStore,
-    crypto::ring,
+    CertificateError, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
 
@@ -16,6 +15,15 @@ use crate::{error::Result, host::service_url::ServiceUrl};
 /// How a server is to prove which one it is: by a certificate that these have signed.
 #[derive(Clone)]
 pub(in crate::host) struct StoreTls {
+    #[cfg_attr(
+        not(any(
+            feature = "etcd",
+            feature = "postgres",
+            feature = "redis",
+            feature = "zookeeper"
+        )),
+        allow(dead_code, reason = "MySQL's client takes the certificates themselves")
+    )]
     roots: Arc<RootCertStore>,
     /// The same as they were found.
     #[cfg(feature = "mysql")]
@@ -87,7 +95,8 @@ impl StoreTls {
     }
 
     #[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]
-    pub(in crate::host) fn client_config(&self) -> ClientConfig {
+    pub(in crate::host) fn client_config(&self) -> rustls::ClientConfig {
+        use rustls::{ClientConfig, crypto::ring};
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions();
         let builder = builder.expect("the provider has what TLS 1.2 and 1.3 need");
@@ -101,7 +110,7 @@ impl StoreTls {
 pub(in crate::host) fn use_ring_by_default() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Another thread may have chosen meanwhile.
-        let _ = ring::default_provider().install_default();
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
