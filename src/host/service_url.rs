@@ -101,6 +101,21 @@ impl ServiceKind {
         known.map_or("", |(scheme, _)| scheme)
     }
 
+    /// Its scheme with an `s` behind it is the same by TLS. PostgreSQL has the option sslmode, and our own
+    /// leaders know nothing else.
+    fn has_tls_scheme(self) -> bool {
+        use ServiceKind::{Postgres, ShedLockPostgres, Tierlock};
+        !matches!(self, Postgres | ShedLockPostgres | Tierlock)
+    }
+
+    /// How a URL says that the server is reached by TLS.
+    pub(crate) fn tls_form(self) -> String {
+        match self.has_tls_scheme() {
+            true => format!("{}s://…", self.scheme()),
+            false => format!("{}://…?sslmode=verify-full", self.scheme()),
+        }
+    }
+
     /// The cargo feature that it is in, and whether this build has that.
     pub(crate) fn feature(self) -> (&'static str, bool) {
         match self {
@@ -130,19 +145,14 @@ impl ServiceUrl {
         };
         let find = |scheme: &str| ServiceKind::ALL.iter().find(|(known, _)| *known == scheme);
         let plain = scheme.strip_suffix('s').and_then(find);
-        // Others have the option sslmode, or none of it.
-        let secured = plain.filter(|(_, kind)| *kind == ServiceKind::Etcd);
-        let Some((_, kind)) = find(scheme).or(secured) else {
+        let Some((_, kind)) = find(scheme).or(plain.filter(|(_, kind)| kind.has_tls_scheme()))
+        else {
             let schemes: Vec<_> = ServiceKind::ALL.iter().map(|(scheme, _)| *scheme).collect();
             return refused(&match plain.map(|(_, kind)| kind) {
                 Some(ServiceKind::Postgres | ServiceKind::ShedLockPostgres) => {
                     "TLS of PostgreSQL is an option: postgres://…?sslmode=verify-full".to_owned()
                 }
-                Some(ServiceKind::Tierlock) => "tierlock:// is encrypted always".to_owned(),
-                Some(_) => format!(
-                    "TLS ({scheme}) is not supported yet; connect through a local TLS proxy such \
-                     as stunnel"
-                ),
+                Some(_) => "tierlock:// is encrypted always".to_owned(),
                 None => {
                     let shown: String = scheme.chars().take(20).collect();
                     format!("unknown scheme {shown:?}: it must be one of {}", schemes.join(", "))
@@ -220,8 +230,10 @@ impl ServiceUrl {
                 "the option sslmode must be verify-full, which checks that the server is the one \
                  that the URL names, or disable",
             )),
-            Some(_) => Err(self
-                .refuse("the option sslmode is PostgreSQL's: etcd is reached by TLS as etcds://…")),
+            Some(_) => Err(self.refuse(format_args!(
+                "the option sslmode is PostgreSQL's: by TLS it is {}",
+                self.kind.tls_form()
+            ))),
         }
     }
 

@@ -12,6 +12,7 @@
 //! | `wish` | one request as the engine sees it: how long it may wait, and whether it is still wanted |
 //! | `fault` | what can go wrong on the way to a server |
 //! | `store_tls` | TLS on the way to a server |
+//! | `tls_line` | a connection by it |
 //! | `runtime` | the one background thread of a process that all its engines run on |
 //! | `holder_line` | a holder in one line, as servers have room for it |
 //! | `session_life` | until when what hangs on a session is good |
@@ -49,8 +50,10 @@ mod session_life;
 mod shedlock;
 #[cfg(any(feature = "etcd", feature = "mysql", feature = "postgres"))]
 mod slots;
-#[cfg(any(feature = "etcd", feature = "postgres"))]
+#[cfg(feature = "service")]
 pub(super) mod store_tls;
+#[cfg(any(feature = "redis", feature = "zookeeper"))]
+mod tls_line;
 mod wish;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;

@@ -81,7 +81,7 @@ pub(super) fn open(
     let server = MysqlServer::new(&mut url, patience(time_to_live))?;
     let prefix = url.take("prefix")?.unwrap_or_default();
     let (is_session_pooled, connections) = take_session_options(&mut url)?;
-    url.finish("connections, password_file, pooler, prefix")?;
+    url.finish("ca, connections, password_file, pooler, prefix")?;
     let holder = HolderLine::new(&settings.identity);
     let place = Mutex::new(None);
     let database =

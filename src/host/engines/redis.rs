@@ -119,7 +119,7 @@ impl RedisEngine {
             Some(_) => return Err(url.refuse("the option `as` must be hash or plain")),
         };
         let login = RedisLogin::new(&mut url)?;
-        url.finish("as, prefix, password_file")?;
+        url.finish("as, ca, password_file, prefix")?;
         let [address] = &*url.addresses else {
             return Err(url.refuse(
                 "locks are on one server; several that know nothing of each other are redlock://",

@@ -68,7 +68,7 @@ impl RedlockEngine {
         let prefix = url.take("prefix")?.unwrap_or_default();
         let is_unfenced = url.take_switch("unfenced")?;
         let login = RedisLogin::new(&mut url)?;
-        url.finish("password_file, prefix, unfenced")?;
+        url.finish("ca, password_file, prefix, unfenced")?;
         if url.addresses.len() < 3 {
             return Err(url.refuse("a majority needs three servers; one alone is redis://"));
         }

@@ -8,6 +8,7 @@
 
 mod nodes;
 mod queue;
+mod relay;
 mod session;
 mod touches;
 
@@ -15,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     runtime::Handle,
     time::{sleep, timeout},
@@ -30,6 +31,7 @@ use super::{
     EngineSettings,
     engine::{EngineAbilities, EngineFinding, EngineGrant, EngineLock, LockEngine, Renewal},
     fault::EngineFault,
+    tls_line,
     wish::Wish,
 };
 use crate::{
@@ -79,7 +81,7 @@ impl ZookeeperEngine {
         };
         let has_folders = url.take_switch("parents")?;
         let line = ZookeeperLine::new(&mut url, settings, has_folders)?;
-        url.finish("acl, as, parents, password_file")?;
+        url.finish("acl, as, ca, parents, password_file")?;
         check_process(&url)?;
         Ok(ZookeeperEngine { line: Arc::new(line), form, url, looked: Mutex::new(Time::ZERO) })
     }
@@ -427,11 +429,10 @@ impl ZookeeperEngine {
     async fn ask_server(&self) -> Option<String> {
         for (host, port) in &self.line.addresses {
             let ask = async {
-                let mut line = TcpStream::connect((&**host, *port)).await.ok()?;
-                line.write_all(b"srvr").await.ok()?;
-                let mut told = Vec::new();
-                line.take(64 * 1024).read_to_end(&mut told).await.ok()?;
-                Some(String::from_utf8_lossy(&told).into_owned())
+                match &self.line.tls {
+                    Some(tls) => told_by(tls_line::connect(tls, host, *port).await.ok()?).await,
+                    None => told_by(TcpStream::connect((&**host, *port)).await.ok()?).await,
+                }
             };
             if let Ok(Some(told)) = timeout(Duration::from_secs(1), ask).await {
                 return Some(told);
@@ -439,4 +440,13 @@ impl ZookeeperEngine {
         }
         None
     }
+}
+
+async fn told_by(mut line: impl AsyncRead + AsyncWrite + Unpin) -> Option<String> {
+    line.write_all(b"srvr").await.ok()?;
+    let mut told = Vec::new();
+    let read = line.take(64 * 1024).read_to_end(&mut told).await;
+    // By TLS, some end without a farewell.
+    read.ok().or((!told.is_empty()).then_some(0))?;
+    Some(String::from_utf8_lossy(&told).into_owned())
 }

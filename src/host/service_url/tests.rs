@@ -31,7 +31,7 @@ fn what_cannot_be_meant_is_refused() {
     assert!(refused("consul://h").contains(", zookeeper"));
     assert!(refused("redis://").contains("an address is empty"));
     assert!(refused("redis://a,,b").contains("an address is empty"));
-    assert!(refused("rediss://a").contains("TLS"));
+    assert!(refused("tierlocks://a").contains("is encrypted always"));
     assert!(refused("postgress://a").contains("?sslmode=verify-full"));
     let mut twice = ServiceUrl::parse("redis://h?as=plain&as=hash").unwrap();
     assert!(twice.take("as").is_err());
@@ -58,7 +58,15 @@ fn tls_is_said_by_the_scheme_or_by_postgres_own_option() {
     for text in ["etcd://h", "postgres://h/d", "postgres://h/d?sslmode=disable", "redis://h"] {
         assert!(!secured(text).unwrap(), "{text}");
     }
-    for text in ["etcds://h", "postgres://h/d?sslmode=verify-full"] {
+    for text in [
+        "etcds://h",
+        "postgres://h/d?sslmode=verify-full",
+        "rediss://h",
+        "redlocks://a,b,c",
+        "mysqls://h/d",
+        "shedlock+mysqls://h/d",
+        "zookeepers://h",
+    ] {
         assert!(secured(text).unwrap(), "{text}");
     }
     // Weaker ones check no name, and so prove nothing.

@@ -20,8 +20,12 @@ mod proxy;
 mod rig;
 #[cfg(all(feature = "etcd", feature = "postgres"))]
 mod secured;
+#[cfg(all(feature = "redis", feature = "mysql", feature = "zookeeper"))]
+mod secured_locks;
 mod sharing;
 mod shedlock;
+#[cfg(feature = "service")]
+mod test_ca;
 mod zookeeper;
 
 use self::rig::EngineRig;

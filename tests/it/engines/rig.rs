@@ -125,7 +125,7 @@ impl EngineRig {
         Some(EngineRig { kind, servers: vec![server], options, root })
     }
 
-    fn is_installed(kind: &str, server: &str) -> bool {
+    pub(super) fn is_installed(kind: &str, server: &str) -> bool {
         if server == "zookeeper" && !zookeeper::is_installed() {
             eprintln!("ZooKeeper or Java is not installed: {kind} is skipped");
             return false;

@@ -5,13 +5,13 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tierlock::{LockErrorKind, LockManager, MutexGuard};
 
 use super::{
     postgres,
     rig::{ENDLESS, EngineRig, give, hold, mutex},
+    test_ca::TestCa,
 };
 use crate::{
     setting::{LONG, Port, new_secret, temp_dir, until},
@@ -26,26 +26,6 @@ struct SecuredStore {
     child: Child,
 }
 
-/// What signs certificates.
-struct TestCa(Issuer<'static, KeyPair>, String);
-
-impl TestCa {
-    fn new() -> TestCa {
-        let mut about = CertificateParams::default();
-        about.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let own = about.self_signed(&key).unwrap().pem();
-        TestCa(Issuer::new(about, key), own)
-    }
-
-    /// A certificate for this address, and its key.
-    fn certify(&self, address: &str) -> [String; 2] {
-        let key = KeyPair::generate().unwrap();
-        let about = CertificateParams::new([address.to_owned()]).unwrap();
-        [about.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem()]
-    }
-}
-
 impl SecuredStore {
     fn start(kind: &'static str) -> Option<SecuredStore> {
         // A rig says whether the server is there.
@@ -58,7 +38,7 @@ impl SecuredStore {
         std::fs::create_dir(&folder).unwrap();
         let (ca, other) = (TestCa::new(), TestCa::new());
         let [certificate, key] = ca.certify("127.0.0.1");
-        for (name, text) in [("ca", ca.1), ("other-ca", other.1)] {
+        for (name, text) in [("ca", ca.own()), ("other-ca", other.own())] {
             std::fs::write(files.path().join(name), text).unwrap();
         }
         let port = Port::claim().address().port();

@@ -67,7 +67,9 @@ pub(super) fn server(folder: &Path, port: &str) -> Command {
     let file = folder.join("zoo.cfg");
     std::fs::write(&file, settings).unwrap();
     let mut command = java();
-    command.args(["-cp", &class_path(&["zookeeper", "slf4j-nop"])]);
+    // What its TLS needs beyond what it names by itself.
+    let netty = ["netty-codec", "netty-resolver", "netty-transport-native-unix-common"];
+    command.args(["-cp", &class_path(&[&["zookeeper", "slf4j-nop"][..], &netty].concat())]);
     command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(file);
     command
 }

@@ -3,7 +3,7 @@
 use std::{future::Future, path::PathBuf, time::Duration};
 
 use mysql_async::{
-    Conn, Error, Opts, OptsBuilder, Params, Row,
+    Conn, DriverError, Error, Opts, OptsBuilder, Params, Row, SslOpts,
     prelude::{FromValue, Queryable},
 };
 use tokio::{
@@ -15,7 +15,10 @@ use tokio::{
 use crate::{
     error::Result,
     host::{
-        engines::fault::EngineFault,
+        engines::{
+            fault::EngineFault,
+            store_tls::{NO_TLS, StoreTls, handshake_trouble, use_ring_by_default},
+        },
         service_url::{Password, ServiceUrl},
     },
 };
@@ -28,6 +31,7 @@ pub(super) struct MysqlServer {
     user: Option<String>,
     password: Option<Password>,
     password_file: Option<PathBuf>,
+    tls: Option<StoreTls>,
     /// How long an answer is waited for.
     patience: Duration,
 }
@@ -80,6 +84,7 @@ impl<F: FnOnce()> Drop for EndTold<F> {
 
 impl MysqlServer {
     pub(super) fn new(url: &mut ServiceUrl, patience: Duration) -> Result<MysqlServer> {
+        let tls = StoreTls::take(url)?;
         let password_file = url.take_password_file()?;
         let from_file = password_file.as_deref().map(Password::read).transpose()?;
         let [address] = &*url.addresses else {
@@ -91,7 +96,16 @@ impl MysqlServer {
         }
         let password = url.password.clone().or(from_file);
         let (shown, database, user) = (url.shown(), url.path.clone(), url.user.clone());
-        Ok(MysqlServer { shown, address, database, user, password, password_file, patience })
+        Ok(MysqlServer { shown, address, database, user, password, password_file, tls, patience })
+    }
+
+    /// Has the server prove which one it is, by its name; one without TLS is told nothing.
+    fn secured(&self) -> Option<SslOpts> {
+        let tls = self.tls.as_ref()?;
+        // The client makes its own configuration, out of what the process has.
+        use_ring_by_default();
+        let roots = tls.certificates().iter().map(|root| root.to_vec().into()).collect();
+        Some(SslOpts::default().with_root_certs(roots).with_disable_built_in_roots(true))
     }
 
     pub(super) fn shown(&self) -> &str {
@@ -119,6 +133,7 @@ impl MysqlServer {
             .user(self.user.clone())
             .pass(password.map(|password| password.reveal().to_owned()))
             .db_name(Some(self.database.clone()))
+            .ssl_opts(self.secured())
             .prefer_socket(false)
             .tcp_nodelay(true)
             // A wait for a lock is silent for as long as it takes: the kernel asks whether the
@@ -163,6 +178,12 @@ impl MysqlServer {
     pub(super) fn fault(&self, error: &Error) -> EngineFault {
         let shown = &self.shown;
         let Error::Server(told) = error else {
+            if matches!(error, Error::Driver(DriverError::NoClientSslFlagFromServer)) {
+                return EngineFault::refused(format!("{shown}: {NO_TLS}"));
+            }
+            if let Some(trouble) = handshake_trouble(error) {
+                return EngineFault::refused(format!("{shown}: {trouble}"));
+            }
             return EngineFault::Trouble(format!("{shown}: {error}"));
         };
         let text = &told.message;

@@ -14,12 +14,20 @@ use redis::{
     aio::{MultiplexedConnection, PubSub},
     io::tcp::TcpSettings,
 };
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::AbortHandle,
+    time::timeout,
+};
 
 use crate::{
     error::Result,
     host::{
-        engines::fault::EngineFault,
+        engines::{
+            fault::EngineFault,
+            store_tls::{StoreTls, handshake_trouble},
+            tls_line,
+        },
         service_url::{Password, ServiceUrl},
     },
 };
@@ -34,9 +42,20 @@ pub(in super::super) struct RedisNode {
     /// One attempt to connect at a time.
     connecting: tokio::sync::Mutex<()>,
     line: Mutex<Option<MultiplexedConnection>>,
+    /// What moves the bytes of a connection by TLS; without TLS the connection has it.
+    carrier: Mutex<Option<LineCarrier>>,
     /// Answers in a row that did not come in time. A command stays in order on its connection, so
     /// that is kept until it looks dead.
     silences: AtomicU32,
+}
+
+/// A task that ends with this.
+struct LineCarrier(AbortHandle);
+
+impl Drop for LineCarrier {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// How many commands are carried at once.
@@ -52,10 +71,12 @@ pub(in super::super) struct RedisLogin {
     password: Option<Password>,
     password_file: Option<PathBuf>,
     database: i64,
+    tls: Option<StoreTls>,
 }
 
 impl RedisLogin {
     pub(in super::super) fn new(url: &mut ServiceUrl) -> Result<RedisLogin> {
+        let tls = StoreTls::take(url)?;
         let password_file = url.take_password_file()?;
         let from_file = password_file.as_deref().map(Password::read).transpose()?;
         let database = match url.path.as_str() {
@@ -67,7 +88,7 @@ impl RedisLogin {
                 .ok_or_else(|| url.refuse("the path is the number of the database"))?,
         };
         let (user, password) = (url.user.clone(), url.password.clone().or(from_file));
-        Ok(RedisLogin { user, password, password_file, database })
+        Ok(RedisLogin { user, password, password_file, database, tls })
     }
 
     /// The password as it is now: a file may have been exchanged.
@@ -92,6 +113,7 @@ impl RedisNode {
             patience,
             connecting: tokio::sync::Mutex::new(()),
             line: Mutex::new(None),
+            carrier: Mutex::new(None),
             silences: AtomicU32::new(0),
         })
     }
@@ -100,7 +122,7 @@ impl RedisNode {
         format!("{}:{}", self.host, self.port)
     }
 
-    fn client(&self) -> Result<Client, EngineFault> {
+    fn settings(&self) -> RedisConnectionInfo {
         let mut login = RedisConnectionInfo::default().set_db(self.login.database);
         if let Some(user) = &self.login.user {
             login = login.set_username(user);
@@ -108,20 +130,55 @@ impl RedisNode {
         if let Some(password) = self.login.password() {
             login = login.set_password(password.reveal());
         }
+        login
+    }
+
+    fn client(&self) -> Result<Client, EngineFault> {
         let tcp = TcpSettings::default().set_nodelay(true);
         let address = ConnectionAddr::Tcp(self.host.clone(), self.port);
         let info = address.into_connection_info().map_err(|error| self.fault(&error))?;
-        let info = info.set_redis_settings(login).set_tcp_settings(tcp);
+        let info = info.set_redis_settings(self.settings()).set_tcp_settings(tcp);
         Client::open(info).map_err(|error| self.fault(&error))
     }
 
     /// A connection of its own for messages.
     pub(super) async fn listen(&self) -> Result<PubSub, EngineFault> {
-        let client = self.client()?;
-        match timeout(self.patience, client.get_async_pubsub()).await {
+        let listening = match &self.login.tls {
+            Some(tls) => {
+                let stream = self.secured(tls).await?;
+                timeout(self.patience, PubSub::new(&self.settings(), stream)).await
+            }
+            None => timeout(self.patience, self.client()?.get_async_pubsub()).await,
+        };
+        match listening {
             Ok(listening) => listening.map_err(|error| self.fault(&error)),
             Err(_) => Err(self.silent()),
         }
+    }
+
+    async fn secured(
+        &self,
+        tls: &StoreTls,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, EngineFault> {
+        let connecting = tls_line::connect(tls, &self.host, self.port);
+        match timeout(self.patience, connecting).await {
+            Ok(connected) => connected.map_err(|error| tls_line::fault(&self.shown(), &error)),
+            Err(_) => Err(tls_line::silent(&self.shown(), self.patience)),
+        }
+    }
+
+    /// The client library's own TLS takes none but the process's cryptography.
+    async fn secured_line(
+        &self,
+        tls: &StoreTls,
+        config: AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, EngineFault> {
+        let (stream, settings) = (self.secured(tls).await?, self.settings());
+        let making = MultiplexedConnection::new_with_config(&settings, stream, config);
+        let made = timeout(self.patience, making).await.map_err(|_| self.silent())?;
+        let (line, carrier) = made.map_err(|error| self.fault(&error))?;
+        *self.carrier.lock() = Some(LineCarrier(tokio::spawn(carrier).abort_handle()));
+        Ok(line)
     }
 
     async fn line(&self) -> Result<MultiplexedConnection, EngineFault> {
@@ -132,11 +189,14 @@ impl RedisNode {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.patience))
             .set_response_timeout(Some(self.patience));
-        let client = self.client()?;
-        let line = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| self.fault(&error))?;
+        let line = match &self.login.tls {
+            Some(tls) => self.secured_line(tls, config).await?,
+            None => self
+                .client()?
+                .get_multiplexed_async_connection_with_config(&config)
+                .await
+                .map_err(|error| self.fault(&error))?,
+        };
         self.silences.store(0, Relaxed);
         *self.line.lock() = Some(line.clone());
         Ok(line)
@@ -211,6 +271,10 @@ impl RedisNode {
         let shown = self.shown();
         if error.is_timeout() {
             return self.silent();
+        }
+        // A server that wants a client's certificate says so after the handshake.
+        if let Some(trouble) = self.login.tls.as_ref().and_then(|_| handshake_trouble(error)) {
+            return EngineFault::refused(format!("{shown}: {trouble}"));
         }
         match error.kind() {
             ErrorKind::AuthenticationFailed => {

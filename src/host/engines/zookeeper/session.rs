@@ -17,14 +17,14 @@ use tokio::{
 };
 use zookeeper_client::{Acls, Client, Error, SessionState, StateWatcher};
 
-use super::{nodes::NodePaths, touches::Touches};
+use super::{nodes::NodePaths, relay::TlsRelay, touches::Touches};
 use crate::{
     clock,
     error::Result,
     host::{
         engines::{
             EngineSettings, fault::EngineFault, holder_line::HolderLine, patience,
-            session_life::SessionLife,
+            session_life::SessionLife, store_tls::StoreTls,
         },
         service_url::{Password, ServiceUrl},
     },
@@ -36,6 +36,7 @@ pub(super) struct ZookeeperLine {
     /// As its client takes it.
     cluster: String,
     pub(super) addresses: Vec<(String, u16)>,
+    pub(super) tls: Option<StoreTls>,
     login: Option<ZookeeperLogin>,
     /// Any client may do anything with the nodes that are made here.
     is_open: bool,
@@ -81,6 +82,7 @@ impl ZookeeperLine {
         settings: &EngineSettings,
         has_folders: bool,
     ) -> Result<ZookeeperLine> {
+        let tls = StoreTls::take(url)?;
         let file = url.take_password_file()?;
         let from_file = file.as_deref().map(Password::read).transpose()?;
         let password = url.password.clone().or(from_file);
@@ -102,7 +104,9 @@ impl ZookeeperLine {
             Some("creator") => return Err(url.refuse("?acl=creator needs a login")),
             Some(_) => return Err(url.refuse("the option acl is open or creator")),
         };
-        let addresses = url.addresses.iter().map(|address| url.host_and_port(address, 2181));
+        // What ZooKeeper's own documentation has.
+        let port = if tls.is_some() { 2281 } else { 2181 };
+        let addresses = url.addresses.iter().map(|address| url.host_and_port(address, port));
         let addresses = addresses.collect::<Result<Vec<_>>>()?;
         let each = addresses.iter().map(|(host, port)| match host.contains(':') {
             true => format!("[{host}]:{port}"),
@@ -113,6 +117,7 @@ impl ZookeeperLine {
             shown: url.shown(),
             cluster: each.collect::<Vec<_>>().join(","),
             addresses,
+            tls,
             login,
             is_open,
             paths: NodePaths::new(&url.path, has_folders),
@@ -195,8 +200,24 @@ impl ZookeeperLine {
             connector =
                 connector.with_auth("digest", format!("{}:{password}", login.user).as_bytes());
         }
-        let client = self.within(connector.connect(&self.cluster)).await;
-        let client = client.map_err(|error| self.fault(&error))?;
+        let relay = match &self.tls {
+            Some(tls) => {
+                let relay = TlsRelay::start(tls, &self.addresses, self.patience).await;
+                Some(relay.map_err(|error| {
+                    EngineFault::Trouble(format!("{}: the relay for TLS: {error}", self.shown))
+                })?)
+            }
+            None => None,
+        };
+        let cluster = relay.as_ref().map_or(&*self.cluster, |relay| &*relay.cluster);
+        let client = self.within(connector.connect(cluster)).await;
+        let client = client.map_err(|error| {
+            let trouble = relay.as_ref().and_then(TlsRelay::trouble);
+            trouble.unwrap_or_else(|| self.fault(&error))
+        })?;
+        if let Some(relay) = relay {
+            Handle::current().spawn(relay.serve(client.state_watcher()));
+        }
         let time_to_live = client.session_timeout();
         self.granted.store(time_to_live.as_millis() as u64, Relaxed);
         let session = ZookeeperSession {
