@@ -399,7 +399,8 @@ fn settings_that_postgres_cannot_have_are_told(rig: &EngineRig) {
         ("?schema=a.b", "letters"),
         ("?connections=0", "at least 1"),
         ("?pooler=transaction", "session"),
-        ("?sslmode=disable", "sslmode"),
+        ("?sslmode=prefer", "sslmode"),
+        ("?ca=none.pem", "verify-full"),
     ] {
         let error = LockManager::builder().service(rig.url() + option).open().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Config);

@@ -431,7 +431,7 @@ fn settings_that_it_cannot_have_are_told(rig: &EngineRig) {
     assert!(refused("?as=semaphore").contains("mutex or read-write"));
     assert!(refused("?acl=creator").contains("login"));
     assert!(refused("?acl=mine").contains("open or creator"));
-    assert!(refused("?prefix=a").contains("acl, as, parents, password_file"));
+    assert!(refused("?prefix=a").contains("acl, as, ca, parents, password_file"));
     let refused = rig.locks().mutex("a", ()).at_least(SHORT).build().unwrap_err();
     assert_eq!(refused.kind(), LockErrorKind::Config);
 }
