@@ -102,7 +102,7 @@ pub(super) enum Command {
     /// Names the holder by its token, which `tierlock status` shows: no other holder loses anything,
     /// and one that has taken the lock meanwhile keeps it.
     Break(Break),
-    /// Say what is wrong with a directory, a lock service, leaders or a journal, and what to do
+    /// Say what is wrong with a directory, a service, leaders or a journal, and what helps
     ///
     /// Looks at version and engine, file system, rights, damaged and foreign files, at what dead
     /// processes left behind, and at names that stay at host scope though no process uses them. It

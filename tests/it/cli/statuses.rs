@@ -133,7 +133,7 @@ fn a_service_is_one_and_its_password_is_no_argument() {
     #[cfg(not(feature = "etcd"))]
     fails(&status(&["--service", "etcd://h"]), 64, &["etcd", "feature"]);
     fails(&status(&["--service", "consul://h"]), 78, &["consul"]);
-    fails(&status(&["--service", "rediss://h"]), 78, &["TLS"]);
+    fails(&status(&["--service", "tierlocks://h"]), 78, &["encrypted always"]);
     fails(&status(&["--service", "tierlock://h", "--leader", "h"]), 64, &["--leader"]);
     let secret = status(&["--service", "redis://u:hunter2@h"]);
     fails(&secret, 78, &["password_file"]);
