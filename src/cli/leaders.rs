@@ -31,7 +31,8 @@ impl AskingLeaders {
         match common.has_secret_in_a_file() {
             true => AskingLeaders::begin(common),
             false => {
-                if !common.leader_addresses().is_empty() {
+                // Without any the manager says what is missing.
+                if !common.leader_addresses().is_empty() && common.has_secret_in_a_pipe() {
                     eprintln!(
                         "tierlock: leaders are not asked which of them reigns: the secret comes through a \
                          pipe, which can be read once; name a file by --secret-file"

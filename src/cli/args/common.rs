@@ -90,6 +90,11 @@ impl Common {
         }
     }
 
+    /// Whether the secret can be read once only.
+    pub(in crate::cli) fn has_secret_in_a_pipe(&self) -> bool {
+        self.secret_file.as_deref().is_some_and(|file| file.exists() && !file.is_file())
+    }
+
     /// Whether the secret can be read more than once.
     pub(in crate::cli) fn has_secret_in_a_file(&self) -> bool {
         self.secret_file.as_deref().is_some_and(Path::is_file)
