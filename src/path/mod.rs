@@ -31,7 +31,7 @@
 //! - [`permits`]: permits of a semaphore, and the wait for them
 //! - [`stage`]: the leader of an election in this process
 //! - [`observing`]: what a leader says of itself, and what observers are told
-//! - [`spans`], `hold_span`: what a `tracing` subscriber is told
+//! - [`spans`], `guarded_span`: what a `tracing` subscriber is told
 //! - [`terms`]: `at_most`, `at_least`, and how a loss is told
 //!
 //! The file-lock engine has no word: there the gate is the file lock, won and kept together with
@@ -41,7 +41,7 @@ mod all;
 mod climb;
 pub(crate) mod ground;
 #[cfg(feature = "tracing")]
-mod hold_span;
+mod guarded_span;
 mod lapse;
 mod lock;
 mod named;

@@ -195,7 +195,8 @@ impl Named {
         how: Predecessor,
         release_thread: fn(&ThreadLock, Predecessor),
     ) {
-        let span = ReleaseSpan::begin(self, held, how);
+        // Ends after all else.
+        let _span = ReleaseSpan::begin(self, held, how);
         let how = held.left(how);
         let end = held.end_watch();
         self.leave_apart(held, how);
@@ -220,7 +221,6 @@ impl Named {
         }
         // Foreign code may hang on it: last, when nothing is held.
         drop((end, held.take_more()));
-        span.end();
     }
 
     /// The guard goes, whatever became of its right; and before another one can come.

@@ -67,7 +67,7 @@ pub(super) struct More {
     pub(super) leased: Option<Arc<LeasedPermits>>,
     /// Ended with what it is about.
     #[cfg(feature = "tracing")]
-    pub(super) hold: Option<super::hold_span::HoldSpan>,
+    pub(super) hold: Option<super::guarded_span::GuardedSpan>,
 }
 
 /// The lease of permits that were taken together at host scope. Each guard that has some of them

@@ -1,7 +1,7 @@
 //! The spans.
 
 use tracing::{
-    Level, Span,
+    Level,
     field::{Empty, display},
     level_filters::LevelFilter,
     span,
@@ -9,12 +9,7 @@ use tracing::{
 
 use crate::{
     error::{Predecessor, Result},
-    path::{
-        LockMode,
-        hold_span::{HoldSpan, guarded},
-        named::Named,
-        right::Held,
-    },
+    path::{LockMode, guarded_span::GuardedSpan, named::Named, right::Held},
 };
 
 /// Whether a subscriber wants them: then nothing goes past them by a fast path.
@@ -24,7 +19,7 @@ pub(in crate::path) fn are_wanted() -> bool {
         && tracing::enabled!(target: "tierlock", Level::DEBUG)
 }
 
-pub(in crate::path) struct AcquireSpan(Option<Span>);
+pub(in crate::path) struct AcquireSpan(Option<GuardedSpan>);
 
 impl AcquireSpan {
     pub(in crate::path) fn begin(named: &Named, mode: LockMode) -> AcquireSpan {
@@ -41,7 +36,7 @@ impl AcquireSpan {
                 name, scope, mode, token = Empty, outcome = Empty,
             )
         };
-        AcquireSpan(guarded(begin))
+        AcquireSpan(GuardedSpan::begin(begin))
     }
 
     /// Ends it, and begins that of the hold.
@@ -49,18 +44,17 @@ impl AcquireSpan {
         let Some(span) = self.0.take() else { return won };
         match won {
             Ok(mut held) => {
-                guarded(|| {
+                span.record(|span| {
                     span.record("token", held.token.get());
                     span.record("outcome", "acquired");
-                    drop(span);
                 });
+                drop(span);
                 hold(named, &mut held);
                 Ok(held)
             }
             Err(error) => {
-                guarded(|| {
+                span.record(|span| {
                     span.record("outcome", display(&error));
-                    drop(span);
                 });
                 Err(error)
             }
@@ -71,10 +65,9 @@ impl AcquireSpan {
 impl Drop for AcquireSpan {
     /// The future was dropped before its lock came.
     fn drop(&mut self) {
-        if let Some(span) = self.0.take() {
-            guarded(|| {
+        if let Some(span) = &self.0 {
+            span.record(|span| {
                 span.record("outcome", "cancelled");
-                drop(span);
             });
         }
     }
@@ -90,10 +83,13 @@ pub(in crate::path) fn hold(named: &Named, held: &mut Held) {
         let (token, predecessor) = (held.token.get(), display(held.predecessor()));
         span!(target: "tierlock", Level::DEBUG, "hold", name, scope, token, predecessor)
     };
-    held.more_mut().hold = guarded(begin).map(HoldSpan::new);
+    held.more_mut().hold = GuardedSpan::begin(begin);
 }
 
-pub(in crate::path) struct ReleaseSpan(Option<Span>);
+/// Ends when it is dropped.
+pub(in crate::path) struct ReleaseSpan(
+    #[expect(dead_code, reason = "its end is what it is for")] Option<GuardedSpan>,
+);
 
 impl ReleaseSpan {
     /// Of what has a span of its hold.
@@ -106,12 +102,6 @@ impl ReleaseSpan {
             let (token, how) = (held.token.get(), display(how));
             span!(target: "tierlock", Level::DEBUG, "release", name, scope, token, how)
         };
-        ReleaseSpan(guarded(begin))
-    }
-
-    pub(in crate::path) fn end(self) {
-        if let Some(span) = self.0 {
-            guarded(|| drop(span));
-        }
+        ReleaseSpan(GuardedSpan::begin(begin))
     }
 }

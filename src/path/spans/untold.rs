@@ -31,9 +31,6 @@ impl NoReleaseSpan {
     pub(in crate::path) fn begin(_: &Named, _: &Held, _: Predecessor) -> NoReleaseSpan {
         NoReleaseSpan
     }
-
-    #[inline]
-    pub(in crate::path) fn end(self) {}
 }
 
 #[inline]

@@ -473,11 +473,7 @@ fn check_slots(member: &Member) {
 fn a_stopped_changer_keeps_no_process_from_names_that_there_are() {
     let dir = directory();
     drop(slot(dir.path(), "old"));
-    let mut helper = Helper::start(dir.path());
-    assert_eq!(helper.ask("member"), "done");
-    assert_eq!(helper.ask("stop-at EnterFilled"), "done");
-    helper.say("enter 1 new");
-    helper.wait_until_stopped();
+    let mut helper = stopped_while_it_enters(dir.path());
     let old = slot(dir.path(), "old");
     take(&old);
     assert!(try_take(&slot(dir.path(), "old")).is_none());
@@ -485,6 +481,16 @@ fn a_stopped_changer_keeps_no_process_from_names_that_there_are() {
     helper.signal(Signal::CONT);
     assert_eq!(helper.hear(), "done");
     take(&slot(dir.path(), "new"));
+}
+
+/// A process that is stopped when it has filled the slot of the name `new`, and has not linked it.
+fn stopped_while_it_enters(dir: &Path) -> Helper {
+    let mut helper = Helper::start(dir);
+    assert_eq!(helper.ask("member"), "done");
+    assert_eq!(helper.ask("stop-at EnterFilled"), "done");
+    helper.say("enter 1 new");
+    helper.wait_until_stopped();
+    helper
 }
 
 /// A holder of the name looks at the share records of its process.
@@ -495,11 +501,7 @@ fn a_reader_that_waits_for_the_structure_keeps_no_thread_from_the_share_records(
     let old = all.slot(&name("old")).unwrap();
     take(&old);
     old.release(Predecessor::Clean);
-    let mut helper = Helper::start(dir.path());
-    assert_eq!(helper.ask("member"), "done");
-    assert_eq!(helper.ask("stop-at EnterFilled"), "done");
-    helper.say("enter 1 new");
-    helper.wait_until_stopped();
+    let mut helper = stopped_while_it_enters(dir.path());
     let member = member(&all);
     thread::scope(|scope| {
         let reader = scope.spawn(|| old.prepare_to_read());
@@ -523,11 +525,7 @@ fn a_name_that_was_found_while_its_maker_died_stays_where_it_was_found() {
     all.slot(&name("new")).unwrap();
     let number = looked_up(&member(&all), &name("new")).unwrap().number;
     assert!(forget(&all, "new"));
-    let mut helper = Helper::start(dir.path());
-    assert_eq!(helper.ask("member"), "done");
-    assert_eq!(helper.ask("stop-at EnterFilled"), "done");
-    helper.say("enter 1 new");
-    helper.wait_until_stopped();
+    let mut helper = stopped_while_it_enters(dir.path());
     // What a look sees that loaded the link to this slot before the name was forgotten.
     let member = member(&all);
     let slot = member.table.slot(number).unwrap();

@@ -7,7 +7,7 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use etcd_client::{
-    Compare, CompareOp, GetOptions, KvClient, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    Compare, CompareOp, GetOptions, GetResponse, KvClient, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 
 use super::{EngineFault, EtcdJournal, etcd_fault, keys::FillingKey, more_telling};
@@ -103,6 +103,15 @@ impl EtcdJournal {
             }
         }
         self.write_once(client, transaction.clone())
+    }
+
+    /// All that lies under this.
+    fn read_all(&self, prefix: impl Into<Vec<u8>>) -> Result<GetResponse> {
+        let mut client = self.reach()?;
+        self.in_time(async {
+            let found = client.get(prefix, Some(GetOptions::new().with_prefix())).await;
+            found.map_err(|error| self.failed(&error))
+        })
     }
 
     fn is_none(&self) -> Compare {
@@ -218,12 +227,7 @@ pub(super) enum FoundInstead {
 
 impl MovableStore for EtcdJournal {
     fn survey(&self) -> Result<Option<JournalSurvey>> {
-        let mut client = self.reach()?;
-        let found = self.in_time(async {
-            let options = GetOptions::new().with_prefix();
-            let found = client.get(self.keys.prefix(), Some(options)).await;
-            found.map_err(|error| self.failed(&error))
-        })?;
+        let found = self.read_all(self.keys.prefix())?;
         let head = self.keys.read_survey(found.kvs());
         let Some((reign, lasts, stamp, moved_to)) =
             head.map_err(|trouble| self.damaged_here(trouble))?
@@ -271,12 +275,7 @@ impl MovableStore for EtcdJournal {
     }
 
     fn half_filled(&self) -> Result<Option<String>> {
-        let mut client = self.reach()?;
-        let found = self.in_time(async {
-            let options = GetOptions::new().with_prefix();
-            let found = client.get(self.keys.head(), Some(options)).await;
-            found.map_err(|error| self.failed(&error))
-        })?;
+        let found = self.read_all(self.keys.head())?;
         Ok(self.keys.is_half_filled(found.kvs()).then(|| self.says_half_filled()))
     }
 }
