@@ -201,7 +201,9 @@ impl SharedSlot {
 
     fn write_alone(&self) {
         for number in &self.data {
-            number.store(number.load(Relaxed) + 1, Relaxed);
+            // In one step: loom goes back to the last access of a word alone, and a load of the writer's own
+            // would hide a reader's before it.
+            number.fetch_add(1, Relaxed);
         }
     }
 
@@ -234,16 +236,17 @@ impl SharedSlot {
         assert!(self.try_win(WRITERS), "it is the only one");
         self.mark(WRITERS, SlotMark::Readable(Predecessor::Clean));
         self.see();
-        if flawed(ShareFlaw::ClosedAfterTheLook) {
+        let looks_first = flawed(ShareFlaw::ClosedAfterTheLook);
+        if looks_first {
             assert_eq!(self.drain(true), Outcome::Drained);
-            self.mark(WRITERS, SlotMark::Unreadable);
-            self.write_alone();
-            return self.leave(WRITERS);
         }
         if !flawed(ShareFlaw::StaysReadable) {
             self.mark(WRITERS, SlotMark::Unreadable);
         }
-        self.write_once_alone();
+        match looks_first {
+            true => self.write_alone(),
+            false => self.write_once_alone(),
+        }
         self.leave_any(WRITERS);
     }
 
