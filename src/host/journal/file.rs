@@ -107,7 +107,7 @@ pub(in crate::host) struct Journal {
     lock: Option<File>,
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "etcd", feature = "postgres")))]
 pub(super) use self::place::enter_after;
 #[cfg(test)]
 use crate::proto::record::{CommitAnswer, Pending, Written};
@@ -154,7 +154,7 @@ pub(in crate::host) struct EnteredDirectory {
     lock: File,
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "etcd", feature = "postgres")))]
 impl EnteredDirectory {
     /// One whose lock a test has taken.
     pub(super) fn locked(
