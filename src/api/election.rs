@@ -39,8 +39,9 @@ use crate::{
 /// **What it does not do.** It promises what a [`Mutex`](crate::Mutex) promises: a leader that lost its
 /// lease may not have noticed yet. So give the [token](Leadership::token) to what the leader changes, and
 /// let that refuse a smaller one. A `Mutex` of the same name holds up the candidates, and is no leader to
-/// observers. No lock service of another kind than our leaders carries values: there
-/// [`build`](ElectionBuilder::build) ends with `Config`.
+/// observers. Of lock services of another kind etcd and ZooKeeper carry values; with the others
+/// [`build`](ElectionBuilder::build) ends with `Config`. The guide's page
+/// [`engines`](crate::guide::engines) says what an observer there may miss.
 ///
 /// # Fairness
 /// Candidates are elected in the order described at [`Mutex`](crate::Mutex) and
@@ -398,15 +399,15 @@ impl ElectionBuilder {
     /// Makes the election. It touches no network.
     ///
     /// # Errors
-    /// As [`MutexBuilder::build`](crate::MutexBuilder::build); `Config` also, if what grants the locks of
-    /// host scope is no leader of ours: other services carry no values.
+    /// As [`MutexBuilder::build`](crate::MutexBuilder::build); `Config` also, if the lock service of host
+    /// scope carries no values: tierlock's own leaders, etcd and ZooKeeper do.
     pub fn build(self) -> Result<Election> {
         let carries = self.candidate.carries_values();
         let (named, ()) = self.candidate.clone().build_named(Usage::Lock, |scope, _| {
             match scope == Scope::Host && !carries {
                 true => Err(LockError::config(
                     "this manager's lock service carries no values, so there are no elections at \
-                     host scope: use tierlock's own leaders, or .scope(Scope::Process)",
+                     host scope: use etcd, ZooKeeper, tierlock's own leaders, or .scope(Scope::Process)",
                 )),
                 false => Ok(()),
             }

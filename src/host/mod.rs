@@ -37,6 +37,8 @@ pub(crate) mod service_url;
 mod speed;
 #[cfg(all(test, feature = "host"))]
 mod tests;
+#[cfg(any(feature = "host", feature = "testing"))]
+mod untold;
 
 #[cfg(feature = "tokio")]
 pub(crate) use self::client::LentReader;

@@ -74,8 +74,7 @@ pub(crate) trait LeaseService: Send + Sync {
     fn observe(self: Arc<Self>, name: &Name) -> Result<Box<dyn LeaderNews>> {
         let _ = name;
         Err(LockError::config(
-            "this manager's lock service has no elections: use tierlock's own \
-             leaders",
+            "this manager's lock service has no elections: use etcd, ZooKeeper or tierlock's own leaders",
         ))
     }
 

@@ -397,9 +397,8 @@ impl<D: AdvisoryDatabase> LockEngine for AdvisoryEngine<D> {
     fn abilities(&self) -> EngineAbilities {
         EngineAbilities {
             has_tokens: true,
-            reserves: false,
-            needs_at_most: false,
             shares: self.core.database.shares(),
+            ..EngineAbilities::default()
         }
     }
 

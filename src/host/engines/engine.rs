@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use super::{fault::EngineFault, wish::Wish};
+use super::{fault::EngineFault, teller::LeaderTeller, wish::Wish};
 use crate::{
     error::{Holder, LockError, Result},
     name::Name,
@@ -55,6 +55,18 @@ pub(super) trait LockEngine: Send + Sync + Sized + 'static {
         std::future::pending()
     }
 
+    /// Tells the present leader of an election and then each change, for as long as it can; why it cannot
+    /// any longer. It may be dropped, and is asked again after a [`EngineFault::Trouble`].
+    fn observe(
+        &self,
+        name: &Name,
+        tell: &LeaderTeller,
+    ) -> impl Future<Output = EngineFault> + Send {
+        let _ = (name, tell);
+        let shown = self.shown();
+        std::future::ready(EngineFault::config(format!("{shown} has no elections")))
+    }
+
     /// Gives one up; whether it was still held. `is_unused`: nothing was done under it.
     fn release(
         &self,
@@ -88,7 +100,7 @@ pub(super) trait LockEngine: Send + Sync + Sized + 'static {
 }
 
 /// What an engine can do beyond excluding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct EngineAbilities {
     /// Its grants have tokens that grow; else the manager has to say that it can do without.
     pub(super) has_tokens: bool,
@@ -98,6 +110,8 @@ pub(super) struct EngineAbilities {
     pub(super) needs_at_most: bool,
     /// It grants locks that several sessions share.
     pub(super) shares: bool,
+    /// A lock of it carries a value, which observers are told.
+    pub(super) carries_values: bool,
 }
 
 /// A lock was granted.

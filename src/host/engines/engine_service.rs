@@ -16,18 +16,20 @@ use super::{
     engine::{EngineAnswer, EngineFinding, EngineLock, EngineQuestions, LockEngine},
     fault::EngineFault,
     leasing::{Leasing, broken_down, closed},
+    observing::EngineObservation,
     wish::Wish,
 };
 use crate::{
     blocking,
+    elected::ElectedLeader,
     error::{LockError, LockErrorKind, LostReason, Result},
     fork,
     host::{
         exit::{self, LeavesAtExit},
         lease_word::{LeaseWord, Used},
         service::{
-            AskedTerms, LeaseGranted, LeaseMode, LeaseRequest, LeaseService, PendingLease,
-            PendingRelease,
+            AskedTerms, LeaderNews, LeaseGranted, LeaseMode, LeaseRequest, LeaseService,
+            PendingLease, PendingRelease,
         },
     },
     name::Name,
@@ -182,10 +184,44 @@ impl<E: LockEngine> Drop for PendingEngineLease<E> {
     }
 }
 
+/// An observer of an election. Dropped, it ends.
+struct ObservingEngine<E: LockEngine> {
+    service: Arc<EngineService<E>>,
+    name: Name,
+    /// `None` before it is asked for, and after an error.
+    observation: Option<EngineObservation>,
+}
+
+impl<E: LockEngine> LeaderNews for ObservingEngine<E> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ElectedLeader>>> {
+        self.service.check_fork()?;
+        let observation = self
+            .observation
+            .get_or_insert_with(|| EngineObservation::begin(self.service.leasing(), &self.name));
+        let (change, earlier) = observation.told.take(cx.waker());
+        // A waker is foreign code: dropped where nothing is locked.
+        drop(earlier);
+        if matches!(change, Some(Err(_))) {
+            self.observation = None;
+        }
+        change.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl<E: LockEngine> Drop for ObservingEngine<E> {
+    fn drop(&mut self) {
+        if let Some(observation) = &self.observation
+            && !self.service.is_forked()
+        {
+            observation.end();
+        }
+    }
+}
+
 impl<E: LockEngine> LeaseService for EngineService<E> {
     fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease> {
         let LeaseRequest { name, patience, above, at_most, at_least, .. } = request;
-        let LeaseRequest { word, is_in_use, mode, keep, settlement, .. } = request;
+        let LeaseRequest { word, is_in_use, mode, keep, value, settlement, .. } = request;
         // It counts no permits, and is asked for none.
         let is_shared = mode == LeaseMode::Shared;
         let (has_at_least, has_at_most) = (at_least.is_some(), at_most.is_some());
@@ -202,6 +238,7 @@ impl<E: LockEngine> LeaseService for EngineService<E> {
         let leasing = self.leasing().clone();
         let mut wish = Wish::new(name.clone(), above, patience, leasing.connect_timeout);
         (wish.at_least, wish.at_most, wish.is_shared) = (at_least, at_most, is_shared);
+        wish.value = value;
         let mut book = leasing.book.lock();
         if book.closing != LeasingStage::Open {
             drop(book);
@@ -220,6 +257,15 @@ impl<E: LockEngine> LeaseService for EngineService<E> {
 
     fn shares(&self) -> bool {
         self.leasing().engine.abilities().shares
+    }
+
+    fn carries_values(&self) -> bool {
+        self.leasing().engine.abilities().carries_values
+    }
+
+    fn observe(self: Arc<Self>, name: &Name) -> Result<Box<dyn LeaderNews>> {
+        self.check_fork()?;
+        Ok(Box::new(ObservingEngine { service: self, name: name.clone(), observation: None }))
     }
 
     fn give_back(&self, word: &LeaseWord, used: &Used) {

@@ -1,6 +1,7 @@
 //! etcd: a queue of keys under a lease, as `etcdctl lock` and Go's `concurrency.Mutex` have it.
 //!
-//! A lock's key is `PREFIX NAME/<lease in hex>`, with an empty value and the session's lease. The oldest
+//! A lock's key is `PREFIX NAME/<lease in hex>`, with an empty value and the session's lease; a candidate's has
+//! the value that it campaigns with, as `etcdctl elect` has it. The oldest
 //! key has the lock, and the revision that created it is the token. A waiter watches the next older
 //! key alone, and reads **its own key again** with the queue before it believes that it has the lock
 //! (etcd#11456): a waiter whose lease has run out has no key any more.
@@ -12,6 +13,7 @@
 //! next or taken away, and until then no other attempt of that name begins.
 
 mod kept;
+mod observing;
 mod queue;
 mod session;
 mod way;
@@ -32,6 +34,7 @@ use super::{
     engine::{EngineAbilities, EngineFinding, EngineGrant, EngineLock, LockEngine, Renewal},
     fault::EngineFault,
     slots::{NameSlot, NameSlots},
+    teller::LeaderTeller,
     wish::Wish,
 };
 use crate::{
@@ -109,7 +112,7 @@ impl EtcdEngine {
         had_to_queue: &mut bool,
     ) -> Result<Option<Risen>> {
         let sent = clock::now();
-        let entrance = match queue.enter(session).await {
+        let entrance = match queue.enter(session, wish.value.as_deref().unwrap_or_default()).await {
             Ok(entrance) => entrance,
             Err(fault) => {
                 wish.weather(fault).await?;
@@ -176,7 +179,8 @@ impl LockEngine for EtcdEngine {
     type Hold = EtcdHold;
 
     fn abilities(&self) -> EngineAbilities {
-        EngineAbilities { has_tokens: true, reserves: false, needs_at_most: false, shares: false }
+        let carries_values = true;
+        EngineAbilities { has_tokens: true, carries_values, ..EngineAbilities::default() }
     }
 
     fn shown(&self) -> String {
@@ -189,6 +193,11 @@ impl LockEngine for EtcdEngine {
 
     async fn acquire(&self, wish: &Wish) -> Result<EngineGrant<EtcdHold>> {
         let queue = self.queue(&wish.name)?;
+        if wish.value.as_ref().is_some_and(|value| value.is_empty()) {
+            return Err(LockError::config(
+                "etcd cannot tell an empty value from none, which is what a lock has: campaign with a value",
+            ));
+        }
         let slot = self.slots.of(&wish.name);
         let slot = loop {
             if let Some(slot) = wish.wait(slot.take(), LOOK_EVERY).await? {
@@ -235,6 +244,17 @@ impl LockEngine for EtcdEngine {
             let sent = risen.sent;
             return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
         }
+    }
+
+    async fn observe(&self, name: &Name, tell: &LeaderTeller) -> EngineFault {
+        let observed = match self.queue(name) {
+            Ok(queue) => {
+                queue.watch_leaders(&self.line, tell, |revision| self.token(revision)).await
+            }
+            Err(error) => Err(EngineFault::Final(error)),
+        };
+        let shown = self.shown();
+        observed.err().unwrap_or_else(|| EngineFault::Trouble(format!("{shown} ended the watch")))
     }
 
     async fn renew(&self, holds: &[EtcdHold]) -> Vec<Renewal> {

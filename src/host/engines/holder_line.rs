@@ -16,6 +16,11 @@ impl HolderLine {
         &self.0
     }
 
+    /// Whether a text is such a line.
+    pub(super) fn is_one(text: &str) -> bool {
+        HolderLine::read(text.split('\t')).is_some()
+    }
+
     /// What the parts of such a line say.
     pub(super) fn read<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Holder> {
         let (label, host, pid) = (words.next()?, words.next()?, words.next()?.parse().ok()?);

@@ -46,6 +46,8 @@ pub(super) struct Leasing<E: LockEngine> {
     changed: Condvar,
     /// Something is held that the keeper does not know of yet.
     has_work: Notify,
+    /// The manager is closed: observers hear of nothing more.
+    pub(super) closing: Notify,
     me: Weak<Leasing<E>>,
 }
 /// A task of ours ended before it had said anything.
@@ -67,6 +69,7 @@ impl<E: LockEngine> Leasing<E> {
             book: Mutex::new(LeaseBook::new()),
             changed: Condvar::new(),
             has_work: Notify::new(),
+            closing: Notify::new(),
             me: me.clone(),
         }))
     }
@@ -485,7 +488,12 @@ impl<E: LockEngine> Leasing<E> {
         }
         self.part_if_done(&mut book);
         drop(book);
+        self.closing.notify_waiters();
         after.run();
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.book.lock().closing == LeasingStage::Open
     }
 
     /// Says goodbye once nothing is held and nothing can be granted any more.

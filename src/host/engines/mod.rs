@@ -10,6 +10,7 @@
 //! | `leasing` | requests that run to their end, releases, renewals, deadlines |
 //! | `book` | what those are written down in |
 //! | `wish` | one request as the engine sees it: how long it may wait, and whether it is still wanted |
+//! | `observing` `teller` | observers of elections, and where an engine tells them |
 //! | `fault` | what can go wrong on the way to a server |
 //! | `store_tls` | TLS on the way to a server |
 //! | `tls_line` | a connection by it |
@@ -37,6 +38,7 @@ mod holder_line;
 mod leasing;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod observing;
 #[cfg(feature = "postgres")]
 pub(super) mod postgres;
 #[cfg(feature = "redis")]
@@ -52,6 +54,7 @@ mod shedlock;
 mod slots;
 #[cfg(feature = "service")]
 pub(super) mod store_tls;
+mod teller;
 #[cfg(any(feature = "redis", feature = "zookeeper"))]
 mod tls_line;
 mod wish;

@@ -252,7 +252,7 @@ impl LockEngine for RedisEngine {
     type Hold = RedisHold;
 
     fn abilities(&self) -> EngineAbilities {
-        EngineAbilities { has_tokens: true, reserves: true, needs_at_most: false, shares: false }
+        EngineAbilities { has_tokens: true, reserves: true, ..EngineAbilities::default() }
     }
 
     fn shown(&self) -> String {

@@ -156,12 +156,7 @@ impl LockEngine for RedlockEngine {
     type Hold = RedlockHold;
 
     fn abilities(&self) -> EngineAbilities {
-        EngineAbilities {
-            has_tokens: self.is_unfenced,
-            reserves: false,
-            needs_at_most: false,
-            shares: false,
-        }
+        EngineAbilities { has_tokens: self.is_unfenced, ..EngineAbilities::default() }
     }
 
     fn shown(&self) -> String {

@@ -134,7 +134,7 @@ impl<T: ShedTable> LockEngine for ShedLockEngine<T> {
             has_tokens: self.is_unfenced,
             reserves: true,
             needs_at_most: true,
-            shares: false,
+            ..EngineAbilities::default()
         }
     }
 

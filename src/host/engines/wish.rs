@@ -3,9 +3,12 @@
 use std::{
     future::Future,
     pin::pin,
-    sync::atomic::{
-        AtomicBool,
-        Ordering::{Acquire, Release},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
     },
     time::Duration,
 };
@@ -32,6 +35,8 @@ pub(super) struct Wish {
     pub(super) at_most: Option<Duration>,
     /// Others may have it, too, if they share it.
     pub(super) is_shared: bool,
+    /// What its holder says to observers of an election.
+    pub(super) value: Option<Arc<[u8]>>,
     patience: LeasePatience,
     connect_timeout: Duration,
     begun: Time,
@@ -71,6 +76,7 @@ impl Wish {
             at_least: None,
             at_most: None,
             is_shared: false,
+            value: None,
             patience,
             connect_timeout,
             begun: clock::now(),

@@ -7,6 +7,7 @@
 //! Nodes belong to the session of their manager, whose end is counted by [`touches`].
 
 mod nodes;
+mod observing;
 mod queue;
 mod relay;
 mod session;
@@ -31,6 +32,8 @@ use super::{
     EngineSettings,
     engine::{EngineAbilities, EngineFinding, EngineGrant, EngineLock, LockEngine, Renewal},
     fault::EngineFault,
+    holder_line::HolderLine,
+    teller::LeaderTeller,
     tls_line,
     wish::Wish,
 };
@@ -113,7 +116,7 @@ impl ZookeeperEngine {
                 return Ok(None);
             }
             let sent = clock::now();
-            let (ahead, first) = match queue.enter(own).await {
+            let (ahead, first) = match queue.enter(own, wish.value.as_deref()).await {
                 Ok(NodeRank::First) => {
                     let czxid = own.made.as_ref().map_or(0, |made| made.czxid);
                     return Ok(Some(RisenNode { czxid, sent }));
@@ -201,7 +204,8 @@ impl LockEngine for ZookeeperEngine {
 
     fn abilities(&self) -> EngineAbilities {
         let shares = self.form == NodeForm::ReadWrite;
-        EngineAbilities { has_tokens: true, reserves: false, needs_at_most: false, shares }
+        let carries_values = true;
+        EngineAbilities { has_tokens: true, shares, carries_values, ..EngineAbilities::default() }
     }
 
     fn shown(&self) -> String {
@@ -216,6 +220,13 @@ impl LockEngine for ZookeeperEngine {
     async fn acquire(&self, wish: &Wish) -> Result<EngineGrant<ZookeeperHold>> {
         let queue = self.queue(&wish.name)?;
         let role = if wish.is_shared { NodeRole::Shared } else { NodeRole::Exclusive };
+        let value = wish.value.as_deref();
+        if value.and_then(|value| str::from_utf8(value).ok()).is_some_and(HolderLine::is_one) {
+            return Err(LockError::config(
+                "the value reads as the line by which the holder of a lock describes itself: campaign with \
+                 another one",
+            ));
+        }
         let mut had_to_queue = false;
         loop {
             wish.check()?;
@@ -253,6 +264,24 @@ impl LockEngine for ZookeeperEngine {
             let hold = ZookeeperHold { name: wish.name.clone(), own: Arc::new(own) };
             let sent = risen.sent;
             return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
+        }
+    }
+
+    async fn observe(&self, name: &Name, tell: &LeaderTeller) -> EngineFault {
+        let queue = match self.queue(name) {
+            Ok(queue) => queue,
+            Err(error) => return EngineFault::Final(error),
+        };
+        loop {
+            let looked = async {
+                let session = self.line.session().await?;
+                queue.look_for_leader(&self.line, &session, tell).await
+            };
+            match looked.await {
+                Ok(Some(watcher)) => drop(watcher.changed().await),
+                Ok(None) => {}
+                Err(fault) => return fault,
+            }
         }
     }
 

@@ -251,7 +251,7 @@ fn a_key_that_is_deleted_is_a_lock_that_is_lost(rig: &EngineRig) {
     drop((guard, next));
 }
 
-/// `etcdctl lock`, until it is interrupted.
+/// `etcdctl`, until it is interrupted.
 pub(super) struct Etcdctl {
     child: Child,
     from: BufReader<ChildStdout>,
@@ -259,14 +259,22 @@ pub(super) struct Etcdctl {
 
 impl Etcdctl {
     pub(super) fn lock(rig: &EngineRig, name: &str) -> Etcdctl {
+        Etcdctl::start(rig, &["lock", "--ttl=2", name])
+    }
+
+    /// `etcdctl elect`, which leads with a value, or without one listens.
+    pub(super) fn elect(rig: &EngineRig, arguments: &[&str]) -> Etcdctl {
+        Etcdctl::start(rig, &[&["elect"], arguments].concat())
+    }
+
+    fn start(rig: &EngineRig, arguments: &[&str]) -> Etcdctl {
         let mut command = rig.servers[0].etcdctl();
-        let mut child =
-            command.args(["lock", "--ttl=2", name]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let from = BufReader::new(child.stdout.take().unwrap());
         Etcdctl { child, from }
     }
 
-    /// Waits until it has the lock: the key that it has.
+    /// Waits until it has the lock: the key that it has. With `elect` the value is the next line.
     pub(super) fn key(&mut self) -> String {
         let mut line = String::new();
         self.from.read_line(&mut line).unwrap();

@@ -8,6 +8,7 @@
 
 mod cancelling;
 mod daemon;
+mod elections;
 mod foreign;
 mod journal;
 mod kept;
@@ -49,6 +50,9 @@ macro_rules! on {
     };
     (with_tokens, $situation:ident) => {
         $crate::engines::on!([redis redis_plain etcd postgres mysql zookeeper] $situation);
+    };
+    (with_values, $situation:ident) => {
+        $crate::engines::on!([etcd etcd_kept zookeeper] $situation);
     };
     // Whose locks outlive a connection, and a server's restart.
     (with_sessions, $situation:ident) => {

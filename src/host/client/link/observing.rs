@@ -1,9 +1,8 @@
 //! Observers of elections: each has what it was told and did not take yet.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use super::{
@@ -15,7 +14,10 @@ use crate::{
     clock,
     elected::ElectedLeader,
     error::{LockError, Result},
-    host::service::LeaderNews,
+    host::{
+        service::LeaderNews,
+        untold::{LeaderChange, UntoldChanges},
+    },
     name::Name,
     proto::{RequestId, client::RequestFailure, wire::PresentLeader},
     scope::Scope,
@@ -25,20 +27,12 @@ use crate::{
 /// What one observer was told.
 pub(super) struct ObserverState {
     since: Time,
-    untold: VecDeque<Result<Option<ElectedLeader>>>,
-    waker: Option<Waker>,
+    changes: UntoldChanges,
 }
 
-/// An observer that is so many changes behind misses the oldest of them.
-const UNTOLD_MAX: usize = 256;
-
 impl ObserverState {
-    fn add(&mut self, news: Result<Option<ElectedLeader>>, aftermath: &mut Aftermath) {
-        if self.untold.len() == UNTOLD_MAX {
-            self.untold.pop_front();
-        }
-        self.untold.push_back(news);
-        aftermath.wakes.extend(self.waker.take().map(Wake::Task));
+    fn add(&mut self, change: LeaderChange, aftermath: &mut Aftermath) {
+        aftermath.wakes.extend(self.changes.add(change).map(Wake::Task));
     }
 
     /// No driver will ever tell it anything again.
@@ -95,7 +89,7 @@ impl LeaderNews for ObservingLeaders {
                 let since = clock::now();
                 let mut state = link.state.lock();
                 let query = state.client.observe_leader(self.name.clone(), None, since);
-                let new = ObserverState { since, untold: VecDeque::new(), waker: None };
+                let new = ObserverState { since, changes: UntoldChanges::default() };
                 state.observers.insert(query, new);
                 link.settle(state);
                 link.drive.wake();
@@ -104,11 +98,7 @@ impl LeaderNews for ObservingLeaders {
         };
         let mut state = link.state.lock();
         let observer = state.observers.get_mut(&query).expect("it stays until it is dropped");
-        let news = observer.untold.pop_front();
-        let earlier = match news {
-            Some(_) => observer.waker.take(),
-            None => observer.waker.replace(cx.waker().clone()),
-        };
+        let (news, earlier) = observer.changes.take(cx.waker());
         if matches!(news, Some(Err(_))) {
             state.observers.remove(&query);
             self.query = None;

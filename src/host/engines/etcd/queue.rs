@@ -69,16 +69,20 @@ impl LockQueue {
     }
 
     /// Whether a key is of this queue, and not of a name below.
-    fn is_own(&self, kv: &KeyValue) -> bool {
+    pub(super) fn is_own(&self, kv: &KeyValue) -> bool {
         let rest = kv.key().strip_prefix(self.prefix.as_bytes());
         rest.is_some_and(|rest| !rest.contains(&b'/'))
     }
 
     /// Puts the session's key at the end of the queue, unless it is there already.
-    pub(super) async fn enter(&self, session: &EtcdSession) -> Result<QueueEntrance, EngineFault> {
+    pub(super) async fn enter(
+        &self,
+        session: &EtcdSession,
+        value: &[u8],
+    ) -> Result<QueueEntrance, EngineFault> {
         let key = self.key(session);
         let is_new = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
-        let put = TxnOp::put(key.clone(), "", Some(PutOptions::new().with_lease(session.id())));
+        let put = TxnOp::put(key.clone(), value, Some(PutOptions::new().with_lease(session.id())));
         let oldest = GetOptions::new()
             .with_prefix()
             .with_sort(SortTarget::Create, SortOrder::Ascend)

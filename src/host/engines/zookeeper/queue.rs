@@ -70,12 +70,21 @@ impl NodeQueue {
         Ok(OwnNode { session, id: new_id()?, role, made: None, is_doubtful: false })
     }
 
-    fn path_of(&self, child: &str) -> String {
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn path_of(&self, child: &str) -> String {
         format!("{}/{child}", self.path)
     }
 
-    /// Makes the node, unless an earlier attempt to do so has, and reads the queue.
-    pub(super) async fn enter(&self, own: &mut OwnNode) -> Result<NodeRank, EngineFault> {
+    /// Makes the node, unless an earlier attempt to do so has, and reads the queue. Its data is the value
+    /// of a candidate, as Curator's `LeaderSelector` has it, or describes the holder of a lock.
+    pub(super) async fn enter(
+        &self,
+        own: &mut OwnNode,
+        value: Option<&[u8]>,
+    ) -> Result<NodeRank, EngineFault> {
         if own.is_doubtful && own.made.is_none() {
             self.find_again(own).await?;
         }
@@ -85,7 +94,7 @@ impl NodeQueue {
         let Some(client) = own.session.client() else { return Ok(NodeRank::Gone) };
         let wanted = self.path_of(&self.form.new_child(&own.id, own.role));
         let options = CreateMode::EphemeralSequential.with_acls(self.line.acls());
-        let data = self.line.holder.text().as_bytes();
+        let data = value.unwrap_or(self.line.holder.text().as_bytes());
         loop {
             // The server does one after the other: the list has the node.
             let making = client.create(&wanted, data, &options);
@@ -157,7 +166,12 @@ impl NodeQueue {
         };
         let is_own = |child: &String| child.contains(&*own.id);
         let children: Vec<String> = children.into_iter().filter(is_own).collect();
-        self.form.queue(&self.name, &children).map_err(EngineFault::Final)
+        self.queue_of(&children)
+    }
+
+    /// The queue that such children are.
+    pub(super) fn queue_of(&self, children: &[String]) -> Result<Vec<QueueNode>, EngineFault> {
+        self.form.queue(&self.name, children).map_err(EngineFault::Final)
     }
 
     /// Reads the queue.
@@ -185,7 +199,7 @@ impl NodeQueue {
                  another name"
             )));
         }
-        let mut queue = self.form.queue(&self.name, children).map_err(EngineFault::Final)?;
+        let mut queue = self.queue_of(children)?;
         if own.is_doubtful {
             // A creation that was given up has come through after all.
             let is_other =
@@ -230,11 +244,17 @@ impl NodeQueue {
         let client = session.client()?;
         let path = self.path_of(&node.child);
         let (data, stat) = self.line.within(client.get_data(&path)).await.ok()?;
-        let line = str::from_utf8(&data).ok();
-        let known = line.and_then(|line| HolderLine::read(line.split('\t')));
-        let holder = known.unwrap_or_else(|| Holder {
-            label: format!("another client of ZooKeeper, session {:#x}", stat.ephemeral_owner),
-            ..Holder::default()
+        let text = str::from_utf8(&data).ok();
+        let known = text.and_then(|text| HolderLine::read(text.split('\t')));
+        let holder = known.unwrap_or_else(|| {
+            let owner = stat.ephemeral_owner;
+            let label = match text.filter(|text| !text.is_empty()) {
+                Some(text) => {
+                    format!("a client of ZooKeeper that says {text:?}, session {owner:#x}")
+                }
+                None => format!("another client of ZooKeeper, session {owner:#x}"),
+            };
+            Holder { label, ..Holder::default() }
         });
         Some((holder, stat.czxid))
     }
@@ -271,7 +291,7 @@ impl NodeQueue {
     ) -> Result<Vec<QueueNode>, EngineFault> {
         let Some(client) = session.client() else { return Ok(Vec::new()) };
         match self.line.within(client.list_children(&self.path)).await {
-            Ok(children) => self.form.queue(&self.name, &children).map_err(EngineFault::Final),
+            Ok(children) => self.queue_of(&children),
             Err(Error::NoNode) => Ok(Vec::new()),
             Err(error) => Err(session.fault(&error)),
         }

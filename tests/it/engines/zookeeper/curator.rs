@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tierlock::{LockManager, MutexGuard, RwLockReadGuard, RwLockWriteGuard, Scope};
+use tierlock::{ElectedLeader, LockManager, MutexGuard, RwLockReadGuard, RwLockWriteGuard, Scope};
 
 use super::{JARS, class_path, java, nodes, path};
 use crate::{
@@ -51,7 +51,7 @@ fn curator_and_we_exclude_each_other_in_one_queue(rig: &EngineRig) {
     let refused = ours.try_lock_for(std::time::Duration::from_millis(300)).unwrap_err();
     assert!(refused.is_timeout());
     let holder = refused.holder().expect("the session of its node is known");
-    assert!(holder.label.contains("another client of ZooKeeper"), "{holder:?}");
+    assert!(holder.label.contains("client of ZooKeeper"), "{holder:?}");
     assert!(wait.poll().is_pending());
     assert_eq!(theirs.ask("release"), "released");
     assert!(MutexGuard::token(&wait.finish().unwrap()) > token);
@@ -100,4 +100,26 @@ fn curators_read_write_lock_and_ours_are_one(rig: &EngineRig) {
     let error = locks.rw_lock("plain", ()).build().unwrap().write().map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("a mutex of Curator"), "{error}");
     drop(hold(&rig.locks(), "other"));
+}
+
+on!([zookeeper] curators_leader_selector_and_our_elections_are_one);
+fn curators_leader_selector_and_our_elections_are_one(rig: &EngineRig) {
+    let Some(mut theirs) = curator(rig, "primary", "leader=10.0.0.8:8080", "60000") else { return };
+    let election = rig.locks().election("primary").build().unwrap();
+    let mut observer = rig.locks().election("primary").observe().unwrap();
+    assert_eq!(observer.next_within(LONG).unwrap(), None);
+    let leadership = election.campaign("10.0.0.7:8080").unwrap();
+    assert_eq!(theirs.ask("leader"), "10.0.0.7:8080");
+    let value = |leader: ElectedLeader| leader.value_text().into_owned();
+    assert_eq!(observer.next_within(LONG).unwrap().map(value).unwrap(), "10.0.0.7:8080");
+    theirs.say("wait");
+    until("a queue of two", || nodes(rig, "primary").len() == 2);
+    leadership.resign().unwrap();
+    assert_eq!(theirs.hear(), "taken");
+    let told = std::iter::from_fn(|| Some(observer.next_within(LONG).unwrap()));
+    let next = told.flatten().next().unwrap();
+    assert_eq!(next.value_text(), "10.0.0.8:8080");
+    assert!(election.try_campaign("10.0.0.7:8080").unwrap_err().is_contended());
+    assert_eq!(theirs.ask("release"), "released");
+    assert!(election.try_campaign_for("10.0.0.7:8080", LONG).unwrap().token() > next.token());
 }
