@@ -65,6 +65,26 @@ fn own(folder: &Path) {
     }
 }
 
+/// Copies a running server's data, for a standby of it.
+pub(super) fn copy_for_standby(port: u16, folder: &Path) {
+    own(folder);
+    let mut command = as_user("pg_basebackup");
+    command.args([
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port.to_string(),
+        "-U",
+        "postgres",
+        "-R",
+        "-c",
+        "fast",
+    ]);
+    command.arg("--no-sync").arg("-D").arg(folder.join("data"));
+    let output = command.current_dir("/").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 pub(super) fn server(folder: &Path) -> Command {
     let mut command = as_user("postgres");
     command.arg("-D").arg(folder.join("data")).current_dir("/");

@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::SeqCst},
     },
     thread,
     time::Duration,
@@ -28,6 +28,8 @@ struct ProxyState {
     is_mute: Mutex<bool>,
     changed: [Condvar; 2],
     is_over: AtomicBool,
+    /// The server's port.
+    target: AtomicU16,
     /// Bytes that have gone to the server.
     sent: AtomicU64,
 }
@@ -36,7 +38,7 @@ impl Proxy {
     pub(crate) fn start(target: u16) -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(ProxyState::default());
+        let state = Arc::new(ProxyState { target: target.into(), ..ProxyState::default() });
         let shared = state.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -44,6 +46,7 @@ impl Proxy {
                     return;
                 }
                 let Ok(client) = client else { continue };
+                let target = shared.target.load(SeqCst);
                 let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
                 let copies = [client.try_clone().unwrap(), server.try_clone().unwrap()];
                 shared.lines.lock().extend(copies);
@@ -58,6 +61,12 @@ impl Proxy {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// New connections go to another server.
+    pub(crate) fn lead_to(&self, target: u16) {
+        self.state.target.store(target, SeqCst);
+        self.cut();
     }
 
     /// Ends every connection.

@@ -41,6 +41,10 @@ pub(crate) struct EngineServer {
     folder: PathBuf,
     /// The database or the chroot that the tests use of it.
     pub(crate) database: String,
+    /// The servers of its cluster, itself among them, by the ports that they talk to each other at.
+    members: Vec<[u16; 2]>,
+    /// Which of these it is.
+    number: usize,
     child: RefCell<Option<Child>>,
 }
 
@@ -59,6 +63,26 @@ impl EngineRig {
 
     pub(crate) fn etcd() -> Option<EngineRig> {
         EngineRig::start("etcd", "etcd", 1, "")
+    }
+
+    /// A cluster, of which each server can be killed.
+    pub(crate) fn etcd_three() -> Option<EngineRig> {
+        EngineRig::start("etcd", "etcd", 3, "")
+    }
+
+    /// Two servers, one of which can become a replica of the other.
+    pub(crate) fn redis_two() -> Option<EngineRig> {
+        EngineRig::start("redis", "redis", 2, "")
+    }
+
+    /// A server and its standby.
+    pub(crate) fn postgres_replicated() -> Option<EngineRig> {
+        let mut rig = EngineRig::start("postgres", "postgres", 1, "")?;
+        let standby = rig.new_server("postgres", 1, Vec::new());
+        postgres::copy_for_standby(rig.servers[0].port, &standby.folder);
+        standby.start();
+        rig.servers.push(standby);
+        Some(rig)
     }
 
     /// Managers that keep their leases.
@@ -100,6 +124,13 @@ impl EngineRig {
         Some(rig)
     }
 
+    /// An ensemble, of which each server can be killed.
+    pub(crate) fn zookeeper_three() -> Option<EngineRig> {
+        let rig = EngineRig::start("zookeeper", "zookeeper", 3, "")?;
+        zookeeper::make_chroot(rig.servers[0].port, &rig.servers[0].database);
+        Some(rig)
+    }
+
     pub(crate) fn shedlock_mysql() -> Option<EngineRig> {
         EngineRig::on_shared("shedlock+mysql", "?unfenced=1")
     }
@@ -121,7 +152,8 @@ impl EngineRig {
         };
         let (root, child) = (temp_dir(), RefCell::default());
         let folder = root.path().to_owned();
-        let server = EngineServer { kind: server, port, folder, database, child };
+        let (members, number) = (Vec::new(), 0);
+        let server = EngineServer { kind: server, port, folder, database, members, number, child };
         Some(EngineRig { kind, servers: vec![server], options, root })
     }
 
@@ -149,21 +181,33 @@ impl EngineRig {
         if !EngineRig::is_installed(kind, server) {
             return None;
         }
-        let root = temp_dir();
-        let servers = (0..count)
-            .map(|number| {
-                let folder = root.path().join(number.to_string());
-                std::fs::create_dir(&folder).unwrap();
-                let port = Port::claim().address().port();
-                let database = if server == "postgres" { "postgres" } else { "test" }.to_owned();
-                let child = RefCell::default();
-                let server = EngineServer { kind: server, port, folder, database, child };
-                server.set_up();
-                server.start();
-                server
-            })
-            .collect();
-        Some(EngineRig { kind, servers, options: options.to_owned(), root })
+        let (servers, options, root) = (Vec::new(), options.to_owned(), temp_dir());
+        let mut rig = EngineRig { kind, servers, options, root };
+        let is_cluster = matches!(server, "etcd" | "zookeeper");
+        let members = if is_cluster { count } else { 0 };
+        let port = || Port::claim().address().port();
+        let members: Vec<_> = (0..members).map(|_| [port(), port()]).collect();
+        for number in 0..count {
+            let server = rig.new_server(server, number, members.clone());
+            server.set_up();
+            rig.servers.push(server);
+        }
+        rig.each(EngineServer::spawn);
+        rig.each(EngineServer::wait_for_answer);
+        Some(rig)
+    }
+
+    fn new_server(
+        &self,
+        kind: &'static str,
+        number: usize,
+        members: Vec<[u16; 2]>,
+    ) -> EngineServer {
+        let folder = self.root.path().join(number.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        let port = Port::claim().address().port();
+        let database = if kind == "postgres" { "postgres" } else { "test" }.to_owned();
+        EngineServer { kind, port, folder, database, members, number, child: RefCell::default() }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -297,12 +341,21 @@ impl EngineServer {
 
     /// Starts it, again after a kill too, and waits until it answers.
     pub(crate) fn start(&self) {
+        self.spawn();
+        self.wait_for_answer();
+    }
+
+    fn wait_for_answer(&self) {
+        until("an answer of the server", || self.answers());
+    }
+
+    fn spawn(&self) {
         let port = self.port.to_string();
         let folder = self.folder.to_str().unwrap();
         let mut command = match self.kind {
             "postgres" => postgres::server(&self.folder),
             "mysql" => mysql::server(&self.folder, &port),
-            "zookeeper" => zookeeper::server(&self.folder, &port),
+            "zookeeper" => zookeeper::member(&self.folder, &port, &self.members, self.number),
             kind => program(EngineServer::program(kind)),
         };
         match self.kind {
@@ -311,12 +364,15 @@ impl EngineServer {
                 .args(["--appendonly", "yes", "--appendfsync", "always"]),
             "etcd" => {
                 let client = format!("http://127.0.0.1:{port}");
-                let peer = format!("http://127.0.0.1:{}", Port::claim().address().port());
+                let peers = self.members.iter().map(|[port, _]| format!("http://127.0.0.1:{port}"));
+                let peers: Vec<String> = peers.collect();
+                let members = peers.iter().enumerate().map(|(at, peer)| format!("m{at}={peer}"));
+                let (own, name) = (&*peers[self.number], format!("m{}", self.number));
                 command
                     .args(["--data-dir", folder, "--listen-client-urls", &client])
-                    .args(["--advertise-client-urls", &client, "--listen-peer-urls", &peer])
-                    .args(["--initial-advertise-peer-urls", &peer, "--name", "one"])
-                    .args(["--initial-cluster", &format!("one={peer}")])
+                    .args(["--advertise-client-urls", &client, "--listen-peer-urls", own])
+                    .args(["--initial-advertise-peer-urls", own, "--name", &name])
+                    .args(["--initial-cluster", &members.collect::<Vec<_>>().join(",")])
             }
             "postgres" => command.args(["-p", &port]),
             "mysql" | "zookeeper" => &mut command,
@@ -324,7 +380,6 @@ impl EngineServer {
         };
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         *self.child.borrow_mut() = Some(child);
-        until("an answer of the server", || self.answers());
     }
 
     fn answers(&self) -> bool {

@@ -57,13 +57,26 @@ pub(super) fn set_up(_: &Path) {}
 
 /// It does not wait for the disk: processes are killed here, and machines are not.
 pub(super) fn server(folder: &Path, port: &str) -> Command {
+    member(folder, port, &[], 0)
+}
+
+/// One of an ensemble, if it has several.
+pub(super) fn member(folder: &Path, port: &str, members: &[[u16; 2]], number: usize) -> Command {
     let data = folder.join("data");
-    let settings = format!(
+    let mut settings = format!(
         "tickTime=100\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\n\
          minSessionTimeout=200\nmaxSessionTimeout=120000\nadmin.enableServer=false\n\
          maxClientCnxns=0\nforceSync=no\n4lw.commands.whitelist=srvr,dump\n",
         data.display()
     );
+    if members.len() > 1 {
+        settings += "initLimit=100\nsyncLimit=50\n";
+        for (at, [port, election]) in members.iter().enumerate() {
+            settings += &format!("server.{at}=127.0.0.1:{port}:{election}\n");
+        }
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::write(data.join("myid"), number.to_string()).unwrap();
+    }
     let file = folder.join("zoo.cfg");
     std::fs::write(&file, settings).unwrap();
     let mut command = java();
