@@ -32,7 +32,7 @@ use crate::{
             bell::Bell,
             own_id::OwnId,
             quic::{Entrance, HANDSHAKES_MAX},
-            tls::Secret,
+            tls::{Dialect, Secret},
         },
         process_mark, random,
     },
@@ -345,7 +345,10 @@ impl LeaderBuilder {
         };
         let admission = Admission::new(connections_max(self.sessions_max), HANDSHAKES_MAX);
         // A journal is made for a leader that starts.
-        let doors = listen_at(&listen, &Entrance { secret: secret.clone(), own, admission })?;
+        let doors = listen_at(
+            &listen,
+            &Entrance { secret: secret.clone(), own, admission, dialects: &[Dialect::Locks] },
+        )?;
         let (journal, warnings) = place.open(self.epoch_above)?;
         let config = LeaderConfig {
             time_to_live_max: self.time_to_live_max,

@@ -39,12 +39,12 @@ use crate::proto::{
 use self::{
     config::{client_transport, server_config},
     connection::{PortConnection, PortShared},
-    endings::{ACCEPTED_NO_LONGER, why},
+    endings::{ACCEPTED_NO_LONGER, NOT_ACCEPTED, why},
 };
 use super::{
     admission::{Admission, client_at},
     own_id::OwnId,
-    tls::Secret,
+    tls::{Dialect, Secret},
 };
 
 /// What a connection may have waiting to be sent before it is given up: its peer does not read.
@@ -116,6 +116,10 @@ pub(in crate::host) struct Port {
     admission: Admission,
     /// What is accepted of clients; a client's handshake has its own.
     accepted: Option<Secret>,
+    /// What peers may say that a connection is for.
+    dialects: &'static [Dialect],
+    /// The kernel has said that nothing listens at the other end.
+    is_refused: bool,
     ids: Ids,
     /// Lines with something to do, each once.
     busy: VecDeque<ConnectionHandle>,
@@ -135,6 +139,8 @@ pub(in crate::host) struct Entrance {
     pub(in crate::host) secret: Secret,
     pub(in crate::host) own: OwnId,
     pub(in crate::host) admission: Admission,
+    /// What peers may say that a connection is for.
+    pub(in crate::host) dialects: &'static [Dialect],
 }
 
 /// The numbers that a port gives its connections: every `step`th from `next` on, so that several
@@ -152,19 +158,19 @@ impl Port {
         entrance: &Entrance,
         ids: Ids,
     ) -> io::Result<Port> {
-        let Entrance { secret, own, admission } = entrance;
+        let Entrance { secret, own, admission, dialects } = entrance;
         let mut config = EndpointConfig::new(secret.reset_key(own));
         let key = secret.connection_id_key(own);
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
-        let server = Some(server_config(secret));
+        let server = Some(server_config(secret, dialects));
         let port = Port::new(bind(address)?, config, server, admission.clone(), 16)?;
-        Ok(Port { accepted: Some(secret.clone()), ids, ..port })
+        Ok(Port { accepted: Some(secret.clone()), dialects, ids, ..port })
     }
 
     /// From now on these secrets are accepted of clients, and the first is presented to them. The
     /// connection of a client with another secret ends.
     pub(in crate::host) fn accept_secret(&mut self, secret: &Secret) {
-        self.endpoint.set_server_config(Some(Arc::new(server_config(secret))));
+        self.endpoint.set_server_config(Some(Arc::new(server_config(secret, self.dialects))));
         self.accepted = Some(secret.clone());
         let refused = |connection: &&PortConnection| {
             // One in its handshake is judged at the end of that.
@@ -191,11 +197,21 @@ impl Port {
         secret: &Secret,
         silence: Duration,
     ) -> io::Result<Port> {
+        Port::connect_by(secret.client(), id, remote, silence)
+    }
+
+    /// The same with this handshake.
+    pub(in crate::host) fn connect_by(
+        handshake: Arc<QuicClientConfig>,
+        id: ConnectionId,
+        remote: SocketAddr,
+        silence: Duration,
+    ) -> io::Result<Port> {
         let local = match remote {
             SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
-        Port::connect_from(local, id, remote, secret.client(), silence)
+        Port::connect_from(local, id, remote, handshake, silence)
     }
 
     fn connect_from(
@@ -246,6 +262,8 @@ impl Port {
             shared: PortShared::default(),
             admission,
             accepted: None,
+            dialects: &[],
+            is_refused: false,
             ids: Ids { next: 0, step: 1 },
             busy: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -337,6 +355,7 @@ impl Port {
         if error.kind() == io::ErrorKind::WouldBlock || self.socket.peer_addr().is_err() {
             return;
         }
+        self.is_refused |= error.kind() == io::ErrorKind::ConnectionRefused;
         let Port { connections, shared, .. } = self;
         for connection in connections
             .iter_mut()
@@ -423,6 +442,7 @@ impl Port {
             out: Vec::new(),
             written: 0,
             is_busy: false,
+            dialect: Dialect::Locks,
             admitted: self.admission.admit(client_at(remote)),
             is_over: false,
             timer: None,
@@ -437,6 +457,16 @@ impl Port {
     /// The next thing that happened.
     pub(in crate::host) fn poll_event(&mut self) -> Option<PortEvent> {
         self.shared.events.pop_front()
+    }
+
+    /// The next thing that happened on a connection of another member of the group.
+    pub(in crate::host) fn poll_member_event(&mut self) -> Option<PortEvent> {
+        self.shared.member_events.pop_front()
+    }
+
+    /// Whether the kernel has said, since this was asked last, that nothing listens at the other end.
+    pub(in crate::host) fn take_refusal(&mut self) -> bool {
+        mem::take(&mut self.is_refused)
     }
 
     /// The driver will not read any more what came before this connection's end.
@@ -633,25 +663,23 @@ impl Port {
                 _ if connection.is_over => {}
                 quinn_proto::Event::Connected => {
                     connection.admitted.end_handshake();
-                    if let Some(secret) = accepted
-                        && !connection.is_accepted_by(secret)
-                    {
-                        // It was taken out of the file while the handshake was under way.
-                        connection.close(
-                            CloseCode::Protocol,
-                            ACCEPTED_NO_LONGER,
-                            Instant::now(),
-                            shared,
-                        );
-                        continue;
+                    if let Some(secret) = accepted {
+                        let said = connection.said_dialect();
+                        connection.dialect = said.unwrap_or(connection.dialect);
+                        if said.is_none() || !connection.is_accepted_by(secret) {
+                            // It was taken out of the file while the handshake was under way, or is
+                            // for something else. No byte of it has been read.
+                            let now = Instant::now();
+                            let (code, why) = (CloseCode::Protocol, NOT_ACCEPTED);
+                            connection.close(code, why, now, shared);
+                            continue;
+                        }
                     }
                     if connection.inner.side().is_client() {
                         connection.stream = connection.inner.streams().open(Dir::Bi);
                     }
-                    shared.events.push_back(PortEvent::Connected(
-                        connection.id,
-                        connection.admitted.client(),
-                    ));
+                    let client = connection.admitted.client();
+                    connection.tell(PortEvent::Connected(connection.id, client), shared);
                 }
                 quinn_proto::Event::ConnectionLost { reason } => {
                     let ended =

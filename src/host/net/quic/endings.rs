@@ -46,3 +46,7 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
 /// Why a connection ends when its secret was taken out of the leader's file.
 pub(super) const ACCEPTED_NO_LONGER: &str =
     "the leader does not accept this secret any more; give this client the new one";
+
+/// Why a connection ends whose credential is not accepted, or is for something else than it was begun for.
+pub(super) const NOT_ACCEPTED: &str = "the leader does not accept this credential: its secret is none any \
+    more, or its role is for something else";

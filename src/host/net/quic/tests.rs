@@ -18,7 +18,12 @@ fn secret() -> Secret {
 const IDS: Ids = Ids { next: 0, step: 1 };
 
 fn entrance(secret: &Secret, admission: Admission) -> Entrance {
-    Entrance { secret: secret.clone(), own: OwnId::random(), admission }
+    Entrance {
+        secret: secret.clone(),
+        own: OwnId::random(),
+        admission,
+        dialects: &[Dialect::Locks],
+    }
 }
 
 /// A message of a leader that is as long as the test wants.
