@@ -1,12 +1,14 @@
 //! Runs a leader: moves frames between its port and the protocol, and records to the journal.
 //!
 //! It decides nothing about locks. One thread serves all connections (`court`); others wait for the
-//! journal (`lanes`), so that no renewal of a client's ever does. `builder` sets both up.
+//! journal (`lanes`), so that no renewal of a client's ever does. `members` is about the group that a leader
+//! may be of. `builder` sets all up.
 
 mod builder;
 mod court;
 mod doors;
 mod lanes;
+mod members;
 mod reload;
 mod stepping;
 
@@ -25,8 +27,9 @@ use parking_lot::{Condvar, Mutex};
 
 pub use self::builder::LeaderBuilder;
 #[cfg(feature = "cli")]
-pub(crate) use self::stepping::HAS_OWN_JOURNAL;
+pub(crate) use self::{members::refusal, stepping::HAS_OWN_JOURNAL};
 use self::{
+    members::GroupHandle,
     reload::{News, Reloader},
     stepping::StepDowns,
 };
@@ -34,6 +37,7 @@ use super::net::{bell::Bell, tls::Secret};
 use crate::{
     alarm, callbacks,
     error::{LockError, LockErrorKind},
+    proto::{ConnectionId, wire::LeaderMessage},
     watch::Tell,
 };
 
@@ -60,6 +64,8 @@ pub struct Leader {
     addresses: Vec<SocketAddr>,
     reloader: Option<Reloader>,
     shared: Arc<LeaderShared>,
+    /// The group that it is a member of.
+    group: Option<GroupHandle>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -78,6 +84,8 @@ struct LeaderShared {
     new_secret: Mutex<Option<Secret>>,
     /// Callers that want it to step down.
     step_downs: StepDowns,
+    /// What operators are to be answered about the group.
+    group_answers: Mutex<Vec<(ConnectionId, LeaderMessage)>>,
     end: Mutex<Option<ReignEnd>>,
     ended: Condvar,
     #[cfg(test)]
@@ -111,7 +119,7 @@ enum ReignEnd {
 
 impl Leader {
     /// Begins to set up a leader; `listen`, `secret_file` and one of `state_dir` and `journal` are
-    /// needed.
+    /// needed, and for a member of a group `group` and `state_dir`.
     pub fn builder() -> LeaderBuilder {
         LeaderBuilder::new()
     }

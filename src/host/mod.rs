@@ -45,7 +45,7 @@ pub(crate) use self::client::connect;
 #[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
 pub(crate) use self::journal::{examine_journal, move_journal};
 #[cfg(all(feature = "host", feature = "cli"))]
-pub(crate) use self::leader::HAS_OWN_JOURNAL;
+pub(crate) use self::leader::{HAS_OWN_JOURNAL, refusal};
 #[cfg(feature = "host")]
 pub use self::{
     leader::{Leader, LeaderBuilder},

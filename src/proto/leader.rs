@@ -83,6 +83,8 @@ pub struct LeaderConfig {
     pub epoch_above: Option<u32>,
     /// For how long its reign is believed without proof, if another leader may follow it.
     pub reign_lasts: Option<Duration>,
+    /// Where else clients find a leader of this cluster, as they are told.
+    pub members: Vec<String>,
     /// The process that it runs in, if that may have sessions with it and takes the state
     /// directory's lock with it when it dies: such sessions are known dead by the next reign.
     pub process: Option<ProcessMark>,
@@ -106,6 +108,7 @@ impl Default for LeaderConfig {
             block: BLOCK,
             epoch_above: None,
             reign_lasts: None,
+            members: Vec::new(),
             process: None,
             reign: ReignId(0),
             notary: Arc::new(TrustingNotary),

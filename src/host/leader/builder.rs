@@ -15,6 +15,7 @@ use super::{
     court::{Court, failure, storage_text},
     doors::Doors,
     lanes::Lanes,
+    members::Membership,
     reload::Reloader,
     stepping::StepDowns,
 };
@@ -23,8 +24,8 @@ use crate::{
     error::{LockError, LockErrorKind},
     host::{
         journal::{
-            EnteredDirectory, ExclusiveJournal, Journal, JournalOpening, OpenedStore, StoreOpening,
-            open_store,
+            EnteredDirectory, ExclusiveJournal, GroupAddresses, GroupJournal, GroupNews,
+            GroupOpening, Journal, JournalOpening, OpenedStore, StoreOpening, open_store,
         },
         net::{
             address::ListenAddress,
@@ -68,7 +69,9 @@ pub struct LeaderBuilder {
     listen: Option<String>,
     state_dir: Option<PathBuf>,
     journal: Option<String>,
-    reign_lasts: Duration,
+    group: Option<String>,
+    member: Option<String>,
+    reign_lasts: Option<Duration>,
     address: Option<String>,
     secret_file: Option<PathBuf>,
     time_to_live_max: Duration,
@@ -91,7 +94,9 @@ impl LeaderBuilder {
             listen: None,
             state_dir: None,
             journal: None,
-            reign_lasts: REIGN_LASTS_DEFAULT,
+            group: None,
+            member: None,
+            reign_lasts: None,
             address: None,
             secret_file: None,
             time_to_live_max: *TIME_TO_LIVE.end(),
@@ -173,12 +178,50 @@ impl LeaderBuilder {
         self
     }
 
+    /// The members of a group that keeps the journal itself, without a store: three leaders, of which
+    /// one may fail, or five, of which two may. `ID=HOST:PORT` for each, with commas between, the same at
+    /// each of them; a host may be a name. This leader is the one with the address of
+    /// [`listen`](LeaderBuilder::listen), unless [`member`](LeaderBuilder::member) says which. Its part
+    /// of the journal is on the disk of its [`state_dir`](LeaderBuilder::state_dir), and one of the
+    /// members reigns.
+    ///
+    /// The first start of all members, with [`init`](LeaderBuilder::init), makes the group, once all have
+    /// met. A member that has lost its disk is started with `init` on an empty directory, and waits
+    /// without a vote until [`Leader::replace`] (`tierlock replace`) admits it. Members prove to each
+    /// other that they have the secret.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// // the same on each of the three machines, with its own address
+    /// let leader = Leader::builder()
+    ///     .listen("10.0.0.2:7420")
+    ///     .group("a=10.0.0.1:7420,b=10.0.0.2:7420,c=10.0.0.3:7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .start()?; // the first time, in a set-up step of its own: `.init(true)`
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn group(mut self, members: impl Into<String>) -> Self {
+        self.group = Some(members.into());
+        self
+    }
+
+    /// Which of the [`group`](LeaderBuilder::group)'s members this leader is, where it does not listen at
+    /// the address that the others find it by.
+    pub fn member(mut self, id: impl Into<String>) -> Self {
+        self.member = Some(id.into());
+        self
+    }
+
     /// For how long its reign over a shared journal is believed without a new proof, 250 ms to 10 s;
-    /// 1 s by default. A leader that fails is followed after about this long. It should be 20
-    /// times what the store takes for a write at its 99th percentile. Times to live are four times
-    /// this at least.
+    /// 1 s by default, and 400 ms in a group. A leader that fails is followed after about this long. It
+    /// should be 20 times what the store, or a majority of the group's disks, takes for a write at its
+    /// 99th percentile. Times to live are four times this at least.
     pub fn reign_lasts(mut self, lasts: Duration) -> Self {
-        self.reign_lasts = lasts;
+        self.reign_lasts = Some(lasts);
         self
     }
 
@@ -287,6 +330,7 @@ impl LeaderBuilder {
         let (reign, secret) = self.prepare()?;
         let addresses = reign.doors.addresses().map_err(failed("the socket has no address"))?;
         let shared = reign.shared.clone();
+        let group = reign.group.as_ref().map(Membership::handle);
         let tell = {
             let shared = shared.clone();
             move |news| shared.reloaded(news)
@@ -297,7 +341,7 @@ impl LeaderBuilder {
             .name("tierlock-leader".into())
             .spawn(move || reign.run())
             .map_err(failed("cannot start a thread"))?;
-        Ok(Leader { addresses, reloader, shared, thread: Some(thread) })
+        Ok(Leader { addresses, reloader, shared, group, thread: Some(thread) })
     }
 
     /// A reign that has begun and serves no client yet, and the secret as it was read for it.
@@ -307,7 +351,12 @@ impl LeaderBuilder {
         if !TIME_TO_LIVE.contains(&self.time_to_live_max) {
             return Err(LockError::config("a leader's time_to_live_max is 1 s to 60 s"));
         }
-        if !REIGN_LASTS.contains(&self.reign_lasts) {
+        let is_in_group = self.group.is_some();
+        let lasts = self.reign_lasts.unwrap_or(match is_in_group {
+            true => GROUP_REIGN_LASTS_DEFAULT,
+            false => REIGN_LASTS_DEFAULT,
+        });
+        if !REIGN_LASTS.contains(&lasts) {
             return Err(LockError::config("a leader's reign_lasts is 250 ms to 10 s"));
         }
         if self.epoch_above.is_some_and(|epoch| epoch >= Token::MAX_EPOCH) {
@@ -315,12 +364,29 @@ impl LeaderBuilder {
         }
         let listen: ListenAddress = listen.parse()?;
         let secret = Secret::read(secret_file)?;
+        let group = match (&self.group, &self.member) {
+            (Some(members), member) => {
+                let addresses: GroupAddresses = members.parse()?;
+                let own = addresses.own(member.as_deref(), &listen)?;
+                Some((addresses, own))
+            }
+            (None, Some(_)) => {
+                return Err(LockError::config("a member is one of a group: say which by --group (group)"));
+            }
+            (None, None) => None,
+        };
+        if is_in_group && self.state_dir.is_none() {
+            return Err(LockError::config(
+                "a member of a group needs a state directory, for its part of the journal",
+            ));
+        }
         let (place, own) = match (self.state_dir, self.journal) {
             (Some(directory), None) => {
                 let opening = JournalOpening {
                     init: self.init,
                     epoch_above: self.epoch_above,
                     moves_to: None,
+                    is_member: is_in_group,
                     accepted_file_systems: self.accepted_file_systems,
                 };
                 let entered = Journal::enter(&directory, opening)?;
@@ -331,7 +397,7 @@ impl LeaderBuilder {
                 let opening = StoreOpening {
                     init: self.init,
                     epoch_above: self.epoch_above,
-                    lasts: self.reign_lasts,
+                    lasts,
                     patience: STORE_PATIENCE,
                 };
                 (JournalPlace::Store(url, opening), OwnId::random())
@@ -345,37 +411,9 @@ impl LeaderBuilder {
         };
         let admission = Admission::new(connections_max(self.sessions_max), HANDSHAKES_MAX);
         // A journal is made for a leader that starts.
-        let doors = listen_at(
-            &listen,
-            &Entrance { secret: secret.clone(), own, admission, dialects: &[Dialect::Locks] },
-        )?;
-        let (journal, warnings) = place.open(self.epoch_above)?;
-        let config = LeaderConfig {
-            time_to_live_max: self.time_to_live_max,
-            sessions_max: self.sessions_max,
-            claims_max: self.claims_max,
-            process: Some(process_mark()),
-            notary: Arc::new(secret.notary()),
-            ..LeaderConfig::default()
-        };
-        let lasts = self.reign_lasts;
-        #[cfg(test)]
-        let (journal, lasts) = match self.over {
-            Some((shared, lasts)) => (shared.0, lasts),
-            None => (journal, lasts),
-        };
-        let reign = ReignConfig {
-            lasts,
-            address: self.address.or_else(|| address_of(&doors)),
-            epoch_above: self.epoch_above,
-            terms: journal.terms(),
-        };
-        let reign = Reign::new(reign, Box::new(random), clock::now());
-        let mut successor = Successor::new(config, reign);
-        if journal.terms().is_exclusive {
-            begin_here(&mut successor, &*journal).map_err(|error| storage_failed(&error))?;
-        }
-
+        let dialects = if is_in_group { &Dialect::ALL[..] } else { &[Dialect::Locks] };
+        let entrance = Entrance { secret: secret.clone(), own, admission, dialects };
+        let doors = listen_at(&listen, &entrance)?;
         let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
         let shared = Arc::new(LeaderShared {
             bell,
@@ -386,23 +424,75 @@ impl LeaderBuilder {
             telling: Mutex::default(),
             new_secret: Mutex::new(None),
             step_downs: StepDowns::default(),
+            group_answers: Mutex::default(),
             end: Mutex::new(None),
             ended: Condvar::new(),
             #[cfg(test)]
             disk_fails: AtomicBool::new(false),
         });
+        let mut membership = None;
+        let mut members = Vec::new();
+        let mut address = self.address;
+        let (journal, warnings) = match (place, group) {
+            (JournalPlace::Directory(_, entered), Some((addresses, own))) => {
+                members = addresses.all();
+                address = address.or_else(|| addresses.of(&own).map(ToString::to_string));
+                let tell = {
+                    let shared = shared.clone();
+                    move |news| match news {
+                        GroupNews::Note(text) => shared.note(text),
+                        GroupNews::Alarm(text) => shared.sound(text),
+                    }
+                };
+                let secret = secret.clone();
+                let opening = GroupOpening { addresses, own, secret, lasts, tell: Arc::new(tell) };
+                let journal = Arc::new(GroupJournal::start(entered, opening)?);
+                membership = Some(Membership::new(journal.clone()));
+                (journal as Arc<dyn ReignJournal>, Vec::new())
+            }
+            (place, _) => place.open(self.epoch_above)?,
+        };
+        let config = LeaderConfig {
+            time_to_live_max: self.time_to_live_max,
+            sessions_max: self.sessions_max,
+            claims_max: self.claims_max,
+            process: Some(process_mark()),
+            notary: Arc::new(secret.notary()),
+            members,
+            ..LeaderConfig::default()
+        };
+        #[cfg(test)]
+        let (journal, lasts) = match self.over {
+            Some((shared, lasts)) => (shared.0, lasts),
+            None => (journal, lasts),
+        };
+        let reign = ReignConfig {
+            lasts,
+            address: address.or_else(|| address_of(&doors)),
+            epoch_above: self.epoch_above,
+            terms: journal.terms(),
+        };
+        let reign = Reign::new(reign, Box::new(random), clock::now());
+        let mut successor = Successor::new(config, reign);
+        if journal.terms().is_exclusive {
+            begin_here(&mut successor, &*journal).map_err(|error| storage_failed(&error))?;
+        }
+
         #[cfg(test)]
         let journal: Arc<dyn ReignJournal> =
             Arc::new(super::tests::FailingJournal { journal, shared: shared.clone() });
         let lanes = Lanes::start(&journal, shared.clone());
         let lanes = lanes.map_err(failed("cannot start a thread"))?;
         warnings.into_iter().for_each(|warning| shared.sound(warning));
-        Ok((Court::new(successor, doors, lanes, shared), secret))
+        Ok((Court::new(successor, doors, lanes, shared, membership), secret))
     }
 }
 
 /// For how long a reign is believed without a proof, unless it is set.
 const REIGN_LASTS_DEFAULT: Duration = Duration::from_secs(1);
+
+/// The same in a group.
+const GROUP_REIGN_LASTS_DEFAULT: Duration = Duration::from_millis(400);
 
 /// How long a store may take at a leader's start.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LeaderShared, ReignEnd, doors::Doors, lanes::Lanes, stepping::StepDownCaller};
+use super::{
+    LeaderShared, ReignEnd, doors::Doors, lanes::Lanes, members::Membership, stepping::StepDownCaller,
+};
 use crate::{
     clock,
     error::LockErrorKind,
@@ -39,6 +41,10 @@ pub(super) struct Court {
     /// The sockets, as it slept on them last.
     pub(super) slept_on: Vec<Slept>,
     pub(super) shared: Arc<LeaderShared>,
+    /// Its part in a group that keeps the journal.
+    pub(super) group: Option<Membership>,
+    /// It leaves the group, and ends.
+    pub(super) is_leaving: bool,
     /// Callers that wait until it has stepped down.
     stepping: Vec<StepDownCaller>,
     /// The reign of another that its operator was told of, and what the journal's trouble was last.
@@ -62,6 +68,7 @@ impl Court {
         doors: Doors,
         lanes: Lanes,
         shared: Arc<LeaderShared>,
+        group: Option<Membership>,
     ) -> Court {
         Court {
             successor,
@@ -71,6 +78,8 @@ impl Court {
             arrived: Vec::new(),
             slept_on: Vec::new(),
             shared,
+            group,
+            is_leaving: false,
             stepping: Vec::new(),
             told: None,
             trouble: None,
@@ -87,6 +96,7 @@ impl Court {
             self.sleep();
         };
         if let ReignEnd::Stopped = end {
+            self.leave_group();
             // What is written now is on the disk before the state directory is free.
             self.begin_to_stop();
             self.ask_journal();
@@ -120,8 +130,12 @@ impl Court {
             if let Some(leader) = self.successor.leader_mut() {
                 leader.change_notary(notary);
             }
+            if let Some(group) = &self.group {
+                group.journal().change_secret(&secret);
+            }
         }
         self.doors.receive();
+        self.serve_members();
         let answers: Vec<_> = std::iter::from_fn(|| self.lanes.poll()).collect();
         // The clock is read after what it dates.
         let now = clock::now();
@@ -216,6 +230,8 @@ impl Court {
             SuccessionNotice::HandsOver => {
                 "it was asked to step down, and hands its reign over".to_owned()
             }
+            // It says so itself, when its program is about to end.
+            SuccessionNotice::HandedOver if self.is_leaving => return,
             SuccessionNotice::HandedOver => {
                 self.told = None;
                 "it has handed its reign over, and stands by".to_owned()
@@ -330,8 +346,10 @@ impl Court {
                 }
                 return;
             };
-            self.turn_at(now).handle_message(id, message);
-            self.pass_on();
+            if !self.answers_about_group(id, &message) {
+                self.turn_at(now).handle_message(id, message);
+                self.pass_on();
+            }
         }
     }
 
@@ -350,7 +368,7 @@ impl Court {
         }
     }
 
-    fn sleep(&mut self) {
+    pub(super) fn sleep(&mut self) {
         // A connection that waits for its peer to read is woken by that.
         let is_let_in = !self.successor.is_frozen();
         if is_let_in && self.unread.keys().any(|id| self.may_read(*id)) {

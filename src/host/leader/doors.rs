@@ -76,6 +76,11 @@ impl Doors {
         self.ports.iter_mut().find_map(Port::poll_event)
     }
 
+    /// See [`Port::poll_member_event`].
+    pub(super) fn poll_member_event(&mut self) -> Option<PortEvent> {
+        self.ports.iter_mut().find_map(Port::poll_member_event)
+    }
+
     pub(super) fn read<M: Message>(&mut self, id: ConnectionId) -> Option<M> {
         self.port_of(id).read(id)
     }

@@ -200,8 +200,17 @@ impl Port {
         Port::connect_by(secret.client(), id, remote, silence)
     }
 
-    /// The same with this handshake.
-    pub(in crate::host) fn connect_by(
+    /// The same for one member of a group that turns to another.
+    pub(in crate::host) fn connect_as_member(
+        id: ConnectionId,
+        remote: SocketAddr,
+        secret: &Secret,
+        silence: Duration,
+    ) -> io::Result<Port> {
+        Port::connect_by(secret.member(), id, remote, silence)
+    }
+
+    fn connect_by(
         handshake: Arc<QuicClientConfig>,
         id: ConnectionId,
         remote: SocketAddr,

@@ -337,7 +337,7 @@ impl LeaderMachine {
             epoch: self.epoch(),
             reign: self.config.reign,
             cluster: self.cluster,
-            members: Vec::new(),
+            members: self.config.members.clone(),
             renew_every,
             attestation: self.attest(self.epoch()),
         }

@@ -130,7 +130,10 @@ impl LeaderMachine {
                 self.break_lock(connection, key, query, name, token);
             }
             // What stands around the leader answers them, before they come here.
-            ClientMessage::AskStanding { .. } | ClientMessage::StepDown { .. } => {}
+            ClientMessage::AskStanding { .. }
+            | ClientMessage::StepDown { .. }
+            | ClientMessage::AskGroup { .. }
+            | ClientMessage::Replace { .. } => {}
             ClientMessage::Held { .. } | ClientMessage::Waiting { .. } | ClientMessage::Ready
                 if planted(Mistake::HelloCountsAlone) => {}
             ClientMessage::Hello { .. }
