@@ -123,8 +123,14 @@ impl GroupMembers {
 pub enum GroupCommand {
     TakeOver(Arc<ReignAttempt>),
     Renew(ReignKey),
-    Append { reign: ReignKey, number: u64, records: Arc<[Record]> },
+    Append {
+        reign: ReignKey,
+        number: u64,
+        records: Arc<[Record]>,
+    },
     Resign(ReignKey),
+    /// Every member has the log: from here on the journal can be used.
+    Made,
 }
 
 impl GroupCommand {
@@ -150,6 +156,14 @@ pub enum GroupEntry {
     /// From here on, committed or not, these are the members.
     Members(GroupMembers),
     Command(GroupCommand),
+}
+
+impl GroupEntry {
+    /// As it is stored and sent.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let config = bincode::config::standard();
+        bincode::encode_to_vec(self, config).expect("an entry has nothing that cannot be encoded")
+    }
 }
 
 macro_rules! by_way_of {
@@ -195,6 +209,7 @@ by_way_of! {
                 CommandWay::Append(*reign, *number, records.to_vec())
             }
             GroupCommand::Resign(reign) => CommandWay::Resign(*reign),
+            GroupCommand::Made => CommandWay::Made,
         },
         |way| match way {
             CommandWay::TakeOver(attempt) => GroupCommand::TakeOver(Arc::new(attempt)),
@@ -203,6 +218,7 @@ by_way_of! {
                 GroupCommand::Append { reign, number, records: records.into() }
             }
             CommandWay::Resign(reign) => GroupCommand::Resign(reign),
+            CommandWay::Made => GroupCommand::Made,
         };
 }
 
@@ -213,4 +229,5 @@ enum CommandWay {
     Renew(ReignKey),
     Append(ReignKey, u64, Vec<Record>),
     Resign(ReignKey),
+    Made,
 }

@@ -5,8 +5,8 @@ use bincode::{Decode, Encode};
 use super::entry::{DiskId, GroupEntry, LogPlace};
 use crate::proto::{ClusterId, wire::WireError};
 
-/// The longest frame between members, in bytes.
-pub const GROUP_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// The longest frame between members, in bytes: a little less than a message of the wire may have.
+pub const GROUP_FRAME_BYTES_MAX: usize = 60 * 1024;
 
 /// A frame between two members. It may be lost, come twice, or come late.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -15,6 +15,9 @@ pub struct GroupFrame {
     pub cluster: Option<ClusterId>,
     /// The sender's disk.
     pub from: DiskId,
+    /// The disk that it is for, if its sender knows it. Another disk at the same member ignores it: one
+    /// that has forgotten its votes gives none.
+    pub to: Option<DiskId>,
     pub body: GroupBody,
 }
 
@@ -27,58 +30,47 @@ pub enum GroupBody {
         init: bool,
     },
     /// The group does not know the disk that this is sent to.
-    UnknownDisk {
-        yours: DiskId,
-    },
+    UnknownDisk,
     /// Whether its sender would have the vote, in a term that has not begun. It changes nothing at the
     /// member that it is sent to.
     AskPreVote {
-        to: DiskId,
         term: u64,
         last: LogPlace,
         is_leader_gone: bool,
     },
     PreVote {
-        to: DiskId,
         term: u64,
     },
     AskVote {
-        to: DiskId,
         term: u64,
         last: LogPlace,
         is_transfer: bool,
     },
     Vote {
-        to: DiskId,
         term: u64,
         is_granted: bool,
     },
     /// Entries, or none, behind a place: from the leader of the log, and a sign that it leads.
     Append {
-        to: DiskId,
         term: u64,
         commit: u64,
         after: LogPlace,
         entries: Vec<GroupEntry>,
     },
     Appended {
-        to: DiskId,
         term: u64,
         last: LogPlace,
     },
     /// A leader without a quorum's answers looks for one. It counts as no heartbeat.
     Probe {
-        to: DiskId,
         term: u64,
     },
     /// A heartbeat or a probe was heard. Says nothing of what is durable.
     Heard {
-        to: DiskId,
         term: u64,
     },
     /// A piece of a snapshot, which has that many bytes.
     Piece {
-        to: DiskId,
         term: u64,
         place: LogPlace,
         whole: u64,
@@ -87,14 +79,12 @@ pub enum GroupBody {
     },
     /// So much of that snapshot has come.
     HasPieces {
-        to: DiskId,
         term: u64,
         place: LogPlace,
         bytes: u64,
     },
     /// The log's lead is handed over: stand at once.
     Stand {
-        to: DiskId,
         term: u64,
     },
 }

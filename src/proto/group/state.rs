@@ -22,6 +22,7 @@ use crate::{
             Appended, JournalAnswer, JournalHead, ReignAttempt, ReignKey, ReignRenewal, Stamp,
             TakeOver, Took,
         },
+        mistake::{Mistake, planted},
         record::{OpenSession, Record, Recovered, Reservation, Written},
     },
 };
@@ -36,6 +37,7 @@ pub struct GroupState {
     number: u64,
     address: Option<String>,
     recovered: Recovered,
+    is_made: bool,
 }
 
 impl GroupState {
@@ -48,6 +50,7 @@ impl GroupState {
             number: 0,
             address: None,
             recovered: Recovered::new(cluster),
+            is_made: false,
         }
     }
 
@@ -69,14 +72,23 @@ impl GroupState {
         &self.recovered
     }
 
+    /// Whether every member has had the log once: before that the journal is not used.
+    pub fn is_made(&self) -> bool {
+        self.is_made
+    }
+
     /// The number of the reign's last batch.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Applies one committed command, and answers it.
-    pub(super) fn apply(&mut self, command: &GroupCommand) -> JournalAnswer {
-        match command {
+    /// Applies one committed command, and answers it, if it is one that is answered.
+    pub(super) fn apply(&mut self, command: &GroupCommand) -> Option<JournalAnswer> {
+        Some(match command {
+            GroupCommand::Made => {
+                self.is_made = true;
+                return None;
+            }
             GroupCommand::TakeOver(attempt) => JournalAnswer::TakeOver(self.take_over(attempt)),
             GroupCommand::Renew(reign) => JournalAnswer::Renewal(match self.is_in(*reign) {
                 true => ReignRenewal::Renewed(self.write()),
@@ -92,7 +104,7 @@ impl GroupState {
                 }
                 JournalAnswer::Resigned
             }
-        }
+        })
     }
 
     fn is_in(&self, reign: ReignKey) -> bool {
@@ -106,7 +118,7 @@ impl GroupState {
     }
 
     fn take_over(&mut self, attempt: &ReignAttempt) -> TakeOver {
-        if self.stamp != attempt.seen {
+        if self.stamp != attempt.seen && !planted(Mistake::ConditionAtProposal) {
             return TakeOver::Raced(self.head());
         }
         let before = self.recovered.clone();
@@ -139,8 +151,8 @@ impl GroupState {
 
 impl Encode for GroupState {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let GroupState { reign, lasts, stamp, number, address, recovered } = self;
-        (reign, lasts, stamp, number, address).encode(encoder)?;
+        let GroupState { reign, lasts, stamp, number, address, recovered, is_made } = self;
+        (is_made, reign, lasts, stamp, number, address).encode(encoder)?;
         let Recovered { cluster, epoch, waits_for, history, sessions, reservations } = recovered;
         let reigns: Vec<(u32, ReignId)> = history.reigns().collect();
         (cluster, epoch, waits_for, history.judged_from(), reigns).encode(encoder)?;
@@ -161,7 +173,7 @@ impl Encode for GroupState {
 
 impl<C> Decode<C> for GroupState {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let (reign, lasts, stamp, number, address) = Decode::<C>::decode(decoder)?;
+        let (is_made, reign, lasts, stamp, number, address) = Decode::<C>::decode(decoder)?;
         let (cluster, epoch, waits_for, judged_from, reigns): HistoryWay =
             Decode::<C>::decode(decoder)?;
         let mut recovered = Recovered {
@@ -187,7 +199,7 @@ impl<C> Decode<C> for GroupState {
             };
             recovered.reservations.insert(name, reservation);
         }
-        Ok(GroupState { reign, lasts, stamp, number, address, recovered })
+        Ok(GroupState { reign, lasts, stamp, number, address, recovered, is_made })
     }
 }
 bincode::impl_borrow_decode!(GroupState);

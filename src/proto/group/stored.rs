@@ -6,7 +6,7 @@ use super::{
     entry::{GroupEntry, GroupMembers, LogPlace, VoterId},
     state::GroupState,
 };
-use crate::proto::wire::WireError;
+use crate::proto::{ClusterId, wire::WireError};
 
 /// What a disk has: its vote, and the log from the last snapshot on.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
@@ -40,6 +40,21 @@ pub enum GroupWrite {
 }
 
 impl StoredGroup {
+    /// The group that the disk belongs to, once it does.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        let of = |entry: &GroupEntry| match entry {
+            GroupEntry::Members(members) => Some(members.cluster),
+            _ => None,
+        };
+        let snapshot = self.snapshot.as_ref().map(|snapshot| snapshot.members.cluster);
+        snapshot.or_else(|| self.entries.iter().find_map(of))
+    }
+
+    /// Whether it belongs to one.
+    pub fn is_made(&self) -> bool {
+        self.cluster().is_some()
+    }
+
     /// The place that the entries stand behind.
     pub fn snapshot_place(&self) -> LogPlace {
         self.snapshot.as_ref().map(|snapshot| snapshot.place).unwrap_or_default()
