@@ -31,11 +31,19 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
         .time_to_live_max(serve.ttl_max)
         .sessions_max(serve.sessions_max)
         .claims_max(serve.claims_max)
-        .reign_lasts(serve.reign)
         .init(serve.init)
         .on_change(|text| eprintln!("tierlock: {text}"));
     if let Some(directory) = serve.state_dir {
         leader = leader.state_dir(directory);
+    }
+    if let Some(members) = serve.group {
+        leader = leader.group(members);
+    }
+    if let Some(id) = serve.member {
+        leader = leader.member(id);
+    }
+    if let Some(lasts) = serve.reign {
+        leader = leader.reign_lasts(lasts);
     }
     if let Some(url) = journal {
         leader = leader.journal(url);

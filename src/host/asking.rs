@@ -139,9 +139,7 @@ const QUERY: RequestId = RequestId(1);
 const GROUP_QUERY: RequestId = RequestId(2);
 
 /// What a leader is, and what it says of its group, once both are told.
-fn told_of_itself(
-    answers: &[LeaderMessage],
-) -> Option<(LeaderStanding, Option<Box<GroupReport>>)> {
+fn told_of_itself(answers: &[LeaderMessage]) -> Option<(LeaderStanding, Option<Box<GroupReport>>)> {
     let standing = answers.iter().find_map(|answer| match answer {
         LeaderMessage::Standing { standing, .. } => Some((**standing).clone()),
         _ => None,

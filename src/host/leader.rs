@@ -26,13 +26,13 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 pub use self::builder::LeaderBuilder;
-#[cfg(feature = "cli")]
-pub(crate) use self::{members::refusal, stepping::HAS_OWN_JOURNAL};
 use self::{
     members::GroupHandle,
     reload::{News, Reloader},
     stepping::StepDowns,
 };
+#[cfg(feature = "cli")]
+pub(crate) use self::{members::refusal, stepping::HAS_OWN_JOURNAL};
 use super::net::{bell::Bell, tls::Secret};
 use crate::{
     alarm, callbacks,

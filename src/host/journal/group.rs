@@ -308,7 +308,10 @@ impl MemberDoor {
                 }
                 let from = MemberName::new(from);
                 if from == self.own || self.addresses.of(&from).is_none() {
-                    return Err(format!("{from} is no other member of the group {}", self.addresses));
+                    return Err(format!(
+                        "{from} is no other member of the group {}",
+                        self.addresses
+                    ));
                 }
                 self.names.insert(connection, from);
                 Ok(())

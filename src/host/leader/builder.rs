@@ -371,7 +371,9 @@ impl LeaderBuilder {
                 Some((addresses, own))
             }
             (None, Some(_)) => {
-                return Err(LockError::config("a member is one of a group: say which by --group (group)"));
+                return Err(LockError::config(
+                    "a member is one of a group: say which by --group (group)",
+                ));
             }
             (None, None) => None,
         };

@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    LeaderShared, ReignEnd, doors::Doors, lanes::Lanes, members::Membership, stepping::StepDownCaller,
+    LeaderShared, ReignEnd, doors::Doors, lanes::Lanes, members::Membership,
+    stepping::StepDownCaller,
 };
 use crate::{
     clock,

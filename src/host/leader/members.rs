@@ -181,10 +181,12 @@ pub(crate) fn refusal(member: &str, outcome: &DiskReplacement) -> Option<LockErr
             refused(format!("{leader} leads the group's log, and only that member replaces disks"))
         }
         DiskReplacement::NotLeading(None) => refused(
-            "no member is known that leads the group's log: is a majority of the members there?".to_owned(),
+            "no member is known that leads the group's log: is a majority of the members there?"
+                .to_owned(),
         ),
         DiskReplacement::NotMade => config(
-            "the group is not made yet: its first start needs all members, each with --init".to_owned(),
+            "the group is not made yet: its first start needs all members, each with --init"
+                .to_owned(),
         ),
         DiskReplacement::NoSuchMember => config(format!("the group has no member {member:?}")),
         DiskReplacement::NoDiskWaits => config(format!(

@@ -16,8 +16,9 @@ use bincode::{
 };
 
 use super::{
-    FRAME_BYTES_MAX, GroupReport, HeldLease, HolderInfo, Identity, LeaderStanding, LockInfo, MemberReport, Message, Received,
-    Texts, UnknownKind, WaitingRequest, WireError, request::Extras,
+    FRAME_BYTES_MAX, GroupReport, HeldLease, HolderInfo, Identity, LeaderStanding, LockInfo,
+    MemberReport, Message, Received, Texts, UnknownKind, WaitingRequest, WireError,
+    request::Extras,
 };
 use crate::{
     error::{LostReason, Predecessor},

@@ -16,7 +16,7 @@ use std::{
 use rustix::fs::OFlags;
 
 use super::{
-    super::file::{Commits, COMMITS, GROUP_LOG, JournalFileId, mark_used},
+    super::file::{COMMITS, Commits, GROUP_LOG, JournalFileId, mark_used},
     frames::{append_frame, find_frames},
 };
 use crate::{
@@ -281,9 +281,9 @@ fn writes_in(mut body: &[u8]) -> impl Iterator<Item = Result<GroupWrite, String>
         if body.is_empty() {
             return None;
         }
-        let next = body.split_first_chunk::<4>().and_then(|(length, rest)| {
-            rest.split_at_checked(u32::from_le_bytes(*length) as usize)
-        });
+        let next = body
+            .split_first_chunk::<4>()
+            .and_then(|(length, rest)| rest.split_at_checked(u32::from_le_bytes(*length) as usize));
         let Some((bytes, rest)) = next else {
             body = &[];
             return Some(Err("it ends too early".to_owned()));

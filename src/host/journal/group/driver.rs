@@ -141,7 +141,8 @@ impl GroupDriver {
             let id = AskId(self.last_ask);
             match ask {
                 GroupAsk::Operation(operation, told) => {
-                    let resigns = matches!(operation, crate::proto::journal::JournalOperation::Resign(_));
+                    let resigns =
+                        matches!(operation, crate::proto::journal::JournalOperation::Resign(_));
                     self.asked.insert(id, Asker::Journal { told, resigns });
                     self.machine.handle_operation(id, operation, now);
                 }
@@ -263,9 +264,10 @@ enum Words {
 
 fn in_words(own: &MemberName, notice: GroupNotice) -> Words {
     match notice {
-        GroupNotice::Made { cluster } => {
-            Words::Note(format!("the group is made: all members have met (cluster {:032x})", cluster.0))
-        }
+        GroupNotice::Made { cluster } => Words::Note(format!(
+            "the group is made: all members have met (cluster {:032x})",
+            cluster.0
+        )),
         GroupNotice::Leads { term } => {
             Words::Note(format!("it leads the group's log, in term {term}"))
         }

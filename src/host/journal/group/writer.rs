@@ -51,11 +51,7 @@ impl Drop for DiskWriter {
     }
 }
 
-fn write_all(
-    mut disk: GroupDisk,
-    asked: &mpsc::Receiver<(WriteId, GroupWrite)>,
-    mail: &GroupMail,
-) {
+fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<(WriteId, GroupWrite)>, mail: &GroupMail) {
     while let Ok((first, write)) = asked.recv() {
         let (mut last, mut batch) = (first, vec![write]);
         while batch.len() < BATCH_MAX
