@@ -315,9 +315,15 @@ impl GroupMachine {
         self.applied.as_ref().map(|applied| &applied.state)
     }
 
-    /// Whether this member leads the log, and a majority answers it: only then can it write.
+    /// Whether this member leads the log, a majority answers it, and it has applied all that leaders before
+    /// it have committed: only then can it write, and what it reads is not out of date.
     pub fn is_leading(&self) -> bool {
-        self.writes().is_ok()
+        self.writes().is_ok() && self.has_caught_up()
+    }
+
+    /// Whether no change of the members is under way, as far as this member knows.
+    pub fn is_settled(&self) -> bool {
+        self.settled_members().is_some_and(|members| members.learners.is_empty())
     }
 
     /// How the group stands, as this member sees it.
@@ -557,3 +563,6 @@ impl GroupMachine {
         self.outbox.send(to.clone(), GroupFrame { cluster, from, to: disk, body });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,6 +86,11 @@ impl GroupMachine {
         }
     }
 
+    /// Whether an entry of its own term is committed, and so all before it.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.lead.as_ref().is_some_and(|lead| self.committed() >= lead.first)
+    }
+
     /// By how many entries a disk is behind.
     pub(super) fn lag_of(&self, disk: DiskId) -> Option<u64> {
         self.lead.as_ref()?;
@@ -306,7 +311,7 @@ impl GroupMachine {
     }
 
     /// The members, if no change of them is under way.
-    fn settled_members(&self) -> Option<&GroupMembers> {
+    pub(super) fn settled_members(&self) -> Option<&GroupMembers> {
         let members = self.raft.members()?;
         let applied = &self.applied.as_ref()?.members;
         (members.new_voters.is_empty() && applied == members).then_some(members)
@@ -348,9 +353,8 @@ impl GroupMachine {
             return Err(ReplaceRefusal::NoDiskWaits);
         };
         // Until an entry of its own term is committed, a leader does not know what the last change was.
-        let lead = self.lead.as_ref().expect("it leads");
         let members = match self.settled_members() {
-            Some(members) if self.committed() >= lead.first => members,
+            Some(members) if self.has_caught_up() => members,
             _ => return Err(ReplaceRefusal::Changing),
         };
         if members.seat_of(disk).is_some() || *member == self.config.own {
