@@ -220,6 +220,7 @@ impl Table {
             narrows_every: Duration::from_secs(60),
             epoch_above: None,
             reign_lasts: None,
+            members: Vec::new(),
             process: None,
             reign: ReignId(1),
             notary: Arc::new(TrustingNotary),

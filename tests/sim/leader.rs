@@ -208,6 +208,7 @@ impl World {
             block: if self.dice.percent(10) { BLOCK } else { 2 + self.dice.below(30) as u32 },
             epoch_above: self.past.above(self.disk.known.epoch),
             reign_lasts: None,
+            members: Vec::new(),
             process: Some(self.mark(Node::Leader)),
             reign: ReignId(self.dice.next()),
             notary: Arc::new(Seal),

@@ -90,6 +90,7 @@ fn config() -> LeaderConfig {
         narrows_every: Duration::from_secs(60),
         epoch_above: None,
         reign_lasts: None,
+        members: Vec::new(),
         process: None,
         reign: REIGN,
         notary: Arc::new(TestNotary),

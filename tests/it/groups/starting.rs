@@ -123,7 +123,13 @@ fn a_directory_is_a_leaders_or_a_members() {
 }
 
 #[test]
-fn a_leader_without_a_group_replaces_no_disk() {
-    let rig = GroupRig::new(3, SLOWLY);
-    fails(&rig.tierlock(&["replace", "a"]), 69, &["no majority"]);
+fn leaders_without_a_group_replace_no_disk() {
+    let rig = GroupRig::new(1, SLOWLY);
+    fails(&rig.tierlock(&["replace", "a"]), 69, &["no majority", "silent"]);
+    let mut command = program(env!("CARGO_BIN_EXE_tierlock"));
+    command.args(["serve", "--listen", &rig.address(0), "--accept-fs", "tmpfs", "--init"]);
+    command.arg("--state-dir").arg(rig.state(0)).arg("--secret-file").arg(rig.secret());
+    let leader = Member::start(command);
+    leader.says("listening on ");
+    fails(&rig.tierlock(&["replace", "a"]), 78, &["no group"]);
 }

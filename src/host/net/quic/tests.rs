@@ -3,9 +3,10 @@ use super::{
     config::{INITIAL_RTT, LEADER_RECEIVE_WINDOW, LEADER_SEND_WINDOW},
     *,
 };
+use crate::host::net::credential::PeerRole;
 use crate::proto::{
     ClusterId,
-    wire::{ClientMessage, LeaderMessage},
+    wire::{ClientMessage, LeaderMessage, MemberMessage},
 };
 
 const SILENCE: Duration = Duration::from_secs(5);
@@ -771,4 +772,116 @@ fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
         }
         is_out && is_in
     });
+}
+
+// ---- members of a group ---------------------------------------------------------------------------
+
+fn listen_to_members(secret: &Secret) -> (Port, SocketAddr) {
+    let entrance = Entrance {
+        dialects: &Dialect::ALL,
+        ..entrance(secret, Admission::new(1_000, HANDSHAKES_MAX))
+    };
+    let port = Port::listen("127.0.0.1:0".parse().unwrap(), &entrance, IDS).unwrap();
+    let address = port.socket().local_addr().unwrap();
+    (port, address)
+}
+
+#[test]
+fn what_members_say_is_no_clients_and_has_a_queue_of_its_own() {
+    let secret = secret();
+    let (mut leader, address) = listen_to_members(&secret);
+    let mut client = connect(1, address, &secret);
+    let mut member = Port::connect_as_member(ConnectionId(1), address, &secret, SILENCE).unwrap();
+    let said = MemberMessage::Frame(vec![1, 2, 3]);
+    let (mut of_client, mut of_member) = (None, None);
+    let begin = Instant::now();
+    while of_client.is_none() || of_member.is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "{of_client:?}, {of_member:?}");
+        for (port, is_member) in [(&mut client, false), (&mut member, true)] {
+            port.receive();
+            while let Some(event) = port.poll_event() {
+                match event {
+                    PortEvent::Connected(id, _) if is_member => port.write(id, &said),
+                    PortEvent::Connected(id, _) => port.write(id, &renew(7)),
+                    PortEvent::Ended(_, ended) => panic!("{ended:?}"),
+                    PortEvent::Readable(_) => {}
+                }
+            }
+            port.transmit();
+        }
+        leader.receive();
+        while let Some(event) = leader.poll_event() {
+            if let PortEvent::Readable(id) = event {
+                of_client = leader.read::<ClientMessage>(id);
+            }
+        }
+        while let Some(event) = leader.poll_member_event() {
+            if let PortEvent::Readable(id) = event {
+                of_member = leader.read::<MemberMessage>(id);
+            }
+        }
+        leader.transmit();
+        std::thread::yield_now();
+    }
+    assert_eq!((of_client, of_member), (Some(renew(7)), Some(said)));
+}
+
+/// With the secret any client can sign itself a credential of either role.
+#[test]
+fn a_role_is_good_for_its_own_protocol_alone() {
+    let secret = secret();
+    for (role, dialect) in [(PeerRole::Member, Dialect::Locks), (PeerRole::Admin, Dialect::Group)] {
+        let (mut leader, address) = listen_to_members(&secret);
+        let handshake = secret.handshake(role, dialect, &secret);
+        let mut peer = Port::connect_by(handshake, ConnectionId(1), address, SILENCE).unwrap();
+        // It is sent with the last of the handshake, and is not read.
+        let begin = Instant::now();
+        let why = loop {
+            assert!(begin.elapsed() < Duration::from_secs(30));
+            peer.receive();
+            let mut ended = None;
+            while let Some(event) = peer.poll_event() {
+                match event {
+                    PortEvent::Connected(id, _) => peer.write(id, &renew(7)),
+                    PortEvent::Ended(_, why) => ended = Some(why),
+                    PortEvent::Readable(_) => {}
+                }
+            }
+            peer.transmit();
+            leader.receive();
+            let told = std::iter::from_fn(|| leader.poll_event().or(leader.poll_member_event()));
+            for event in told.collect::<Vec<_>>() {
+                assert!(matches!(event, PortEvent::Ended(..)), "{role:?}, {dialect:?}: {event:?}");
+            }
+            leader.transmit();
+            if let Some(why) = ended {
+                break why;
+            }
+            std::thread::yield_now();
+        };
+        let Ended::Disconnected(words) = why else { panic!("{why:?}") };
+        assert!(words.contains("its role is for something else"), "{words}");
+    }
+}
+
+#[test]
+fn a_leader_alone_speaks_no_protocol_of_members() {
+    let secret = secret();
+    let (mut leader, address) = listen(&secret);
+    let mut member = Port::connect_as_member(ConnectionId(1), address, &secret, SILENCE).unwrap();
+    drive(&mut [&mut leader, &mut member], |index, event, _| match (index, event) {
+        (1, PortEvent::Ended(..)) => true,
+        (_, PortEvent::Connected(..)) => panic!("they have no protocol in common"),
+        _ => false,
+    });
+}
+
+#[test]
+fn a_port_tells_once_that_nothing_listens_there() {
+    let secret = secret();
+    let (leader, address) = listen_to_members(&secret);
+    drop(leader);
+    let mut member = Port::connect_as_member(ConnectionId(1), address, &secret, SILENCE).unwrap();
+    drive(&mut [&mut member], |_, event, _| matches!(event, PortEvent::Ended(..)));
+    assert!(member.take_refusal() && !member.take_refusal());
 }

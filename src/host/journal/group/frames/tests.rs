@@ -47,10 +47,10 @@ proptest! {
     }
 
     #[test]
-    fn one_turned_bit_is_damage(bodies in bodies(), at in any::<prop::sample::Index>(), bit in 0..8) {
+    fn one_turned_bit_is_damage(bodies in bodies(), at in any::<prop::sample::Index>(), bit in 0..8_u32) {
         let mut file = file_of(&bodies);
         let at = at.index(file.len());
-        file[at] ^= 1 << bit;
+        file[at] ^= 1_u8 << bit;
         prop_assert!(bodies_in(&file).is_err(), "byte {at}");
     }
 }
