@@ -315,6 +315,11 @@ impl GroupMachine {
         self.applied.as_ref().map(|applied| &applied.state)
     }
 
+    /// The place up to where this member has applied the log.
+    pub fn applied(&self) -> LogPlace {
+        self.applied.as_ref().map_or(LogPlace::default(), |applied| applied.place)
+    }
+
     /// Whether this member leads the log, a majority answers it, and it has applied all that leaders before
     /// it have committed: only then can it write, and what it reads is not out of date.
     pub fn is_leading(&self) -> bool {
@@ -337,7 +342,7 @@ impl GroupMachine {
             is_made: self.is_made(),
             own_disk_waits: self.own_disk_waits.is_some(),
             term: self.raft.term(),
-            applied: self.applied.as_ref().map_or(0, |applied| applied.place.index),
+            applied: self.applied().index,
             last: self.raft.last().index,
             members: self.config.members.iter().map(|member| self.member(member)).collect(),
         }
@@ -472,12 +477,12 @@ impl GroupMachine {
             true => self.raft.committed().min(self.outbox.durable()),
             false => self.raft.committed(),
         };
-        committed.max(self.applied.as_ref().map_or(0, |applied| applied.place.index))
+        committed.max(self.applied().index)
     }
 
     fn apply_committed(&mut self) {
         let committed = self.committed();
-        let mut index = self.applied.as_ref().map_or(0, |applied| applied.place.index);
+        let mut index = self.applied().index;
         while index < committed {
             index += 1;
             let (Some(term), Some((entry, bytes))) =

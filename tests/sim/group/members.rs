@@ -34,8 +34,8 @@ pub(crate) struct GroupSeatInWorld {
     pub(super) paused_until: Truth,
     /// Until then writes take long.
     pub(super) slow_until: Truth,
-    /// When the last write that was handed to the disk is done.
-    disk_free: Truth,
+    /// It writes just now; what comes meanwhile is written at once behind that.
+    is_writing: bool,
     count: usize,
 }
 
@@ -81,7 +81,7 @@ impl GroupWorld {
             starts: 0,
             paused_until: 0,
             slow_until: 0,
-            disk_free: 0,
+            is_writing: false,
             count,
         }
     }
@@ -114,7 +114,7 @@ impl GroupWorld {
         let terms = GROUP_TERMS;
         let reign = ReignConfig { lasts: LASTS, address: None, epoch_above: None, terms };
         seat.starts += 1;
-        (seat.disk_free, seat.paused_until) = (self.truth, 0);
+        (seat.is_writing, seat.paused_until) = (false, 0);
         seat.process = Some(MemberProcess {
             machine,
             reign: Reign::new(reign, random, now),
@@ -157,7 +157,9 @@ impl GroupWorld {
             let (_, write) = seat.disk.unsynced.pop_front().expect("just seen");
             seat.disk.stored.remember(write).expect("writes are in order");
         }
+        seat.is_writing = false;
         process.machine.handle_stored(write, now);
+        self.write_next(at);
         self.pump(at);
     }
 
@@ -261,21 +263,27 @@ impl GroupWorld {
     }
 
     fn write_to_disk(&mut self, at: usize, id: WriteId, write: GroupWrite) {
-        let took = match self.dice.below(100) {
-            _ if self.seats[at].slow_until > self.truth => self.dice.below(1500 * MS),
-            0 => self.dice.below(100 * MS),
-            _ => self.dice.below(2 * MS),
-        };
         if let GroupWrite::Whole(_) = &write {
             self.tally.snapshots += 1;
         }
         let read = GroupWrite::decode(&write.encode()).expect("writes can be read");
         assert_eq!(read, write, "writes are read as they were written");
+        self.seats[at].disk.unsynced.push_back((id, read));
+        self.write_next(at);
+    }
+
+    fn write_next(&mut self, at: usize) {
+        let took = match self.dice.below(100) {
+            _ if self.seats[at].slow_until > self.truth => self.dice.below(1500 * MS),
+            0 => self.dice.below(100 * MS),
+            _ => self.dice.below(2 * MS),
+        };
         let seat = &mut self.seats[at];
-        seat.disk.unsynced.push_back((id, read));
-        seat.disk_free = seat.disk_free.max(self.truth) + took;
-        let (done, start) = (seat.disk_free, seat.starts);
-        self.at(done, GroupStep::Stored { seat: at, start, write: id });
+        if let Some((write, _)) = seat.disk.unsynced.back().filter(|_| !seat.is_writing) {
+            let (write, start) = (*write, seat.starts);
+            seat.is_writing = true;
+            self.after(took, GroupStep::Stored { seat: at, start, write });
+        }
     }
 
     fn answered(
@@ -370,7 +378,7 @@ impl GroupWorld {
 
     fn check_applied(&mut self, at: usize, machine: &GroupMachine) {
         let Some(state) = machine.state() else { return };
-        let applied = machine.standing().applied;
+        let applied = machine.applied().index;
         let changed = self.rules.applied(at, applied, state);
         let Some((before, now)) = changed else { return };
         self.note(now.stamp.0 ^ applied << 32);

@@ -31,8 +31,8 @@ pub(crate) struct GroupRules {
     /// The stamps of writes, and the epochs of reigns.
     stamps: BTreeSet<Stamp>,
     epochs: BTreeMap<u32, ReignKey>,
-    /// Names that were answered as written.
-    written: BTreeSet<Name>,
+    /// Names that were answered as written, in that order.
+    written: Vec<Name>,
     /// Which disk led in a term.
     leaders: BTreeMap<u64, DiskId>,
     cluster: Option<ClusterId>,
@@ -43,8 +43,8 @@ pub(crate) struct GroupRules {
 #[derive(Clone)]
 pub(crate) struct AskedWrite {
     answered: Stamp,
-    /// How many names were written by then, if it is a take-over.
-    written: Option<BTreeSet<Name>>,
+    /// How many names were written by then.
+    written: usize,
     is_write: bool,
 }
 
@@ -58,7 +58,7 @@ impl GroupRules {
             answered: Stamp::default(),
             stamps: BTreeSet::new(),
             epochs: BTreeMap::new(),
-            written: BTreeSet::new(),
+            written: Vec::new(),
             leaders: BTreeMap::new(),
             cluster: None,
             violation: None,
@@ -100,10 +100,9 @@ impl GroupRules {
     }
 
     pub(crate) fn asked(&mut self, operation: &JournalOperation) -> AskedWrite {
-        let is_take_over = matches!(operation, JournalOperation::TakeOver(_));
         AskedWrite {
             answered: self.answered,
-            written: is_take_over.then(|| self.written.clone()),
+            written: self.written.len(),
             is_write: !matches!(operation, JournalOperation::Read),
         }
     }
@@ -128,19 +127,19 @@ impl GroupRules {
         if asked.is_write {
             self.answered = self.answered.max(stamp);
         }
-        if let (JournalAnswer::TakeOver(TakeOver::Took(took)), Some(written)) =
-            (answer, &asked.written)
-            && let Some(lost) =
-                written.iter().find(|name| !took.before.reservations.contains_key(*name))
-        {
-            self.violate(format!("{lost} was answered as written, and a later reign lacks it"));
+        if let JournalAnswer::TakeOver(TakeOver::Took(took)) = answer {
+            let found = &took.before.reservations;
+            let lost = self.written[..asked.written].iter().find(|name| !found.contains_key(*name));
+            if let Some(lost) = lost.cloned() {
+                self.violate(format!("{lost} was answered as written, and a later reign lacks it"));
+            }
         }
     }
 
     pub(crate) fn committed(&mut self, records: &[Record]) {
         for record in records {
             if let Record::Reserved { name, .. } = record {
-                self.written.insert(name.clone());
+                self.written.push(name.clone());
             }
         }
     }
