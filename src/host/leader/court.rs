@@ -321,7 +321,8 @@ impl Court {
 
     /// Another reign begins: what was said on the connections that there are counts for nothing in it.
     fn hang_up(&mut self) {
-        self.doors.close_all(CloseCode::Shutdown, "another reign begins");
+        // What members say is of no reign.
+        self.doors.close_clients(CloseCode::Shutdown, "another reign begins");
         while let Some(event) = self.doors.poll_event() {
             if let PortEvent::Ended(id, _) = event {
                 self.doors.forget(id);

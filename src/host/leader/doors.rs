@@ -105,6 +105,11 @@ impl Doors {
         self.ports.iter_mut().for_each(|port| port.close_all(code, reason));
     }
 
+    /// See [`Port::close_clients`].
+    pub(super) fn close_clients(&mut self, code: CloseCode, reason: &str) {
+        self.ports.iter_mut().for_each(|port| port.close_clients(code, reason));
+    }
+
     /// See [`Port::accept_secret`].
     pub(super) fn accept_secret(&mut self, secret: &Secret) {
         self.ports.iter_mut().for_each(|port| port.accept_secret(secret));

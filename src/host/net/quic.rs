@@ -93,6 +93,9 @@ pub(in crate::host) enum CloseCode {
     Shutdown = 4,
     /// The leader has no memory for it just now.
     Busy = 5,
+    /// Between members of a group: the peer is not what this one takes it for, or takes this one for
+    /// another.
+    Stranger = 6,
 }
 
 /// What happened on a port.
@@ -552,7 +555,23 @@ impl Port {
 
     /// Closes every connection.
     pub(in crate::host) fn close_all(&mut self, code: CloseCode, reason: &str) {
-        let ids: Vec<_> = self.shared.handles.keys().copied().collect();
+        self.close_those(|_| true, code, reason);
+    }
+
+    /// Closes every connection but those of members of the group.
+    pub(in crate::host) fn close_clients(&mut self, code: CloseCode, reason: &str) {
+        self.close_those(|connection| connection.dialect == Dialect::Locks, code, reason);
+    }
+
+    fn close_those(
+        &mut self,
+        are: impl Fn(&PortConnection) -> bool,
+        code: CloseCode,
+        reason: &str,
+    ) {
+        let handles = self.shared.handles.iter();
+        let is = |handle: &ConnectionHandle| self.connections[handle.0].as_ref().is_some_and(&are);
+        let ids: Vec<_> = handles.filter(|(_, handle)| is(handle)).map(|(id, _)| *id).collect();
         for id in ids {
             self.close(id, code, reason);
         }
@@ -679,8 +698,11 @@ impl Port {
                             // It was taken out of the file while the handshake was under way, or is
                             // for something else. No byte of it has been read.
                             let now = Instant::now();
-                            let (code, why) = (CloseCode::Protocol, NOT_ACCEPTED);
-                            connection.close(code, why, now, shared);
+                            let code = match connection.dialect {
+                                Dialect::Locks => CloseCode::Protocol,
+                                Dialect::Group => CloseCode::Stranger,
+                            };
+                            connection.close(code, NOT_ACCEPTED, now, shared);
                             continue;
                         }
                     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::mail::{GroupMail, LookedUp};
+use super::mail::{GroupMail, GroupNews, LookedUp};
 use crate::{
     host::net::{
         address::Address,
@@ -18,6 +18,7 @@ use crate::{
     },
     proto::{
         ConnectionId,
+        client::Ended,
         group::{GroupFrame, MemberName},
         wire::{MEMBER_VERSION, MemberMessage},
     },
@@ -45,6 +46,8 @@ pub(super) struct Peer {
     failures: u32,
     /// What its name was looked up as.
     found: Vec<SocketAddr>,
+    /// What an operator was told last of why there is no connection.
+    told: Option<String>,
 }
 
 enum PeerWay {
@@ -74,13 +77,14 @@ impl Peer {
             way: PeerWay::Pause(Instant::now()),
             failures: 0,
             found: Vec::new(),
+            told: None,
         }
     }
 
     /// Takes in what has come, and begins what is due.
     pub(super) fn turn(&mut self, secret: &Secret, mail: &Arc<GroupMail>) -> Vec<PeerNews> {
         let mut news = Vec::new();
-        self.receive(&mut news);
+        self.receive(mail, &mut news);
         if let PeerWay::Pause(until) = self.way
             && until <= Instant::now()
         {
@@ -95,10 +99,10 @@ impl Peer {
         news
     }
 
-    fn receive(&mut self, news: &mut Vec<PeerNews>) {
+    fn receive(&mut self, mail: &GroupMail, news: &mut Vec<PeerNews>) {
         let PeerWay::Open { port, is_connected } = &mut self.way else { return };
         port.receive();
-        let mut is_over = false;
+        let (mut is_over, mut refused) = (false, None);
         while let Some(event) = port.poll_event() {
             match event {
                 PortEvent::Connected(..) => {
@@ -114,7 +118,12 @@ impl Peer {
                 }
                 // Nothing is said this way.
                 PortEvent::Readable(_) => {}
-                PortEvent::Ended(..) => is_over = true,
+                PortEvent::Ended(_, ended) => {
+                    is_over = true;
+                    if let Ended::Refused(why) = ended {
+                        refused = Some(why);
+                    }
+                }
             }
         }
         if port.take_refusal() {
@@ -126,6 +135,11 @@ impl Peer {
         }
         if is_over {
             self.pause();
+        }
+        if let Some(why) = refused.filter(|why| self.told.as_ref() != Some(why)) {
+            let name = &self.name;
+            mail.tell(GroupNews::Note(format!("{name} does not let this member in: {why}")));
+            self.told = Some(why);
         }
     }
 

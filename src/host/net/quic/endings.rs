@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use quinn_proto::ConnectionError;
+use quinn_proto::{ApplicationClose, ConnectionError, VarInt};
 
+use super::CloseCode;
 use crate::proto::client::Ended;
 
 /// An end in words, and whether trying again may help.
@@ -35,12 +36,19 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
         (Some(code), _) if CRYPTO.contains(&code) && !is_forgeable => Ended::Refused(format!(
             "the leader at {remote} has another secret; both sides need the same secret file"
         )),
+        (_, ConnectionError::ApplicationClosed(close)) if is_for_stranger(close) => {
+            Ended::Refused(format!("{remote} says: {}", String::from_utf8_lossy(&close.reason)))
+        }
         (_, ConnectionError::Reset) => {
             Ended::Disconnected(format!("the leader at {remote} was restarted"))
         }
         (_, ConnectionError::TimedOut) => Ended::Disconnected(format!("no answer from {remote}")),
         (_, reason) => Ended::Disconnected(format!("the connection to {remote} ended: {reason}")),
     }
+}
+
+fn is_for_stranger(close: &ApplicationClose) -> bool {
+    close.error_code == VarInt::from_u32(CloseCode::Stranger as u32)
 }
 
 /// Why a connection ends when its secret was taken out of the leader's file.
