@@ -28,8 +28,7 @@ pub(super) fn group_lines(asked: &[AskedLeader]) -> String {
 
 fn in_a_line(report: &GroupReport, member: &MemberReport) -> String {
     if !report.is_made {
-        let silent = if member.is_heard { "" } else { "; it is silent" };
-        return format!("the group is not made yet{silent}");
+        return "the group is not made yet".to_owned();
     }
     let leads = report.leader.as_ref() == Some(&member.member);
     let part = match (leads, member.votes) {
