@@ -33,7 +33,7 @@ fn a_lost_disk_waits_until_it_is_admitted_and_then_two_suffice() {
     members[lost].kill();
     fails(&rig.serve(lost, &["--init"]).output().unwrap(), 78, &["is made"]);
     members[lost] = rig.start(lost, &[]);
-    give(hold(&rig.locks(), "new"));
+    give(hold(&rig.locks(), "newer"));
 }
 
 #[test]
