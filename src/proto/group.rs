@@ -149,6 +149,8 @@ pub struct GroupMachine {
     /// The group that this disk is not in.
     own_disk_waits: Option<ClusterId>,
     next_hello: Time,
+    /// What the log said up to there is no news.
+    told_to: u64,
     /// It takes no part.
     is_out: bool,
     answers: VecDeque<(AskId, AskAnswer)>,
@@ -181,11 +183,13 @@ impl GroupMachine {
             routes: BTreeMap::new(),
             own_disk_waits: None,
             next_hello: now,
+            told_to: 0,
             is_out: false,
             answers: VecDeque::new(),
             notices: VecDeque::new(),
             now,
         };
+        machine.told_to = machine.raft.last().index;
         machine.check_own_seat();
         machine.wait_anew();
         machine.greet_if_due();
@@ -392,10 +396,8 @@ impl GroupMachine {
                 self.hear_answer(from, term);
                 self.step(from, body);
             }
-            GroupBody::Probe { term } => {
-                let term = term.min(self.raft.term());
-                self.send(from, GroupBody::Heard { term });
-            }
+            // Whatever this one's term: a leader that is heard goes on, and learns of a later term then.
+            GroupBody::Probe { term } => self.send(from, GroupBody::Heard { term }),
             GroupBody::Heard { term } => self.hear_answer(from, term),
             GroupBody::Piece { term, place, whole, at, bytes } => {
                 if term == self.raft.term() && !self.raft.is_leader() {
@@ -510,7 +512,7 @@ impl GroupMachine {
                         self.applied = Some(AppliedLog::of(snapshot, 0));
                     }
                 }
-                self.note_members(before.as_ref(), members);
+                self.note_members(place.index, before.as_ref(), members);
             }
             GroupEntry::Command(command) => {
                 let Some(applied) = &mut self.applied else {
@@ -520,7 +522,7 @@ impl GroupMachine {
                     Some(answer) => self.answer_applied(place.index, answer),
                     None => {
                         let cluster = applied.members.cluster;
-                        self.notices.push_back(GroupNotice::Made { cluster });
+                        self.tell(place.index, GroupNotice::Made { cluster });
                     }
                 }
             }
@@ -528,6 +530,13 @@ impl GroupMachine {
         match &mut self.applied {
             Some(applied) => applied.count(place, bytes),
             None => self.fail("the log does not begin with the group's members"),
+        }
+    }
+
+    /// News by the entry at that index, unless it was on the disk when this member started.
+    fn tell(&mut self, index: u64, notice: GroupNotice) {
+        if index > self.told_to {
+            self.notices.push_back(notice);
         }
     }
 

@@ -372,7 +372,12 @@ impl GroupMachine {
     }
 
     /// The members have changed, by a committed entry.
-    pub(super) fn note_members(&mut self, before: Option<&GroupMembers>, now: &GroupMembers) {
+    pub(super) fn note_members(
+        &mut self,
+        index: u64,
+        before: Option<&GroupMembers>,
+        now: &GroupMembers,
+    ) {
         if !now.new_voters.is_empty() {
             return;
         }
@@ -383,11 +388,9 @@ impl GroupMachine {
             let GroupSeat { member, disk } = seat.clone();
             let did_vote = before.is_none_or(|before| before.voters.contains(seat));
             match now.is_voter(disk) {
-                true if !did_vote => {
-                    self.notices.push_back(GroupNotice::Admitted { member, disk });
-                }
+                true if !did_vote => self.tell(index, GroupNotice::Admitted { member, disk }),
                 true => {}
-                false => self.notices.push_back(GroupNotice::Replaced { member, disk }),
+                false => self.tell(index, GroupNotice::Replaced { member, disk }),
             }
         }
         let Some(lead) = &mut self.lead else { return };

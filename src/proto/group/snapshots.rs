@@ -7,6 +7,7 @@ use super::{
     GroupMachine,
     entry::{GroupMembers, LogPlace, VoterId},
     frame::GroupBody,
+    standing::GroupNotice,
     state::GroupState,
     stored::{GroupSnapshot, StoredGroup},
 };
@@ -200,6 +201,10 @@ impl GroupMachine {
     fn install(&mut self, snapshot: GroupSnapshot, bytes: usize) {
         if !self.raft.install(&snapshot) {
             return;
+        }
+        if snapshot.state.is_made() && self.head().is_none() {
+            let cluster = snapshot.members.cluster;
+            self.tell(snapshot.place.index, GroupNotice::Made { cluster });
         }
         self.applied = Some(AppliedLog::of(snapshot.clone(), bytes));
         self.write_whole(snapshot, true);

@@ -285,3 +285,281 @@ fn the_log_survives_its_leader_and_a_stop_of_all() {
     let TakeOver::Took(took) = table.take_over(last, 7) else { panic!() };
     assert_eq!(took.before.epoch, 2);
 }
+
+#[test]
+fn a_member_that_was_away_follows_again() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    let away = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.kill(away);
+    (1..=50).for_each(|number| drop(table.ask(leader, append(5, number))));
+    table.start(away);
+    table.run_until(|table| table.machine(away).state().map(GroupState::number) == Some(50), 300);
+    assert_eq!(table.leader(), Some(leader));
+}
+
+/// Only the state is left of what it lacks, in several pieces.
+#[test]
+fn a_member_that_was_away_for_long_gets_the_state_in_pieces() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    let away = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.kill(away);
+    for number in 1..=40 {
+        let records =
+            (0..100).map(|part| reserved(&format!("{}{number}/{part}", "long/".repeat(12))));
+        let (reign, records) = (ReignKey(5), records.collect());
+        let appended = table.ask(leader, JournalOperation::Append { reign, number, records });
+        assert!(matches!(appended, JournalAnswer::Appended(Appended::Committed(..))));
+    }
+    assert!(table.seats[leader].disk.snapshot.is_some(), "its disk has begun anew");
+    for _ in 0..600 {
+        table.ask(leader, JournalOperation::Renew(ReignKey(5)));
+    }
+    table.start(away);
+    let state = table.machine(leader).state().cloned();
+    table.run_until(|table| table.machine(away).state().cloned() == state, 2000);
+    assert_eq!(table.leader(), Some(leader), "the heartbeats went on beside it");
+    table.run(100);
+    // It has it on its disk.
+    table.kill(away);
+    table.start(away);
+    assert_eq!(table.machine(away).state().cloned(), state);
+}
+
+fn reserved(name: &str) -> Record {
+    let reservation = crate::proto::record::Reservation {
+        token: crate::Token::new(1).unwrap(),
+        session: crate::proto::SessionId(1),
+        request: crate::proto::RequestId(1),
+        at_least: Duration::from_secs(1),
+        left: Duration::from_secs(1),
+    };
+    Record::Reserved { name: crate::Name::new(name).unwrap(), reservation }
+}
+
+/// A lease that heartbeats keep is none here: what proves a reign is a renewal that is on disks.
+#[test]
+fn a_leader_whose_disk_does_not_write_proves_nothing_and_another_leads_the_log() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.seats[leader].syncs = false;
+    let ask = table.begin(leader, JournalOperation::Renew(ReignKey(5)));
+    table.run(600);
+    assert_eq!(table.leader(), Some(leader), "its heartbeats are answered");
+    assert!(table.answers.is_empty(), "and nothing that it was asked");
+    assert!(matches!(table.answer(ask), AskAnswer::Journal(answer) if is_unknown(&answer)));
+    table.run_until(|table| table.leader().is_some_and(|now| now != leader), 1500);
+    let next = table.leader().unwrap();
+    let TakeOver::Took(took) = table.take_over(next, 6) else { panic!() };
+    assert_eq!(took.before.epoch, 1);
+    // Its disk writes again: it follows.
+    table.seats[leader].syncs = true;
+    table.run(300);
+    assert_eq!(table.leader(), Some(next));
+    assert_eq!(table.machine(leader).head().unwrap().reign, Some(ReignKey(6)));
+}
+
+/// It is heard by all, and hears too few: with its heartbeats none of the others would ever stand.
+#[test]
+fn a_leader_that_a_majority_does_not_answer_is_quiet_and_another_is_elected() {
+    for count in [3, 5] {
+        let mut table = Table::made(count);
+        let leader = table.leader().unwrap();
+        let others: Vec<usize> = (0..count).filter(|seat| *seat != leader).collect();
+        // One of them still reaches it, if there are five: a bridge of two halves.
+        table.cuts = others[count / 4..].iter().map(|other| (*other, leader)).collect();
+        table.run_until(|table| table.leader().is_some_and(|now| now != leader), 1500);
+        let next = table.leader().unwrap();
+        assert!(matches!(table.take_over(next, 6), TakeOver::Took(_)));
+        assert!(table.was_told(leader, |notice| *notice == GroupNotice::Quiet) || count == 3);
+    }
+}
+
+#[test]
+fn a_quiet_leader_leads_on_when_a_majority_answers_again() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    table.isolate(leader);
+    // The others could elect one of them, but they do not run.
+    (0..3).filter(|seat| *seat != leader).for_each(|seat| table.kill(seat));
+    table.run(1000);
+    assert_eq!(table.leader(), None);
+    assert!(is_unknown(&table.ask(leader, JournalOperation::Renew(ReignKey(5)))));
+    table.cuts.clear();
+    table.start((leader + 1) % 3);
+    table.run_until(|table| table.leader().is_some(), 1000);
+}
+
+#[test]
+fn a_member_that_comes_back_from_a_cut_does_not_end_the_term() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    let term = table.machine(leader).standing().term;
+    let away = (leader + 1) % 3;
+    table.isolate(away);
+    table.run(3000);
+    assert!(table.was_told(away, |notice| *notice == GroupNotice::Leaderless));
+    table.cuts.clear();
+    table.run(1000);
+    assert_eq!((table.leader(), table.machine(leader).standing().term), (Some(leader), term));
+    assert_eq!(table.machine(away).standing().leader, Some(name(leader)));
+}
+
+#[test]
+fn the_lead_is_handed_over_at_once() {
+    let mut table = Table::made(5);
+    let leader = table.leader().unwrap();
+    let now = table.now;
+    table.machine(leader).handle_transfer(now);
+    table.obey(leader);
+    table.run_until(|table| table.leader().is_some_and(|now| now != leader), 20);
+}
+
+#[test]
+fn a_leader_whose_port_refuses_is_followed_sooner() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    table.run(60);
+    table.kill(leader);
+    let (killed, now) = (table.now, table.now);
+    for seat in (0..3).filter(|seat| *seat != leader) {
+        table.machine(seat).handle_peer(&name(leader), false, now);
+    }
+    table.run_until(|table| table.leader().is_some_and(|now| now != leader), 150);
+    assert!(table.now.since(killed) <= Duration::from_millis(150));
+}
+
+#[test]
+fn nothing_that_depends_on_a_vote_leaves_before_it_is_stored() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    for seat in &mut table.seats {
+        seat.syncs = false;
+    }
+    table.kill(leader);
+    table.run(2000);
+    assert_eq!(table.leader(), None, "no vote is on a disk");
+    for seat in &mut table.seats {
+        seat.syncs = true;
+    }
+    table.run_until(|table| table.leader().is_some(), 1500);
+}
+
+#[test]
+fn an_emptied_disk_has_no_vote_and_waits_until_it_replaces_the_old_one() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.empty_disk(one, 99);
+    let waits = GroupNotice::OwnDiskWaits { cluster: ClusterId(7) };
+    table.run_until(|table| table.was_told(one, |notice| *notice == waits), 1000);
+    assert!(table.machine(one).standing().own_disk_waits);
+    let waiting = GroupNotice::DiskWaits { member: name(one), disk: DiskId(99) };
+    assert!(table.was_told(leader, |notice| *notice == waiting));
+    // With it there are two, and without its vote only one.
+    table.kill(leader);
+    table.run(2000);
+    assert_eq!(table.leader(), None);
+    assert!(matches!(
+        table.replace(other, one),
+        GroupAnswer::Refused(ReplaceRefusal::NotLeading(_))
+    ));
+    table.start(leader);
+    table.run_until(|table| table.leader().is_some(), 1500);
+    let leader = table.leader().unwrap();
+    let no_disk = GroupAnswer::Refused(ReplaceRefusal::NoDiskWaits);
+    assert_eq!(table.replace(leader, leader), no_disk);
+    table.run(500);
+    assert_eq!(table.replace(leader, one), GroupAnswer::Replaced { disk: DiskId(99) });
+    let admitted = GroupNotice::Admitted { member: name(one), disk: DiskId(99) };
+    table.run_until(|table| table.was_told(leader, |notice| *notice == admitted), 1000);
+    assert!(!table.machine(one).standing().own_disk_waits);
+    // Now it votes: without one of the old ones the group goes on.
+    table.kill(leader);
+    table.run_until(|table| table.leader().is_some(), 1500);
+    let last = table.leader().unwrap();
+    let TakeOver::Took(took) = table.take_over(last, 6) else { panic!() };
+    assert_eq!(took.before.epoch, 1);
+}
+
+#[test]
+fn a_disk_that_was_replaced_is_told_so_when_it_returns() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    let (disk, id) = (table.seats[one].disk.clone(), table.seats[one].config.disk);
+    table.empty_disk(one, 99);
+    table.run(500);
+    assert_eq!(table.replace(leader, one), GroupAnswer::Replaced { disk: DiskId(99) });
+    let admitted = GroupNotice::Admitted { member: name(one), disk: DiskId(99) };
+    table.run_until(|table| table.was_told(leader, |notice| *notice == admitted), 1000);
+    table.kill(one);
+    table.seats[one].disk = disk;
+    table.seats[one].config.disk = id;
+    table.start(one);
+    let waits = GroupNotice::OwnDiskWaits { cluster: ClusterId(7) };
+    table.run_until(|table| table.was_told(one, |notice| *notice == waits), 1000);
+    assert_eq!(table.leader(), Some(leader));
+}
+
+#[test]
+fn a_disk_of_another_member_takes_no_part() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    table.kill(one);
+    table.kill(other);
+    table.seats[one].disk = table.seats[other].disk.clone();
+    table.seats[one].config.disk = table.seats[other].config.disk;
+    table.start(one);
+    table.run(1500);
+    let moved = GroupNotice::DiskOfAnother { member: name(other) };
+    assert!(table.was_told(one, |notice| *notice == moved));
+    assert_eq!(table.leader(), None);
+}
+
+#[test]
+fn members_of_two_groups_tell_each_other_apart() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    let mut strange = Table::new(3);
+    strange.seats.iter_mut().enumerate().for_each(|(at, seat)| {
+        seat.config.cluster = ClusterId(8);
+        seat.config.disk = DiskId(at as u128 + 11);
+        seat.machine = Some(GroupMachine::new(seat.config.clone(), None, Time::ZERO));
+    });
+    strange.run_until(|table| table.leader().is_some(), 2000);
+    table.kill(one);
+    table.seats[one].disk = strange.seats[one].disk.clone();
+    table.seats[one].config.disk = strange.seats[one].config.disk;
+    table.start(one);
+    table.run(1000);
+    assert_eq!(table.leader(), Some(leader));
+    let other = |notice: &GroupNotice| matches!(notice, GroupNotice::OtherCluster { .. });
+    assert!(table.was_told(leader, other) || table.was_told(one, other));
+}
+
+#[test]
+fn a_command_in_flight_when_the_lead_is_lost_is_unknown_and_may_still_be_written() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    // Its entries arrive, and the answers do not.
+    table.cuts = (0..3).filter(|seat| *seat != leader).map(|other| (other, leader)).collect();
+    let ask = table.begin(leader, append(5, 1));
+    table.run(20);
+    table.isolate(leader);
+    table.run_until(|table| table.leader().is_some_and(|now| now != leader), 2000);
+    table.cuts.clear();
+    assert!(matches!(table.answer(ask), AskAnswer::Journal(answer) if is_unknown(&answer)));
+    let next = table.leader().unwrap();
+    // The reign goes on there: its batch of that number is committed already.
+    let appended = table.ask(next, append(5, 1));
+    assert!(matches!(appended, JournalAnswer::Appended(Appended::Committed(Stamp(2), _))));
+}
