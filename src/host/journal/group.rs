@@ -30,13 +30,15 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
+
 pub(in crate::host) use self::{
     addresses::GroupAddresses,
     mail::{GroupNews, TellNews},
 };
 use self::{
     disk::GroupDisk,
-    driver::GroupDriver,
+    driver::{GroupDriver, SharedDriver},
     mail::{GroupAsk, GroupMail},
     peers::Peer,
     writer::DiskWriter,
@@ -48,7 +50,10 @@ use crate::{
     host::{net::tls::Secret, random},
     proto::{
         ClusterId,
-        group::{GROUP_TERMS, GroupAnswer, GroupConfig, GroupMachine, GroupStanding, MemberName},
+        group::{
+            GROUP_TERMS, GroupAnswer, GroupConfig, GroupFrame, GroupMachine, GroupStanding,
+            MemberName,
+        },
         journal::{
             Appended, JournalAnswer, JournalHead, JournalOperation, JournalTerms, JournalTrouble,
             ReignAttempt, ReignJournal, ReignKey, ReignRenewal, TakeOver,
@@ -135,11 +140,18 @@ impl GroupJournal {
         let machine = GroupMachine::new(config, stored, clock::now());
         let driver =
             GroupDriver::new(machine, own.clone(), peers, writer, mail.clone(), secret.clone());
+        let driver: Arc<SharedDriver> = Arc::new(Mutex::new(Some(driver)));
+        mail.begin(Box::new({
+            let (driver, mail) = (Arc::downgrade(&driver), Arc::downgrade(&mail));
+            move || mail.upgrade().is_some_and(|mail| GroupDriver::act(&driver, &mail))
+        }));
         let thread = thread::Builder::new().name("tierlock-group".into()).spawn({
             let mail = mail.clone();
             move || {
-                if catch_unwind(AssertUnwindSafe(|| driver.run())).is_err() {
+                let run = || GroupDriver::run(&driver, &mail);
+                if catch_unwind(AssertUnwindSafe(run)).is_err() {
                     mail.fail("the group's thread has failed (a panic)".to_owned());
+                    GroupDriver::run(&driver, &mail);
                 }
             }
         });
@@ -187,6 +199,7 @@ impl GroupJournal {
             addresses: self.addresses.clone(),
             mail: self.mail.clone(),
             names: BTreeMap::new(),
+            frames: Vec::new(),
         }
     }
 
@@ -291,6 +304,8 @@ pub(in crate::host) struct MemberDoor {
     mail: Arc<GroupMail>,
     /// Which member each connection is of, once it has said so.
     names: BTreeMap<crate::proto::ConnectionId, MemberName>,
+    /// What has come since the last [`hand_in`](Self::hand_in).
+    frames: Vec<(MemberName, GroupFrame)>,
 }
 
 impl MemberDoor {
@@ -300,7 +315,6 @@ impl MemberDoor {
         connection: crate::proto::ConnectionId,
         message: MemberMessage,
     ) -> std::result::Result<(), String> {
-        use crate::proto::group::GroupFrame;
         match message {
             MemberMessage::Introduce { version, from, to } => {
                 if version != MEMBER_VERSION {
@@ -326,9 +340,16 @@ impl MemberDoor {
                     return Err("it has not said which member it is".to_owned());
                 };
                 let frame = GroupFrame::decode(&bytes).map_err(|error| error.to_string())?;
-                self.mail.frame(from.clone(), frame);
+                self.frames.push((from.clone(), frame));
                 Ok(())
             }
+        }
+    }
+
+    /// Hands in what has come.
+    pub(in crate::host) fn hand_in(&mut self) {
+        if !self.frames.is_empty() {
+            self.mail.frames(std::mem::take(&mut self.frames));
         }
     }
 

@@ -68,6 +68,7 @@ impl Court {
                 }
             }
         }
+        group.door.hand_in();
         for (id, answer) in std::mem::take(&mut *self.shared.group_answers.lock()) {
             self.doors.write(id, &answer);
         }

@@ -1,14 +1,18 @@
-//! The thread that moves a member of a group: frames, time, what is durable, and what its leader asks.
+//! What moves a member of a group: frames, time, what is durable, and what its leader asks.
 //!
-//! It waits for nothing but the next of these. What it hands to the machine is everything that has come
-//! before the clock is read, so that a heartbeat that has come is heard before its absence is noticed,
-//! however late the thread was.
+//! It waits for nothing. What it hands to the machine is everything that has come before the clock is
+//! read, so that a heartbeat that has come is heard before its absence is noticed, however late it was. A
+//! thread of its own sees to time and to the connections; what another thread puts in its mail that thread
+//! acts on itself, as a rule.
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use super::{
     mail::{GroupAsk, GroupMail, GroupNews, NewMail, StoredNews, Told},
@@ -18,7 +22,7 @@ use super::{
 use crate::{
     clock,
     host::net::{
-        bell::{LONGEST_SLEEP, Slept},
+        bell::{LONGEST_SLEEP, Slept, is_same},
         tls::Secret,
     },
     proto::{
@@ -40,8 +44,13 @@ pub(super) struct GroupDriver {
     last_ask: u64,
     /// Waits until another member leads the log.
     leaving: Vec<Told<()>>,
+    /// What its thread sleeps on, and until when.
     slept_on: Vec<Slept>,
+    sleeps_until: Instant,
 }
+
+/// A driver that several threads move in turn; none once it has ended.
+pub(super) type SharedDriver = Mutex<Option<GroupDriver>>;
 
 /// What takes an answer.
 enum Asker {
@@ -69,28 +78,60 @@ impl GroupDriver {
             last_ask: 0,
             leaving: Vec::new(),
             slept_on: Vec::new(),
+            sleeps_until: Instant::now(),
         }
     }
 
-    /// Until it is told to end, or this member takes no part any more.
-    pub(super) fn run(mut self) {
-        while !self.mail.is_ending() && self.mail.failure().is_none() {
-            self.turn();
-            self.sleep();
+    /// On its own thread: until it is told to end, or this member takes no part any more.
+    pub(super) fn run(shared: &SharedDriver, mail: &GroupMail) {
+        let mut sockets = Vec::new();
+        while !mail.is_ending() && mail.failure().is_none() {
+            let limit = match &mut *shared.lock() {
+                Some(driver) => {
+                    driver.turn();
+                    driver.begin_to_sleep(&mut sockets)
+                }
+                None => break,
+            };
+            if limit > Duration::ZERO {
+                mail.bell.sleep(&sockets, limit);
+            }
         }
-        let why = self.mail.failure();
-        self.answer_all(&why.map_or_else(
+        // No other thread moves it from here on, and none but this one waits for its disk.
+        let driver = shared.lock().take();
+        let why = mail.failure();
+        let trouble = why.map_or_else(
             || JournalTrouble::Unknown("this member ends".to_owned()),
             JournalTrouble::Failed,
-        ));
+        );
+        if let Some(mut driver) = driver {
+            driver.answer_all(&trouble);
+        }
         // It answers what is asked of it from now on, and does nothing else, until it is told to end.
-        while !self.mail.is_ending() {
-            let trouble = JournalTrouble::Failed(self.mail.failure().unwrap_or_default());
-            for ask in self.mail.take().asks {
+        while !mail.is_ending() {
+            let trouble = JournalTrouble::Failed(mail.failure().unwrap_or_default());
+            for ask in mail.take().asks {
                 refuse(ask, &trouble);
             }
-            self.mail.bell.sleep(&[], LONGEST_SLEEP);
+            mail.bell.sleep(&[], LONGEST_SLEEP);
         }
+    }
+
+    /// On any other thread: acts on what has come, if no other thread is about it. Whether it did.
+    pub(super) fn act(shared: &Weak<SharedDriver>, mail: &GroupMail) -> bool {
+        let Some(shared) = shared.upgrade() else { return false };
+        let Some(mut driver) = shared.try_lock() else { return false };
+        let Some(driver) = driver.as_mut() else { return false };
+        let acted = catch_unwind(AssertUnwindSafe(|| {
+            driver.turn();
+            if driver.sleeps_too_long() {
+                mail.bell.ring();
+            }
+        }));
+        if acted.is_err() {
+            mail.fail("the group's machine has failed (a panic)".to_owned());
+        }
+        acted.is_ok()
     }
 
     fn turn(&mut self) {
@@ -222,7 +263,23 @@ impl GroupDriver {
         }
     }
 
-    fn sleep(&mut self) {
+    /// For how long its thread may sleep, and on what.
+    fn begin_to_sleep(&mut self, sockets: &mut Vec<Slept>) -> Duration {
+        let limit = self.limit();
+        self.slept_on.clear();
+        self.slept_on.extend(self.peers.values().filter_map(Peer::socket));
+        sockets.clone_from(&self.slept_on);
+        self.sleeps_until = Instant::now() + limit;
+        limit
+    }
+
+    /// Whether its thread has to look again, since another has changed what it sleeps for.
+    fn sleeps_too_long(&mut self) -> bool {
+        let sockets: Vec<_> = self.peers.values().filter_map(Peer::socket).collect();
+        Instant::now() + self.limit() < self.sleeps_until || !is_same(&sockets, &self.slept_on)
+    }
+
+    fn limit(&mut self) -> Duration {
         let mut limit = LONGEST_SLEEP;
         if let Some(at) = self.machine.poll_timeout() {
             limit = limit.min(at.since(clock::now()));
@@ -232,11 +289,7 @@ impl GroupDriver {
                 limit = limit.min(at.saturating_duration_since(Instant::now()));
             }
         }
-        self.slept_on.clear();
-        self.slept_on.extend(self.peers.values().filter_map(Peer::socket));
-        if limit > Duration::ZERO {
-            self.mail.bell.sleep(&self.slept_on, limit);
-        }
+        limit
     }
 }
 

@@ -1,11 +1,15 @@
 //! What reaches a member's driver from other threads (the leader's, the disk's, those that look up names),
 //! and what they may read of it.
+//!
+//! A thread that puts something in has it acted on at once, by itself, if no other is about it: a commit
+//! passes from thread to thread as seldom as it can, since on a busy machine each time costs more than all
+//! the rest.
 
 use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::*},
     },
 };
@@ -61,9 +65,24 @@ pub(super) struct NewMail {
     pub(super) secret: Option<Secret>,
 }
 
+impl NewMail {
+    fn is_empty(&self) -> bool {
+        let NewMail { frames, stored, asks, looked_up, secret } = self;
+        frames.is_empty()
+            && stored.is_empty()
+            && asks.is_empty()
+            && looked_up.is_empty()
+            && secret.is_none()
+    }
+}
+
+/// Has the driver act on what has come, on the calling thread, if no other does so now. Whether it did.
+pub(super) type ActNow = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// A driver's mail.
 pub(super) struct GroupMail {
     pub(super) bell: Bell,
+    act: OnceLock<ActNow>,
     new: Mutex<NewMail>,
     /// The journal's head, as far as this member has applied the log.
     head: Mutex<Option<JournalHead>>,
@@ -77,6 +96,7 @@ impl GroupMail {
     pub(super) fn new(tell: TellNews) -> io::Result<GroupMail> {
         Ok(GroupMail {
             bell: Bell::new()?,
+            act: OnceLock::new(),
             new: Mutex::default(),
             head: Mutex::default(),
             failed: Mutex::default(),
@@ -85,12 +105,17 @@ impl GroupMail {
         })
     }
 
+    /// From now on there is a driver.
+    pub(super) fn begin(&self, act: ActNow) {
+        let _ = self.act.set(act);
+    }
+
     pub(super) fn tell(&self, news: GroupNews) {
         (self.tell)(news);
     }
 
-    pub(super) fn frame(&self, from: MemberName, frame: GroupFrame) {
-        self.put(|new| new.frames.push((from, frame)));
+    pub(super) fn frames(&self, frames: Vec<(MemberName, GroupFrame)>) {
+        self.put(|new| new.frames.extend(frames));
     }
 
     pub(super) fn stored(&self, news: StoredNews) {
@@ -111,7 +136,12 @@ impl GroupMail {
 
     fn put(&self, put: impl FnOnce(&mut NewMail)) {
         put(&mut self.new.lock());
-        self.bell.ring();
+        // One that comes while another thread is about it may be too late for that one to see.
+        while !self.new.lock().is_empty() {
+            if !self.act.get().is_some_and(|act| act()) {
+                return self.bell.ring();
+            }
+        }
     }
 
     pub(super) fn take(&self) -> NewMail {
