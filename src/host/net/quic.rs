@@ -9,6 +9,7 @@
 mod config;
 mod connection;
 mod endings;
+mod handshakes;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ use self::{
     config::{client_transport, server_config},
     connection::{PortConnection, PortShared},
     endings::{ACCEPTED_NO_LONGER, NOT_ACCEPTED, why},
+    handshakes::{HandshakeQueue, HandshakeStep},
 };
 use super::{
     admission::{Admission, client_at},
@@ -58,6 +60,11 @@ const UNSENT_BYTES_KEPT: usize = 32 << 10;
 const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
 /// Handshakes a leader has under way at most; more are refused, to be tried again.
 pub(in crate::host) const HANDSHAKES_MAX: usize = 1024;
+/// For how long a leader goes on with handshakes before it looks at anything else.
+const HANDSHAKES_AT_ONCE: Duration = Duration::from_millis(1);
+/// How many times as much is read from the socket while handshakes wait: what stands behind their datagrams
+/// there may be of connections that stand.
+const READS_WHILE_WAITING: usize = 16;
 /// A leader gives a handshake up that takes longer. A peer with the secret needs a round trip.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 /// Connections that ended without having shown the secret, which a leader keeps for a while to say
@@ -123,6 +130,8 @@ pub(in crate::host) struct Port {
     dialects: &'static [Dialect],
     /// The kernel has said that nothing listens at the other end.
     is_refused: bool,
+    /// A leader's handshakes, which wait for their turn.
+    waiting: HandshakeQueue,
     ids: Ids,
     /// Lines with something to do, each once.
     busy: VecDeque<ConnectionHandle>,
@@ -276,6 +285,7 @@ impl Port {
             accepted: None,
             dialects: &[],
             is_refused: false,
+            waiting: HandshakeQueue::new(),
             ids: Ids { next: 0, step: 1 },
             busy: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -301,7 +311,8 @@ impl Port {
         self.settle_first_timer();
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let stall = self.stalls.front().map(|(at, _)| *at);
-        timer.into_iter().chain(stall).min()
+        let waiting = (self.waiting.len() > 0).then(Instant::now);
+        timer.into_iter().chain(stall).chain(waiting).min()
     }
 
     /// Sees to it that the first entry is when its connection wants to be looked at. Most have moved on
@@ -327,9 +338,48 @@ impl Port {
     /// may be a rest.
     pub(in crate::host) fn receive(&mut self) -> bool {
         let mut received = mem::take(&mut self.received);
-        let has_more = self.receive_into(&mut received);
+        let mut has_more = self.receive_into(&mut received);
+        for _ in 1..READS_WHILE_WAITING {
+            if !has_more || self.waiting.len() == 0 {
+                break;
+            }
+            has_more = self.receive_into(&mut received);
+        }
         self.received = received;
+        self.go_on_with_handshakes();
         has_more
+    }
+
+    /// Takes the next steps of handshakes, for a while.
+    fn go_on_with_handshakes(&mut self) {
+        let begun = Instant::now();
+        let mut now = begun;
+        while now - begun < HANDSHAKES_AT_ONCE
+            && let Some((step, is_stale)) = self.waiting.pop(now)
+        {
+            match step {
+                HandshakeStep::Begin(incoming) if is_stale => self.endpoint.ignore(*incoming),
+                HandshakeStep::Begin(incoming) => self.accept(*incoming, now),
+                HandshakeStep::Next(handle, id, event) => {
+                    if let Some(connection) = self.connections[handle.0].as_mut()
+                        && connection.id == id
+                    {
+                        connection.inner.handle_event(*event);
+                        self.mark_busy(handle);
+                        self.listen_to(handle);
+                    }
+                }
+            }
+            now = Instant::now();
+        }
+    }
+
+    /// Has a step of a leader's handshake wait.
+    fn postpone(&mut self, client: ClientId, step: HandshakeStep, now: Instant) {
+        // As if the network had lost it.
+        if let Some(HandshakeStep::Begin(incoming)) = self.waiting.push(client, step, now) {
+            self.endpoint.ignore(*incoming);
+        }
     }
 
     fn receive_into(&mut self, received: &mut [u8]) -> bool {
@@ -391,11 +441,20 @@ impl Port {
         match event {
             None => {}
             Some(DatagramEvent::Response(transmit)) => self.respond(&transmit, &response),
-            Some(DatagramEvent::NewConnection(incoming)) => self.accept(incoming, now),
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                let client = client_at(incoming.remote_address());
+                self.postpone(client, HandshakeStep::Begin(Box::new(incoming)), now);
+            }
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                let is_leader = self.accepted.is_some();
                 if let Some(connection) =
                     self.connections.get_mut(handle.0).and_then(Option::as_mut)
                 {
+                    if is_leader && connection.admitted.is_handshaking() {
+                        let (client, id) = (connection.admitted.client(), connection.id);
+                        let step = HandshakeStep::Next(handle, id, Box::new(event));
+                        return self.postpone(client, step, now);
+                    }
                     connection.inner.handle_event(event);
                     self.mark_busy(handle);
                 }
