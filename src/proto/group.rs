@@ -64,7 +64,6 @@ pub use self::{
 use super::{
     ClusterId,
     journal::{JournalAnswer, JournalHead, JournalOperation, JournalTerms},
-    mistake::{Mistake, planted},
 };
 use crate::time::Time;
 
@@ -91,6 +90,8 @@ pub struct GroupConfig {
     pub seed: u64,
     /// What the group calls itself, if it is this member that makes it: random.
     pub cluster: ClusterId,
+    /// A log of so many bytes, or a hundredth as many entries, begins anew with a snapshot.
+    pub log_bytes_max: usize,
 }
 
 impl GroupConfig {
@@ -106,6 +107,7 @@ impl GroupConfig {
             heartbeat: Duration::from_millis(50),
             seed: 0,
             cluster: ClusterId(0),
+            log_bytes_max: 256 * 1024,
         }
     }
 }
@@ -209,8 +211,7 @@ impl GroupMachine {
         if let GroupBody::Hello { is_empty, init } = body {
             return self.meet(from, disk, is_empty, init);
         }
-        let is_for_this = to == Some(self.config.disk) || planted(Mistake::AnyDiskVotes);
-        if !is_for_this {
+        if to != Some(self.config.disk) {
             return;
         }
         if let GroupBody::UnknownDisk = body {
@@ -360,7 +361,11 @@ impl GroupMachine {
             member: member.clone(),
             disk,
             votes: disk.is_some_and(|disk| members.is_some_and(|members| members.is_voter(disk))),
-            is_heard: *member == self.config.own || disk.is_some_and(|disk| self.is_heard(disk)),
+            is_heard: match disk {
+                _ if *member == self.config.own => true,
+                Some(disk) => self.is_heard(disk),
+                None => self.has_met_lately(member),
+            },
             lag: disk.and_then(|disk| self.lag_of(disk)),
             waiting_disk: self.waiting.get(member).copied(),
         }

@@ -29,6 +29,8 @@ pub(crate) struct GroupSeatInWorld {
     pub(super) disk: MemberDisk,
     /// A disk that was taken out of it.
     pub(super) old_disk: Option<MemberDisk>,
+    /// The old one is in it, for a while.
+    pub(super) has_old: bool,
     pub(super) process: Option<MemberProcess>,
     pub(super) starts: u32,
     pub(super) paused_until: Truth,
@@ -77,6 +79,7 @@ impl GroupWorld {
             clock,
             disk: self.new_disk(),
             old_disk: None,
+            has_old: false,
             process: None,
             starts: 0,
             paused_until: 0,
@@ -87,7 +90,6 @@ impl GroupWorld {
     }
 
     pub(super) fn new_disk(&mut self) -> MemberDisk {
-        self.disks += 1;
         let id = DiskId(u128::from(self.dice.next()) << 64 | u128::from(self.dice.next()));
         MemberDisk { id, stored: StoredGroup::default(), unsynced: VecDeque::new() }
     }
@@ -108,6 +110,7 @@ impl GroupWorld {
         let members = (0..seat.count).map(name_of).collect();
         let mut config = GroupConfig::new(name_of(at), seat.disk.id, members);
         (config.init, config.seed, config.cluster) = (true, seed, cluster);
+        config.log_bytes_max = self.log_bytes_max;
         let stored = &seat.disk.stored;
         let stored = (*stored != StoredGroup::default()).then(|| stored.clone());
         let machine = GroupMachine::new(config, stored, now);
