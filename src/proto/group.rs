@@ -2,7 +2,7 @@
 //!
 //! The journal's operations are entries of a Raft log, and their conditions are evaluated when they are
 //! applied. Nothing else of the succession changes: the proof of a reign is the answered `renew` (see
-//! [`reign`](super::reign)), never who leads the log, and `read` is this member's applied state, which
+//! [`reign`](super::reign)), never the lead of the log, and `read` is this member's applied state, which
 //! may be stale. Only the member that leads the log can write: another one's operation is answered
 //! [`Unknown`](super::journal::JournalTrouble::Unknown) at once, so its reign lapses, and the log's
 //! leader follows it.
@@ -153,6 +153,8 @@ pub struct GroupMachine {
     next_hello: Time,
     /// What the log said up to there is no news.
     told_to: u64,
+    /// What it hears just now wants no answer.
+    is_silent: bool,
     /// It takes no part.
     is_out: bool,
     answers: VecDeque<(AskId, AskAnswer)>,
@@ -186,6 +188,7 @@ impl GroupMachine {
             own_disk_waits: None,
             next_hello: now,
             told_to: 0,
+            is_silent: false,
             is_out: false,
             answers: VecDeque::new(),
             notices: VecDeque::new(),
@@ -397,6 +400,15 @@ impl GroupMachine {
                     }
                 }
             }
+            GroupBody::Commit { term, commit, last } => {
+                if term == self.raft.term() && self.raft.term_at(last.index) == Some(last.term) {
+                    self.hear_leader(from);
+                    self.is_silent = true;
+                    let entries = Vec::new();
+                    self.step(from, GroupBody::Append { term, commit, after: last, entries });
+                    self.is_silent = false;
+                }
+            }
             GroupBody::Appended { term, .. } => {
                 self.hear_answer(from, term);
                 self.step(from, body);
@@ -467,7 +479,8 @@ impl GroupMachine {
         for (to, mut body) in sends {
             match &mut body {
                 GroupBody::Append { .. } if is_quiet => continue,
-                GroupBody::Append { commit, .. } => *commit = self.committed().min(*commit),
+                GroupBody::Appended { .. } if self.is_silent => continue,
+                GroupBody::Append { commit, .. } => *commit = self.commit_index().min(*commit),
                 GroupBody::AskVote { term, is_transfer, .. } => *is_transfer = self.is_told(*term),
                 _ => {}
             }
@@ -479,16 +492,16 @@ impl GroupMachine {
     }
 
     /// Up to where the log is committed. A leader counts its own disk only for what that has.
-    fn committed(&self) -> u64 {
+    fn commit_index(&self) -> u64 {
         let committed = match self.raft.is_leader() {
-            true => self.raft.committed().min(self.outbox.durable()),
-            false => self.raft.committed(),
+            true => self.raft.commit_index().min(self.outbox.durable()),
+            false => self.raft.commit_index(),
         };
         committed.max(self.applied().index)
     }
 
     fn apply_committed(&mut self) {
-        let committed = self.committed();
+        let committed = self.commit_index();
         let mut index = self.applied().index;
         while index < committed {
             index += 1;

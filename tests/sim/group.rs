@@ -59,8 +59,9 @@ pub(crate) struct GroupWorld {
     log_bytes_max: usize,
     /// Nothing breaks any more.
     is_well: bool,
-    /// But that this member does not hear the others, or they do not hear it.
-    cut_member: Option<usize>,
+    /// But that this member does not hear the others, or they do not hear it; or that it reaches only one of
+    /// them, which then may have to follow a leader that others do not reach.
+    cut_member: Option<(usize, bool)>,
 }
 
 enum GroupStep {
@@ -74,6 +75,7 @@ enum GroupStep {
     Trouble,
     Operator,
     Heals,
+    CutForGood,
     Judged,
 }
 
@@ -218,6 +220,7 @@ impl GroupWorld {
             GroupStep::Trouble => self.trouble(),
             GroupStep::Operator => self.operate(),
             GroupStep::Heals => self.heal(),
+            GroupStep::CutForGood => self.cut_for_good(),
             GroupStep::Judged => self.judge(),
         }
     }

@@ -1,6 +1,6 @@
 //! The log's consensus, and the only file that knows the crate it comes from.
 //!
-//! The crate keeps terms, votes, who follows whom, and of each entry its kind alone; what the commands say
+//! The crate keeps terms, votes, how far each follower is, and of each entry its kind alone; what the commands say
 //! stands in `entries` here, index by index. Two things it leaves to the code around it, which
 //! [`RaftCore::drain`] gives what it needs for:
 //!
@@ -112,7 +112,7 @@ impl RaftCore {
     }
 
     /// What is committed, if this disk has all that it leads.
-    pub(super) fn committed(&self) -> u64 {
+    pub(super) fn commit_index(&self) -> u64 {
         self.node.commit_index().get()
     }
 

@@ -564,3 +564,65 @@ fn a_command_in_flight_when_the_lead_is_lost_is_unknown_and_may_still_be_written
     let appended = table.ask(next, append(5, 1));
     assert!(matches!(appended, JournalAnswer::Appended(Appended::Committed(Stamp(2), _))));
 }
+
+/// A member leads before it knows that the reign's last renewal is committed, and attempts to follow what it
+/// has read: whether the attempt is answered as raced.
+fn attempt_on_a_stale_head_is_raced() -> bool {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(20);
+    // The renewal arrives at the others, and that it is committed does not.
+    table.begin(leader, JournalOperation::Renew(ReignKey(5)));
+    table.cuts = (0..3).filter(|seat| *seat != leader).map(|other| (other, leader)).collect();
+    table.run(1);
+    table.kill(leader);
+    let writes = |table: &Table| {
+        let mut seats = table.seats.iter();
+        seats.position(|seat| seat.machine.as_ref().is_some_and(|its| its.writes().is_ok()))
+    };
+    table.run_until(|table| writes(table).is_some(), 1500);
+    let next = writes(&table).unwrap();
+    match table.take_over(next, 6) {
+        TakeOver::Raced(head) => {
+            assert_eq!((head.reign, head.stamp), (Some(ReignKey(5)), Stamp(2)));
+            true
+        }
+        TakeOver::Took(_) => false,
+    }
+}
+
+#[test]
+fn the_condition_of_a_take_over_is_evaluated_when_it_is_applied() {
+    assert!(attempt_on_a_stale_head_is_raced());
+}
+
+#[cfg(feature = "mistakes")]
+#[test]
+fn a_condition_that_is_evaluated_when_it_is_proposed_is_found() {
+    use crate::mistake::{Mistake, plant};
+    plant(&[Mistake::ConditionAtProposal]);
+    let is_raced = attempt_on_a_stale_head_is_raced();
+    plant(&[]);
+    assert!(!is_raced);
+}
+
+#[test]
+fn every_frame_of_a_long_log_has_room() {
+    let mut table = Table::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    let away = (leader + 1) % 3;
+    table.isolate(away);
+    for number in 1..=8 {
+        let records = (0..GROUP_TERMS.batch_max).map(|part| {
+            reserved(&format!("{}{number}/{part}", "l".repeat(crate::Name::MAX_BYTES - 8)))
+        });
+        let (reign, records) = (ReignKey(5), records.collect());
+        let appended = table.ask(leader, JournalOperation::Append { reign, number, records });
+        assert!(matches!(appended, JournalAnswer::Appended(Appended::Committed(..))), "{number}");
+    }
+    table.cuts.clear();
+    // Each frame is read as it would be from the wire, which refuses one that is too long.
+    table.run_until(|table| table.machine(away).state().map(GroupState::number) == Some(8), 1000);
+}

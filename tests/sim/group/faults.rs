@@ -54,14 +54,17 @@ impl GroupWorld {
 
     /// One member stays cut one way, or is left with one of the others: they are a majority without it, and
     /// are to be well all the same.
-    fn cut_for_good(&mut self) {
+    pub(super) fn cut_for_good(&mut self) {
+        if !self.is_whole() {
+            return;
+        }
         let at = match self.dice.percent(60) {
             true => self.leading().unwrap_or(0),
             false => self.dice.below(self.seats.len() as u64) as usize,
         };
         let kind = self.dice.below(3);
         tell!(self, "{at} stays cut, {kind}");
-        self.cut_member = Some(at);
+        self.cut_member = Some((at, kind < 2));
         let kept = (at + 1) % self.seats.len();
         for other in (0..self.seats.len()).filter(|other| *other != at) {
             match kind {
@@ -250,7 +253,7 @@ impl GroupWorld {
         self.is_well = true;
         self.network.heal();
         if self.dice.percent(25) {
-            self.cut_for_good();
+            self.after(2 * SECOND, GroupStep::CutForGood);
         }
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];

@@ -11,8 +11,8 @@ use tierlock::{
     proto::{
         ClusterId, RequestId, SessionId,
         group::{
-            AskAnswer, AskId, DiskId, GROUP_TERMS, GroupConfig, GroupFrame, GroupMachine,
-            GroupNotice, GroupWrite, StoredGroup, WriteId,
+            AskAnswer, AskId, DiskId, GROUP_TERMS, GroupBody, GroupConfig, GroupFrame,
+            GroupMachine, GroupNotice, GroupWrite, StoredGroup, WriteId,
         },
         journal::{Appended, JournalAnswer, JournalOperation, ReignKey, TakeOver},
         record::{Record, Reservation},
@@ -248,7 +248,9 @@ impl GroupWorld {
         while let Some((id, write)) = process.machine.poll_write() {
             self.write_to_disk(at, id, write);
         }
+        let mut has_voted = false;
         while let Some((to, frame)) = process.machine.poll_frame() {
+            has_voted |= matches!(frame.body, GroupBody::Vote { is_granted: true, .. });
             self.carry(at, seat_of(&to), frame);
         }
         let due =
@@ -263,6 +265,13 @@ impl GroupWorld {
             }
         }
         self.seats[at].process = Some(process);
+        // It may be killed after any step, and be back before anything else happens.
+        let odds = if has_voted { 50 } else { 5000 };
+        if !self.is_well && self.dice.below(odds) == 0 {
+            let pause = self.dice.below(4 * MS);
+            self.crash(at);
+            self.after(pause, GroupStep::Starts { seat: at });
+        }
     }
 
     fn write_to_disk(&mut self, at: usize, id: WriteId, write: GroupWrite) {
