@@ -304,9 +304,14 @@ impl RaftCore {
     }
 
     fn replace_behind(&mut self, before: u64, new: Vec<GroupEntry>) {
-        self.entries.truncate(before.saturating_sub(self.before()) as usize);
+        let kept = before.saturating_sub(self.before()) as usize;
+        let is_member = |entry: &GroupEntry| matches!(entry, GroupEntry::Members(_));
+        let changes = kept < self.entries.len() || new.iter().any(is_member);
+        self.entries.truncate(kept);
         self.entries.extend(new.into_iter().map(measured));
-        self.find_members();
+        if changes {
+            self.find_members();
+        }
     }
 
     /// A follower forgets entries that its leader does not have before it knows what stands there.
