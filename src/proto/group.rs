@@ -23,7 +23,8 @@
 //! - [`poll_timeout`](GroupMachine::poll_timeout): when to call
 //!   [`handle_timeout`](GroupMachine::handle_timeout) at the latest.
 //!
-//! A disk is read by [`StoredGroup::remember`]ing its writes in order. An empty disk is none:
+//! A disk is read by [`StoredGroup::remember`]ing its writes in order, and synced before the machine is made
+//! of it: a write that a killed process has left in the system's memory can be read, and is not durable. An empty disk is none:
 //! `GroupMachine::new(config, None, now)`. Frames and writes spell themselves: [`GroupFrame::encode`],
 //! [`GroupWrite::encode`].
 

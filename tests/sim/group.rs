@@ -154,7 +154,7 @@ macro_rules! tell {
         }
     };
 }
-pub(self) use tell;
+use tell;
 
 impl GroupWorld {
     pub(crate) fn new(seed: u64, telling: bool) -> GroupWorld {
@@ -179,7 +179,7 @@ impl GroupWorld {
         };
         world.log_bytes_max = [2_000, 20_000, 256 * 1024][world.dice.below(3) as usize];
         for seat in 0..count {
-            let made = world.seat(seat, count);
+            let made = world.seat(count);
             world.seats.push(made);
             let at = world.dice.below(300 * MS);
             world.at(at, GroupStep::Starts { seat });

@@ -73,7 +73,7 @@ pub(crate) struct Writer {
 const LASTS: Duration = Duration::from_millis(400);
 
 impl GroupWorld {
-    pub(super) fn seat(&mut self, _: usize, count: usize) -> GroupSeatInWorld {
+    pub(super) fn seat(&mut self, count: usize) -> GroupSeatInWorld {
         let clock = Clock::new(&mut self.dice, Pace::Any);
         GroupSeatInWorld {
             clock,
