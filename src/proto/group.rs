@@ -492,9 +492,10 @@ impl GroupMachine {
         }
     }
 
-    /// Up to where the log is committed. A leader counts its own disk only for what that has.
+    /// Up to where the log is committed. A leader counts its own disk only for what that has, and what it has
+    /// counted too soon it forgets when it leads no more.
     fn commit_index(&self) -> u64 {
-        let committed = match self.raft.is_leader() {
+        let committed = match self.lead.is_some() || self.raft.is_leader() {
             true => self.raft.commit_index().min(self.outbox.durable()),
             false => self.raft.commit_index(),
         };

@@ -148,6 +148,7 @@ impl GroupMachine {
     fn end_lead(&mut self) {
         let Some(lead) = self.lead.take() else { return };
         self.sending.clear();
+        self.raft.forget_commits();
         let words = "this member leads the group's log no more".to_owned();
         for ask in lead.asks.into_values() {
             self.answer_unknown(ask, words.clone());

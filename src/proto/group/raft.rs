@@ -5,7 +5,8 @@
 //! [`RaftCore::drain`] gives what it needs for:
 //!
 //! - It counts this disk's own entries as stored from the moment they are made. So nothing counts as
-//!   committed, and no commit index is told, beyond what the leader's own disk has.
+//!   committed, and no commit index is told, beyond what the leader's own disk has; and one that leads no
+//!   more [forgets](RaftCore::forget_commits) what was counted.
 //! - It has no way to step down but a higher term. [`RaftCore::step_down`] does what a restart would.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -169,6 +170,14 @@ impl RaftCore {
         self.node = Node::restart(self.node.id(), term, voted_for, self.node.log().clone());
         // Of a restart there is only that it counts its time anew.
         self.node.actions_mut().for_each(drop);
+    }
+
+    /// One that led forgets what it has counted as committed: its own disk may not have had it, and then it
+    /// is not. What is committed it hears from the next leader.
+    pub(super) fn forget_commits(&mut self) {
+        if !self.is_leader() {
+            self.step_down();
+        }
     }
 
     /// Appends a command, if this is the leader.

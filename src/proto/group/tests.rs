@@ -626,3 +626,25 @@ fn every_frame_of_a_long_log_has_room() {
     // Each frame is read as it would be from the wire, which refuses one that is too long.
     table.run_until(|table| table.machine(away).state().map(GroupState::number) == Some(8), 1000);
 }
+
+/// One of the others has it, and its own disk does not: that is no majority, whatever it becomes.
+#[test]
+fn a_leader_that_leads_no_more_does_not_apply_what_its_disk_does_not_have() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    table.isolate(other);
+    table.seats[leader].syncs = false;
+    table.begin(leader, JournalOperation::Renew(ReignKey(5)));
+    table.run(10);
+    assert_eq!(table.machine(leader).head().unwrap().stamp, Stamp(1));
+    let term = table.machine(leader).standing().term + 1;
+    let (last, from) = (table.machine(leader).raft.last(), table.seats[one].config.disk);
+    let (to, now) = (Some(table.seats[leader].config.disk), table.now);
+    let body = GroupBody::Appended { term, last };
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+    table.machine(leader).handle_frame(&name(one), frame, now);
+    assert!(!table.machine(leader).raft.is_leader());
+    assert_eq!(table.machine(leader).head().unwrap().stamp, Stamp(1));
+}
