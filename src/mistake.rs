@@ -215,8 +215,8 @@ pub enum Mistake {
     NoQuietRule,
     /// A group: the condition of a take-over is evaluated when it is proposed, not when it is applied.
     ConditionAtProposal,
-    /// A group: a disk answers what is meant for another, which was at the same member before.
-    AnyDiskVotes,
+    /// A group's member: a disk that was emptied votes on as the one that it was.
+    EmptiedDiskVotes,
     /// A group: a member that hears its leader votes for another.
     NotSticky,
     /// A group: a member stands without asking whether it would have a majority.

@@ -2,7 +2,7 @@
 //!
 //! The journal's operations are entries of a Raft log, and their conditions are evaluated when they are
 //! applied. Nothing else of the succession changes: the proof of a reign is the answered `renew` (see
-//! [`reign`](super::reign)), never who leads the log, and `read` is this member's applied state, which
+//! [`reign`](super::reign)), never the lead of the log, and `read` is this member's applied state, which
 //! may be stale. Only the member that leads the log can write: another one's operation is answered
 //! [`Unknown`](super::journal::JournalTrouble::Unknown) at once, so its reign lapses, and the log's
 //! leader follows it.
@@ -23,7 +23,8 @@
 //! - [`poll_timeout`](GroupMachine::poll_timeout): when to call
 //!   [`handle_timeout`](GroupMachine::handle_timeout) at the latest.
 //!
-//! A disk is read by [`StoredGroup::remember`]ing its writes in order. An empty disk is none:
+//! A disk is read by [`StoredGroup::remember`]ing its writes in order, and synced before the machine is made
+//! of it: a write that a killed process has left in the system's memory can be read, and is not durable. An empty disk is none:
 //! `GroupMachine::new(config, None, now)`. Frames and writes spell themselves: [`GroupFrame::encode`],
 //! [`GroupWrite::encode`].
 
@@ -64,7 +65,6 @@ pub use self::{
 use super::{
     ClusterId,
     journal::{JournalAnswer, JournalHead, JournalOperation, JournalTerms},
-    mistake::{Mistake, planted},
 };
 use crate::time::Time;
 
@@ -91,6 +91,8 @@ pub struct GroupConfig {
     pub seed: u64,
     /// What the group calls itself, if it is this member that makes it: random.
     pub cluster: ClusterId,
+    /// A log of so many bytes, or a hundredth as many entries, begins anew with a snapshot.
+    pub log_bytes_max: usize,
 }
 
 impl GroupConfig {
@@ -106,6 +108,7 @@ impl GroupConfig {
             heartbeat: Duration::from_millis(50),
             seed: 0,
             cluster: ClusterId(0),
+            log_bytes_max: 256 * 1024,
         }
     }
 }
@@ -151,6 +154,8 @@ pub struct GroupMachine {
     next_hello: Time,
     /// What the log said up to there is no news.
     told_to: u64,
+    /// What it hears just now wants no answer.
+    is_silent: bool,
     /// It takes no part.
     is_out: bool,
     answers: VecDeque<(AskId, AskAnswer)>,
@@ -184,6 +189,7 @@ impl GroupMachine {
             own_disk_waits: None,
             next_hello: now,
             told_to: 0,
+            is_silent: false,
             is_out: false,
             answers: VecDeque::new(),
             notices: VecDeque::new(),
@@ -209,8 +215,7 @@ impl GroupMachine {
         if let GroupBody::Hello { is_empty, init } = body {
             return self.meet(from, disk, is_empty, init);
         }
-        let is_for_this = to == Some(self.config.disk) || planted(Mistake::AnyDiskVotes);
-        if !is_for_this {
+        if to != Some(self.config.disk) {
             return;
         }
         if let GroupBody::UnknownDisk = body {
@@ -360,7 +365,11 @@ impl GroupMachine {
             member: member.clone(),
             disk,
             votes: disk.is_some_and(|disk| members.is_some_and(|members| members.is_voter(disk))),
-            is_heard: *member == self.config.own || disk.is_some_and(|disk| self.is_heard(disk)),
+            is_heard: match disk {
+                _ if *member == self.config.own => true,
+                Some(disk) => self.is_heard(disk),
+                None => self.has_met_lately(member),
+            },
             lag: disk.and_then(|disk| self.lag_of(disk)),
             waiting_disk: self.waiting.get(member).copied(),
         }
@@ -390,6 +399,15 @@ impl GroupMachine {
                     if self.outbox.is_log_awaited() {
                         self.send(from, GroupBody::Heard { term });
                     }
+                }
+            }
+            GroupBody::Commit { term, commit, last } => {
+                if term == self.raft.term() && self.raft.term_at(last.index) == Some(last.term) {
+                    self.hear_leader(from);
+                    self.is_silent = true;
+                    let entries = Vec::new();
+                    self.step(from, GroupBody::Append { term, commit, after: last, entries });
+                    self.is_silent = false;
                 }
             }
             GroupBody::Appended { term, .. } => {
@@ -462,7 +480,8 @@ impl GroupMachine {
         for (to, mut body) in sends {
             match &mut body {
                 GroupBody::Append { .. } if is_quiet => continue,
-                GroupBody::Append { commit, .. } => *commit = self.committed().min(*commit),
+                GroupBody::Appended { .. } if self.is_silent => continue,
+                GroupBody::Append { commit, .. } => *commit = self.commit_index().min(*commit),
                 GroupBody::AskVote { term, is_transfer, .. } => *is_transfer = self.is_told(*term),
                 _ => {}
             }
@@ -473,17 +492,18 @@ impl GroupMachine {
         }
     }
 
-    /// Up to where the log is committed. A leader counts its own disk only for what that has.
-    fn committed(&self) -> u64 {
-        let committed = match self.raft.is_leader() {
-            true => self.raft.committed().min(self.outbox.durable()),
-            false => self.raft.committed(),
+    /// Up to where the log is committed. A leader counts its own disk only for what that has, and what it has
+    /// counted too soon it forgets when it leads no more.
+    fn commit_index(&self) -> u64 {
+        let committed = match self.lead.is_some() || self.raft.is_leader() {
+            true => self.raft.commit_index().min(self.outbox.durable()),
+            false => self.raft.commit_index(),
         };
         committed.max(self.applied().index)
     }
 
     fn apply_committed(&mut self) {
-        let committed = self.committed();
+        let committed = self.commit_index();
         let mut index = self.applied().index;
         while index < committed {
             index += 1;

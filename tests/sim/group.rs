@@ -14,6 +14,8 @@
 
 mod faults;
 mod members;
+#[cfg(feature = "mistakes")]
+mod mistakes;
 mod network;
 mod rules;
 
@@ -54,9 +56,12 @@ pub(crate) struct GroupWorld {
     rules: GroupRules,
     tally: GroupTally,
     digest: u64,
-    disks: u128,
+    log_bytes_max: usize,
     /// Nothing breaks any more.
     is_well: bool,
+    /// But that this member does not hear the others, or they do not hear it; or that it reaches only one of
+    /// them, which then may have to follow a leader that others do not reach.
+    cut_member: Option<(usize, bool)>,
 }
 
 enum GroupStep {
@@ -70,6 +75,7 @@ enum GroupStep {
     Trouble,
     Operator,
     Heals,
+    CutForGood,
     Judged,
 }
 
@@ -148,7 +154,7 @@ macro_rules! tell {
         }
     };
 }
-pub(self) use tell;
+use tell;
 
 impl GroupWorld {
     pub(crate) fn new(seed: u64, telling: bool) -> GroupWorld {
@@ -167,11 +173,13 @@ impl GroupWorld {
             rules: GroupRules::new(count),
             tally: GroupTally::default(),
             digest: 0,
-            disks: 0,
+            log_bytes_max: 0,
             is_well: false,
+            cut_member: None,
         };
+        world.log_bytes_max = [2_000, 20_000, 256 * 1024][world.dice.below(3) as usize];
         for seat in 0..count {
-            let made = world.seat(seat, count);
+            let made = world.seat(count);
             world.seats.push(made);
             let at = world.dice.below(300 * MS);
             world.at(at, GroupStep::Starts { seat });
@@ -212,6 +220,7 @@ impl GroupWorld {
             GroupStep::Trouble => self.trouble(),
             GroupStep::Operator => self.operate(),
             GroupStep::Heals => self.heal(),
+            GroupStep::CutForGood => self.cut_for_good(),
             GroupStep::Judged => self.judge(),
         }
     }
@@ -264,10 +273,21 @@ pub(crate) struct GroupRun {
 
 impl GroupRun {
     /// Runs seeds on all processors, from the first on: so many, or for so long.
-    pub(crate) fn of(
+    pub(crate) fn of(first: u64, seeds: u64, limit: Option<Duration>) -> GroupRun {
+        GroupRun::prepared(first, seeds, limit, VIOLATIONS_MAX, || ())
+    }
+
+    /// On threads that have done something before, up to the first that fails.
+    #[cfg(feature = "mistakes")]
+    pub(crate) fn up_to_violation(first: u64, seeds: u64, prepare: impl Fn() + Sync) -> GroupRun {
+        GroupRun::prepared(first, seeds, None, 1, prepare)
+    }
+
+    fn prepared(
         first: u64,
         seeds: u64,
         limit: Option<Duration>,
+        violations: usize,
         prepare: impl Fn() + Sync,
     ) -> GroupRun {
         let begin = Instant::now();
@@ -278,17 +298,16 @@ impl GroupRun {
                 scope.spawn(|| {
                     prepare();
                     loop {
+                        if sum.lock().expect("no thread panics").violations.len() >= violations {
+                            break;
+                        }
                         let seed = next.fetch_add(1, Relaxed);
                         let is_late = limit.is_some_and(|limit| begin.elapsed() >= limit);
                         if seed >= first + seeds || is_late {
                             break;
                         }
                         let outcome = one(seed, false);
-                        let mut sum = sum.lock().expect("no thread panics");
-                        sum.add(seed, outcome);
-                        if sum.violations.len() >= VIOLATIONS_MAX {
-                            break;
-                        }
+                        sum.lock().expect("no thread panics").add(seed, outcome);
                     }
                 });
             }

@@ -97,8 +97,8 @@ fn seeds_of_groups() {
     }
     let first = number("TIERLOCK_FIRST_SEED").unwrap_or(0);
     let run = match number("TIERLOCK_SEEDS") {
-        Some(count) => GroupRun::of(first, count, None, || ()),
-        None => GroupRun::of(0, SEEDS_OF_GROUPS, Some(LONG_OF_GROUPS), || ()),
+        Some(count) => GroupRun::of(first, count, None),
+        None => GroupRun::of(0, SEEDS_OF_GROUPS, Some(LONG_OF_GROUPS)),
     };
     println!("{run}");
     assert!(run.violations.is_empty(), "{run}");

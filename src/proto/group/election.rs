@@ -137,7 +137,8 @@ impl GroupMachine {
             return;
         }
         self.wait_anew();
-        if !self.hears_leader(self.config.election_max)
+        // One election that comes to nothing is no news.
+        if !self.hears_leader(self.config.election_max * 2)
             && !std::mem::replace(&mut self.election.is_leaderless, true)
         {
             self.notices.push_back(GroupNotice::Leaderless);

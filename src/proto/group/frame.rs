@@ -61,6 +61,12 @@ pub enum GroupBody {
         term: u64,
         last: LogPlace,
     },
+    /// The leader has all up to `last`, and up to `commit` it is committed. It wants no answer.
+    Commit {
+        term: u64,
+        commit: u64,
+        last: LogPlace,
+    },
     /// A leader without a quorum's answers looks for one. It counts as no heartbeat.
     Probe {
         term: u64,

@@ -40,6 +40,8 @@ pub(super) struct GroupLead {
     /// Since when nothing more is committed, though there is something.
     stuck: Option<(Time, u64)>,
     makes: bool,
+    /// Up to where the others were told that it is committed.
+    told: u64,
     was_quiet: bool,
 }
 
@@ -88,7 +90,7 @@ impl GroupMachine {
 
     /// Whether an entry of its own term is committed, and so all before it.
     pub(super) fn has_caught_up(&self) -> bool {
-        self.lead.as_ref().is_some_and(|lead| self.committed() >= lead.first)
+        self.lead.as_ref().is_some_and(|lead| self.commit_index() >= lead.first)
     }
 
     /// By how many entries a disk is behind.
@@ -135,6 +137,7 @@ impl GroupMachine {
                 handing_over: None,
                 stuck: None,
                 makes: false,
+                told: 0,
                 was_quiet: false,
             });
             self.forget_leader();
@@ -145,6 +148,7 @@ impl GroupMachine {
     fn end_lead(&mut self) {
         let Some(lead) = self.lead.take() else { return };
         self.sending.clear();
+        self.raft.forget_commits();
         let words = "this member leads the group's log no more".to_owned();
         for ask in lead.asks.into_values() {
             self.answer_unknown(ask, words.clone());
@@ -247,7 +251,7 @@ impl GroupMachine {
 
     /// Whether for long nothing was committed of what it has appended.
     fn is_stuck(&mut self) -> bool {
-        let (committed, last) = (self.committed(), self.raft.last().index);
+        let (committed, last) = (self.commit_index(), self.raft.last().index);
         let limit = self.config.election_max * STUCK;
         let now = self.now;
         let is_quiet = self.is_quiet();
@@ -269,6 +273,21 @@ impl GroupMachine {
         self.make_if_all_have_it();
         self.promote_if_caught_up();
         self.hand_over_if_caught_up();
+        self.tell_committed();
+    }
+
+    /// What is committed is told at once, unless more is on its way: a member that stands by counts from
+    /// when it sees the reign's last write, and with the next heartbeat that would be later.
+    fn tell_committed(&mut self) {
+        let (term, commit, last) = (self.raft.term(), self.commit_index(), self.raft.last());
+        let Some(lead) = self.lead.as_mut().filter(|lead| lead.told < commit) else { return };
+        if commit < last.index {
+            return;
+        }
+        lead.told = commit;
+        for disk in self.other_disks() {
+            self.send(disk.voter(), GroupBody::Commit { term, commit, last });
+        }
     }
 
     /// Once every member has the log, the journal can be used: before that, another group could yet be made
@@ -282,7 +301,7 @@ impl GroupMachine {
             disk == self.config.disk
                 || self.raft.matched(disk.voter()).is_some_and(|at| at >= lead.first)
         };
-        if members.seats().all(|seat| has_it(seat.disk)) && self.committed() >= lead.first {
+        if members.seats().all(|seat| has_it(seat.disk)) && self.commit_index() >= lead.first {
             self.lead.as_mut().expect("just seen").makes = true;
             self.raft.propose(GroupCommand::Made);
             self.drain();

@@ -71,6 +71,12 @@ impl GroupMachine {
         }
     }
 
+    /// Whether a member has said hello just now.
+    pub(super) fn has_met_lately(&self, member: &MemberName) -> bool {
+        let recent = self.now - self.config.heartbeat * HELLO_COUNTS;
+        self.met.get(member).is_some_and(|met| met.at >= recent)
+    }
+
     /// The first of the members makes the group, once every member has an empty disk and was heard of just
     /// now. Should that be an old hello of a disk that is not empty any more, no journal comes of it:
     /// it is used only once every one of these disks has its log, and a disk has one log in its life.
@@ -79,11 +85,10 @@ impl GroupMachine {
         if !self.config.init || self.config.members.iter().min() != Some(own) {
             return;
         }
-        let recent = self.now - self.config.heartbeat * 20;
         let mut voters = vec![GroupSeat { member: own.clone(), disk: self.config.disk }];
         for member in self.others() {
             match self.met.get(&member) {
-                Some(met) if met.is_empty && met.init && met.at >= recent => {
+                Some(met) if met.is_empty && met.init && self.has_met_lately(&member) => {
                     voters.push(GroupSeat { member, disk: met.disk });
                 }
                 _ => return,
@@ -107,6 +112,9 @@ impl GroupMachine {
     /// A leader of the log says that this disk is not of the group.
     pub(super) fn is_unknown_to(&mut self, cluster: Option<ClusterId>) {
         let Some(cluster) = cluster else { return };
+        if self.leader().is_some() {
+            return; // it came late: a leader counts this disk by now
+        }
         if self.own_disk_waits.replace(cluster).is_none() {
             self.notices.push_back(GroupNotice::OwnDiskWaits { cluster });
         }
@@ -140,3 +148,6 @@ impl GroupMachine {
         own != cluster
     }
 }
+
+/// For so many heartbeats a hello counts.
+const HELLO_COUNTS: u32 = 20;

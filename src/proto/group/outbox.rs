@@ -102,9 +102,10 @@ impl GroupOutbox {
             GroupBody::Appended { .. } if planted(Mistake::GroupLogNotSynced) => 0,
             GroupBody::Appended { .. } => self.log_write,
             // The leader's own entries may go out before they are stored: they count as its own only then.
-            GroupBody::AskVote { .. } | GroupBody::Vote { .. } | GroupBody::Append { .. } => {
-                self.vote_write
-            }
+            GroupBody::AskVote { .. }
+            | GroupBody::Vote { .. }
+            | GroupBody::Append { .. }
+            | GroupBody::Commit { .. } => self.vote_write,
             _ => 0,
         };
         if needs > self.stored && matches!(frame.body, GroupBody::Appended { .. }) {

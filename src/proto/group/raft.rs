@@ -1,11 +1,12 @@
 //! The log's consensus, and the only file that knows the crate it comes from.
 //!
-//! The crate keeps terms, votes, who follows whom, and of each entry its kind alone; what the commands say
+//! The crate keeps terms, votes, how far each follower is, and of each entry its kind alone; what the commands say
 //! stands in `entries` here, index by index. Two things it leaves to the code around it, which
 //! [`RaftCore::drain`] gives what it needs for:
 //!
 //! - It counts this disk's own entries as stored from the moment they are made. So nothing counts as
-//!   committed, and no commit index is told, beyond what the leader's own disk has.
+//!   committed, and no commit index is told, beyond what the leader's own disk has; and one that leads no
+//!   more [forgets](RaftCore::forget_commits) what was counted.
 //! - It has no way to step down but a higher term. [`RaftCore::step_down`] does what a restart would.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -112,7 +113,7 @@ impl RaftCore {
     }
 
     /// What is committed, if this disk has all that it leads.
-    pub(super) fn committed(&self) -> u64 {
+    pub(super) fn commit_index(&self) -> u64 {
         self.node.commit_index().get()
     }
 
@@ -169,6 +170,14 @@ impl RaftCore {
         self.node = Node::restart(self.node.id(), term, voted_for, self.node.log().clone());
         // Of a restart there is only that it counts its time anew.
         self.node.actions_mut().for_each(drop);
+    }
+
+    /// One that led forgets what it has counted as committed: its own disk may not have had it, and then it
+    /// is not. What is committed it hears from the next leader.
+    pub(super) fn forget_commits(&mut self) {
+        if !self.is_leader() {
+            self.step_down();
+        }
     }
 
     /// Appends a command, if this is the leader.
@@ -304,9 +313,14 @@ impl RaftCore {
     }
 
     fn replace_behind(&mut self, before: u64, new: Vec<GroupEntry>) {
-        self.entries.truncate(before.saturating_sub(self.before()) as usize);
+        let kept = before.saturating_sub(self.before()) as usize;
+        let is_member = |entry: &GroupEntry| matches!(entry, GroupEntry::Members(_));
+        let changes = kept < self.entries.len() || new.iter().any(is_member);
+        self.entries.truncate(kept);
         self.entries.extend(new.into_iter().map(measured));
-        self.find_members();
+        if changes {
+            self.find_members();
+        }
     }
 
     /// A follower forgets entries that its leader does not have before it knows what stands there.

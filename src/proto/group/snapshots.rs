@@ -58,8 +58,10 @@ impl AppliedLog {
         self.bytes += bytes;
     }
 
-    fn is_long(&self) -> bool {
-        self.entries >= LOG_ENTRIES_MAX || self.bytes >= LOG_BYTES_MAX.max(2 * self.snapshot_bytes)
+    fn is_long(&self, bytes_max: usize) -> bool {
+        // The longer the state, the seldomer it is written again.
+        let bytes_max = bytes_max.max(2 * self.snapshot_bytes);
+        self.entries as usize >= bytes_max / 100 || self.bytes >= bytes_max
     }
 
     fn snapshot(&self) -> GroupSnapshot {
@@ -71,7 +73,9 @@ impl AppliedLog {
 impl GroupMachine {
     /// The disk's log begins anew, if it has become long.
     pub(super) fn compact_if_long(&mut self) {
-        let Some(applied) = self.applied.as_mut().filter(|applied| applied.is_long()) else {
+        let bytes_max = self.config.log_bytes_max;
+        let Some(applied) = self.applied.as_mut().filter(|applied| applied.is_long(bytes_max))
+        else {
             return;
         };
         let snapshot = applied.snapshot();
@@ -81,7 +85,7 @@ impl GroupMachine {
         let index = applied.place.index;
         self.write_whole(snapshot, false);
         // Members that are a little behind get what they lack from memory.
-        let kept = index.saturating_sub(ENTRIES_KEPT);
+        let kept = index.saturating_sub(bytes_max as u64 / 400);
         if kept > self.raft.before() {
             self.raft.forget_up_to(kept);
         }
@@ -211,13 +215,6 @@ impl GroupMachine {
         self.settle();
     }
 }
-
-/// A log of so many entries, or bytes, begins anew.
-const LOG_ENTRIES_MAX: u64 = 2048;
-const LOG_BYTES_MAX: usize = 256 * 1024;
-
-/// So many entries stay in memory behind a snapshot of the disk.
-const ENTRIES_KEPT: u64 = 512;
 
 const PIECE_BYTES: usize = 32 * 1024;
 const PIECES_AT_ONCE: usize = 4;

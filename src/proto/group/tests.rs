@@ -10,8 +10,8 @@ use crate::proto::{
 };
 
 /// Members on one clock.
-struct Table {
-    seats: Vec<TableSeat>,
+struct TriedGroup {
+    seats: Vec<TriedSeat>,
     now: Time,
     asks: u64,
     answers: Vec<(AskId, AskAnswer)>,
@@ -20,7 +20,7 @@ struct Table {
     on_way: VecDeque<(usize, usize, GroupFrame)>,
 }
 
-struct TableSeat {
+struct TriedSeat {
     machine: Option<GroupMachine>,
     config: GroupConfig,
     disk: StoredGroup,
@@ -32,14 +32,14 @@ struct TableSeat {
 
 const MS: Duration = Duration::from_millis(1);
 
-impl Table {
-    fn new(count: usize) -> Table {
+impl TriedGroup {
+    fn new(count: usize) -> TriedGroup {
         let names: Vec<MemberName> = (0..count).map(name).collect();
         let seat = |at: usize| {
             let disk = DiskId(at as u128 + 1);
             let mut config = GroupConfig::new(name(at), disk, names.clone());
             (config.init, config.seed, config.cluster) = (true, at as u64, ClusterId(7));
-            TableSeat {
+            TriedSeat {
                 machine: Some(GroupMachine::new(config.clone(), None, Time::ZERO)),
                 config,
                 disk: StoredGroup::default(),
@@ -48,7 +48,7 @@ impl Table {
                 notices: Vec::new(),
             }
         };
-        Table {
+        TriedGroup {
             seats: (0..count).map(seat).collect(),
             now: Time::ZERO,
             asks: 0,
@@ -59,14 +59,14 @@ impl Table {
     }
 
     /// A group that is made, with a leader.
-    fn made(count: usize) -> Table {
-        let mut table = Table::new(count);
+    fn made(count: usize) -> TriedGroup {
+        let mut table = TriedGroup::new(count);
         table.run_until(|table| table.leader().is_some(), 2000);
         table
     }
 
     fn leader(&self) -> Option<usize> {
-        let leads = |seat: &TableSeat| seat.machine.as_ref().is_some_and(GroupMachine::is_leading);
+        let leads = |seat: &TriedSeat| seat.machine.as_ref().is_some_and(GroupMachine::is_leading);
         self.seats.iter().position(leads)
     }
 
@@ -98,7 +98,7 @@ impl Table {
         }
     }
 
-    fn run_until(&mut self, is_so: impl Fn(&mut Table) -> bool, millis: u64) {
+    fn run_until(&mut self, is_so: impl Fn(&mut TriedGroup) -> bool, millis: u64) {
         for _ in 0..millis {
             if is_so(self) {
                 return;
@@ -158,7 +158,7 @@ impl Table {
     }
 
     fn start(&mut self, seat: usize) {
-        let TableSeat { config, disk, machine, .. } = &mut self.seats[seat];
+        let TriedSeat { config, disk, machine, .. } = &mut self.seats[seat];
         let stored = (*disk != StoredGroup::default()).then(|| disk.clone());
         *machine = Some(GroupMachine::new(config.clone(), stored, self.now));
     }
@@ -234,7 +234,7 @@ fn is_unknown(answer: &JournalAnswer) -> bool {
 
 #[test]
 fn three_members_make_a_group_once_all_have_met_and_keep_a_journal() {
-    let mut table = Table::new(3);
+    let mut table = TriedGroup::new(3);
     table.kill(2);
     table.run(1000);
     assert_eq!(table.leader(), None);
@@ -270,7 +270,7 @@ fn three_members_make_a_group_once_all_have_met_and_keep_a_journal() {
 
 #[test]
 fn the_log_survives_its_leader_and_a_stop_of_all() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
     table.kill(leader);
@@ -288,7 +288,7 @@ fn the_log_survives_its_leader_and_a_stop_of_all() {
 
 #[test]
 fn a_member_that_was_away_follows_again() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     let away = (leader + 1) % 3;
     assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
@@ -302,7 +302,7 @@ fn a_member_that_was_away_follows_again() {
 /// Only the state is left of what it lacks, in several pieces.
 #[test]
 fn a_member_that_was_away_for_long_gets_the_state_in_pieces() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     let away = (leader + 1) % 3;
     assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
@@ -323,10 +323,11 @@ fn a_member_that_was_away_for_long_gets_the_state_in_pieces() {
     table.run_until(|table| table.machine(away).state().cloned() == state, 2000);
     assert_eq!(table.leader(), Some(leader), "the heartbeats went on beside it");
     table.run(100);
-    // It has it on its disk.
+    // It has it on its disk, but for what has come since.
     table.kill(away);
     table.start(away);
-    assert_eq!(table.machine(away).state().cloned(), state);
+    let records = |state: Option<&GroupState>| state.map(|state| state.recovered().clone());
+    assert_eq!(records(table.machine(away).state()), records(state.as_ref()));
 }
 
 fn reserved(name: &str) -> Record {
@@ -343,7 +344,7 @@ fn reserved(name: &str) -> Record {
 /// A lease that heartbeats keep is none here: what proves a reign is a renewal that is on disks.
 #[test]
 fn a_leader_whose_disk_does_not_write_proves_nothing_and_another_leads_the_log() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
     table.seats[leader].syncs = false;
@@ -367,7 +368,7 @@ fn a_leader_whose_disk_does_not_write_proves_nothing_and_another_leads_the_log()
 #[test]
 fn a_leader_that_a_majority_does_not_answer_is_quiet_and_another_is_elected() {
     for count in [3, 5] {
-        let mut table = Table::made(count);
+        let mut table = TriedGroup::made(count);
         let leader = table.leader().unwrap();
         let others: Vec<usize> = (0..count).filter(|seat| *seat != leader).collect();
         // One of them still reaches it, if there are five: a bridge of two halves.
@@ -381,7 +382,7 @@ fn a_leader_that_a_majority_does_not_answer_is_quiet_and_another_is_elected() {
 
 #[test]
 fn a_quiet_leader_leads_on_when_a_majority_answers_again() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     table.isolate(leader);
     // The others could elect one of them, but they do not run.
@@ -396,7 +397,7 @@ fn a_quiet_leader_leads_on_when_a_majority_answers_again() {
 
 #[test]
 fn a_member_that_comes_back_from_a_cut_does_not_end_the_term() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     let term = table.machine(leader).standing().term;
     let away = (leader + 1) % 3;
@@ -411,7 +412,7 @@ fn a_member_that_comes_back_from_a_cut_does_not_end_the_term() {
 
 #[test]
 fn the_lead_is_handed_over_at_once() {
-    let mut table = Table::made(5);
+    let mut table = TriedGroup::made(5);
     let leader = table.leader().unwrap();
     let now = table.now;
     table.machine(leader).handle_transfer(now);
@@ -421,7 +422,7 @@ fn the_lead_is_handed_over_at_once() {
 
 #[test]
 fn a_leader_whose_port_refuses_is_followed_sooner() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     table.run(60);
     table.kill(leader);
@@ -435,7 +436,7 @@ fn a_leader_whose_port_refuses_is_followed_sooner() {
 
 #[test]
 fn nothing_that_depends_on_a_vote_leaves_before_it_is_stored() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     for seat in &mut table.seats {
         seat.syncs = false;
@@ -451,7 +452,7 @@ fn nothing_that_depends_on_a_vote_leaves_before_it_is_stored() {
 
 #[test]
 fn an_emptied_disk_has_no_vote_and_waits_until_it_replaces_the_old_one() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
     assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
@@ -489,7 +490,7 @@ fn an_emptied_disk_has_no_vote_and_waits_until_it_replaces_the_old_one() {
 
 #[test]
 fn a_disk_that_was_replaced_is_told_so_when_it_returns() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     let one = (leader + 1) % 3;
     let (disk, id) = (table.seats[one].disk.clone(), table.seats[one].config.disk);
@@ -509,7 +510,7 @@ fn a_disk_that_was_replaced_is_told_so_when_it_returns() {
 
 #[test]
 fn a_disk_of_another_member_takes_no_part() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
     table.kill(one);
@@ -525,10 +526,10 @@ fn a_disk_of_another_member_takes_no_part() {
 
 #[test]
 fn members_of_two_groups_tell_each_other_apart() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     let one = (leader + 1) % 3;
-    let mut strange = Table::new(3);
+    let mut strange = TriedGroup::new(3);
     strange.seats.iter_mut().enumerate().for_each(|(at, seat)| {
         seat.config.cluster = ClusterId(8);
         seat.config.disk = DiskId(at as u128 + 11);
@@ -547,7 +548,7 @@ fn members_of_two_groups_tell_each_other_apart() {
 
 #[test]
 fn a_command_in_flight_when_the_lead_is_lost_is_unknown_and_may_still_be_written() {
-    let mut table = Table::made(3);
+    let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
     // Its entries arrive, and the answers do not.
@@ -562,4 +563,88 @@ fn a_command_in_flight_when_the_lead_is_lost_is_unknown_and_may_still_be_written
     // The reign goes on there: its batch of that number is committed already.
     let appended = table.ask(next, append(5, 1));
     assert!(matches!(appended, JournalAnswer::Appended(Appended::Committed(Stamp(2), _))));
+}
+
+/// A member leads before it knows that the reign's last renewal is committed, and attempts to follow what it
+/// has read: whether the attempt is answered as raced.
+fn attempt_on_a_stale_head_is_raced() -> bool {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(20);
+    // The renewal arrives at the others, and that it is committed does not.
+    table.begin(leader, JournalOperation::Renew(ReignKey(5)));
+    table.cuts = (0..3).filter(|seat| *seat != leader).map(|other| (other, leader)).collect();
+    table.run(1);
+    table.kill(leader);
+    let writes = |table: &TriedGroup| {
+        let mut seats = table.seats.iter();
+        seats.position(|seat| seat.machine.as_ref().is_some_and(|its| its.writes().is_ok()))
+    };
+    table.run_until(|table| writes(table).is_some(), 1500);
+    let next = writes(&table).unwrap();
+    match table.take_over(next, 6) {
+        TakeOver::Raced(head) => {
+            assert_eq!((head.reign, head.stamp), (Some(ReignKey(5)), Stamp(2)));
+            true
+        }
+        TakeOver::Took(_) => false,
+    }
+}
+
+#[test]
+fn the_condition_of_a_take_over_is_evaluated_when_it_is_applied() {
+    assert!(attempt_on_a_stale_head_is_raced());
+}
+
+#[cfg(feature = "mistakes")]
+#[test]
+fn a_condition_that_is_evaluated_when_it_is_proposed_is_found() {
+    use crate::mistake::{Mistake, plant};
+    plant(&[Mistake::ConditionAtProposal]);
+    let is_raced = attempt_on_a_stale_head_is_raced();
+    plant(&[]);
+    assert!(!is_raced);
+}
+
+#[test]
+fn every_frame_of_a_long_log_has_room() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    let away = (leader + 1) % 3;
+    table.isolate(away);
+    for number in 1..=8 {
+        let records = (0..GROUP_TERMS.batch_max).map(|part| {
+            reserved(&format!("{}{number}/{part}", "l".repeat(crate::Name::MAX_BYTES - 8)))
+        });
+        let (reign, records) = (ReignKey(5), records.collect());
+        let appended = table.ask(leader, JournalOperation::Append { reign, number, records });
+        assert!(matches!(appended, JournalAnswer::Appended(Appended::Committed(..))), "{number}");
+    }
+    table.cuts.clear();
+    // Each frame is read as it would be from the wire, which refuses one that is too long.
+    table.run_until(|table| table.machine(away).state().map(GroupState::number) == Some(8), 1000);
+}
+
+/// One of the others has it, and its own disk does not: that is no majority, whatever it becomes.
+#[test]
+fn a_leader_that_leads_no_more_does_not_apply_what_its_disk_does_not_have() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    table.isolate(other);
+    table.seats[leader].syncs = false;
+    table.begin(leader, JournalOperation::Renew(ReignKey(5)));
+    table.run(10);
+    assert_eq!(table.machine(leader).head().unwrap().stamp, Stamp(1));
+    let term = table.machine(leader).standing().term + 1;
+    let (last, from) = (table.machine(leader).raft.last(), table.seats[one].config.disk);
+    let (to, now) = (Some(table.seats[leader].config.disk), table.now);
+    let body = GroupBody::Appended { term, last };
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+    table.machine(leader).handle_frame(&name(one), frame, now);
+    assert!(!table.machine(leader).raft.is_leader());
+    assert_eq!(table.machine(leader).head().unwrap().stamp, Stamp(1));
 }

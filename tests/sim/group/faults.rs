@@ -2,6 +2,8 @@
 
 use std::mem;
 
+use tierlock::proto::mistake::{Mistake, planted};
+
 use super::{GroupStep, GroupWorld, name_of, tell};
 use crate::clock::{MS, SECOND, Truth};
 
@@ -48,6 +50,33 @@ impl GroupWorld {
         self.seats.iter().position(|seat| {
             seat.process.as_ref().is_some_and(|process| process.machine.is_leading())
         })
+    }
+
+    /// One member stays cut one way, or is left with one of the others: they are a majority without it, and
+    /// are to be well all the same.
+    pub(super) fn cut_for_good(&mut self) {
+        if !self.is_whole() {
+            return;
+        }
+        let at = match self.dice.percent(60) {
+            true => self.leading().unwrap_or(0),
+            false => self.dice.below(self.seats.len() as u64) as usize,
+        };
+        let kind = self.dice.below(3);
+        tell!(self, "{at} stays cut, {kind}");
+        self.cut_member = Some((at, kind < 2));
+        let kept = (at + 1) % self.seats.len();
+        for other in (0..self.seats.len()).filter(|other| *other != at) {
+            match kind {
+                0 => self.network.cut(at, other, Truth::MAX),
+                1 => self.network.cut(other, at, Truth::MAX),
+                _ if other == kept => {}
+                _ => {
+                    self.network.cut(at, other, Truth::MAX);
+                    self.network.cut(other, at, Truth::MAX);
+                }
+            }
+        }
     }
 
     fn crash_for(&mut self, at: usize, pause: Truth) {
@@ -118,7 +147,10 @@ impl GroupWorld {
         }
         self.crash(at);
         tell!(self, "{at} loses its disk");
-        let new = self.new_disk();
+        let mut new = self.new_disk();
+        if planted(Mistake::EmptiedDiskVotes) {
+            new.id = self.seats[at].disk.id;
+        }
         let old = mem::replace(&mut self.seats[at].disk, new);
         self.seats[at].old_disk = Some(old);
         self.after(pause, GroupStep::Starts { seat: at });
@@ -160,6 +192,7 @@ impl GroupWorld {
         let seat = &mut self.seats[at];
         if let Some(old) = seat.old_disk.take() {
             seat.old_disk = Some(mem::replace(&mut seat.disk, old));
+            seat.has_old = !seat.has_old;
         }
     }
 
@@ -208,7 +241,9 @@ impl GroupWorld {
         let process = self.seats[leader].process.as_ref()?;
         let standing = process.machine.standing();
         standing.members.iter().zip(&self.seats).position(|(member, seat)| {
+            // No operator has the old one in again, as long as there is the new one.
             member.waiting_disk == Some(seat.disk.id)
+                && !seat.has_old
                 && seat.old_disk.as_ref().is_some_and(|old| member.disk == Some(old.id))
         })
     }
@@ -217,6 +252,9 @@ impl GroupWorld {
         tell!(self, "nothing is broken any more");
         self.is_well = true;
         self.network.heal();
+        if self.dice.percent(25) {
+            self.after(2 * SECOND, GroupStep::CutForGood);
+        }
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];
             (seat.slow_until, seat.paused_until) = (0, seat.paused_until.min(self.truth));

@@ -11,8 +11,8 @@ use tierlock::{
     proto::{
         ClusterId, RequestId, SessionId,
         group::{
-            AskAnswer, AskId, DiskId, GROUP_TERMS, GroupConfig, GroupFrame, GroupMachine,
-            GroupNotice, GroupWrite, StoredGroup, WriteId,
+            AskAnswer, AskId, DiskId, GROUP_TERMS, GroupBody, GroupConfig, GroupFrame,
+            GroupMachine, GroupNotice, GroupWrite, StoredGroup, WriteId,
         },
         journal::{Appended, JournalAnswer, JournalOperation, ReignKey, TakeOver},
         record::{Record, Reservation},
@@ -29,6 +29,8 @@ pub(crate) struct GroupSeatInWorld {
     pub(super) disk: MemberDisk,
     /// A disk that was taken out of it.
     pub(super) old_disk: Option<MemberDisk>,
+    /// The old one is in it, for a while.
+    pub(super) has_old: bool,
     pub(super) process: Option<MemberProcess>,
     pub(super) starts: u32,
     pub(super) paused_until: Truth,
@@ -71,12 +73,13 @@ pub(crate) struct Writer {
 const LASTS: Duration = Duration::from_millis(400);
 
 impl GroupWorld {
-    pub(super) fn seat(&mut self, _: usize, count: usize) -> GroupSeatInWorld {
+    pub(super) fn seat(&mut self, count: usize) -> GroupSeatInWorld {
         let clock = Clock::new(&mut self.dice, Pace::Any);
         GroupSeatInWorld {
             clock,
             disk: self.new_disk(),
             old_disk: None,
+            has_old: false,
             process: None,
             starts: 0,
             paused_until: 0,
@@ -87,7 +90,6 @@ impl GroupWorld {
     }
 
     pub(super) fn new_disk(&mut self) -> MemberDisk {
-        self.disks += 1;
         let id = DiskId(u128::from(self.dice.next()) << 64 | u128::from(self.dice.next()));
         MemberDisk { id, stored: StoredGroup::default(), unsynced: VecDeque::new() }
     }
@@ -108,6 +110,7 @@ impl GroupWorld {
         let members = (0..seat.count).map(name_of).collect();
         let mut config = GroupConfig::new(name_of(at), seat.disk.id, members);
         (config.init, config.seed, config.cluster) = (true, seed, cluster);
+        config.log_bytes_max = self.log_bytes_max;
         let stored = &seat.disk.stored;
         let stored = (*stored != StoredGroup::default()).then(|| stored.clone());
         let machine = GroupMachine::new(config, stored, now);
@@ -245,7 +248,9 @@ impl GroupWorld {
         while let Some((id, write)) = process.machine.poll_write() {
             self.write_to_disk(at, id, write);
         }
+        let mut has_voted = false;
         while let Some((to, frame)) = process.machine.poll_frame() {
+            has_voted |= matches!(frame.body, GroupBody::Vote { is_granted: true, .. });
             self.carry(at, seat_of(&to), frame);
         }
         let due =
@@ -260,6 +265,13 @@ impl GroupWorld {
             }
         }
         self.seats[at].process = Some(process);
+        // It may be killed after any step, and be back before anything else happens.
+        let odds = if has_voted { 50 } else { 5000 };
+        if !self.is_well && self.dice.below(odds) == 0 {
+            let pause = self.dice.below(4 * MS);
+            self.crash(at);
+            self.after(pause, GroupStep::Starts { seat: at });
+        }
     }
 
     fn write_to_disk(&mut self, at: usize, id: WriteId, write: GroupWrite) {

@@ -6,7 +6,7 @@ use tierlock::{
     Name,
     proto::{
         ClusterId,
-        group::{DiskId, GroupState},
+        group::{DiskId, GroupStanding, GroupState},
         journal::{
             Appended, JournalAnswer, JournalHead, JournalOperation, ReignKey, ReignRenewal, Stamp,
             TakeOver, Took,
@@ -189,7 +189,9 @@ impl GroupWorld {
                 proven += 1;
                 has_written |= process.writer.is_some();
             }
-            standings.push(standing);
+            if self.cut_member != Some((at, true)) {
+                standings.push(standing);
+            }
         }
         let trouble = |text: &str| {
             let all: Vec<String> =
@@ -200,15 +202,20 @@ impl GroupWorld {
             let text = format!("{proven} reigns are proven though nothing is broken");
             return self.rules.violate(trouble(&text));
         }
+        if matches!(self.cut_member, Some((_, false))) {
+            return;
+        }
         let behind = |applied: u64| applied + 30 < self.rules.highest();
         if standings.iter().any(|standing| standing.own_disk_waits || behind(standing.applied)) {
             let text = format!("a member is behind {}", self.rules.highest());
             return self.rules.violate(trouble(&text));
         }
-        let is_settled = |standing: &&tierlock::proto::group::GroupStanding| {
+        // A disk of the member that is cut may wait, and its place be empty.
+        let is_cut = self.cut_member.is_some();
+        let is_settled = |standing: &&GroupStanding| {
             standing.is_leading && standing.members.iter().all(|member| member.votes)
         };
-        if standings.iter().filter(is_settled).count() != 1 {
+        if !is_cut && standings.iter().filter(is_settled).count() != 1 {
             self.rules.violate(trouble("not every member votes"));
         }
     }
