@@ -40,7 +40,7 @@ use crate::proto::{
 use self::{
     config::{client_transport, server_config},
     connection::{PortConnection, PortShared},
-    endings::{ACCEPTED_NO_LONGER, NOT_ACCEPTED, why},
+    endings::{ACCEPTED_NO_LONGER, why},
     handshakes::{HandshakeQueue, HandshakeStep},
 };
 use super::{
@@ -751,17 +751,10 @@ impl Port {
                 quinn_proto::Event::Connected => {
                     connection.admitted.end_handshake();
                     if let Some(secret) = accepted {
-                        let said = connection.said_dialect();
-                        connection.dialect = said.unwrap_or(connection.dialect);
-                        if said.is_none() || !connection.is_accepted_by(secret) {
-                            // It was taken out of the file while the handshake was under way, or is
-                            // for something else. No byte of it has been read.
-                            let now = Instant::now();
-                            let code = match connection.dialect {
-                                Dialect::Locks => CloseCode::Protocol,
-                                Dialect::Group => CloseCode::Stranger,
-                            };
-                            connection.close(code, NOT_ACCEPTED, now, shared);
+                        let refusal = connection.settle_dialect(secret);
+                        if let Some((code, why)) = refusal {
+                            // No byte of it has been read.
+                            connection.close(code, why, Instant::now(), shared);
                             continue;
                         }
                     }

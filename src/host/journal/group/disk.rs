@@ -123,7 +123,10 @@ impl GroupDisk {
         let end_at = end as u64;
         let mut disk =
             GroupDisk { directory, file, id, end: end_at, number, commits, is_marked: false };
-        let cut = disk.cut().and_then(|()| {
+        // A killed process may have left a whole write that no sync was waited for: what is acted on is
+        // durable first.
+        let synced = disk.cut().and_then(|()| disk.file.sync_data());
+        let cut = synced.and_then(|()| {
             if is_copy {
                 let whole = GroupWrite::Whole(Box::new(stored.clone().unwrap_or_default()));
                 disk.begin_anew(std::slice::from_ref(&whole))?;

@@ -16,7 +16,10 @@ use crate::{
     proto::{ConnectionId, client::Ended, numbered::Numbered, wire::FrameReader},
 };
 
-use super::{CloseCode, PortEvent, READ_AHEAD, UNSENT_BYTES_KEPT};
+use super::{
+    CloseCode, PortEvent, READ_AHEAD, UNSENT_BYTES_KEPT,
+    endings::{ACCEPTED_NO_LONGER, FOR_SOMETHING_ELSE},
+};
 
 /// What the connections of a port share.
 #[derive(Default)]
@@ -55,13 +58,29 @@ pub(super) struct PortConnection {
 }
 
 impl PortConnection {
-    /// What its peer has said in the handshake that it is for.
-    pub(super) fn said_dialect(&self) -> Option<Dialect> {
+    /// Takes from the end of the handshake what it is for. Why it is to be closed, if its peer may not
+    /// have it for that.
+    pub(super) fn settle_dialect(&mut self, secret: &Secret) -> Option<(CloseCode, &'static str)> {
         let data = self.inner.crypto_session().handshake_data();
         let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
         let said = data.and_then(|data| data.protocol);
         let is_said = |dialect: &Dialect| said.as_deref() == Some(dialect.name());
-        Dialect::ALL.into_iter().find(is_said)
+        let Some(said) = Dialect::ALL.into_iter().find(is_said) else {
+            return Some((CloseCode::Protocol, FOR_SOMETHING_ELSE));
+        };
+        self.dialect = said;
+        let code = match said {
+            Dialect::Locks => CloseCode::Protocol,
+            Dialect::Group => CloseCode::Stranger,
+        };
+        if self.is_accepted_by(secret) {
+            None
+        } else if Dialect::ALL.into_iter().any(|other| self.is_accepted_for(other, secret)) {
+            Some((code, FOR_SOMETHING_ELSE))
+        } else {
+            // It was taken out of the file while the handshake was under way.
+            Some((code, ACCEPTED_NO_LONGER))
+        }
     }
 
     /// Tells of what happened to it.
@@ -74,10 +93,14 @@ impl PortConnection {
 
     /// Whether its peer has proved to have one of these secrets, in a role that fits what it is for.
     pub(super) fn is_accepted_by(&self, secret: &Secret) -> bool {
+        self.is_accepted_for(self.dialect, secret)
+    }
+
+    fn is_accepted_for(&self, dialect: Dialect, secret: &Secret) -> bool {
         let identity = self.inner.crypto_session().peer_identity();
         let keys =
             identity.and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
-        keys.is_some_and(|keys| keys.first().is_some_and(|key| secret.accepts(key, self.dialect)))
+        keys.is_some_and(|keys| keys.first().is_some_and(|key| secret.accepts(key, dialect)))
     }
 
     pub(super) fn close(

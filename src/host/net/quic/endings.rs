@@ -55,6 +55,6 @@ fn is_for_stranger(close: &ApplicationClose) -> bool {
 pub(super) const ACCEPTED_NO_LONGER: &str =
     "the leader does not accept this secret any more; give this client the new one";
 
-/// Why a connection ends whose credential is not accepted, or is for something else than it was begun for.
-pub(super) const NOT_ACCEPTED: &str = "the leader does not accept this credential: its secret is none any \
-    more, or its role is for something else";
+/// Why a connection ends whose credential is of another role than it was begun for.
+pub(super) const FOR_SOMETHING_ELSE: &str = "this credential is good for another protocol alone: its role \
+    is for something else";
