@@ -15,7 +15,7 @@ use self::usage::usage;
 pub(super) use self::{
     elect::Elect,
     journal::{JournalCommand, JournalMove},
-    replace::Replace,
+    replace::ReplaceArgs,
     step_down::StepDown,
     usage::usage_failure,
 };
@@ -125,7 +125,7 @@ pub(super) enum Command {
     ///
     /// For a member of a group whose machine or disk is lost. It is started with --init on an empty state
     /// directory, and waits for this. Ends when the new disk has caught up, and has a vote.
-    Replace(Replace),
+    Replace(ReplaceArgs),
     /// Move what leaders must not forget to another place
     #[command(subcommand)]
     Journal(JournalCommand),

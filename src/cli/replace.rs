@@ -30,8 +30,8 @@ const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Has the group admit the disk that a member has now, and waits until that has a vote.
-pub(super) fn replace(what: args::Replace) -> Result<u8, Failure> {
-    let args::Replace { member, common } = what;
+pub(super) fn replace(what: args::ReplaceArgs) -> Result<u8, Failure> {
+    let args::ReplaceArgs { member, common } = what;
     let common = common.with_environment()?;
     let addresses = common.leader_addresses();
     if addresses.is_empty() {

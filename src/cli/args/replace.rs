@@ -6,7 +6,7 @@ use super::Common;
 
 #[derive(Args, Debug)]
 #[command(after_long_help = REPLACE_EXAMPLES)]
-pub(in crate::cli) struct Replace {
+pub(in crate::cli) struct ReplaceArgs {
     /// The member's ID, as --group has it
     #[arg(value_name = "ID")]
     pub(in crate::cli) member: String,

@@ -40,7 +40,7 @@ use self::{
     disk::GroupDisk,
     driver::{GroupDriver, SharedDriver},
     mail::{GroupAsk, GroupMail},
-    peers::Peer,
+    peers::GroupPeer,
     writer::DiskWriter,
 };
 use super::file::{EnteredDirectory, is_used};
@@ -135,8 +135,9 @@ impl GroupJournal {
         let writer = DiskWriter::start(disk, mail.clone());
         let writer = writer.map_err(failed("cannot start a thread"))?;
         let others = addresses.iter().filter(|(name, _)| **name != own);
-        let peers: BTreeMap<_, _> =
-            others.map(|(name, address)| (name.clone(), Peer::new(&own, name, address))).collect();
+        let peers: BTreeMap<_, _> = others
+            .map(|(name, address)| (name.clone(), GroupPeer::new(&own, name, address)))
+            .collect();
         let machine = GroupMachine::new(config, stored, clock::now());
         let driver =
             GroupDriver::new(machine, own.clone(), peers, writer, mail.clone(), secret.clone());

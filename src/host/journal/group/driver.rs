@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::{
     mail::{GroupAsk, GroupMail, GroupNews, NewMail, StoredNews, Told},
-    peers::{Peer, PeerNews},
+    peers::{GroupPeer, PeerNews},
     writer::DiskWriter,
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
 pub(super) struct GroupDriver {
     pub(super) machine: GroupMachine,
     pub(super) own: MemberName,
-    pub(super) peers: BTreeMap<MemberName, Peer>,
+    pub(super) peers: BTreeMap<MemberName, GroupPeer>,
     pub(super) disk: DiskWriter,
     pub(super) mail: Arc<GroupMail>,
     pub(super) secret: Secret,
@@ -62,7 +62,7 @@ impl GroupDriver {
     pub(super) fn new(
         machine: GroupMachine,
         own: MemberName,
-        peers: BTreeMap<MemberName, Peer>,
+        peers: BTreeMap<MemberName, GroupPeer>,
         disk: DiskWriter,
         mail: Arc<GroupMail>,
         secret: Secret,
@@ -244,9 +244,9 @@ impl GroupDriver {
 
     fn note(&self, notice: GroupNotice) {
         match in_words(&self.own, notice) {
-            Words::Note(text) => self.mail.tell(GroupNews::Note(text)),
-            Words::Alarm(text) => self.mail.tell(GroupNews::Alarm(text)),
-            Words::End(text) => self.mail.fail(text),
+            NoticeWords::Note(text) => self.mail.tell(GroupNews::Note(text)),
+            NoticeWords::Alarm(text) => self.mail.tell(GroupNews::Alarm(text)),
+            NoticeWords::End(text) => self.mail.fail(text),
         }
     }
 
@@ -267,7 +267,7 @@ impl GroupDriver {
     fn begin_to_sleep(&mut self, sockets: &mut Vec<Slept>) -> Duration {
         let limit = self.limit();
         self.slept_on.clear();
-        self.slept_on.extend(self.peers.values().filter_map(Peer::socket));
+        self.slept_on.extend(self.peers.values().filter_map(GroupPeer::socket));
         sockets.clone_from(&self.slept_on);
         self.sleeps_until = Instant::now() + limit;
         limit
@@ -275,7 +275,7 @@ impl GroupDriver {
 
     /// Whether its thread has to look again, since another has changed what it sleeps for.
     fn sleeps_too_long(&mut self) -> bool {
-        let sockets: Vec<_> = self.peers.values().filter_map(Peer::socket).collect();
+        let sockets: Vec<_> = self.peers.values().filter_map(GroupPeer::socket).collect();
         Instant::now() + self.limit() < self.sleeps_until || !is_same(&sockets, &self.slept_on)
     }
 
@@ -308,53 +308,55 @@ fn words_of(trouble: &JournalTrouble) -> String {
 }
 
 /// What an operator reads of a notice.
-enum Words {
+enum NoticeWords {
     Note(String),
     Alarm(String),
     /// This member takes no part any more.
     End(String),
 }
 
-fn in_words(own: &MemberName, notice: GroupNotice) -> Words {
+fn in_words(own: &MemberName, notice: GroupNotice) -> NoticeWords {
     match notice {
-        GroupNotice::Made { cluster } => Words::Note(format!(
+        GroupNotice::Made { cluster } => NoticeWords::Note(format!(
             "the group is made: all members have met (cluster {:032x})",
             cluster.0
         )),
         GroupNotice::Leads { term } => {
-            Words::Note(format!("it leads the group's log, in term {term}"))
+            NoticeWords::Note(format!("it leads the group's log, in term {term}"))
         }
-        GroupNotice::Follows { leader } => Words::Note(format!("{leader} leads the group's log")),
+        GroupNotice::Follows { leader } => {
+            NoticeWords::Note(format!("{leader} leads the group's log"))
+        }
         GroupNotice::Leaderless => {
-            Words::Note("no member is heard of that leads the group's log".to_owned())
+            NoticeWords::Note("no member is heard of that leads the group's log".to_owned())
         }
-        GroupNotice::Quiet => Words::Note(
+        GroupNotice::Quiet => NoticeWords::Note(
             "it leads the group's log, and no majority of the members answers it".to_owned(),
         ),
-        GroupNotice::OwnDiskWaits { cluster } => Words::Note(format!(
+        GroupNotice::OwnDiskWaits { cluster } => NoticeWords::Note(format!(
             "its disk is new to the group (cluster {:032x}), and has no part in it until it is admitted: \
              tierlock replace {own} --leader …",
             cluster.0
         )),
-        GroupNotice::DiskWaits { member, .. } => Words::Note(format!(
+        GroupNotice::DiskWaits { member, .. } => NoticeWords::Note(format!(
             "{member} has a disk that the group does not know: tierlock replace {member} --leader … admits \
              it, if its old one is lost"
         )),
-        GroupNotice::Replaced { member, .. } => Words::Note(format!(
+        GroupNotice::Replaced { member, .. } => NoticeWords::Note(format!(
             "the new disk of {member} is in the group, and has a vote once it has caught up"
         )),
         GroupNotice::Admitted { member, .. } => {
-            Words::Note(format!("the new disk of {member} has caught up, and has a vote"))
+            NoticeWords::Note(format!("the new disk of {member} has caught up, and has a vote"))
         }
-        GroupNotice::DiskOfAnother { member } => Words::Alarm(format!(
+        GroupNotice::DiskOfAnother { member } => NoticeWords::Alarm(format!(
             "ALARM: the disk of this member is that of {member}: its state directory and --member do not \
              belong together, or it runs on a copy"
         )),
-        GroupNotice::OtherCluster { member, cluster } => Words::Alarm(format!(
+        GroupNotice::OtherCluster { member, cluster } => NoticeWords::Alarm(format!(
             "ALARM: {member} is of another group (cluster {:032x}): the addresses of two groups are mixed \
              up, or it was made anew",
             cluster.0
         )),
-        GroupNotice::Failed(text) => Words::End(text),
+        GroupNotice::Failed(text) => NoticeWords::End(text),
     }
 }

@@ -37,7 +37,7 @@ const UNSENT_BYTES_MAX: usize = 512 << 10;
 const CONNECTION: ConnectionId = ConnectionId(1);
 
 /// The way to one other member.
-pub(super) struct Peer {
+pub(super) struct GroupPeer {
     own: MemberName,
     name: MemberName,
     address: Address,
@@ -68,9 +68,9 @@ pub(super) enum PeerNews {
     Refused,
 }
 
-impl Peer {
-    pub(super) fn new(own: &MemberName, name: &MemberName, address: &Address) -> Peer {
-        Peer {
+impl GroupPeer {
+    pub(super) fn new(own: &MemberName, name: &MemberName, address: &Address) -> GroupPeer {
+        GroupPeer {
             own: own.clone(),
             name: name.clone(),
             address: address.clone(),
@@ -221,7 +221,7 @@ impl Peer {
     }
 }
 
-impl Drop for Peer {
+impl Drop for GroupPeer {
     fn drop(&mut self) {
         if let PeerWay::Open { port, .. } = &mut self.way {
             port.close_all(CloseCode::Done, "this member ends");
