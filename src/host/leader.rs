@@ -1,12 +1,13 @@
 //! Runs a leader: moves frames between its port and the protocol, and records to the journal.
 //!
 //! It decides nothing about locks. One thread serves all connections (`court`); others wait for the
-//! journal (`lanes`), so that no renewal of a client's ever does. `members` is about the group that a leader
-//! may be of. `builder` sets all up.
+//! journal (`lanes`), so that no renewal of a client's ever does. `members` and `in_group` are about the
+//! group that a leader may be of. `builder` sets all up.
 
 mod builder;
 mod court;
 mod doors;
+mod in_group;
 mod lanes;
 mod members;
 mod reload;

@@ -132,7 +132,7 @@ impl Court {
                 leader.change_notary(notary);
             }
             if let Some(group) = &self.group {
-                group.journal().change_secret(&secret);
+                group.journal.change_secret(&secret);
             }
         }
         self.doors.receive();

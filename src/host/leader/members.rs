@@ -1,36 +1,19 @@
-//! A leader that is a member of a group: what the other members say to it, what operators ask of the
-//! group, and how it leaves.
+//! A leader's part in a group, and how its own program reaches that.
 
-use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering::*},
-        mpsc,
-    },
-    time::Duration,
-};
+use std::sync::{Arc, Weak, mpsc};
 
-use super::{Leader, court::Court};
+use super::Leader;
 use crate::{
-    clock,
     error::{LockError, LockErrorKind, Result},
-    host::{
-        journal::{GroupJournal, MemberDoor},
-        net::quic::{CloseCode, PortEvent},
-    },
-    proto::{
-        ConnectionId,
-        wire::{ClientMessage, DiskReplacement, LeaderMessage, MemberMessage},
-    },
+    host::journal::{GroupJournal, MemberDoor},
+    proto::wire::DiskReplacement,
 };
-
-/// How long a leader that ends waits at most until another member leads the log.
-const LEAVES_WITHIN: Duration = Duration::from_millis(500);
 
 /// A leader's part in its group.
 pub(super) struct Membership {
-    journal: Arc<GroupJournal>,
-    door: MemberDoor,
+    pub(super) journal: Arc<GroupJournal>,
+    /// What other members say is handed in by it.
+    pub(super) door: MemberDoor,
 }
 
 impl Membership {
@@ -41,91 +24,6 @@ impl Membership {
 
     pub(super) fn handle(&self) -> GroupHandle {
         Arc::downgrade(&self.journal)
-    }
-
-    pub(super) fn journal(&self) -> &GroupJournal {
-        &self.journal
-    }
-}
-
-impl Court {
-    /// Hands in what other members have said, and sends what operators are answered.
-    pub(super) fn serve_members(&mut self) {
-        let Some(group) = &mut self.group else { return };
-        while let Some(event) = self.doors.poll_member_event() {
-            match event {
-                PortEvent::Connected(..) => {}
-                PortEvent::Readable(id) => {
-                    while let Some(message) = self.doors.read::<MemberMessage>(id) {
-                        if let Err(why) = group.door.handle(id, message) {
-                            self.doors.close(id, CloseCode::Stranger, &why);
-                        }
-                    }
-                }
-                PortEvent::Ended(id, _) => {
-                    group.door.forget(id);
-                    self.doors.forget(id);
-                }
-            }
-        }
-        group.door.hand_in();
-        for (id, answer) in std::mem::take(&mut *self.shared.group_answers.lock()) {
-            self.doors.write(id, &answer);
-        }
-    }
-
-    /// Whether that was an operator's question about the group, which is answered when it can be.
-    pub(super) fn answers_about_group(&self, id: ConnectionId, message: &ClientMessage) -> bool {
-        let Some(group) = &self.group else { return false };
-        let shared = self.shared.clone();
-        let answer = move |answer| {
-            shared.group_answers.lock().push((id, answer));
-            shared.bell.ring();
-        };
-        match message {
-            &ClientMessage::AskGroup { query } => group.journal.ask_standing(move |report| {
-                answer(LeaderMessage::Group { query, report: report.map(Box::new) });
-            }),
-            &ClientMessage::Replace { query, ref member } => {
-                group.journal.replace(member, move |outcome| {
-                    answer(LeaderMessage::Replaced { query, outcome });
-                });
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    /// Before its end: hands over its reign, then the log's lead. The other members are heard meanwhile,
-    /// since neither can be done without them.
-    pub(super) fn leave_group(&mut self) {
-        if self.group.is_none() {
-            return;
-        }
-        self.is_leaving = true;
-        let hands_over = self.successor.reign().reigning().is_some();
-        self.successor.hand_over(clock::now());
-        // It ends by itself, however the journal answers.
-        while self.successor.is_handing_over() {
-            self.turn();
-            self.sleep();
-        }
-        if hands_over {
-            self.shared.note_now("it has handed its reign over");
-        }
-        let has_left = Arc::new(AtomicBool::new(false));
-        if let Some(group) = &self.group {
-            let (has_left, shared) = (has_left.clone(), self.shared.clone());
-            group.journal.leave(move || {
-                has_left.store(true, Release);
-                shared.bell.ring();
-            });
-        }
-        let until = clock::now() + LEAVES_WITHIN;
-        while !has_left.load(Acquire) && clock::now() < until {
-            self.turn();
-            self.sleep();
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod endings;
 mod handshakes;
+mod opening;
 #[cfg(test)]
 mod tests;
 
@@ -18,16 +19,15 @@ use std::{
     collections::{BinaryHeap, VecDeque, binary_heap::PeekMut},
     io::{self, IoSliceMut},
     mem,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
-    EndpointEvent, HashedConnectionIdGenerator, Incoming, ServerConfig, StreamEvent, Transmit,
-    crypto::rustls::QuicClientConfig,
+    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointEvent, StreamEvent,
+    Transmit,
 };
 use quinn_udp::{RecvMeta, UdpSocketState};
 
@@ -38,7 +38,7 @@ use crate::proto::{
 };
 
 use self::{
-    config::{client_transport, server_config},
+    config::server_config,
     connection::{PortConnection, PortShared},
     endings::{ACCEPTED_NO_LONGER, why},
     handshakes::{HandshakeQueue, HandshakeStep},
@@ -60,8 +60,6 @@ const UNSENT_BYTES_KEPT: usize = 32 << 10;
 const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
 /// Handshakes a leader has under way at most; more are refused, to be tried again.
 pub(in crate::host) const HANDSHAKES_MAX: usize = 1024;
-/// For how long a leader goes on with handshakes before it looks at anything else.
-const HANDSHAKES_AT_ONCE: Duration = Duration::from_millis(1);
 /// How many times as much is read from the socket while handshakes wait: what stands behind their datagrams
 /// there may be of connections that stand.
 const READS_WHILE_WAITING: usize = 16;
@@ -164,21 +162,6 @@ pub(in crate::host) struct Ids {
 }
 
 impl Port {
-    /// A port where a leader listens.
-    pub(in crate::host) fn listen(
-        address: SocketAddr,
-        entrance: &Entrance,
-        ids: Ids,
-    ) -> io::Result<Port> {
-        let Entrance { secret, own, admission, dialects } = entrance;
-        let mut config = EndpointConfig::new(secret.reset_key(own));
-        let key = secret.connection_id_key(own);
-        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
-        let server = Some(server_config(secret, dialects));
-        let port = Port::new(bind(address)?, config, server, admission.clone(), 16)?;
-        Ok(Port { accepted: Some(secret.clone()), dialects, ids, ..port })
-    }
-
     /// From now on these secrets are accepted of clients, and the first is presented to them. The
     /// connection of a client with another secret ends.
     pub(in crate::host) fn accept_secret(&mut self, secret: &Secret) {
@@ -200,100 +183,6 @@ impl Port {
         for id in refused {
             self.close(id, CloseCode::Protocol, ACCEPTED_NO_LONGER);
         }
-    }
-
-    /// A port for one connection to a leader, which is begun.
-    pub(in crate::host) fn connect(
-        id: ConnectionId,
-        remote: SocketAddr,
-        secret: &Secret,
-        silence: Duration,
-    ) -> io::Result<Port> {
-        Port::connect_by(secret.client(), id, remote, silence)
-    }
-
-    /// The same for one member of a group that turns to another.
-    pub(in crate::host) fn connect_as_member(
-        id: ConnectionId,
-        remote: SocketAddr,
-        secret: &Secret,
-        silence: Duration,
-    ) -> io::Result<Port> {
-        Port::connect_by(secret.member(), id, remote, silence)
-    }
-
-    fn connect_by(
-        handshake: Arc<QuicClientConfig>,
-        id: ConnectionId,
-        remote: SocketAddr,
-        silence: Duration,
-    ) -> io::Result<Port> {
-        let local = match remote {
-            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-        };
-        Port::connect_from(local, id, remote, handshake, silence)
-    }
-
-    fn connect_from(
-        local: IpAddr,
-        id: ConnectionId,
-        remote: SocketAddr,
-        handshake: Arc<QuicClientConfig>,
-        silence: Duration,
-    ) -> io::Result<Port> {
-        let local = SocketAddr::new(local, 0);
-        let socket = bind(local)?;
-        // The kernel then tells us when nothing listens there.
-        socket.connect(remote)?;
-        // Its reset key is drawn for this port alone: with one that others have, a leader's for
-        // instance, they could end its connection.
-        let mut port = Port::new(socket, EndpointConfig::default(), None, Admission::new(1, 1), 4)?;
-        let mut config = ClientConfig::new(handshake);
-        config.transport_config(Arc::new(client_transport(silence)));
-        let (handle, inner) = port
-            .endpoint
-            .connect(Instant::now(), config, remote, "tierlock")
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        port.insert(handle, inner, id, remote);
-        Ok(port)
-    }
-
-    fn new(
-        socket: UdpSocket,
-        mut config: EndpointConfig,
-        server: Option<ServerConfig>,
-        admission: Admission,
-        batch: usize,
-    ) -> io::Result<Port> {
-        let udp = UdpSocketState::new((&socket).into())?;
-        // The kernel gives what it allows; a smaller buffer is slower, not wrong.
-        let _ = udp.set_send_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
-        let _ = udp.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
-        // All clients return at once after a restart, and each is to hear of it at once. A reset is
-        // shorter than what provoked it, so that two ports cannot go on for ever.
-        config.min_reset_interval(Duration::ZERO);
-        let endpoint =
-            Endpoint::new(Arc::new(config), server.map(Arc::new), !udp.may_fragment(), None);
-        Ok(Port {
-            socket: Arc::new(socket),
-            udp,
-            endpoint,
-            connections: Vec::new(),
-            shared: PortShared::default(),
-            admission,
-            accepted: None,
-            dialects: &[],
-            is_refused: false,
-            waiting: HandshakeQueue::new(),
-            ids: Ids { next: 0, step: 1 },
-            busy: VecDeque::new(),
-            timers: BinaryHeap::new(),
-            stalls: VecDeque::new(),
-            unsent: None,
-            received: vec![0; batch * MESSAGE_BYTES],
-            send_buffer: Vec::new(),
-        })
     }
 
     /// The socket to sleep on, which outlives the port if need be.
@@ -348,38 +237,6 @@ impl Port {
         self.received = received;
         self.go_on_with_handshakes();
         has_more
-    }
-
-    /// Takes the next steps of handshakes, for a while.
-    fn go_on_with_handshakes(&mut self) {
-        let begun = Instant::now();
-        let mut now = begun;
-        while now - begun < HANDSHAKES_AT_ONCE
-            && let Some((step, is_stale)) = self.waiting.pop(now)
-        {
-            match step {
-                HandshakeStep::Begin(incoming) if is_stale => self.endpoint.ignore(*incoming),
-                HandshakeStep::Begin(incoming) => self.accept(*incoming, now),
-                HandshakeStep::Next(handle, id, event) => {
-                    if let Some(connection) = self.connections[handle.0].as_mut()
-                        && connection.id == id
-                    {
-                        connection.inner.handle_event(*event);
-                        self.mark_busy(handle);
-                        self.listen_to(handle);
-                    }
-                }
-            }
-            now = Instant::now();
-        }
-    }
-
-    /// Has a step of a leader's handshake wait.
-    fn postpone(&mut self, client: ClientId, step: HandshakeStep, now: Instant) {
-        // As if the network had lost it.
-        if let Some(HandshakeStep::Begin(incoming)) = self.waiting.push(client, step, now) {
-            self.endpoint.ignore(*incoming);
-        }
     }
 
     fn receive_into(&mut self, received: &mut [u8]) -> bool {
@@ -459,31 +316,6 @@ impl Port {
                     self.mark_busy(handle);
                 }
             }
-        }
-    }
-
-    fn accept(&mut self, incoming: Incoming, now: Instant) {
-        let mut response = Vec::new();
-        let remote = incoming.remote_address();
-        let client = client_at(remote);
-        let transmit = if !self.admission.admits(client) {
-            Some(self.endpoint.refuse(incoming, &mut response))
-        } else if !self.admission.trusts_addresses() && !incoming.remote_address_validated() {
-            self.endpoint.retry(incoming, &mut response).ok()
-        } else {
-            match self.endpoint.accept(incoming, now, &mut response, None) {
-                Ok((handle, inner)) => {
-                    let id = ConnectionId(self.ids.next);
-                    self.ids.next += self.ids.step;
-                    self.insert(handle, inner, id, remote);
-                    self.stalls.push_back((now + HANDSHAKE_LIMIT, id));
-                    None
-                }
-                Err(error) => error.response,
-            }
-        };
-        if let Some(transmit) = transmit {
-            self.respond(&transmit, &response);
         }
     }
 
@@ -820,18 +652,6 @@ impl Port {
         let handle = self.shared.handles.get(&id)?;
         self.connections[handle.0].as_mut()
     }
-}
-
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        // One address is one address; `[::]` listens to IPv4 as well.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
 }
 
 fn datagrams<'a>(transmit: &Transmit, bytes: &'a [u8]) -> quinn_udp::Transmit<'a> {

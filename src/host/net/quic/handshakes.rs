@@ -12,7 +12,14 @@ use std::{
 
 use quinn_proto::{ConnectionEvent, ConnectionHandle, Incoming};
 
-use crate::proto::{ClientId, ConnectionId, shares::Shares};
+use super::{HANDSHAKE_LIMIT, Port};
+use crate::{
+    host::net::admission::client_at,
+    proto::{ClientId, ConnectionId, shares::Shares},
+};
+
+/// For how long a leader goes on with handshakes before it looks at anything else.
+const HANDSHAKES_AT_ONCE: Duration = Duration::from_millis(1);
 
 /// How many may wait; more are as if the network had lost them. One client alone has half of them.
 const WAITING_MAX: usize = 4096;
@@ -61,5 +68,64 @@ impl HandshakeQueue {
         let (since, client, step) = self.steps.pop_front()?;
         self.shares.give_back(client);
         Some((step, now.saturating_duration_since(since) > STALE))
+    }
+}
+
+impl Port {
+    /// Takes the next steps of handshakes, for a while.
+    pub(super) fn go_on_with_handshakes(&mut self) {
+        let begun = Instant::now();
+        let mut now = begun;
+        while now - begun < HANDSHAKES_AT_ONCE
+            && let Some((step, is_stale)) = self.waiting.pop(now)
+        {
+            match step {
+                HandshakeStep::Begin(incoming) if is_stale => self.endpoint.ignore(*incoming),
+                HandshakeStep::Begin(incoming) => self.accept(*incoming, now),
+                HandshakeStep::Next(handle, id, event) => {
+                    if let Some(connection) = self.connections[handle.0].as_mut()
+                        && connection.id == id
+                    {
+                        connection.inner.handle_event(*event);
+                        self.mark_busy(handle);
+                        self.listen_to(handle);
+                    }
+                }
+            }
+            now = Instant::now();
+        }
+    }
+
+    /// Has a step of a leader's handshake wait.
+    pub(super) fn postpone(&mut self, client: ClientId, step: HandshakeStep, now: Instant) {
+        // As if the network had lost it.
+        if let Some(HandshakeStep::Begin(incoming)) = self.waiting.push(client, step, now) {
+            self.endpoint.ignore(*incoming);
+        }
+    }
+
+    fn accept(&mut self, incoming: Incoming, now: Instant) {
+        let mut response = Vec::new();
+        let remote = incoming.remote_address();
+        let client = client_at(remote);
+        let transmit = if !self.admission.admits(client) {
+            Some(self.endpoint.refuse(incoming, &mut response))
+        } else if !self.admission.trusts_addresses() && !incoming.remote_address_validated() {
+            self.endpoint.retry(incoming, &mut response).ok()
+        } else {
+            match self.endpoint.accept(incoming, now, &mut response, None) {
+                Ok((handle, inner)) => {
+                    let id = ConnectionId(self.ids.next);
+                    self.ids.next += self.ids.step;
+                    self.insert(handle, inner, id, remote);
+                    self.stalls.push_back((now + HANDSHAKE_LIMIT, id));
+                    None
+                }
+                Err(error) => error.response,
+            }
+        };
+        if let Some(transmit) = transmit {
+            self.respond(&transmit, &response);
+        }
     }
 }

@@ -205,7 +205,7 @@ fn a_client_that_believes_any_leader_still_has_to_prove_itself() {
     let (mut leader, address) = listen(&secret);
     let handshake = other.client_that_trusts(&secret);
     let id = ConnectionId(1);
-    let here = Ipv4Addr::UNSPECIFIED.into();
+    let here = std::net::Ipv4Addr::UNSPECIFIED.into();
     let mut client = Port::connect_from(here, id, address, handshake, SILENCE).unwrap();
     drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
         (0, PortEvent::Connected(..) | PortEvent::Readable(_)) => panic!("a peer was let in"),
