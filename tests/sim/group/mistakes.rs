@@ -15,17 +15,12 @@ type PlantedInGroup = (Mistake, &'static [&'static str], u64);
 
 const LOST: &[&str] = &["answered as written", "and another had", "are made", "is answered"];
 const TWO: &[&str] = &["lead in the term", "answered as written", "and another had"];
-const NO_REIGN: &[&str] = &["reigns are proven though"];
-
-#[rustfmt::skip]
+/// Of those that are planted in groups three are masked, and cost time alone: the unit tests find them, and a
+/// condition that is evaluated too early.
 const PLANTED: &[PlantedInGroup] = &[
     (Mistake::GroupVoteForgotten, TWO, 0),
     (Mistake::GroupLogNotSynced, LOST, 0),
-    (Mistake::NoQuietRule, NO_REIGN, 0),
     (Mistake::EmptiedDiskVotes, LOST, 0),
-    (Mistake::NotSticky, NO_REIGN, 0),
-    (Mistake::NoPreVote, NO_REIGN, 0),
-    (Mistake::ConditionAtProposal, LOST, 0),
 ];
 
 /// After a change that gives the seeds another course, one of the next finds it, too.
