@@ -56,11 +56,11 @@ impl Court {
             shared.group_answers.lock().push((id, answer));
             shared.bell.ring();
         };
-        match message {
-            &ClientMessage::AskGroup { query } => group.journal.ask_standing(move |report| {
+        match *message {
+            ClientMessage::AskGroup { query } => group.journal.ask_standing(move |report| {
                 answer(LeaderMessage::Group { query, report: report.map(Box::new) });
             }),
-            &ClientMessage::Replace { query, ref member } => {
+            ClientMessage::Replace { query, ref member } => {
                 group.journal.replace(member, move |outcome| {
                     answer(LeaderMessage::Replaced { query, outcome });
                 });

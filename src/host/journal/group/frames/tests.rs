@@ -37,9 +37,9 @@ proptest! {
         let whole = file_of(&bodies[..bodies.len() - 1]);
         let mut file = file_of(&bodies);
         let mut lacks_any = false;
-        for at in whole.len()..file.len() {
+        for (at, byte) in file.iter_mut().enumerate().skip(whole.len()) {
             if reached >> (at / SECTOR_BYTES % 64) & 1 == 0 {
-                lacks_any |= std::mem::take(&mut file[at]) != 0;
+                lacks_any |= std::mem::take(byte) != 0;
             }
         }
         let expected = if lacks_any { &bodies[..bodies.len() - 1] } else { &bodies[..] };
