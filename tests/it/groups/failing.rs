@@ -134,14 +134,14 @@ fn a_rolling_restart_under_load_loses_nothing() {
                 }
             });
         }
-        for number in 0..3 {
+        for (number, member) in members.iter_mut().enumerate() {
             let before = counted.load(SeqCst);
             until("more that is counted", || counted.load(SeqCst) > before + 2);
-            members[number].signal(Signal::TERM);
-            assert_eq!(members[number].ended().code(), Some(0));
+            member.signal(Signal::TERM);
+            assert_eq!(member.ended().code(), Some(0));
             let before = counted.load(SeqCst);
             until("more that is counted", || counted.load(SeqCst) > before + 2);
-            members[number] = rig.start(number, &[]);
+            *member = rig.start(number, &[]);
             rig.until_whole(3);
         }
     });
