@@ -141,6 +141,7 @@ impl GroupMachine {
                 was_quiet: false,
             });
             self.forget_leader();
+            self.is_known(); // by the disks that have voted for it
             self.notices.push_back(GroupNotice::Leads { term });
         }
     }
