@@ -168,6 +168,9 @@ impl GroupMachine {
     /// A member that starts. `stored`: what its disk has, `None` if that is empty.
     pub fn new(config: GroupConfig, stored: Option<StoredGroup>, now: Time) -> GroupMachine {
         let stored = stored.unwrap_or_default();
+        let mut config = config;
+        // Not all members write their state at the same entry: commits would wait for all of them.
+        config.log_bytes_max += config.log_bytes_max / 32 * (config.seed % 16) as usize;
         let raft = RaftCore::new(config.disk.voter(), &stored);
         let election = GroupElection::new(config.seed ^ config.disk.voter().0, now);
         let mut machine = GroupMachine {
@@ -210,7 +213,15 @@ impl GroupMachine {
             return;
         }
         let GroupFrame { cluster, from: disk, to, body } = frame;
+        if body.is_beyond(self.raft.term()) {
+            return;
+        }
         let voter = disk.voter();
+        let seat = self.raft.members().and_then(|members| members.seat_of(disk));
+        if seat.is_some_and(|seat| seat.member == *from) {
+            // It has its disk: another that was there meanwhile waits no more.
+            self.waiting.remove(from);
+        }
         self.routes.insert(voter, (from.clone(), disk));
         if let GroupBody::Hello { is_empty, init } = body {
             return self.meet(from, disk, is_empty, init);
@@ -371,7 +382,7 @@ impl GroupMachine {
                 None => self.has_met_lately(member),
             },
             lag: disk.and_then(|disk| self.lag_of(disk)),
-            waiting_disk: self.waiting.get(member).copied(),
+            waiting_disk: self.waiting_now(member),
         }
     }
 }

@@ -14,6 +14,8 @@
 //!     --test sim seeds -- --nocapture
 //! ```
 //!
+//! `seeds_of_several_leaders` and `seeds_of_groups` in place of `seeds` play other worlds.
+//!
 //! The third replays one seed and tells all that happens in it, the last runs a million on all
 //! CPUs. `mistakes` in place of `seeds` plants mistakes and shows which rule finds each. Every run
 //! of seeds prints what it has seen, a digest that repeats, and how often each message met each

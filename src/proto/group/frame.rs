@@ -95,6 +95,29 @@ pub enum GroupBody {
     },
 }
 
+impl GroupBody {
+    /// Whether no member can come to such a term or place: what follows them could not be counted.
+    pub(super) fn is_beyond(&self, own_term: u64) -> bool {
+        let (term, index) = match self {
+            GroupBody::Hello { .. } | GroupBody::UnknownDisk => (0, 0),
+            GroupBody::AskPreVote { term, last, .. }
+            | GroupBody::AskVote { term, last, .. }
+            | GroupBody::Appended { term, last } => (*term, last.index),
+            GroupBody::PreVote { term }
+            | GroupBody::Vote { term, .. }
+            | GroupBody::Probe { term }
+            | GroupBody::Heard { term }
+            | GroupBody::Stand { term } => (*term, 0),
+            GroupBody::Append { term, commit, after, .. } => (*term, after.index.max(*commit)),
+            GroupBody::Commit { term, commit, last } => (*term, last.index.max(*commit)),
+            GroupBody::Piece { term, place, .. } | GroupBody::HasPieces { term, place, .. } => {
+                (*term, place.index)
+            }
+        };
+        term.saturating_sub(own_term) > TERMS_AHEAD_MAX || index > INDEX_MAX
+    }
+}
+
 impl GroupFrame {
     /// As it is sent; at most [`GROUP_FRAME_BYTES_MAX`] bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -117,6 +140,10 @@ impl GroupFrame {
         }
     }
 }
+
+/// More terms than there are elections in a group's life, and a longer log.
+const TERMS_AHEAD_MAX: u64 = 1 << 32;
+const INDEX_MAX: u64 = 1 << 62;
 
 /// bincode counts what it reads at the size it has in memory; no entry is that much larger there.
 const DECODED_BYTES_MAX: usize = 16 * GROUP_FRAME_BYTES_MAX;

@@ -141,6 +141,7 @@ impl GroupMachine {
                 was_quiet: false,
             });
             self.forget_leader();
+            self.is_known(); // by the disks that have voted for it
             self.notices.push_back(GroupNotice::Leads { term });
         }
     }
@@ -154,9 +155,14 @@ impl GroupMachine {
             self.answer_unknown(ask, words.clone());
         }
         if let Some((ask, _)) = lead.replacing {
-            self.answers.push_back((ask, AskAnswer::Group(GroupAnswer::Unknown(words))));
+            self.answer_replace_unknown(ask, &words);
         }
         self.wait_anew();
+    }
+
+    fn answer_replace_unknown(&mut self, ask: AskId, words: &str) {
+        let answer = GroupAnswer::Unknown(words.to_owned());
+        self.answers.push_back((ask, AskAnswer::Group(answer)));
     }
 
     pub(super) fn answer_unknown(&mut self, ask: AskId, words: String) {
@@ -226,6 +232,11 @@ impl GroupMachine {
         let lead = self.lead.as_mut().expect("just seen");
         if is_quiet && !std::mem::replace(&mut lead.was_quiet, is_quiet) {
             self.notices.push_back(GroupNotice::Quiet);
+        }
+        let replacing = lead.replacing.take_if(|_| is_quiet);
+        if let Some((ask, _)) = replacing {
+            // It may yet come about: but perhaps never, so its operator is not kept waiting.
+            self.answer_replace_unknown(ask, "fewer than a majority of the group's members answer");
         }
         match is_quiet {
             true => self.probe(),
@@ -346,7 +357,9 @@ impl GroupMachine {
                 self.answers.push_back((ask, answer));
             }
             Ok((next, seat)) => {
-                self.raft.propose_members(next);
+                if self.raft.propose_members(next).is_none() {
+                    return self.answer_replace_unknown(ask, "the change could not be proposed");
+                }
                 self.lead.as_mut().expect("it leads").replacing = Some((ask, seat));
                 self.settle();
             }
@@ -357,6 +370,9 @@ impl GroupMachine {
         &self,
         member: &MemberName,
     ) -> Result<(GroupMembers, GroupSeat), ReplaceRefusal> {
+        if self.is_empty() {
+            return Err(ReplaceRefusal::NotMade);
+        }
         if !self.can_lead() {
             let leader = self.leader().filter(|leader| *leader != self.config.disk.voter());
             let leader = leader.and_then(|leader| self.route(leader));
@@ -365,10 +381,8 @@ impl GroupMachine {
         if !self.config.members.contains(member) {
             return Err(ReplaceRefusal::NoSuchMember);
         }
-        if !self.is_made() {
-            return Err(ReplaceRefusal::NotMade);
-        }
-        let Some(&disk) = self.waiting.get(member) else {
+        // The disk that the member has now, and not one that was put in by mistake and taken out again.
+        let Some(disk) = self.waiting_now(member) else {
             return Err(ReplaceRefusal::NoDiskWaits);
         };
         // Until an entry of its own term is committed, a leader does not know what the last change was.
@@ -403,6 +417,7 @@ impl GroupMachine {
         let known =
             |members: &GroupMembers, seat: &GroupSeat| members.seats().any(|its| its == seat);
         self.waiting.retain(|_, disk| now.seat_of(*disk).is_none());
+        self.sending.retain(|to, _| now.seats().any(|seat| seat.disk.voter() == *to));
         for seat in now.seats() {
             let GroupSeat { member, disk } = seat.clone();
             let did_vote = before.is_none_or(|before| before.voters.contains(seat));

@@ -77,6 +77,13 @@ impl GroupMachine {
         self.met.get(member).is_some_and(|met| met.at >= recent)
     }
 
+    /// The disk that a member has now and that the group does not know.
+    pub(super) fn waiting_now(&self, member: &MemberName) -> Option<DiskId> {
+        let disk = *self.waiting.get(member)?;
+        let is_there = self.met.get(member).is_some_and(|met| met.disk == disk);
+        (is_there && self.has_met_lately(member)).then_some(disk)
+    }
+
     /// The first of the members makes the group, once every member has an empty disk and was heard of just
     /// now. Should that be an old hello of a disk that is not empty any more, no journal comes of it:
     /// it is used only once every one of these disks has its log, and a disk has one log in its life.

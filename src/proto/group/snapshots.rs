@@ -117,6 +117,9 @@ impl GroupMachine {
     }
 
     fn send_pieces(&mut self, to: VoterId) {
+        if self.is_quiet() {
+            return; // a piece counts as a heartbeat
+        }
         let term = self.raft.term();
         while let Some(sent) = self.sending.get_mut(&to)
             && sent.sent < sent.bytes.len()
@@ -180,7 +183,7 @@ impl GroupMachine {
             return self.send(from, GroupBody::HasPieces { term, place, bytes: whole });
         }
         let Ok(whole) = usize::try_from(whole) else { return };
-        if whole > SNAPSHOT_BYTES_MAX || place.term > term {
+        if whole == 0 || whole > SNAPSHOT_BYTES_MAX || place.term > term {
             return;
         }
         let is_same = |got: &ReceivedSnapshot| got.place == place && got.whole == whole;

@@ -134,7 +134,7 @@ impl GroupState {
         if !self.is_in(reign) {
             return Appended::Deposed(self.head());
         }
-        if number == self.number {
+        if number == self.number && number > 0 {
             // Its answer was lost.
             return Appended::Committed(self.stamp, Written::committed(Vec::new()));
         }
@@ -142,12 +142,29 @@ impl GroupState {
             return Appended::Deposed(self.head());
         }
         for record in records {
-            self.recovered.remember(record);
+            self.remember(record);
         }
         self.number = number;
         Appended::Committed(self.write(), Written::committed(Vec::new()))
     }
 }
+
+impl GroupState {
+    /// As other journals, it forgets the oldest of too many losses of one session.
+    fn remember(&mut self, record: &Record) {
+        self.recovered.remember(record);
+        if let Record::LeaseRevoked { session, .. } = record
+            && let Some(open) = self.recovered.sessions.get_mut(session)
+        {
+            while open.revoked.len() > REVOKED_PER_SESSION_MAX {
+                open.revoked.pop_first();
+            }
+        }
+    }
+}
+
+/// Of each session's losses the last so many are kept.
+const REVOKED_PER_SESSION_MAX: usize = 1024;
 
 impl Encode for GroupState {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {

@@ -688,3 +688,48 @@ fn a_leader_that_leads_no_more_does_not_apply_what_its_disk_does_not_have() {
     assert!(!table.machine(leader).raft.is_leader());
     assert_eq!(table.machine(leader).head().unwrap().stamp, Stamp(1));
 }
+
+#[test]
+fn a_disk_that_was_put_in_by_mistake_and_taken_out_again_replaces_nothing() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    let (disk, id) = (table.seats[one].disk.clone(), table.seats[one].config.disk);
+    table.empty_disk(one, 99);
+    table.run(500);
+    assert_eq!(table.machine(leader).standing().members[one].waiting_disk, Some(DiskId(99)));
+    table.kill(one);
+    (table.seats[one].disk, table.seats[one].config.disk) = (disk, id);
+    table.start(one);
+    table.run(300);
+    assert_eq!(table.machine(leader).standing().members[one].waiting_disk, None);
+    let no_disk = GroupAnswer::Refused(ReplaceRefusal::NoDiskWaits);
+    assert_eq!(table.replace(leader, one), no_disk);
+}
+
+#[test]
+fn a_disk_that_is_lost_while_the_group_is_made_is_replaced() {
+    let mut table = TriedGroup::new(3);
+    table.run_until(|table| !table.machine(0).is_empty(), 1000);
+    // The third has not got the log.
+    table.empty_disk(2, 99);
+    table.run(1500);
+    assert_eq!(table.leader(), None, "the journal is not used before every disk has the log");
+    let leads = |seat: &TriedSeat| seat.machine.as_ref().is_some_and(GroupMachine::can_lead);
+    let leader = table.seats.iter().position(leads).unwrap();
+    assert_eq!(table.replace(leader, 2), GroupAnswer::Replaced { disk: DiskId(99) });
+    table.run_until(|table| table.leader().is_some(), 1000);
+}
+
+#[test]
+fn a_frame_of_a_term_that_no_group_comes_to_changes_nothing() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let (from, to) = (table.seats[(leader + 1) % 3].config.disk, table.seats[leader].config.disk);
+    let (last, now) = (LogPlace { term: u64::MAX, index: 5 }, table.now);
+    let body = GroupBody::AskVote { term: u64::MAX, last, is_transfer: true };
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to: Some(to), body };
+    table.machine(leader).handle_frame(&name((leader + 1) % 3), frame, now);
+    table.run(300);
+    assert_eq!(table.leader(), Some(leader));
+}

@@ -19,8 +19,8 @@ const TWO: &[&str] = &["lead in the term", "answered as written", "and another h
 /// condition that is evaluated too early.
 const PLANTED: &[PlantedInGroup] = &[
     (Mistake::GroupVoteForgotten, TWO, 0),
-    (Mistake::GroupLogNotSynced, LOST, 0),
-    (Mistake::EmptiedDiskVotes, LOST, 0),
+    (Mistake::GroupLogNotSynced, LOST, 10),
+    (Mistake::EmptiedDiskVotes, LOST, 10),
 ];
 
 /// After a change that gives the seeds another course, one of the next finds it, too.
