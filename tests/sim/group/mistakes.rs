@@ -18,8 +18,8 @@ const TWO: &[&str] = &["lead in the term", "answered as written", "and another h
 /// Of those that are planted in groups three are masked, and cost time alone: the unit tests find them, and a
 /// condition that is evaluated too early.
 const PLANTED: &[PlantedInGroup] = &[
-    (Mistake::GroupVoteForgotten, TWO, 0),
-    (Mistake::GroupLogNotSynced, LOST, 10),
+    (Mistake::GroupVoteForgotten, TWO, 1),
+    (Mistake::GroupLogNotSynced, LOST, 120),
     (Mistake::EmptiedDiskVotes, LOST, 10),
 ];
 
