@@ -23,6 +23,8 @@ mod reclaim;
 mod report;
 mod requests;
 mod reserve;
+pub mod tally;
+mod telling;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -30,6 +32,9 @@ use std::{
     time::Duration,
 };
 
+pub use self::telling::{
+    LeaderTells, LockSurvey, LostNames, MachineCounts, MachineEvent, SessionNote,
+};
 use self::{
     attended::Attended,
     converting::Conversions,
@@ -37,6 +42,7 @@ use self::{
     raising::{OtherHistory, Raises},
     report::{Report, Unfinished},
     reserve::Reservations,
+    telling::LeaderTelling,
 };
 use super::{
     ClientId, ConnectionId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE,
@@ -90,6 +96,8 @@ pub struct LeaderConfig {
     pub reign: ReignId,
     /// Vouches for what clients are told of this history, so that they cannot make it up.
     pub notary: Arc<dyn Notary>,
+    /// What of itself it tells.
+    pub tells: LeaderTells,
 }
 
 impl Default for LeaderConfig {
@@ -109,6 +117,7 @@ impl Default for LeaderConfig {
             process: None,
             reign: ReignId(0),
             notary: Arc::new(TrustingNotary),
+            tells: LeaderTells::default(),
         }
     }
 }
@@ -220,6 +229,7 @@ pub struct LeaderMachine {
     closes: VecDeque<(ConnectionId, Close)>,
     records: VecDeque<Pending>,
     notices: VecDeque<Notice>,
+    telling: LeaderTelling,
 }
 
 /// How far a connection has come. One that is to be closed is none any more.
@@ -281,6 +291,7 @@ impl LeaderMachine {
             given: Token::ZERO,
             table: Table::new(config.block),
             sessions: Sessions::new(config.reign_lasts.map(|lasts| lasts / 4)),
+            telling: LeaderTelling::new(config.tells),
             config,
             cluster: recovered.cluster,
             over: None,
@@ -505,6 +516,7 @@ impl LeaderMachine {
         if self.reign.is_some() {
             self.look_at_reservations();
         }
+        self.tell_late_recalls(now);
         self.settle(now);
     }
 
@@ -566,6 +578,7 @@ impl LeaderMachine {
         why: Refusal,
         holder: Option<HolderInfo>,
     ) {
+        self.tell_refused(key, why);
         self.sessions.get_mut(key).last_refused = request;
         self.tell(key, LeaderMessage::Refused { request, why, holder });
     }

@@ -391,7 +391,24 @@ impl Table {
         self.left_with.clear();
     }
 
-    #[cfg(test)]
+    /// How many requests wait, for all names.
+    pub(super) fn waiters(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// The names that are waited for, each with how many do, as far as the first `most` of those that
+    /// can be granted and of those that are passed over tell.
+    pub(super) fn queues(&self, most: usize) -> Vec<(LockKey, usize)> {
+        let mut queues = BTreeMap::<LockKey, usize>::new();
+        for queue in [&self.present, &self.absent] {
+            for &(lock, _, _) in queue.iter().take(most) {
+                *queues.entry(lock).or_default() += 1;
+            }
+        }
+        queues.into_iter().collect()
+    }
+
+    /// How many names it knows.
     pub(super) fn len(&self) -> usize {
         self.locks.len()
     }

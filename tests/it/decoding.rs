@@ -13,7 +13,7 @@ use tierlock::{
         SessionId,
         bound::BoundSize,
         history::{Attestation, Seen, TrustingNotary},
-        leader::{self, LeaderConfig, LeaderMachine},
+        leader::{self, LeaderConfig, LeaderMachine, LeaderTells},
         record::Recovered,
         wire::{
             Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, Identity,
@@ -223,6 +223,7 @@ impl Table {
             process: None,
             reign: ReignId(1),
             notary: Arc::new(TrustingNotary),
+            tells: LeaderTells { events: true, counts: true },
         };
         let now = Time::from_nanos(1_000_000_000);
         let leader = LeaderMachine::new(config, Recovered::new(ClusterId(1)), now);

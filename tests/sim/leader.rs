@@ -12,7 +12,7 @@ use tierlock::{
         ClusterId, ConnectionId, LeaseId, ReignId, RequestId, SessionId,
         history::{Attestation, Notary, Seen},
         journal::{JournalAnswer, ReignKey, TakeOver},
-        leader::{BLOCK, Close, LeaderConfig, LeaderMachine, Notice},
+        leader::{BLOCK, Close, LeaderConfig, LeaderMachine, LeaderTells, Notice},
         look::{AtLeader, LeaderSubject},
         record::Recovered,
         reign::OperationId,
@@ -211,6 +211,7 @@ impl World {
             process: Some(self.mark(Node::Leader)),
             reign: ReignId(self.dice.next()),
             notary: Arc::new(Seal),
+            tells: LeaderTells::default(),
         };
         let now = self.clock(Node::Leader);
         let is_sole = self.plan.leaders == 1;

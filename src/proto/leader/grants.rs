@@ -100,6 +100,7 @@ impl LeaderMachine {
                     && hold.joint_key().is_some())
             {
                 self.table.recalled(hold, Recall::Asked);
+                self.tell_recalled(hold);
                 let lease = holding.lease.lease();
                 self.tell(holding.session, LeaderMessage::Recall { lease });
                 if planted(Mistake::OneKeeperRecalled) {
@@ -260,6 +261,7 @@ impl LeaderMachine {
     fn give(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
         self.leases_made += 1;
         let hold = self.table.grant(waiter, lease, token, now);
+        self.telling.count(|tally| tally.granted(waiter.mode, now.since(waiter.since), now));
         self.given = self.given.max(self.table.tokens(hold).1);
         self.sessions.add_lease(waiter.session, lease, hold);
         if let Some(value) = &waiter.value {
@@ -292,6 +294,7 @@ impl LeaderMachine {
         self.conversions.forget(hold);
         self.may_lead_otherwise(hold);
         let holding = self.table.vacate(hold, how);
+        self.tell_vacated(hold, &holding);
         self.values.leave(holding.lease);
         self.sessions.remove_lease(holding.session, holding.lease);
         self.ends.clear(hold);
@@ -328,6 +331,7 @@ impl LeaderMachine {
             token: self.table.tokens(hold).1,
             why,
         };
+        self.tell_taken_away(hold, why);
         self.ends.clear(hold);
         self.conversions.forget(hold);
         self.table.take_away(hold);

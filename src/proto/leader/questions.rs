@@ -225,7 +225,7 @@ impl LeaderMachine {
         self.messages.push_back((connection, listed));
     }
 
-    fn describe(&self, key: LockKey, now: Time) -> LockInfo {
+    pub(super) fn describe(&self, key: LockKey, now: Time) -> LockInfo {
         let lock = self.table.lock(key);
         // Of several holders the last that may go.
         let remaining = self.table.holds(key).map(|hold| {
@@ -293,6 +293,9 @@ impl LeaderMachine {
         let mut holds: Vec<_> = self.holds_of(&name, token).collect();
         if planted(Mistake::BreakTakesOne) {
             holds.truncate(1);
+        }
+        if !holds.is_empty() || deletion.is_some() {
+            self.tell_broken(&name, token, holds.first().copied(), key);
         }
         if holds.is_empty() {
             return match deletion {
