@@ -205,7 +205,7 @@ pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Resul
 #[doc(hidden)]
 pub use host::lease_word;
 #[cfg(feature = "host")]
-pub use host::{Leader, LeaderBuilder, Secret};
+pub use host::{Leader, LeaderBuilder, LeaderEvent, LeaderEventKind, Secret};
 pub use name::{InvalidName, Name};
 pub use path::Keep;
 #[cfg(feature = "process")]

@@ -4,6 +4,7 @@ mod common;
 mod elect;
 mod journal;
 mod step_down;
+mod telling;
 mod usage;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -15,6 +16,7 @@ pub(super) use self::{
     elect::Elect,
     journal::{JournalCommand, JournalMove},
     step_down::StepDown,
+    telling::{LogFormat, ServeTelling},
     usage::usage_failure,
 };
 use super::failure::{Failure, exit};
@@ -412,6 +414,8 @@ pub(super) struct Serve {
     /// nfs); may be given several times
     #[arg(long, value_name = "NAME")]
     pub(super) accept_fs: Vec<String>,
+    #[command(flatten)]
+    pub(super) telling: ServeTelling,
 }
 
 const SERVE_EXAMPLES: &str = "\

@@ -1,5 +1,7 @@
 //! `tierlock serve`: a leader in the foreground.
 
+mod log;
+
 use std::{
     io::{self, Write},
     net::SocketAddr,
@@ -32,8 +34,8 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
         .sessions_max(serve.sessions_max)
         .claims_max(serve.claims_max)
         .reign_lasts(serve.reign)
-        .init(serve.init)
-        .on_change(|text| eprintln!("tierlock: {text}"));
+        .init(serve.init);
+    leader = log::to(serve.telling.log, leader);
     if let Some(directory) = serve.state_dir {
         leader = leader.state_dir(directory);
     }

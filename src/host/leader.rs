@@ -6,12 +6,15 @@
 mod builder;
 mod court;
 mod doors;
+mod events;
 mod lanes;
 mod reload;
 mod stepping;
+mod teller;
+#[cfg(feature = "cli")]
+mod window;
 
 use std::{
-    collections::VecDeque,
     fmt,
     net::SocketAddr,
     sync::{
@@ -19,20 +22,29 @@ use std::{
         atomic::{AtomicBool, Ordering::*},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex};
 
-pub use self::builder::LeaderBuilder;
+#[cfg(feature = "cli")]
+pub(crate) use self::events::EventClient;
 #[cfg(feature = "cli")]
 pub(crate) use self::stepping::HAS_OWN_JOURNAL;
+#[cfg(feature = "cli")]
+pub(crate) use self::window::{LeaderView, LeaderWindow};
+pub use self::{
+    builder::LeaderBuilder,
+    events::{LeaderEvent, LeaderEventKind},
+};
 use self::{
     reload::{News, Reloader},
     stepping::StepDowns,
+    teller::Teller,
 };
 use super::net::{bell::Bell, tls::Secret};
 use crate::{
-    alarm, callbacks,
+    callbacks,
     error::{LockError, LockErrorKind},
     watch::Tell,
 };
@@ -68,12 +80,11 @@ struct LeaderShared {
     bell: Bell,
     stop: AtomicBool,
     on_alarm: OnAlarm,
-    /// Is told each change of reign.
-    on_change: OnAlarm,
-    /// Those that it was not told yet.
-    changes: Mutex<VecDeque<String>>,
-    /// Held while it is told one.
-    telling: Mutex<()>,
+    /// Hands over changes of reign, and all events.
+    teller: Arc<Teller>,
+    /// Threads that want to see what it does.
+    #[cfg(feature = "cli")]
+    looks: window::Looks,
     /// What the secret file has been changed to.
     new_secret: Mutex<Option<Secret>>,
     /// Callers that want it to step down.
@@ -194,6 +205,8 @@ impl Drop for Leader {
             // A panic there has been reported as the failure that it is.
             let _ = thread.join();
         }
+        // The process may end now: what is to be told is told before.
+        self.shared.teller.finish(TELLING_LIMIT);
     }
 }
 
@@ -206,29 +219,13 @@ impl AsRef<Bell> for LeaderShared {
 impl LeaderShared {
     /// Tells of something that an operator has to look at.
     fn sound(&self, text: String) {
+        self.teller.tell(LeaderEvent::alarm(&text));
         self.on_alarm.tell(text);
     }
 
     /// Tells of a change of reign, on a thread where that may block.
-    fn note(self: &Arc<Self>, text: String) {
-        self.changes.lock().push_back(text);
-        let shared = self.clone();
-        callbacks::run(move || shared.tell_changes());
-    }
-
-    /// The same before anything else happens, behind those that were not told yet.
-    fn note_now(&self, text: &str) {
-        self.changes.lock().push_back(text.to_owned());
-        alarm::contain(|| self.tell_changes());
-    }
-
-    /// One after the other.
-    fn tell_changes(&self) {
-        let OnAlarm(tell) = &self.on_change;
-        let _turn = self.telling.lock();
-        while let Some(text) = { self.changes.lock().pop_front() } {
-            tell(&text);
-        }
+    fn note(&self, text: String, epoch: Option<u32>) {
+        self.teller.tell(LeaderEvent::reign(text, epoch));
     }
 
     /// The secret file was looked at again.
@@ -249,8 +246,13 @@ impl LeaderShared {
         self.end.lock().get_or_insert(end);
         self.ended.notify_all();
         self.step_downs.let_go();
+        #[cfg(feature = "cli")]
+        self.looks.let_go();
     }
 }
+
+/// For how long a leader that ends waits for callbacks that block.
+const TELLING_LIMIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

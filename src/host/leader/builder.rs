@@ -11,12 +11,13 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    Leader, LeaderShared, OnAlarm,
+    Leader, LeaderEvent, LeaderShared, OnAlarm,
     court::{Court, failure, storage_text},
     doors::Doors,
     lanes::Lanes,
     reload::Reloader,
     stepping::StepDowns,
+    teller::{EventCallbacks, Teller},
 };
 use crate::{
     clock,
@@ -39,7 +40,7 @@ use crate::{
     proto::{
         TIME_TO_LIVE,
         journal::ReignJournal,
-        leader::LeaderConfig,
+        leader::{LeaderConfig, LeaderTells},
         reign::{REIGN_LASTS, Reign, ReignConfig},
         successor::Successor,
     },
@@ -78,7 +79,9 @@ pub struct LeaderBuilder {
     epoch_above: Option<u32>,
     accepted_file_systems: Vec<String>,
     on_alarm: OnAlarm,
-    on_change: OnAlarm,
+    callbacks: EventCallbacks,
+    #[cfg(feature = "cli")]
+    counts: bool,
     /// A journal that others have too, instead of the state directory's, and for how long its reign
     /// is believed.
     #[cfg(test)]
@@ -101,7 +104,9 @@ impl LeaderBuilder {
             epoch_above: None,
             accepted_file_systems: Vec::new(),
             on_alarm: OnAlarm(Arc::new(|text| eprintln!("tierlock: {text}"))),
-            on_change: OnAlarm(Arc::new(|_| {})),
+            callbacks: EventCallbacks { on_change: Arc::new(|_| {}), on_event: None },
+            #[cfg(feature = "cli")]
+            counts: false,
             #[cfg(test)]
             over: None,
         }
@@ -271,7 +276,43 @@ impl LeaderBuilder {
     /// reigns, stands by, hands over, or has lost its reign. By default with nothing. It runs on a
     /// thread where it may block.
     pub fn on_change(mut self, change: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        self.on_change = OnAlarm(Arc::new(change));
+        self.callbacks.on_change = Arc::new(change);
+        self
+    }
+
+    /// Is called with each [`LeaderEvent`]: sessions that open, end, run out or are refused, locks that
+    /// are broken or held too long, recalls that are late, limits that are reached, a journal that is
+    /// slow, and all that [`on_alarm`](LeaderBuilder::on_alarm) and
+    /// [`on_change`](LeaderBuilder::on_change) are told. Grants and releases are no events.
+    ///
+    /// By default with nothing. It runs on a thread where it may block, one event after the other; of
+    /// one kind 1,000 are told in 10 s, and how many more there were.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::{Leader, LeaderEventKind};
+    ///
+    /// let leader = Leader::builder()
+    ///     .listen(":7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .on_event(|event| match event.kind() {
+    ///         LeaderEventKind::SessionOpened | LeaderEventKind::SessionEnded => {} // not of interest here
+    ///         kind => println!("{}: {event}", kind.as_str()),
+    ///     })
+    ///     .start()?;
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn on_event(mut self, event: impl Fn(&LeaderEvent) + Send + Sync + 'static) -> Self {
+        self.callbacks.on_event = Some(Arc::new(event));
+        self
+    }
+
+    /// Has it count what it does, for those that look at it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn counted(mut self) -> Self {
+        self.counts = true;
         self
     }
 
@@ -347,12 +388,21 @@ impl LeaderBuilder {
         // A journal is made for a leader that starts.
         let doors = listen_at(&listen, &Entrance { secret: secret.clone(), own, admission })?;
         let (journal, warnings) = place.open(self.epoch_above)?;
+        let teller = Arc::new(Teller::new(self.callbacks));
+        let tells = LeaderTells {
+            events: teller.wants_events(),
+            #[cfg(feature = "cli")]
+            counts: self.counts,
+            #[cfg(not(feature = "cli"))]
+            counts: false,
+        };
         let config = LeaderConfig {
             time_to_live_max: self.time_to_live_max,
             sessions_max: self.sessions_max,
             claims_max: self.claims_max,
             process: Some(process_mark()),
             notary: Arc::new(secret.notary()),
+            tells,
             ..LeaderConfig::default()
         };
         let lasts = self.reign_lasts;
@@ -378,9 +428,9 @@ impl LeaderBuilder {
             bell,
             stop: AtomicBool::new(false),
             on_alarm: self.on_alarm,
-            on_change: self.on_change,
-            changes: Mutex::default(),
-            telling: Mutex::default(),
+            teller,
+            #[cfg(feature = "cli")]
+            looks: Default::default(),
             new_secret: Mutex::new(None),
             step_downs: StepDowns::default(),
             end: Mutex::new(None),
@@ -393,8 +443,11 @@ impl LeaderBuilder {
             Arc::new(super::tests::FailingJournal { journal, shared: shared.clone() });
         let lanes = Lanes::start(&journal, shared.clone());
         let lanes = lanes.map_err(failed("cannot start a thread"))?;
+        if let Some(leader) = successor.leader() {
+            shared.teller.tell(LeaderEvent::began(leader.epoch()));
+        }
         warnings.into_iter().for_each(|warning| shared.sound(warning));
-        Ok((Court::new(successor, doors, lanes, shared), secret))
+        Ok((Court::new(successor, doors, lanes, shared, tells), secret))
     }
 }
 

@@ -8,7 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LeaderShared, ReignEnd, doors::Doors, lanes::Lanes, stepping::StepDownCaller};
+#[cfg(feature = "cli")]
+use super::window::{LeaderView, TurnTally, ViewRequest};
+use super::{
+    LeaderEvent, LeaderShared, ReignEnd,
+    doors::Doors,
+    lanes::{LaneAnswer, Lanes},
+    stepping::StepDownCaller,
+};
+#[cfg(feature = "cli")]
+use crate::proto::leader::LeaderMachine;
 use crate::{
     clock,
     error::LockErrorKind,
@@ -19,7 +28,7 @@ use crate::{
     proto::{
         ConnectionId,
         journal::{JournalAnswer, JournalTrouble, ReignKey},
-        leader::{Close, Notice},
+        leader::{Close, LeaderTells, Notice},
         reign::ReignEnding,
         successor::{SuccessionNotice, Successor, SuccessorTurn},
         wire::ClientMessage,
@@ -41,6 +50,11 @@ pub(super) struct Court {
     pub(super) shared: Arc<LeaderShared>,
     /// Callers that wait until it has stepped down.
     stepping: Vec<StepDownCaller>,
+    /// It hands over what its leaders tell.
+    tells_events: bool,
+    /// What it counts of itself, if it does.
+    #[cfg(feature = "cli")]
+    pub(super) counted: Option<Box<TurnTally>>,
     /// The reign of another that its operator was told of, and what the journal's trouble was last.
     told: Option<ReignKey>,
     trouble: Option<String>,
@@ -62,8 +76,12 @@ impl Court {
         doors: Doors,
         lanes: Lanes,
         shared: Arc<LeaderShared>,
+        tells: LeaderTells,
     ) -> Court {
         Court {
+            tells_events: tells.events,
+            #[cfg(feature = "cli")]
+            counted: tells.counts.then(Box::default),
             successor,
             doors,
             lanes,
@@ -123,10 +141,11 @@ impl Court {
         }
         self.doors.receive();
         let answers: Vec<_> = std::iter::from_fn(|| self.lanes.poll()).collect();
+        answers.iter().for_each(|answer| self.time_journal(answer));
         // The clock is read after what it dates.
         let now = clock::now();
         let mut end = self.shared.stop.load(Acquire).then_some(ReignEnd::Stopped);
-        for (id, answer) in answers {
+        for LaneAnswer { id, answer, .. } in answers {
             match &answer {
                 JournalAnswer::Trouble(JournalTrouble::Unknown(text)) => {
                     self.trouble = Some(text.clone());
@@ -195,15 +214,61 @@ impl Court {
             }
         }
         self.doors.transmit();
+        if self.tells_events {
+            for event in self.successor.take_events() {
+                self.shared.teller.tell(LeaderEvent::of(event));
+            }
+            self.shared.teller.look();
+        }
+        #[cfg(feature = "cli")]
+        if let Some(counted) = &mut self.counted {
+            counted.turns.add(clock::now().since(now));
+            self.answer_looks(now);
+        }
         end
+    }
+
+    /// Shows itself to the threads that have asked.
+    #[cfg(feature = "cli")]
+    fn answer_looks(&self, now: Time) {
+        for ViewRequest { locks, answer } in self.shared.looks.take() {
+            let leader = self.successor.leader();
+            let tally = self.successor.tally().cloned().unwrap_or_default();
+            answer(LeaderView {
+                standing: self.successor.standing(now),
+                has_proof: self.successor.reign().has_proof(now),
+                counts: leader.map(LeaderMachine::counts),
+                minute: tally.minute.seconds(now).collect(),
+                tally,
+                turns: self.counted.as_deref().cloned().unwrap_or_default(),
+                locks: leader.filter(|_| locks > 0).map(|leader| leader.survey(locks)),
+            });
+        }
+    }
+
+    /// Counts how long the journal took, and tells if that was long.
+    fn time_journal(&mut self, answer: &LaneAnswer) {
+        let LaneAnswer { answer, operation, took, .. } = answer;
+        let lasts = self.successor.reign().lasts();
+        if self.tells_events && *took >= lasts.map_or(JOURNAL_SLOW, |lasts| lasts / 4) {
+            self.shared.teller.tell(LeaderEvent::journal_slow(operation, *took));
+        }
+        #[cfg(feature = "cli")]
+        if let Some(counted) = &mut self.counted {
+            counted.journal.entry(operation).or_default().add(*took);
+            counted.journal_troubles += u64::from(matches!(answer, JournalAnswer::Trouble(_)));
+        }
+        #[cfg(not(feature = "cli"))]
+        let _ = answer;
     }
 
     /// Tells the operator of a change of reign, and its reason.
     fn note(&mut self, notice: &SuccessionNotice) {
         let trouble = self.trouble.as_deref().map_or_else(String::new, |text| format!(" ({text})"));
+        let mut its_epoch = None;
         let text = match notice {
             SuccessionNotice::Reigns { epoch } => {
-                self.told = None;
+                (self.told, its_epoch) = (None, Some(*epoch));
                 format!("it reigns from now on, in epoch {epoch}")
             }
             SuccessionNotice::Ended(ReignEnding::Deposed) => {
@@ -222,7 +287,7 @@ impl Court {
             }
             SuccessionNotice::Ended(_) => return, // the end says it
         };
-        self.shared.note(text);
+        self.shared.note(text, its_epoch);
     }
 
     /// While it stands by it tells which reign it has read of.
@@ -235,8 +300,9 @@ impl Court {
         let Some(other) = head.reign.filter(|other| self.told != Some(*other)) else { return };
         let at = head.address.as_deref().unwrap_or("another leader");
         let text = format!("it stands by: {at} reigns, in epoch {}", head.epoch);
+        let epoch = head.epoch;
         self.told = Some(other);
-        self.shared.note(text);
+        self.shared.note(text, Some(epoch));
     }
 
     /// Hands over what has arrived, if the reign is proven now; else it is kept.
@@ -291,14 +357,15 @@ impl Court {
         let hands_over = self.successor.is_handing_over();
         while self.successor.reign().is_writing() || self.successor.is_handing_over() {
             match self.lanes.wait(LONGEST_SLEEP) {
-                Some((id, answer)) => self.successor.handle_answer(id, answer, clock::now()),
+                Some(LaneAnswer { id, answer, .. }) => {
+                    self.successor.handle_answer(id, answer, clock::now());
+                }
                 None => self.successor.handle_timeout(clock::now()),
             }
             self.ask_journal();
         }
         if hands_over {
-            // The process may end now: this is told before.
-            self.shared.note_now("it has handed its reign over");
+            self.shared.note("it has handed its reign over".to_owned(), None);
         }
     }
 
@@ -402,6 +469,10 @@ impl Court {
         }
     }
 }
+
+/// A journal that no other leader can have is slow from here on: a healthy disk never takes so long. One
+/// that others can have is so from a quarter of L on.
+const JOURNAL_SLOW: Duration = Duration::from_millis(250);
 
 /// Has it read after those from which something came before; whether it has ended since.
 fn mark_unread<'a>(
