@@ -53,7 +53,7 @@ const UNSAFE: [&str; 12] = [
 ];
 
 /// Crates that only these files or folders may name.
-const CRATES: [(&str, &[&str]); 14] = [
+const CRATES: [(&str, &[&str]); 17] = [
     (
         "tokio",
         &[
@@ -65,8 +65,12 @@ const CRATES: [(&str, &[&str]); 14] = [
             "src/host/tests/",
             "src/api/manager/builder.rs",
             "src/bench/",
+            "src/cli/serve/http.rs",
         ],
     ),
+    ("hyper", &["src/cli/serve/http"]),
+    ("hyper_util", &["src/cli/serve/http.rs"]),
+    ("prometheus_client", &["src/cli/serve/metrics.rs"]),
     ("quinn", &["src/host/speed.rs"]),
     ("quinn_proto", &["src/host/net/quic", "src/host/client/routes.rs", "src/host/net/tls.rs"]),
     ("rustls", &["src/host/"]),

@@ -183,7 +183,7 @@ struct ShownLocks<'a> {
 }
 
 #[derive(Serialize)]
-struct ShownLock<'a> {
+pub(super) struct ShownLock<'a> {
     name: &'a str,
     scope: &'static str,
     mode: &'static str,

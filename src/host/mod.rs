@@ -46,6 +46,8 @@ pub(crate) use self::client::connect;
 pub(crate) use self::journal::{examine_journal, move_journal};
 #[cfg(all(feature = "host", feature = "cli"))]
 pub(crate) use self::leader::{EventClient, HAS_OWN_JOURNAL, LeaderView, LeaderWindow};
+#[cfg(all(feature = "host", feature = "cli"))]
+pub(crate) use self::net::{address::ListenAddress, secret_file::read_private};
 #[cfg(feature = "host")]
 pub use self::{
     leader::{Leader, LeaderBuilder, LeaderEvent, LeaderEventKind},

@@ -1,4 +1,6 @@
-//! What `serve` is told of its log.
+//! What `serve` is told of its log and of its page.
+
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -12,6 +14,19 @@ pub(in crate::cli) struct ServeTelling {
     #[arg(long, value_name = "FORMAT", default_value = "text", overrides_with = "log")]
     #[arg(help_heading = TELLING)]
     pub(in crate::cli) log: LogFormat,
+    /// Serve a page that shows the locks, /metrics for Prometheus, /healthz and /readyz there, by HTTP:
+    /// HOST:PORT (7420 when left out; 0 takes a free one), or :PORT for every address of this machine. It
+    /// changes nothing. Off loopback only with --http-token-file
+    #[arg(long, value_name = "ADDR", help_heading = TELLING)]
+    pub(in crate::cli) http: Option<String>,
+    /// A name by which the page is reached, besides IP addresses and localhost; may be given several
+    /// times. Requests for another host are refused
+    #[arg(long, value_name = "HOST", requires = "http", help_heading = TELLING)]
+    pub(in crate::cli) http_host: Vec<String>,
+    /// File with the token that shows names of locks and clients, one line of 16 to 512 characters, as
+    /// `tierlock secret new` makes one; /metrics, /healthz and /readyz show no names, and need none
+    #[arg(long, value_name = "FILE", requires = "http", help_heading = TELLING)]
+    pub(in crate::cli) http_token_file: Option<PathBuf>,
 }
 
 /// The form of the log.

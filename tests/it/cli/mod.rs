@@ -16,6 +16,7 @@ mod limits;
 mod logging;
 mod manual;
 mod nesting;
+mod page;
 mod protection;
 mod serving;
 mod sharing;
