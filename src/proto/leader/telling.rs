@@ -121,7 +121,7 @@ pub struct MachineCounts {
     pub claims_max: usize,
     /// Names that are held, waited for, or remembered for their next holder.
     pub names: usize,
-    /// Waiters of the name that most wait for, among the first [`QUEUED_MAX`] waiters.
+    /// Waiters of the name that most wait for, among the first 65,536 waiters.
     pub longest_queue: usize,
     pub connections: usize,
     pub in_grace: bool,
