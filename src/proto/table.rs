@@ -399,13 +399,23 @@ impl Table {
     /// The names that are waited for, each with how many do, as far as the first `most` of those that
     /// can be granted and of those that are passed over tell.
     pub(super) fn queues(&self, most: usize) -> Vec<(LockKey, usize)> {
-        let mut queues = BTreeMap::<LockKey, usize>::new();
+        let mut queues: Vec<(LockKey, usize)> = Vec::new();
         for queue in [&self.present, &self.absent] {
             for &(lock, _, _) in queue.iter().take(most) {
-                *queues.entry(lock).or_default() += 1;
+                match queues.last_mut() {
+                    Some((last, queued)) if *last == lock => *queued += 1,
+                    _ => queues.push((lock, 1)),
+                }
             }
         }
-        queues.into_iter().collect()
+        // Of some locks some are present and others not.
+        queues.sort_unstable_by_key(|(lock, _)| *lock);
+        queues.dedup_by(|(lock, more), (kept, queued)| {
+            let is_same = lock == kept;
+            *queued += if is_same { *more } else { 0 };
+            is_same
+        });
+        queues
     }
 
     /// How many names it knows.

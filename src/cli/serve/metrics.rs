@@ -158,6 +158,11 @@ impl MetricPage<'_> {
             counts.sessions_awaited as u64,
         )?;
         self.gauge("connections", "Connections of clients", counts.connections as u64)?;
+        self.counter(
+            "other_secret",
+            "Attempts to connect by clients with another secret",
+            view.turns.other_secret,
+        )?;
         self.counter("sessions_opened", "Sessions that were opened", opened)?;
         self.counter("sessions_ended", "Sessions that ended in good order", ended)?;
         self.counter(

@@ -44,6 +44,8 @@ struct PageLeader<'a> {
 struct PageLock<'a> {
     #[serde(flatten)]
     lock: ShownLock<'a>,
+    /// In digits: a script's numbers are too short for it.
+    token_digits: String,
     /// How many wait, of which `waiters` are the first.
     waiting: usize,
     /// How many hold it, of which `holders` are some.
@@ -86,6 +88,7 @@ pub(super) fn json(view: &LeaderView) -> String {
             .iter()
             .map(|(lock, waiting, holding)| PageLock {
                 lock: lock.into(),
+                token_digits: lock.token.to_string(),
                 waiting: *waiting,
                 holding: *holding,
             })

@@ -315,6 +315,13 @@ impl Court {
         let mut turn = self.successor.turn(now).expect(LET_IN);
         while let Some(event) = self.doors.poll_event() {
             match event {
+                PortEvent::OtherSecret(client) => {
+                    #[cfg(feature = "cli")]
+                    if let Some(counted) = &mut self.counted {
+                        counted.other_secret += 1;
+                    }
+                    self.shared.teller.tell(LeaderEvent::other_secret(client));
+                }
                 PortEvent::Connected(id, client) => turn.handle_connected(id, client),
                 PortEvent::Readable(id) => {
                     mark_unread(&mut self.unread, &mut self.arrived, id);

@@ -178,7 +178,6 @@ impl LeaderEvent {
     }
 
     pub(super) fn alarm(text: &str) -> LeaderEvent {
-        // Its first word says so on paper, and here the kind does.
         LeaderEvent::new(LeaderEventKind::Alarm, text, EventParts::default())
     }
 
@@ -199,6 +198,20 @@ impl LeaderEvent {
         let parts =
             EventParts { reason: Some(operation), lasted: Some(took), ..EventParts::default() };
         LeaderEvent::new(LeaderEventKind::JournalSlow, text, parts)
+    }
+
+    pub(super) fn other_secret(client: ClientId) -> LeaderEvent {
+        let address = address_of(client);
+        let at = address.map(|address| format!(" at {address}")).unwrap_or_default();
+        let text = format!("session refused: a client{at} has another secret than this leader");
+        let (label, host, command) = Default::default();
+        let client = EventClient { label, host, pid: 0, command, address };
+        let parts = EventParts {
+            reason: Some("other_secret"),
+            client: Some(client),
+            ..EventParts::default()
+        };
+        LeaderEvent::new(LeaderEventKind::SessionRefused, text, parts)
     }
 
     pub(super) fn left_out(kind: LeaderEventKind, count: u64) -> LeaderEvent {

@@ -46,6 +46,8 @@ pub(crate) struct TurnTally {
     pub(crate) journal: BTreeMap<&'static str, Spread>,
     /// How often it had no answer.
     pub(crate) journal_troubles: u64,
+    /// Attempts to connect by clients with another secret.
+    pub(crate) other_secret: u64,
 }
 
 /// Asks a running leader.

@@ -39,7 +39,7 @@ use crate::proto::{
 use self::{
     config::{client_transport, server_config},
     connection::{PortConnection, PortShared},
-    endings::{ACCEPTED_NO_LONGER, why},
+    endings::{ACCEPTED_NO_LONGER, is_for_another_secret, why},
 };
 use super::{
     admission::{Admission, client_at},
@@ -104,6 +104,9 @@ pub(in crate::host) enum PortEvent {
     Readable(ConnectionId),
     /// The connection, or the attempt to make it, is over.
     Ended(ConnectionId, Ended),
+    /// An attempt of this client has ended, since it has another secret; said of a leader's port, as news
+    /// for its operator. A host on the path can make it up.
+    OtherSecret(ClientId),
 }
 
 pub(in crate::host) struct Port {
@@ -654,6 +657,13 @@ impl Port {
                     ));
                 }
                 quinn_proto::Event::ConnectionLost { reason } => {
+                    if connection.admitted.is_handshaking()
+                        && !connection.inner.side().is_client()
+                        && is_for_another_secret(&reason)
+                    {
+                        let client = connection.admitted.client();
+                        shared.events.push_back(PortEvent::OtherSecret(client));
+                    }
                     let ended =
                         why(&reason, connection.remote, connection.admitted.is_handshaking());
                     connection.end(ended, shared);

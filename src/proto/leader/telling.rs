@@ -121,7 +121,7 @@ pub struct MachineCounts {
     pub claims_max: usize,
     /// Names that are held, waited for, or remembered for their next holder.
     pub names: usize,
-    /// Waiters of the name that most wait for, among the first 65,536 waiters.
+    /// Waiters of the name that most wait for, among the first 16,384 waiters.
     pub longest_queue: usize,
     pub connections: usize,
     pub in_grace: bool,
@@ -138,8 +138,8 @@ pub struct LockSurvey {
     pub names: usize,
 }
 
-/// How many waiters are looked at to find the longest queues: some milliseconds.
-const QUEUED_MAX: usize = 65_536;
+/// How many waiters are looked at to find the longest queues: a millisecond or so.
+const QUEUED_MAX: usize = 16_384;
 
 impl LeaderMachine {
     /// Whether clients see an end of what an earlier reign may have granted.
@@ -355,9 +355,11 @@ impl LeaderMachine {
     /// A lease is over, and was this.
     #[inline]
     pub(super) fn tell_vacated(&mut self, hold: HoldKey, holding: &Holding) {
-        self.recall_is_over(hold);
-        let now = self.clock.now();
-        self.telling.count(|tally| tally.holds.add(now.since(holding.since)));
+        if self.telling.is_on() {
+            self.recall_is_over(hold);
+            let held = self.clock.now().since(holding.since);
+            self.telling.count(|tally| tally.holds.add(held));
+        }
     }
 
     /// Each recall is told once, as soon as it is late.

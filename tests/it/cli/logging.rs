@@ -108,6 +108,23 @@ fn a_leader_says_which_client_has_reached_a_limit() {
 }
 
 #[test]
+fn a_leader_says_where_a_client_is_that_has_another_secret() {
+    let place = Place::new();
+    let mut leader = place.leader_with(&["--log", "json"]);
+    let other = place.path("other");
+    succeeds(&tierlock(&["secret", "new"]).arg(&other).output().unwrap());
+    let mut stranger = tierlock(&["run", "--leader", &leader.address, "--secret-file"]);
+    let refused = stranger.arg(&other).args(["job", "--", "true"]).output().unwrap();
+    fails(&refused, 77, &["secret"]);
+    let refused = events_until(&mut leader, "session_refused").pop().unwrap();
+    assert_eq!(
+        (&refused["reason"], &refused["level"]),
+        (&"other_secret".into(), &"warning".into())
+    );
+    assert_eq!(refused["client"]["address"], "127.0.0.1");
+}
+
+#[test]
 fn a_leader_says_that_a_client_does_not_answer_for_a_lease_that_it_keeps() {
     let place = Place::new();
     let mut leader = place.leader_with(&["--log", "json"]);

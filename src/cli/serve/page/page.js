@@ -134,7 +134,7 @@ const showRow = (made, lock) => {
   put(parts.waiting, lock.waiting ? `${lock.waiting} waiting` : "");
   if (!details.open) return more.replaceChildren();
   const list = element("dl");
-  entry(list, "token", lock.token);
+  entry(list, "token", lock.token_digits);
   entry(list, "permits", lock.limit === null ? "" : `${lock.limit} in all`);
   entry(list, "promised for", lock.state === "free" ? "" : time(lock.remaining_ms));
   entry(list, "last left", lock.predecessor);

@@ -13,14 +13,8 @@ use crate::proto::client::Ended;
 /// be the leader's last word. That a peer has another secret the handshake itself proves, or
 /// the leader says it under the handshake's keys.
 pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: bool) -> Ended {
-    const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
-    const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
     const CONNECTION_REFUSED: u64 = 0x2;
-    let code = match reason {
-        ConnectionError::TransportError(error) => Some(u64::from(error.code)),
-        ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),
-        _ => None,
-    };
+    let code = code_of(reason);
     let is_forgeable = is_handshaking && matches!(reason, ConnectionError::ConnectionClosed(_));
     match (code, reason) {
         (Some(NO_APPLICATION_PROTOCOL), _) | (_, ConnectionError::VersionMismatch) => {
@@ -42,6 +36,23 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
         (_, reason) => Ended::Disconnected(format!("the connection to {remote} ended: {reason}")),
     }
 }
+
+/// Whether one of both sides has ended a handshake since it does not accept the other's key.
+pub(super) fn is_for_another_secret(reason: &ConnectionError) -> bool {
+    let is_it = |code| CRYPTO.contains(&code) && code != NO_APPLICATION_PROTOCOL;
+    code_of(reason).is_some_and(is_it)
+}
+
+fn code_of(reason: &ConnectionError) -> Option<u64> {
+    match reason {
+        ConnectionError::TransportError(error) => Some(u64::from(error.code)),
+        ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),
+        _ => None,
+    }
+}
+
+const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
+const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
 
 /// Why a connection ends when its secret was taken out of the leader's file.
 pub(super) const ACCEPTED_NO_LONGER: &str =

@@ -181,14 +181,20 @@ fn a_lost_first_packet_is_sent_again_soon() {
 fn no_peer_with_another_secret_gets_past_the_handshake() {
     let (mut leader, address) = listen(&secret());
     let mut client = connect(1, address, &secret());
-    drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-        (_, PortEvent::Connected(..)) => panic!("the handshake was passed"),
-        (1, PortEvent::Ended(_, Ended::Refused(text))) => {
-            assert!(text.contains("another secret"), "{text}");
-            true
+    let (mut is_told, mut is_refused) = (false, false);
+    drive(&mut [&mut leader, &mut client], |index, event, _| {
+        match (index, event) {
+            (_, PortEvent::Connected(..)) => panic!("the handshake was passed"),
+            (1, PortEvent::Ended(_, Ended::Refused(text))) => {
+                assert!(text.contains("another secret"), "{text}");
+                is_refused = true;
+            }
+            (1, PortEvent::Ended(_, other)) => panic!("{other:?}"),
+            // The client has refused the leader's key, and says so.
+            (0, PortEvent::OtherSecret(client)) => is_told = client == client_at(address),
+            _ => {}
         }
-        (1, PortEvent::Ended(_, other)) => panic!("{other:?}"),
-        _ => false,
+        is_told && is_refused
     });
     assert!(leader.shared.handles.len() <= 1);
 }
@@ -201,13 +207,18 @@ fn a_client_that_believes_any_leader_still_has_to_prove_itself() {
     let id = ConnectionId(1);
     let here = Ipv4Addr::UNSPECIFIED.into();
     let mut client = Port::connect_from(here, id, address, handshake, SILENCE).unwrap();
-    drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-        (0, PortEvent::Connected(..) | PortEvent::Readable(_)) => panic!("a peer was let in"),
-        (1, PortEvent::Ended(_, ended)) => {
-            assert!(matches!(ended, Ended::Refused(_)), "{ended:?}");
-            true
+    let (mut is_told, mut is_refused) = (false, false);
+    drive(&mut [&mut leader, &mut client], |index, event, _| {
+        match (index, event) {
+            (0, PortEvent::Connected(..) | PortEvent::Readable(_)) => panic!("a peer was let in"),
+            (0, PortEvent::OtherSecret(_)) => is_told = true,
+            (1, PortEvent::Ended(_, ended)) => {
+                assert!(matches!(ended, Ended::Refused(_)), "{ended:?}");
+                is_refused = true;
+            }
+            _ => {}
         }
-        _ => false,
+        is_told && is_refused
     });
 }
 

@@ -9,7 +9,7 @@ fn a_duration_counts_up_to_its_bound_and_all_of_them_in_the_sum() {
     let parts: Vec<_> = spread.parts().filter(|(_, count)| *count > 0).collect();
     assert_eq!(parts, [(0.0001, 2), (0.0005, 1), (3600.0, 1), (f64::INFINITY, 1)]);
     assert_eq!(spread.count(), 5);
-    assert!((spread.sum() - 7200.000_202).abs() < 1e-6, "{}", spread.sum());
+    assert!((spread.sum() - 7_200.000_202).abs() < 1e-6, "{}", spread.sum());
 }
 
 #[test]
