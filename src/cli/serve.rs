@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Serves until a signal or a failure of the storage ends the reign.
 pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
     let (secret_file, journal) = (serve.secret_file()?, serve.journal()?);
-    let http = http::open(&serve.telling)?;
+    let http = http::open(&serve.telling, &secret_file)?;
     // Before anything is written: from here on a signal ends us in good order, or has us read the
     // secret file again.
     let events = Events::listen_to([SIGTERM, SIGINT, SIGHUP])

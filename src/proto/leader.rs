@@ -516,7 +516,6 @@ impl LeaderMachine {
         if self.reign.is_some() {
             self.look_at_reservations();
         }
-        self.tell_late_recalls(now);
         self.settle(now);
     }
 

@@ -452,6 +452,14 @@ impl Table {
         }
     }
 
+    /// The lease at this place, if there is one.
+    pub(super) fn find_holding(&self, hold: HoldKey) -> Option<&Holding> {
+        match hold.joint_key() {
+            Some(key) => self.joint.get(key).map(|joint| &joint.holding),
+            None => self.get(hold.lock)?.holding.as_ref(),
+        }
+    }
+
     fn holding_mut(&mut self, hold: HoldKey) -> &mut Holding {
         match hold.joint_key() {
             Some(key) => &mut self.joint[key].holding,

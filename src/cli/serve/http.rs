@@ -13,6 +13,7 @@ mod access;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -51,9 +52,8 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How long the leader's thread may take for an answer.
 const LEADER_LIMIT: Duration = Duration::from_secs(1);
 
-/// For how long its locks, and its counts, are shown to all without another look.
-const LOCKS_SHOWN: Duration = Duration::from_secs(1);
-const COUNTS_SHOWN: Duration = Duration::from_millis(100);
+/// For how long its locks, or its counts, are shown to all without another look.
+const SHOWN: Duration = Duration::from_secs(1);
 
 /// How long the system is given to find room for another connection.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -66,9 +66,13 @@ pub(super) struct HttpSockets {
 }
 
 /// Opens what the command line says; `None` if it says nothing.
-pub(super) fn open(telling: &ServeTelling) -> Result<Option<HttpSockets>, Failure> {
+pub(super) fn open(
+    telling: &ServeTelling,
+    secret_file: &Path,
+) -> Result<Option<HttpSockets>, Failure> {
     let Some(address) = &telling.http else { return Ok(None) };
-    let token = telling.http_token_file.as_deref().map(HttpToken::read).transpose()?;
+    let token = telling.http_token_file.as_deref();
+    let token = token.map(|file| HttpToken::read(file, secret_file)).transpose()?;
     let listen: ListenAddress = address.parse()?;
     let cannot = |error: io::Error| {
         Failure::new(exit::CONFIG, format_args!("cannot serve HTTP at {address}: {error}"))
@@ -114,13 +118,13 @@ impl HttpSockets {
             locks: Mutex::new(None),
         });
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        for listener in listeners {
+            let entered = runtime.enter();
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+            drop(entered);
+            runtime.spawn(accept(listener, room.clone(), desk.clone()));
+        }
         let serve = move || {
-            for listener in listeners {
-                let entered = runtime.enter();
-                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { continue };
-                drop(entered);
-                runtime.spawn(accept(listener, room.clone(), desk.clone()));
-            }
             runtime.block_on(std::future::pending::<()>());
         };
         thread::Builder::new().name("tierlock-http".into()).spawn(serve).map_err(failed)?;
@@ -213,7 +217,7 @@ impl HttpDesk {
         }
         let mut shown = self.locks.lock().await;
         if let Some((at, text)) = &*shown
-            && at.elapsed() < LOCKS_SHOWN
+            && at.elapsed() < SHOWN
         {
             return answer(StatusCode::OK, "application/json", text.clone());
         }
@@ -227,7 +231,7 @@ impl HttpDesk {
     async fn look(&self) -> Option<Arc<LeaderView>> {
         let mut shown = self.view.lock().await;
         if let Some((at, view)) = &*shown
-            && at.elapsed() < COUNTS_SHOWN
+            && at.elapsed() < SHOWN
         {
             return Some(view.clone());
         }

@@ -25,6 +25,7 @@ use crate::{
         bell::{LONGEST_SLEEP, Slept},
         quic::{CloseCode, PortEvent},
     },
+    printable::Printable,
     proto::{
         ConnectionId,
         journal::{JournalAnswer, JournalTrouble, ReignKey},
@@ -199,14 +200,16 @@ impl Court {
         while let Some(notice) = self.successor.poll_notice() {
             match notice {
                 Notice::Conflict { name, winner, loser } => self.shared.sound(format!(
-                    "ALARM: two sessions reported after a restart that they hold {name}; the one \
+                    "ALARM: two sessions reported after a restart that they hold {}; the one \
                      with token {winner} keeps it, the one with token {loser} has lost it. Either \
                      this leader's state directory was restored from a copy, or there is a bug",
+                    Printable(name.as_str())
                 )),
                 Notice::NotAskedFor { name, token } => self.shared.sound(format!(
-                    "ALARM: a session reported after a change of reign that it holds {name} with token \
+                    "ALARM: a session reported after a change of reign that it holds {} with token \
                      {token}, and this leader's journal knows that it never asked for that; it has \
                      lost it. Either the journal was restored from a copy, or there is a bug",
+                    Printable(name.as_str())
                 )),
                 Notice::OtherHistory { seen, own, pauses, takes } => {
                     self.shared.sound(other_history(seen, own, pauses, takes));

@@ -174,7 +174,9 @@ impl LeaderEvent {
     }
 
     fn new(kind: LeaderEventKind, text: impl Into<String>, parts: EventParts) -> LeaderEvent {
-        LeaderEvent { kind, text: text.into(), is_change: false, parts }
+        // An alarm may quote a store's error, or another leader's address.
+        let text = Printable(&text.into()).to_string();
+        LeaderEvent { kind, text, is_change: false, parts }
     }
 
     pub(super) fn alarm(text: &str) -> LeaderEvent {

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::events::{LeaderEvent, LeaderEventKind};
 use crate::{alarm, callbacks, watch::Tell};
@@ -39,6 +39,8 @@ impl fmt::Debug for EventCallbacks {
 #[derive(Debug)]
 pub(super) struct Teller {
     callbacks: EventCallbacks,
+    /// Runs work where it may block.
+    run: fn(Box<dyn FnOnce() + Send>),
     untold: Mutex<Untold>,
     told: Condvar,
     /// Some were left out that nothing says yet.
@@ -72,7 +74,8 @@ const QUEUE_MAX: usize = 4096;
 impl Teller {
     pub(super) fn new(callbacks: EventCallbacks) -> Teller {
         let (untold, told) = Default::default();
-        Teller { callbacks, untold, told, has_left_out: AtomicBool::new(false) }
+        let run = |work: Box<dyn FnOnce() + Send>| callbacks::run(work);
+        Teller { callbacks, run, untold, told, has_left_out: AtomicBool::new(false) }
     }
 
     /// Whether all events are wanted, and not only changes of reign.
@@ -89,12 +92,7 @@ impl Teller {
 
     fn tell_at(self: &Arc<Self>, event: LeaderEvent, now: Instant) {
         let mut untold = self.untold.lock();
-        // Of those there are few, whatever clients do, and an operator needs each.
-        let is_bounded = !matches!(
-            event.kind(),
-            LeaderEventKind::Alarm | LeaderEventKind::Reign | LeaderEventKind::LeftOut
-        );
-        if is_bounded {
+        if event.kind() != LeaderEventKind::Reign {
             untold.close_windows(now);
             let is_full = untold.queue.len() >= QUEUE_MAX;
             let window = untold.windows.entry(event.kind()).or_insert(EventWindow {
@@ -102,7 +100,9 @@ impl Teller {
                 told: 0,
                 left_out: 0,
             });
-            if is_full || window.told >= TOLD_MAX {
+            // An operator needs each alarm, as long as there is room.
+            let is_bounded = event.kind() != LeaderEventKind::Alarm;
+            if is_full || (is_bounded && window.told >= TOLD_MAX) {
                 window.left_out += 1;
                 self.has_left_out.store(true, Relaxed);
                 return;
@@ -110,7 +110,7 @@ impl Teller {
             window.told += 1;
         }
         untold.queue.push_back(event);
-        self.hand_over(&mut untold);
+        self.hand_over(untold);
     }
 
     /// Tells what was left out, once its time is over. Asked now and then.
@@ -126,7 +126,7 @@ impl Teller {
         let mut untold = self.untold.lock();
         untold.close_windows(now);
         self.has_left_out.store(untold.has_left_out(), Relaxed);
-        self.hand_over(&mut untold);
+        self.hand_over(untold);
     }
 
     /// Waits until all are told, for so long at most.
@@ -136,11 +136,14 @@ impl Teller {
         while untold.is_telling && !self.told.wait_until(&mut untold, until).timed_out() {}
     }
 
-    fn hand_over(self: &Arc<Self>, untold: &mut Untold) {
-        if !untold.is_telling && !untold.queue.is_empty() {
-            untold.is_telling = true;
+    /// The lock is released first: where the system gives no thread, the callbacks run on this one.
+    fn hand_over(self: &Arc<Self>, mut untold: MutexGuard<'_, Untold>) {
+        let is_due = !untold.is_telling && !untold.queue.is_empty();
+        untold.is_telling |= is_due;
+        drop(untold);
+        if is_due {
             let teller = self.clone();
-            callbacks::run(move || teller.tell_all());
+            (self.run)(Box::new(move || teller.tell_all()));
         }
     }
 

@@ -103,9 +103,10 @@ impl LeaderWindow {
     /// leader's thread, and is dropped uncalled where the leader has ended.
     pub(crate) fn look(&self, locks: usize, answer: impl FnOnce(LeaderView) + Send + 'static) {
         let LeaderWindow(shared) = self;
+        let request = ViewRequest { locks, answer: Box::new(answer) };
         let mut asked = shared.looks.asked.lock();
         if asked.len() < LOOKS_MAX {
-            asked.push(ViewRequest { locks, answer: Box::new(answer) });
+            asked.push(request);
         }
         drop(asked);
         shared.looks.is_asked.store(true, Release);

@@ -198,7 +198,6 @@ impl LeaderMachine {
         let end = self.ends.get(hold);
         self.ends.clear(hold);
         self.may_lead_otherwise(hold);
-        self.recall_is_over(hold);
         let hold = self.table.convert(hold, to, token, others_bear);
         self.sessions.move_lease(session, lease, hold);
         if let Some(end) = end {

@@ -294,7 +294,10 @@ impl LeaderMachine {
         if planted(Mistake::BreakTakesOne) {
             holds.truncate(1);
         }
-        if !holds.is_empty() || deletion.is_some() {
+        let is_whole = |hold: &HoldKey| matches!(self.holding(*hold).right, Right::Whole);
+        let whole: Vec<_> = holds.iter().copied().filter(is_whole).collect();
+        // One that asks for what is being broken already breaks nothing.
+        if !whole.is_empty() || deletion.is_some() {
             self.tell_broken(&name, token, holds.first().copied(), key);
         }
         if holds.is_empty() {
@@ -303,8 +306,6 @@ impl LeaderMachine {
                 None => self.messages.push_back((connection, answer(false))),
             };
         }
-        let is_whole = |hold: &HoldKey| matches!(self.holding(*hold).right, Right::Whole);
-        let whole: Vec<_> = holds.iter().copied().filter(is_whole).collect();
         let was_whole = !whole.is_empty();
         for hold in whole {
             self.take_away(hold, LostReason::Broken);

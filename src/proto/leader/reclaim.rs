@@ -316,6 +316,7 @@ impl LeaderMachine {
         let session = self.sessions.get(session).id;
         let (lease, why) = (lease.lease(), LostReason::Forgotten);
         self.refused_claims += 1;
+        self.telling.count(|tally| tally.taken_away(why));
         self.write(Record::LeaseRevoked { session, lease, name, token, why });
     }
 }

@@ -362,9 +362,6 @@ impl LeaderMachine {
     fn is_used(&mut self, key: SessionKey, lease: LeaseId, kept: bool) {
         let Some(hold) = self.hold_of_lease(key, lease) else { return };
         self.telling.count(|tally| tally.kept += u64::from(kept));
-        if !kept {
-            self.recall_is_over(hold);
-        }
         let next = match (self.holding(hold).recall, kept) {
             (Recall::No | Recall::Kept, true) => Recall::Kept,
             (Recall::No | Recall::Kept, false) => Recall::No,

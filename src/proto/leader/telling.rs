@@ -3,7 +3,8 @@
 //! Each is made only where the config asks for it. Nothing here changes what the leader does.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Reverse,
+    collections::{BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use crate::{
     name::Name,
     proto::{
         ClientId, ConnectionId, SessionId,
-        lock::{HoldKey, Holding, Recall, SessionKey},
+        lock::{HoldKey, Holding, PackedId, Recall, SessionKey},
         sessions::Standing,
         wire::{Identity, LockInfo, Refusal},
     },
@@ -81,9 +82,9 @@ pub(super) struct LeaderTelling {
     pub(super) tells: LeaderTells,
     events: Vec<MachineEvent>,
     pub(super) tally: Option<Box<LeaderTally>>,
-    /// Leases that were asked back and have not been answered for: since when, and whether that was told
-    /// as late.
-    recalls: BTreeMap<HoldKey, (Time, bool)>,
+    /// Leases that were asked back in the last [`RECALL_LATE`], and when, the first first. Some have
+    /// been answered for since, or are over.
+    recalls: VecDeque<(Time, HoldKey, PackedId)>,
 }
 
 impl LeaderTelling {
@@ -192,11 +193,14 @@ impl LeaderMachine {
     pub fn survey(&self, limit: usize) -> LockSurvey {
         let now = self.clock.now();
         let mut queues = self.table.queues(QUEUED_MAX);
+        if queues.len() > limit {
+            queues.select_nth_unstable_by_key(limit, |(_, waiting)| Reverse(*waiting));
+            queues.truncate(limit);
+        }
         queues.sort_by(|(a, waiting), (b, more)| {
             let name = |lock| &self.table.lock(lock).name;
             more.cmp(waiting).then_with(|| name(*a).cmp(name(*b)))
         });
-        queues.truncate(limit);
         let shown: BTreeSet<_> = queues.iter().map(|(lock, _)| *lock).collect();
         let held = self.table.all().filter(|lock| !shown.contains(lock));
         let held = held.take(SURVEYED_MAX).filter(|&lock| self.table.is_held(lock));
@@ -340,53 +344,43 @@ impl LeaderMachine {
     pub(super) fn tell_recalled(&mut self, hold: HoldKey) {
         if self.telling.is_on() {
             self.telling.count(|tally| tally.recalls += 1);
-            self.telling.recalls.insert(hold, (self.clock.now(), false));
-        }
-    }
-
-    /// The recall is answered, or its connection is no more: it is asked for again on the next one.
-    #[inline]
-    pub(super) fn recall_is_over(&mut self, hold: HoldKey) {
-        if !self.telling.recalls.is_empty() {
-            self.telling.recalls.remove(&hold);
+            let lease = self.holding(hold).lease;
+            self.telling.recalls.push_back((self.clock.now(), hold, lease));
         }
     }
 
     /// A lease is over, and was this.
     #[inline]
-    pub(super) fn tell_vacated(&mut self, hold: HoldKey, holding: &Holding) {
-        if self.telling.is_on() {
-            self.recall_is_over(hold);
-            let held = self.clock.now().since(holding.since);
-            self.telling.count(|tally| tally.holds.add(held));
+    pub(super) fn tell_vacated(&mut self, holding: &Holding) {
+        let held = self.clock.now().since(holding.since);
+        self.telling.count(|tally| tally.holds.add(held));
+    }
+
+    /// Each recall is told once, when it is late. Asked at every event, so that a busy leader tells them
+    /// as an idle one does; few at a time, so that no event waits for it.
+    #[inline]
+    pub(super) fn tell_late_recalls(&mut self, now: Time) {
+        for _ in 0..LATE_AT_ONCE {
+            match self.telling.recalls.front() {
+                Some((since, ..)) if now.since(*since) >= RECALL_LATE => self.tell_late_recall(now),
+                _ => return,
+            }
         }
     }
 
-    /// Each recall is told once, as soon as it is late.
-    pub(super) fn tell_late_recalls(&mut self, now: Time) {
-        if self.telling.recalls.is_empty() {
-            return;
-        }
-        let is_late = |(_, (since, is_told)): &(&HoldKey, &(Time, bool))| {
-            !is_told && now.since(*since) >= RECALL_LATE
-        };
-        let late = self.telling.recalls.iter().filter(is_late);
-        let late: Vec<_> = late.map(|(hold, (since, _))| (*hold, *since)).collect();
-        for (hold, since) in late {
-            self.telling.recalls.insert(hold, (since, true));
-            // It may have been asked for on a connection that is no more.
-            let is_there = self.table.get(hold.lock).is_some()
-                && self.table.holds(hold.lock).any(|other| other == hold);
-            if !is_there || self.holding(hold).recall != Recall::Asked {
-                self.telling.recalls.remove(&hold);
-                continue;
-            }
-            self.telling.count(|tally| tally.recalls_late += 1);
-            self.tell_event(|leader| MachineEvent::RecallLate {
-                name: leader.table.lock(hold.lock).name.clone(),
-                holder: leader.note_of(leader.holding(hold).session),
-                waits: now.since(since),
-            });
-        }
+    #[cold]
+    fn tell_late_recall(&mut self, now: Time) {
+        let Some((since, hold, lease)) = self.telling.recalls.pop_front() else { return };
+        // The place of a lease that is over may be another one's by now.
+        let holding = self.table.find_holding(hold).filter(|holding| holding.lease == lease);
+        let Some(&Holding { recall: Recall::Asked, session, .. }) = holding else { return };
+        self.telling.count(|tally| tally.recalls_late += 1);
+        self.tell_event(|leader| MachineEvent::RecallLate {
+            name: leader.table.lock(hold.lock).name.clone(),
+            holder: leader.note_of(session),
+            waits: now.since(since),
+        });
     }
 }
+
+const LATE_AT_ONCE: usize = 64;

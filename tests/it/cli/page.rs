@@ -276,6 +276,10 @@ fn names_off_loopback_are_for_holders_of_the_token() {
     let usage = serve(&["--http-token-file", token_file]).output().unwrap();
     assert_eq!(usage.status.code(), Some(64));
 
+    let secret = place.secret();
+    let same = ["--http", ":0", "--http-token-file", secret.to_str().unwrap()];
+    fails(&serve(&same).output().unwrap(), 78, &["is the secret of the locks"]);
+
     std::fs::remove_file(token_file).unwrap();
     succeeds(&tierlock(&["secret", "new", token_file]).output().unwrap());
     let token = read(Path::new(token_file));

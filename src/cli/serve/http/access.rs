@@ -21,7 +21,8 @@ pub(super) struct HttpToken {
 const TOKEN_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=512;
 
 impl HttpToken {
-    pub(super) fn read(path: &Path) -> Result<HttpToken, Failure> {
+    /// The token of this file, which is none of the secrets in the other one: it crosses the network.
+    pub(super) fn read(path: &Path, secret_file: &Path) -> Result<HttpToken, Failure> {
         let (text, _) = read_private(path)?;
         let bad = || {
             let line = format!(
@@ -35,6 +36,19 @@ impl HttpToken {
         let is_good = token.iter().all(u8::is_ascii_graphic);
         if !is_good || !TOKEN_CHARACTERS.contains(&token.len()) {
             return Err(bad());
+        }
+        // A pipe is read once, by the leader.
+        if secret_file.is_file() {
+            let (secrets, _) = read_private(secret_file)?;
+            let mut secrets = secrets.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+            if secrets.any(|secret| secret.eq_ignore_ascii_case(token)) {
+                let line = format!(
+                    "the token in {} is the secret of the locks, which would cross the network with every \
+                     look at the page: make another one with `tierlock secret new FILE`",
+                    path.display()
+                );
+                return Err(Failure::new(exit::CONFIG, line));
+            }
         }
         HttpToken::new(token)
             .ok_or_else(|| Failure::internal("the system gives no random bytes", path.display()))

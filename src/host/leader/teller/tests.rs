@@ -93,3 +93,20 @@ fn a_flood_of_one_kind_is_counted_and_leaves_room_for_others() {
     assert_eq!(heard.recv().unwrap(), "5 more events of the kind session_ended are not told");
     assert!(!teller.has_left_out.load(Relaxed));
 }
+
+/// As where the system gives no thread: the leader's own must not wait for itself.
+#[test]
+fn an_event_that_is_told_at_once_waits_for_no_lock() {
+    let (said, heard) = mpsc::channel();
+    let callbacks = EventCallbacks {
+        on_change: Arc::new(|_| {}),
+        on_event: Some(Arc::new(move |event: &LeaderEvent| drop(said.send(event.to_string())))),
+    };
+    let teller = Arc::new(Teller { run: |work| work(), ..Teller::new(callbacks) });
+    let begin = Instant::now();
+    for _ in 0..TOLD_MAX + 1 {
+        teller.tell_at(ended("job"), begin);
+    }
+    teller.look_at(begin + WINDOW);
+    assert_eq!(heard.try_iter().count() as u64, TOLD_MAX + 1);
+}

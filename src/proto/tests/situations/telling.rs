@@ -55,7 +55,9 @@ fn a_break_is_told_with_its_author_and_its_holder() {
     events(&mut reign);
     let query = RequestId(7);
     let other = Token::new(token.get() + 1).unwrap();
-    for token in [other, token] {
+    reign.disk_answers = false;
+    // The wrong one, the right one, and that again while its loss is on the way to the disk.
+    for token in [other, token, token] {
         reign.say(operator, ClientMessage::Break { query, name: name("job"), token });
     }
     let told = events(&mut reign);
@@ -221,6 +223,48 @@ fn sessions_that_come_back_are_counted_and_the_end_of_grace_is_told() {
     let tally = reign.leader.tally().unwrap();
     assert_eq!((tally.sessions.returned, tally.leases_reclaimed, tally.grants), (1, 1, [0; 4]));
     assert!(!reign.leader.counts().in_grace);
+}
+
+#[test]
+fn a_lease_that_no_session_can_have_is_counted_as_forgotten() {
+    let mut reign = begin();
+    let speaker = reign.session(1);
+    reign.acquire(speaker, 1, acquire("job"));
+    let grant = reign.granted(speaker, 1);
+    reign.restart();
+    let again = reign.again(speaker);
+    reign.report_held(again, vec![held("another", grant)], Vec::new());
+    assert!(matches!(&reign.notices[..], [Notice::NotAskedFor { .. }]), "{:?}", reign.notices);
+    assert_eq!(reign.leader.tally().unwrap().taken_away.forgotten, 1);
+}
+
+#[test]
+fn a_late_recall_is_told_by_a_busy_leader_too() {
+    let mut reign = begin();
+    let (keeper, waiter) = (reign.session(1), reign.session(2));
+    reign.acquire(keeper, 1, keep("job"));
+    reign.block(keeper, 1);
+    reign.acquire(waiter, 1, acquire("job"));
+    events(&mut reign);
+    for _ in 0..12 {
+        reign.now = reign.now + ms(50);
+        reign.renew(waiter);
+    }
+    let told = events(&mut reign);
+    assert!(matches!(&told[..], [MachineEvent::RecallLate { .. }]), "{told:?}");
+}
+
+#[test]
+fn the_last_minute_is_shown_by_a_clock_that_lateness_does_not_stop() {
+    let mut reign = begin();
+    let speaker = reign.session(1);
+    reign.acquire(speaker, 1, acquire("early"));
+    reign.renew(speaker);
+    reign.now = reign.now + Duration::from_secs(120); // it slept
+    reign.acquire(speaker, 2, acquire("late"));
+    let minute = &reign.leader.tally().unwrap().minute;
+    let shown: Vec<_> = minute.seconds(reign.now).map(|second| second.grants).collect();
+    assert_eq!((shown.iter().sum::<u32>(), shown.last()), (1, Some(&1)));
 }
 
 #[test]

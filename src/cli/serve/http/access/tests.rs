@@ -81,7 +81,7 @@ fn a_token_file_is_one_long_enough_line() {
         let file = folder.path().join("token");
         std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        HttpToken::read(&file).is_ok()
+        HttpToken::read(&file, &folder.path().join("none")).is_ok()
     };
     assert!(read(b"0123456789abcdef\n") && read(b"0123456789abcdef"));
     assert!(read(&[b'x'; 512]) && !read(&[b'x'; 513]));
