@@ -12,6 +12,9 @@ pub mod kept_leases {}
 #[doc = include_str!("guide/leaders.md")]
 pub mod leaders {}
 
+#[doc = include_str!("guide/operating.md")]
+pub mod operating {}
+
 #[doc = include_str!("guide/engines.md")]
 pub mod engines {}
 

@@ -67,7 +67,7 @@
 //! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mode` `elected` `mistake` | the vocabulary | imports ours |
 //! | 0 | `fork` `latches` `system` | what a forked child has of its own, calls of the C library; islands of `unsafe` | knows locks |
 //! | 1 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` `filesystem` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget, which file systems are trusted | decides about locks |
-//! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
+//! | 1 | `proto/` | the lease protocol, leader and client; `group/`, the journal that leaders keep themselves | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier: `dir/` whatever the engine, `table/` and `flock` the engines; `sys` is its island of `unsafe` | judges by pid |
 //! | 2 | `host/` | the lease word, the interface `service`; `client/`, `leader`, `journal` and `net/` around `proto`; `engines/`, lock services of other kinds | asks for a lease of its own accord |
@@ -205,7 +205,7 @@ pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Resul
 #[doc(hidden)]
 pub use host::lease_word;
 #[cfg(feature = "host")]
-pub use host::{Leader, LeaderBuilder, Secret};
+pub use host::{Leader, LeaderBuilder, LeaderEvent, LeaderEventKind, Secret};
 pub use name::{InvalidName, Name};
 pub use path::Keep;
 #[cfg(feature = "process")]

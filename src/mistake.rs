@@ -207,6 +207,20 @@ pub enum Mistake {
     NarrowCountsLate,
     /// Bounds are believed while clients are waited for that the journal does not know.
     BoundsBeforeWaited,
+    /// A group: a vote counts before it is on the disk, and is forgotten in a crash.
+    GroupVoteForgotten,
+    /// A group: entries count before they are on the disk.
+    GroupLogNotSynced,
+    /// A group: a leader without a majority's answers goes on with its heartbeats.
+    NoQuietRule,
+    /// A group: the condition of a take-over is evaluated when it is proposed, not when it is applied.
+    ConditionAtProposal,
+    /// A group's member: a disk that was emptied votes on as the one that it was.
+    EmptiedDiskVotes,
+    /// A group: a member that hears its leader votes for another.
+    NotSticky,
+    /// A group: a member stands without asking whether it would have a majority.
+    NoPreVote,
 }
 
 #[cfg(feature = "mistakes")]

@@ -53,7 +53,7 @@ const UNSAFE: [&str; 12] = [
 ];
 
 /// Crates that only these files or folders may name.
-const CRATES: [(&str, &[&str]); 14] = [
+const CRATES: [(&str, &[&str]); 18] = [
     (
         "tokio",
         &[
@@ -65,13 +65,18 @@ const CRATES: [(&str, &[&str]); 14] = [
             "src/host/tests/",
             "src/api/manager/builder.rs",
             "src/bench/",
+            "src/cli/serve/http.rs",
         ],
     ),
+    ("hyper", &["src/cli/serve/http"]),
+    ("hyper_util", &["src/cli/serve/http.rs"]),
+    ("prometheus_client", &["src/cli/serve/metrics.rs"]),
     ("quinn", &["src/host/speed.rs"]),
     ("quinn_proto", &["src/host/net/quic", "src/host/client/routes.rs", "src/host/net/tls.rs"]),
     ("rustls", &["src/host/"]),
     ("redb", &["src/host/journal/file"]),
-    ("bincode", &["src/proto/wire.rs", "src/proto/wire/"]),
+    ("bincode", &["src/proto/wire.rs", "src/proto/wire/", "src/proto/group/"]),
+    ("noraft", &["src/proto/group/raft.rs"]),
     ("fs4", &["src/process/", "src/host/journal/file/"]),
     ("memmap2", &["src/process/sys.rs", "src/process/table/map.rs"]),
     ("clap", &["src/cli/"]),
@@ -84,11 +89,12 @@ const CRATES: [(&str, &[&str]); 14] = [
 
 /// What may say that a record is durable: what keeps records, and the proofs' own file. A reply that
 /// depends on one cannot be made of anything else.
-const COMMITTING: [&str; 5] = [
+const COMMITTING: [&str; 6] = [
     "src/host/journal/etcd.rs",
     "src/host/journal/exclusive.rs",
     "src/host/journal/postgres.rs",
     "src/host/memory.rs",
+    "src/proto/group/state.rs",
     "src/proto/record.rs",
 ];
 

@@ -199,7 +199,7 @@ fn merged(
 }
 
 #[cfg(any(feature = "host", feature = "testing"))]
-fn at_the_leader(lock: LockInfo) -> LockStatus {
+pub(crate) fn at_the_leader(lock: LockInfo) -> LockStatus {
     let state = match (&lock.holder, lock.kept) {
         (None, _) if lock.reserved => LockState::Reserved,
         (None, _) => LockState::Free,

@@ -3,18 +3,22 @@
 mod common;
 mod elect;
 mod journal;
+mod replace;
 mod step_down;
+mod telling;
 mod usage;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use self::usage::usage;
 pub(super) use self::{
     elect::Elect,
     journal::{JournalCommand, JournalMove},
+    replace::ReplaceArgs,
     step_down::StepDown,
+    telling::{LogFormat, ServeTelling},
     usage::usage_failure,
 };
 use super::failure::{Failure, exit};
@@ -119,6 +123,11 @@ pub(super) enum Command {
     /// Another takes over at once; held locks stay held, and waiters keep their places. For work on its
     /// machine, or to have the reign on another one. Ends when another reign has begun.
     StepDown(StepDown),
+    /// Let a member's new disk into its group, in the place of the old one
+    ///
+    /// For a member of a group that has lost its machine or its disk. It is started with --init on an empty state
+    /// directory, and waits for this. Ends when the new disk has caught up, and has a vote.
+    Replace(ReplaceArgs),
     /// Move what leaders must not forget to another place
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -366,6 +375,7 @@ the same lock of the same directory or leader just now. TIERLOCK_NAME is the inn
 /// What `serve` is told.
 #[derive(Args, Debug)]
 #[command(after_long_help = SERVE_EXAMPLES)]
+#[command(group(ArgGroup::new("shared").args(["journal", "group"])))]
 pub(super) struct Serve {
     /// Address to listen on, as HOST:PORT (7420 when left out; 0 takes a free one), or :PORT for
     /// every address of this machine; of a HOST with several addresses all are taken
@@ -379,12 +389,22 @@ pub(super) struct Serve {
     /// etcds://, and ?ca=FILE
     #[arg(long, value_name = "URL", conflicts_with = "state_dir")]
     pub(super) journal: Option<String>,
-    /// With --journal: how long a reign is believed without a new proof, 250ms to 10s; a leader that
-    /// fails is followed after about this long
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration, requires = "journal")]
-    pub(super) reign: Duration,
-    /// With --journal: where clients find this leader, if not where it listens
-    #[arg(long, value_name = "ADDR", requires = "journal")]
+    /// The members of a group that keeps the journal itself, three or five, the same at each of
+    /// them: a=10.0.0.1:7420,b=10.0.0.2:7420,c=10.0.0.3:7420. This one is the member with the
+    /// address of --listen; its part of the journal is in --state-dir
+    #[arg(long, value_name = "ID=ADDR,...", requires = "state_dir")]
+    pub(super) group: Option<String>,
+    /// With --group: which member this is, where it listens at another address than the others find
+    /// it by (--listen :7420 --member b)
+    #[arg(long, value_name = "ID", requires = "group")]
+    pub(super) member: Option<String>,
+    /// With --journal or --group: how long a reign is believed without a new proof, 250ms to 10s; a
+    /// leader that fails is followed after about this long [default: 1s; in a group 400ms]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "shared")]
+    pub(super) reign: Option<Duration>,
+    /// With --journal or --group: where clients find this leader, if not where it listens, or where
+    /// the group has it
+    #[arg(long, value_name = "ADDR", requires = "shared")]
     pub(super) address: Option<String>,
     /// File with the secret that leader and clients share, read again every minute and on SIGHUP
     /// [env: TIERLOCK_SECRET_FILE]
@@ -401,7 +421,8 @@ pub(super) struct Serve {
     /// one address half of them at most; each takes 200 to 700 bytes of memory
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().claims_max)]
     pub(super) claims_max: usize,
-    /// Make the journal in the state directory or the store: for the first start of the first leader
+    /// Make the journal in the state directory or the store: for the first start of the first leader.
+    /// Of a group: make this member's disk, for its first start; all members make the group so, once
     #[arg(long)]
     pub(super) init: bool,
     /// Start above this epoch, on a copy of a state directory or one with a damaged or lost journal:
@@ -412,6 +433,8 @@ pub(super) struct Serve {
     /// nfs); may be given several times
     #[arg(long, value_name = "NAME")]
     pub(super) accept_fs: Vec<String>,
+    #[command(flatten)]
+    pub(super) telling: ServeTelling,
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -430,7 +453,14 @@ connect.
 The secret file belongs to the user that runs this or to root, only its owner may write it, and not
 all users may read it (0600, or 0440 for a group). A pipe such as <(cat key) is read once.
 
-With --journal the reign moves to another leader when this one ends, and each change of it is told on
+Three machines that need no store, each with its own address:
+  tierlock serve --init --listen 10.0.0.1:7420 --state-dir /var/lib/tierlock \\
+                 --group a=10.0.0.1:7420,b=10.0.0.2:7420,c=10.0.0.3:7420 \\
+                 --secret-file /etc/tierlock.key
+and from then on without --init. One of the three may fail, and is started again as it was; if its
+disk is lost, it is started with --init on an empty directory and admitted by `tierlock replace`.
+
+With --journal or --group the reign moves to another leader when this one ends, and each change of it is told on
 standard error. A password belongs in a file (?password_file=FILE in the URL).
 
 Exit status: 0 after SIGTERM or SIGINT; 69 when the journal's store does not answer at the start; 74 \

@@ -4,7 +4,11 @@ use std::{thread, time::Duration};
 
 use serde::Serialize;
 
-use super::{args::Common, failure::Failure};
+use super::{
+    args::Common,
+    failure::Failure,
+    group::{ShownMember, group_findings, group_lines, shown_members},
+};
 use crate::{
     host::asking::{AskedLeader, NotTold, ask_leaders},
     printable::{Printable, in_words},
@@ -108,6 +112,11 @@ pub(super) fn lines(asked: &[AskedLeader]) -> String {
     asked.iter().map(|asked| format!("leader {}: {}\n", asked.address, in_a_line(asked))).collect()
 }
 
+/// The same, and a line for each member of a group that keeps their journal.
+pub(super) fn lines_with_group(asked: &[AskedLeader]) -> String {
+    lines(asked) + &group_lines(asked)
+}
+
 fn in_a_line(asked: &AskedLeader) -> String {
     let told = match &asked.told {
         Ok(told) => told,
@@ -196,6 +205,7 @@ pub(super) fn findings(asked: &[AskedLeader]) -> Vec<Finding> {
             say(Level::Note, text);
         }
     }
+    found.extend(group_findings(asked));
     found
 }
 
@@ -237,6 +247,10 @@ pub(super) struct ShownLeader<'a> {
     journal_us: Option<u64>,
     /// How old is what a standby knows of the journal.
     lag_ms: Option<u64>,
+    /// Which member of a group it is.
+    member: Option<&'a str>,
+    /// That group, as it sees it.
+    group: Option<Vec<ShownMember<'a>>>,
     /// Why it has not told.
     trouble: Option<String>,
 }
@@ -263,6 +277,8 @@ impl<'a> From<&'a AskedLeader> for ShownLeader<'a> {
                 .and_then(|told| told.journal_took)
                 .map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
             lag_ms: of(|told| told.lag),
+            member: asked.group.as_deref().map(|report| &*report.own),
+            group: asked.group.as_deref().map(shown_members),
             trouble: asked.told.as_ref().err().map(NotTold::to_string),
         }
     }

@@ -13,6 +13,7 @@
 //! | `guardian` | the second process, which ends the command when we cannot |
 //! | `sys` | what happens between fork and exec; the island of `unsafe` |
 //! | `leaders` `step_down` | what leaders say of themselves, and having one step down |
+//! | `group` `replace` | what the members of a group say of it, and having a new disk admitted |
 //! | `manual` | completions for shells, and manual pages |
 //! | `serve` `status` `watch` `why` `break_lock` `doctor` `secret` `bench` | the other subcommands |
 
@@ -23,6 +24,7 @@ mod doctor;
 mod elect;
 mod events;
 mod failure;
+mod group;
 mod guardian;
 mod held;
 mod hold;
@@ -30,6 +32,7 @@ mod journal;
 mod leaders;
 mod manual;
 mod possession;
+mod replace;
 mod run;
 mod secret;
 mod serve;
@@ -91,6 +94,7 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Break(what) => break_lock::break_lock(what),
         Command::Doctor(what) => doctor::doctor(what),
         Command::StepDown(what) => step_down::step_down(what),
+        Command::Replace(what) => replace::replace(what),
         Command::Bench(bench) => Ok(bench::main(&bench)),
         Command::BenchWorker { spec } => Ok(bench::worker(&spec)),
         Command::Journal(JournalCommand::Move(what)) => journal::move_to(&what),

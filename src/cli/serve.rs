@@ -1,5 +1,10 @@
 //! `tierlock serve`: a leader in the foreground.
 
+mod http;
+mod log;
+mod metrics;
+mod page;
+
 use std::{
     io::{self, Write},
     net::SocketAddr,
@@ -8,6 +13,7 @@ use std::{
 
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
+use self::http::HttpSockets;
 use super::{
     args,
     events::{CliEvent, Events},
@@ -21,6 +27,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Serves until a signal or a failure of the storage ends the reign.
 pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
     let (secret_file, journal) = (serve.secret_file()?, serve.journal()?);
+    let http = http::open(&serve.telling, &secret_file)?;
     // Before anything is written: from here on a signal ends us in good order, or has us read the
     // secret file again.
     let events = Events::listen_to([SIGTERM, SIGINT, SIGHUP])
@@ -31,11 +38,22 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
         .time_to_live_max(serve.ttl_max)
         .sessions_max(serve.sessions_max)
         .claims_max(serve.claims_max)
-        .reign_lasts(serve.reign)
-        .init(serve.init)
-        .on_change(|text| eprintln!("tierlock: {text}"));
+        .init(serve.init);
+    leader = log::to(serve.telling.log, leader);
+    if http.is_some() {
+        leader = leader.counted();
+    }
     if let Some(directory) = serve.state_dir {
         leader = leader.state_dir(directory);
+    }
+    if let Some(members) = serve.group {
+        leader = leader.group(members);
+    }
+    if let Some(id) = serve.member {
+        leader = leader.member(id);
+    }
+    if let Some(lasts) = serve.reign {
+        leader = leader.reign_lasts(lasts);
     }
     if let Some(url) = journal {
         leader = leader.journal(url);
@@ -50,7 +68,11 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
         leader = leader.epoch_above(epoch);
     }
     let leader = leader.start()?;
-    announce(leader.local_addrs());
+    let pages = http.as_ref().map(HttpSockets::addresses).unwrap_or_default();
+    if let Some(http) = http {
+        http.serve(leader.window())?;
+    }
+    announce(leader.local_addrs(), &pages);
     loop {
         match events.next(Some(LOOK)) {
             Some(CliEvent::Signal(SIGHUP)) => leader.reload(),
@@ -67,8 +89,10 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
 
 /// The program that started us may wait for these lines, perhaps through a pipe. It does not have
 /// to.
-fn announce(addresses: &[SocketAddr]) {
+fn announce(addresses: &[SocketAddr], pages: &[SocketAddr]) {
     let mut out = io::stdout().lock();
-    let mut written = addresses.iter().map(|address| writeln!(out, "listening on {address}"));
+    let listens = addresses.iter().map(|address| format!("listening on {address}"));
+    let shows = pages.iter().map(|address| format!("shown at http://{address}/"));
+    let mut written = listens.chain(shows).map(|line| writeln!(out, "{line}"));
     let _ = written.try_for_each(|written| written).and_then(|()| out.flush());
 }

@@ -131,7 +131,7 @@ impl Show {
             // A program reads one document, and has it.
             true if self.json && has_directory => Ok(()),
             true if self.json => print(&json(None, asked)),
-            true => print(&leaders::lines(asked)),
+            true => print(&leaders::lines_with_group(asked)),
             false => Ok(()),
         }
     }
@@ -148,7 +148,7 @@ impl Show {
             (false, false) => print(&table(&found, width(), None))?,
         }
         match leaders::follow_each_other(asked) {
-            true => print(&format!("\n{}", leaders::lines(asked))),
+            true => print(&format!("\n{}", leaders::lines_with_group(asked))),
             false => Ok(()),
         }
     }
@@ -183,7 +183,7 @@ struct ShownLocks<'a> {
 }
 
 #[derive(Serialize)]
-struct ShownLock<'a> {
+pub(super) struct ShownLock<'a> {
     name: &'a str,
     scope: &'static str,
     mode: &'static str,

@@ -22,7 +22,10 @@ use crate::{
     proto::{
         ConnectionId, ReignId, RequestId,
         client::Ended,
-        wire::{ClientMessage, LeaderMessage, LeaderStanding, StepDownRefusal},
+        wire::{
+            ClientMessage, DiskReplacement, GroupReport, LeaderMessage, LeaderStanding,
+            StepDownRefusal,
+        },
     },
 };
 
@@ -31,6 +34,8 @@ pub(crate) struct AskedLeader {
     pub(crate) address: String,
     /// Its own word, or why there is none.
     pub(crate) told: std::result::Result<LeaderStanding, NotTold>,
+    /// What it says of the group that keeps its journal, if one does.
+    pub(crate) group: Option<Box<GroupReport>>,
 }
 
 impl AskedLeader {
@@ -72,21 +77,24 @@ pub(crate) fn ask_leaders(
     limit: Duration,
 ) -> Result<Vec<AskedLeader>> {
     let parsed = addresses.iter().map(|text| text.parse()).collect::<Result<Vec<Address>>>()?;
-    let ask = ClientMessage::AskStanding { query: QUERY };
-    let told = |answer| match answer {
-        LeaderMessage::Standing { standing, .. } => Some(*standing),
-        _ => None,
-    };
+    let ask = [
+        ClientMessage::AskStanding { query: QUERY },
+        ClientMessage::AskGroup { query: GROUP_QUERY },
+    ];
     Ok(thread::scope(|scope| {
         let asking: Vec<_> = parsed
             .iter()
-            .map(|address| scope.spawn(|| ask_one(address, secret, limit, &ask, told)))
+            .map(|address| scope.spawn(|| ask_one(address, secret, limit, &ask, told_of_itself)))
             .collect();
-        let answers = asking.into_iter().zip(addresses).map(|(asking, address)| AskedLeader {
-            address: address.clone(),
-            told: asking
-                .join()
-                .unwrap_or_else(|_| Err(NotTold::Silent("asking it has failed (a panic)".into()))),
+        let answers = asking.into_iter().zip(addresses).map(|(asking, address)| {
+            let told = asking.join();
+            let told = told
+                .unwrap_or_else(|_| Err(NotTold::Silent("asking it has failed (a panic)".into())));
+            let address = address.clone();
+            match told {
+                Ok((standing, group)) => AskedLeader { address, told: Ok(standing), group },
+                Err(not_told) => AskedLeader { address, told: Err(not_told), group: None },
+            }
         });
         answers.collect()
     }))
@@ -100,15 +108,50 @@ pub(crate) fn ask_to_step_down(
     limit: Duration,
     reign: ReignId,
 ) -> Result<std::result::Result<Option<StepDownRefusal>, NotTold>> {
-    let ask = ClientMessage::StepDown { query: QUERY, reign };
-    Ok(ask_one(&address.parse()?, secret, limit, &ask, |answer| match answer {
-        LeaderMessage::StepsDown { refused, .. } => Some(refused),
-        _ => None,
+    let ask = [ClientMessage::StepDown { query: QUERY, reign }];
+    Ok(ask_one(&address.parse()?, secret, limit, &ask, |answers| {
+        answers.iter().find_map(|answer| match answer {
+            LeaderMessage::StepsDown { refused, .. } => Some(*refused),
+            _ => None,
+        })
     }))
 }
 
-/// One question is asked on each connection.
+/// Asks the leader at this address to admit the disk that a member of its group has now. On `Err` it may
+/// have heard it.
+pub(crate) fn ask_to_replace(
+    address: &str,
+    secret: &Secret,
+    limit: Duration,
+    member: &str,
+) -> Result<std::result::Result<DiskReplacement, NotTold>> {
+    let ask = [ClientMessage::Replace { query: QUERY, member: member.to_owned() }];
+    Ok(ask_one(&address.parse()?, secret, limit, &ask, |answers| {
+        answers.iter().find_map(|answer| match answer {
+            LeaderMessage::Replaced { outcome, .. } => Some(outcome.clone()),
+            _ => None,
+        })
+    }))
+}
+
 const QUERY: RequestId = RequestId(1);
+/// The second question on one connection.
+const GROUP_QUERY: RequestId = RequestId(2);
+
+/// What a leader is, and what it says of its group, once both are told.
+fn told_of_itself(answers: &[LeaderMessage]) -> Option<(LeaderStanding, Option<Box<GroupReport>>)> {
+    let standing = answers.iter().find_map(|answer| match answer {
+        LeaderMessage::Standing { standing, .. } => Some((**standing).clone()),
+        _ => None,
+    })?;
+    let group = answers.iter().find_map(|answer| match answer {
+        LeaderMessage::Group { report, .. } => Some(report.clone()),
+        // Of a release without groups.
+        LeaderMessage::NotUnderstood { request: Some(GROUP_QUERY), .. } => Some(None),
+        _ => None,
+    })?;
+    Some((standing, group))
+}
 
 /// Of a name that has several addresses each is tried for its share of the time, until one answers. How
 /// long a name server takes is not counted.
@@ -116,8 +159,8 @@ fn ask_one<T>(
     address: &Address,
     secret: &Secret,
     limit: Duration,
-    ask: &ClientMessage,
-    answered: impl Fn(LeaderMessage) -> Option<T>,
+    ask: &[ClientMessage],
+    answered: impl Fn(&[LeaderMessage]) -> Option<T>,
 ) -> std::result::Result<T, NotTold> {
     let found = address.resolve();
     let found = found.map_err(|error| NotTold::Silent(format!("cannot look it up: {error}")))?;
@@ -128,8 +171,8 @@ fn ask_any<T>(
     found: &[SocketAddr],
     secret: &Secret,
     limit: Duration,
-    ask: &ClientMessage,
-    answered: impl Fn(LeaderMessage) -> Option<T>,
+    ask: &[ClientMessage],
+    answered: impl Fn(&[LeaderMessage]) -> Option<T>,
 ) -> std::result::Result<T, NotTold> {
     let begun = Instant::now();
     let mut trouble = NotTold::Silent("the name has no address".to_owned());
@@ -151,20 +194,21 @@ fn ask_any<T>(
 
 const CONNECTION: ConnectionId = ConnectionId(1);
 
-/// One connection, for one question.
+/// One connection, for one question or two.
 struct Questioner(Port);
 
 impl Questioner {
     fn ask<T>(
         &mut self,
-        ask: &ClientMessage,
+        ask: &[ClientMessage],
         until: Instant,
-        answered: &impl Fn(LeaderMessage) -> Option<T>,
+        answered: &impl Fn(&[LeaderMessage]) -> Option<T>,
     ) -> std::result::Result<T, NotTold> {
         let Questioner(port) = self;
         let bell = Bell::new()
             .map_err(|error: io::Error| NotTold::Silent(format!("cannot make a pipe: {error}")))?;
-        port.write(CONNECTION, ask);
+        ask.iter().for_each(|question| port.write(CONNECTION, question));
+        let mut answers = Vec::new();
         loop {
             port.transmit();
             let now = Instant::now();
@@ -177,10 +221,11 @@ impl Questioner {
             port.receive();
             // What came before the end of the connection first: it may be the answer.
             while let Some(message) = port.read::<LeaderMessage>(CONNECTION) {
-                if let LeaderMessage::NotUnderstood { .. } = message {
+                if let LeaderMessage::NotUnderstood { request: None | Some(QUERY), .. } = message {
                     return Err(NotTold::Older);
                 }
-                if let Some(answer) = answered(message) {
+                answers.push(message);
+                if let Some(answer) = answered(&answers) {
                     return Ok(answer);
                 }
             }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `file` | the file in a state directory |
 //! | `exclusive` | that file as the journal of one leader at a time |
+//! | `group` | three or five leaders that keep it themselves, each on a disk of its own |
 //! | `etcd` `postgres` | stores that a site runs already, as the journal of leaders that follow each other |
 //! | `moving` | moves one from any of these to another |
 //! | `examining` | what an operator may want to know of one in a store |
@@ -20,6 +21,7 @@ mod etcd;
 mod examining;
 mod exclusive;
 mod file;
+mod group;
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 mod moving;
 #[cfg(feature = "postgres")]
@@ -34,6 +36,7 @@ pub(crate) use self::{examining::examine_journal, moving::move_journal};
 pub(super) use self::{
     exclusive::ExclusiveJournal,
     file::{EnteredDirectory, Journal, JournalOpening},
+    group::{GroupAddresses, GroupJournal, GroupNews, GroupOpening, MemberDoor},
 };
 use super::service_url::{ServiceKind, ServiceUrl};
 #[cfg(any(feature = "etcd", feature = "postgres"))]

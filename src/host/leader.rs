@@ -1,17 +1,23 @@
 //! Runs a leader: moves frames between its port and the protocol, and records to the journal.
 //!
 //! It decides nothing about locks. One thread serves all connections (`court`); others wait for the
-//! journal (`lanes`), so that no renewal of a client's ever does. `builder` sets both up.
+//! journal (`lanes`), so that no renewal of a client's ever does. `members` and `in_group` are about the
+//! group that a leader may be of. `builder` sets all up.
 
 mod builder;
 mod court;
 mod doors;
+mod events;
+mod in_group;
 mod lanes;
+mod members;
 mod reload;
 mod stepping;
+mod teller;
+#[cfg(feature = "cli")]
+mod window;
 
 use std::{
-    collections::VecDeque,
     fmt,
     net::SocketAddr,
     sync::{
@@ -19,21 +25,32 @@ use std::{
         atomic::{AtomicBool, Ordering::*},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex};
 
-pub use self::builder::LeaderBuilder;
 #[cfg(feature = "cli")]
-pub(crate) use self::stepping::HAS_OWN_JOURNAL;
+pub(crate) use self::events::EventClient;
+#[cfg(feature = "cli")]
+pub(crate) use self::window::{LeaderView, LeaderWindow};
+pub use self::{
+    builder::LeaderBuilder,
+    events::{LeaderEvent, LeaderEventKind},
+};
 use self::{
+    members::GroupHandle,
     reload::{News, Reloader},
     stepping::StepDowns,
+    teller::Teller,
 };
+#[cfg(feature = "cli")]
+pub(crate) use self::{members::refusal, stepping::HAS_OWN_JOURNAL};
 use super::net::{bell::Bell, tls::Secret};
 use crate::{
-    alarm, callbacks,
+    callbacks,
     error::{LockError, LockErrorKind},
+    proto::{ConnectionId, wire::LeaderMessage},
     watch::Tell,
 };
 
@@ -60,6 +77,8 @@ pub struct Leader {
     addresses: Vec<SocketAddr>,
     reloader: Option<Reloader>,
     shared: Arc<LeaderShared>,
+    /// The group that it is a member of.
+    group: Option<GroupHandle>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -68,16 +87,17 @@ struct LeaderShared {
     bell: Bell,
     stop: AtomicBool,
     on_alarm: OnAlarm,
-    /// Is told each change of reign.
-    on_change: OnAlarm,
-    /// Those that it was not told yet.
-    changes: Mutex<VecDeque<String>>,
-    /// Held while it is told one.
-    telling: Mutex<()>,
+    /// Hands over changes of reign, and all events.
+    teller: Arc<Teller>,
+    /// Threads that want to see what it does.
+    #[cfg(feature = "cli")]
+    looks: window::Looks,
     /// What the secret file has been changed to.
     new_secret: Mutex<Option<Secret>>,
     /// Callers that want it to step down.
     step_downs: StepDowns,
+    /// What operators are to be answered about the group.
+    group_answers: Mutex<Vec<(ConnectionId, LeaderMessage)>>,
     end: Mutex<Option<ReignEnd>>,
     ended: Condvar,
     #[cfg(test)]
@@ -111,7 +131,7 @@ enum ReignEnd {
 
 impl Leader {
     /// Begins to set up a leader; `listen`, `secret_file` and one of `state_dir` and `journal` are
-    /// needed.
+    /// needed, and for a member of a group `group` and `state_dir`.
     pub fn builder() -> LeaderBuilder {
         LeaderBuilder::new()
     }
@@ -194,6 +214,8 @@ impl Drop for Leader {
             // A panic there has been reported as the failure that it is.
             let _ = thread.join();
         }
+        // The process may end now: what is to be told is told before.
+        self.shared.teller.finish(TELLING_LIMIT);
     }
 }
 
@@ -206,29 +228,13 @@ impl AsRef<Bell> for LeaderShared {
 impl LeaderShared {
     /// Tells of something that an operator has to look at.
     fn sound(&self, text: String) {
+        self.teller.tell(LeaderEvent::alarm(&text));
         self.on_alarm.tell(text);
     }
 
     /// Tells of a change of reign, on a thread where that may block.
-    fn note(self: &Arc<Self>, text: String) {
-        self.changes.lock().push_back(text);
-        let shared = self.clone();
-        callbacks::run(move || shared.tell_changes());
-    }
-
-    /// The same before anything else happens, behind those that were not told yet.
-    fn note_now(&self, text: &str) {
-        self.changes.lock().push_back(text.to_owned());
-        alarm::contain(|| self.tell_changes());
-    }
-
-    /// One after the other.
-    fn tell_changes(&self) {
-        let OnAlarm(tell) = &self.on_change;
-        let _turn = self.telling.lock();
-        while let Some(text) = { self.changes.lock().pop_front() } {
-            tell(&text);
-        }
+    fn note(&self, text: String, epoch: Option<u32>) {
+        self.teller.tell(LeaderEvent::reign(text, epoch));
     }
 
     /// The secret file was looked at again.
@@ -249,8 +255,13 @@ impl LeaderShared {
         self.end.lock().get_or_insert(end);
         self.ended.notify_all();
         self.step_downs.let_go();
+        #[cfg(feature = "cli")]
+        self.looks.let_go();
     }
 }
+
+/// For how long a leader that ends waits for callbacks that block.
+const TELLING_LIMIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

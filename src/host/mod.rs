@@ -47,10 +47,12 @@ pub(crate) use self::client::connect;
 #[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
 pub(crate) use self::journal::{examine_journal, move_journal};
 #[cfg(all(feature = "host", feature = "cli"))]
-pub(crate) use self::leader::HAS_OWN_JOURNAL;
+pub(crate) use self::leader::{EventClient, HAS_OWN_JOURNAL, LeaderView, LeaderWindow, refusal};
+#[cfg(all(feature = "host", feature = "cli"))]
+pub(crate) use self::net::{address::ListenAddress, secret_file::read_private};
 #[cfg(feature = "host")]
 pub use self::{
-    leader::{Leader, LeaderBuilder},
+    leader::{Leader, LeaderBuilder, LeaderEvent, LeaderEventKind},
     net::tls::Secret,
 };
 

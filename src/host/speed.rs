@@ -12,6 +12,7 @@ use std::{
 use super::{
     client::link::Link,
     leased::ask,
+    net::tls::Dialect,
     tests::{Town, close, give, take, want},
 };
 
@@ -101,7 +102,7 @@ fn speed_quinn_echo() {
     let town = Town::new();
     let secret = super::Secret::read(town.path("key")).unwrap();
     let (sender, address) = std::sync::mpsc::channel();
-    let server = quinn::ServerConfig::with_crypto(secret.server());
+    let server = quinn::ServerConfig::with_crypto(secret.server(&[Dialect::Locks]));
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {

@@ -126,6 +126,11 @@ impl History {
         }
     }
 
+    /// The reigns, by their first epochs.
+    pub fn reigns(&self) -> impl Iterator<Item = (u32, ReignId)> {
+        self.reigns.iter().map(|(&epoch, &reign)| (epoch, reign))
+    }
+
     /// No epoch before this one is judged.
     pub fn judged_from(&self) -> u32 {
         self.judged_from

@@ -204,6 +204,17 @@ impl JournalOperation {
         }
     }
 
+    /// Its name, for logs and metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            JournalOperation::Read => "read",
+            JournalOperation::TakeOver(_) => "take_over",
+            JournalOperation::Renew(_) => "renew",
+            JournalOperation::Append { .. } => "append",
+            JournalOperation::Resign(_) => "resign",
+        }
+    }
+
     /// Asks a journal for it.
     pub fn perform(&self, journal: &dyn ReignJournal) -> JournalAnswer {
         let answer = match self {

@@ -23,6 +23,8 @@ mod reclaim;
 mod report;
 mod requests;
 mod reserve;
+pub mod tally;
+mod telling;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -30,6 +32,9 @@ use std::{
     time::Duration,
 };
 
+pub use self::telling::{
+    LeaderTells, LockSurvey, LostNames, MachineCounts, MachineEvent, SessionNote,
+};
 use self::{
     attended::Attended,
     converting::Conversions,
@@ -37,6 +42,7 @@ use self::{
     raising::{OtherHistory, Raises},
     report::{Report, Unfinished},
     reserve::Reservations,
+    telling::LeaderTelling,
 };
 use super::{
     ClientId, ConnectionId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE,
@@ -83,6 +89,8 @@ pub struct LeaderConfig {
     pub epoch_above: Option<u32>,
     /// For how long its reign is believed without proof, if another leader may follow it.
     pub reign_lasts: Option<Duration>,
+    /// Where else clients find a leader of this cluster, as they are told.
+    pub members: Vec<String>,
     /// The process that it runs in, if that may have sessions with it and takes the state
     /// directory's lock with it when it dies: such sessions are known dead by the next reign.
     pub process: Option<ProcessMark>,
@@ -90,6 +98,8 @@ pub struct LeaderConfig {
     pub reign: ReignId,
     /// Vouches for what clients are told of this history, so that they cannot make it up.
     pub notary: Arc<dyn Notary>,
+    /// What of itself it tells.
+    pub tells: LeaderTells,
 }
 
 impl Default for LeaderConfig {
@@ -106,9 +116,11 @@ impl Default for LeaderConfig {
             block: BLOCK,
             epoch_above: None,
             reign_lasts: None,
+            members: Vec::new(),
             process: None,
             reign: ReignId(0),
             notary: Arc::new(TrustingNotary),
+            tells: LeaderTells::default(),
         }
     }
 }
@@ -220,6 +232,7 @@ pub struct LeaderMachine {
     closes: VecDeque<(ConnectionId, Close)>,
     records: VecDeque<Pending>,
     notices: VecDeque<Notice>,
+    telling: LeaderTelling,
 }
 
 /// How far a connection has come. One that is to be closed is none any more.
@@ -281,6 +294,7 @@ impl LeaderMachine {
             given: Token::ZERO,
             table: Table::new(config.block),
             sessions: Sessions::new(config.reign_lasts.map(|lasts| lasts / 4)),
+            telling: LeaderTelling::new(config.tells),
             config,
             cluster: recovered.cluster,
             over: None,
@@ -566,6 +580,7 @@ impl LeaderMachine {
         why: Refusal,
         holder: Option<HolderInfo>,
     ) {
+        self.tell_refused(key, why);
         self.sessions.get_mut(key).last_refused = request;
         self.tell(key, LeaderMessage::Refused { request, why, holder });
     }

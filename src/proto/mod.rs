@@ -11,6 +11,7 @@
 mod absence;
 pub mod bound;
 pub mod client;
+pub mod group;
 pub mod history;
 pub mod journal;
 pub mod leader;

@@ -206,6 +206,11 @@ impl Reign {
         self.config.terms
     }
 
+    /// For how long a reign is believed without a new proof; none where that is for ever.
+    pub fn lasts(&self) -> Option<Duration> {
+        (!self.config.terms.is_exclusive).then_some(self.config.lasts)
+    }
+
     /// What it has read of the journal last.
     pub fn head(&self) -> Option<&JournalHead> {
         self.watch.seen.as_ref().map(|sight| &sight.head)

@@ -59,6 +59,8 @@ pub(super) struct Session {
     /// Their numbers are the client's choice, so no weak hash of them will do.
     waiting: BTreeMap<RequestId, WaiterKey>,
     busy: bool,
+    /// That it was opened or has come back is told, if such is told.
+    pub(super) is_told: bool,
 }
 
 /// Leases that were taken away, and why.
@@ -122,6 +124,7 @@ impl Session {
             revoked: BTreeMap::new(),
             waiting: BTreeMap::new(),
             busy: false,
+            is_told: false,
         }
     }
 
@@ -420,6 +423,11 @@ impl Sessions {
     /// Whether any session of an earlier reign has neither come back nor ended durably.
     pub(super) fn awaits_any(&self) -> bool {
         self.awaited > 0
+    }
+
+    /// How many of these there are.
+    pub(super) fn awaited(&self) -> usize {
+        self.awaited
     }
 
     /// The session has come back.

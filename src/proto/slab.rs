@@ -38,7 +38,6 @@ impl<T> Slab<T> {
         value
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }

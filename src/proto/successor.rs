@@ -17,7 +17,7 @@ use std::{
 use super::{
     ClientId, ClusterId, ConnectionId,
     journal::{JournalAnswer, JournalOperation, ReignAttempt, Took},
-    leader::{Close, LeaderConfig, LeaderMachine, Notice},
+    leader::{Close, LeaderConfig, LeaderMachine, MachineEvent, Notice, tally::LeaderTally},
     mistake::{Mistake, planted},
     record::CommitAnswer,
     reign::{OperationId, Reign, ReignEnding, ReignEvent},
@@ -66,6 +66,10 @@ pub struct Successor {
     notices: VecDeque<SuccessionNotice>,
     /// For a mistake: what an earlier reign began with.
     memory: Option<Took>,
+    /// What its leaders have counted so far, while there is none.
+    tally: Option<Box<LeaderTally>>,
+    /// The same of what they have told.
+    events: Vec<MachineEvent>,
 }
 
 /// The right to hand over what has arrived. The clock was read after that, and read once.
@@ -94,6 +98,8 @@ impl Successor {
             closes: VecDeque::new(),
             notices: VecDeque::new(),
             memory: None,
+            tally: None,
+            events: Vec::new(),
         }
     }
 
@@ -147,7 +153,7 @@ impl Successor {
         self.gather();
         self.hands_over = Some(now + HAND_OVER_LIMIT);
         self.notices.push_back(SuccessionNotice::HandsOver);
-        self.leader = None;
+        self.dismiss_leader();
         self.close_all();
         self.step(now);
     }
@@ -200,6 +206,18 @@ impl Successor {
 
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.leader.as_mut().and_then(LeaderMachine::poll_notice)
+    }
+
+    /// The rare events since this was asked last, if its leaders tell any.
+    pub fn take_events(&mut self) -> Vec<MachineEvent> {
+        let mut events = std::mem::take(&mut self.events);
+        events.extend(self.leader.as_mut().into_iter().flat_map(LeaderMachine::take_events));
+        events
+    }
+
+    /// What its leaders have counted, if they do.
+    pub fn tally(&self) -> Option<&LeaderTally> {
+        self.leader.as_ref().and_then(LeaderMachine::tally).or(self.tally.as_deref())
     }
 
     pub fn poll_succession(&mut self) -> Option<SuccessionNotice> {
@@ -280,7 +298,7 @@ impl Successor {
                     match (&ending, &mut self.leader) {
                         // Its requests are told why, and it grants nothing any more.
                         (ReignEnding::Failed(_), Some(leader)) => leader.handle_storage_failed(now),
-                        _ => self.leader = None,
+                        _ => self.dismiss_leader(),
                     }
                     (self.begun, self.hands_over) = (None, None);
                     self.forget_reign();
@@ -297,10 +315,19 @@ impl Successor {
             self.hands_over = Some(Time::NEVER);
         }
         if self.reign.reigning().is_none() && !self.reign.is_resigning() {
-            (self.hands_over, self.leader) = (None, None);
+            self.hands_over = None;
+            self.dismiss_leader();
             self.forget_reign();
             self.close_all();
             self.notices.push_back(SuccessionNotice::HandedOver);
+        }
+    }
+
+    /// What it has counted goes on.
+    fn dismiss_leader(&mut self) {
+        if let Some(mut leader) = self.leader.take() {
+            self.tally = leader.take_tally();
+            self.events.extend(leader.take_events());
         }
     }
 
@@ -333,6 +360,8 @@ impl Successor {
                 leader.handle_committed(committed, now);
             }
         }
+        self.dismiss_leader();
+        leader.resume_tally(self.tally.take());
         self.leader = Some(leader);
         self.notices.push_back(SuccessionNotice::Reigns { epoch });
     }

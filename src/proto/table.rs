@@ -391,7 +391,34 @@ impl Table {
         self.left_with.clear();
     }
 
-    #[cfg(test)]
+    /// How many requests wait, for all names.
+    pub(super) fn waiters(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// The names that are waited for, each with how many do, as far as the first `most` of those that
+    /// can be granted and of those that are passed over tell.
+    pub(super) fn queues(&self, most: usize) -> Vec<(LockKey, usize)> {
+        let mut queues: Vec<(LockKey, usize)> = Vec::new();
+        for queue in [&self.present, &self.absent] {
+            for &(lock, _, _) in queue.iter().take(most) {
+                match queues.last_mut() {
+                    Some((last, queued)) if *last == lock => *queued += 1,
+                    _ => queues.push((lock, 1)),
+                }
+            }
+        }
+        // Of some locks some are present and others not.
+        queues.sort_unstable_by_key(|(lock, _)| *lock);
+        queues.dedup_by(|(lock, more), (kept, queued)| {
+            let is_same = lock == kept;
+            *queued += if is_same { *more } else { 0 };
+            is_same
+        });
+        queues
+    }
+
+    /// How many names it knows.
     pub(super) fn len(&self) -> usize {
         self.locks.len()
     }
@@ -422,6 +449,14 @@ impl Table {
         match hold.joint_key() {
             Some(key) => &self.joint[key].holding,
             None => self.lock(hold.lock).holding.as_ref().expect("a held lock"),
+        }
+    }
+
+    /// The lease at this place, if there is one.
+    pub(super) fn find_holding(&self, hold: HoldKey) -> Option<&Holding> {
+        match hold.joint_key() {
+            Some(key) => self.joint.get(key).map(|joint| &joint.holding),
+            None => self.get(hold.lock)?.holding.as_ref(),
         }
     }
 

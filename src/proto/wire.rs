@@ -24,6 +24,8 @@
 //! capabilities. An [`Acquire`] stands last in what carries it, so that it can grow too.
 
 mod bytes;
+mod group;
+mod member;
 mod pages;
 mod request;
 mod standing;
@@ -35,6 +37,8 @@ use bincode::{Decode, Encode};
 use self::bytes::{Append, CONFIG, LENGTH_BYTES, receive};
 pub use self::{
     bytes::{decode_record, encode_record},
+    group::{DiskReplacement, GroupReport, MemberReport},
+    member::{MEMBER_VERSION, MemberMessage},
     pages::{LISTED_HOLDERS_MAX, LISTED_WAITERS_MAX, Page, held_messages, waiting_messages},
     request::{Acquire, Extras, Mode, NameUse, PERMITS_MAX, Wait},
     standing::{LeaderRank, LeaderStanding, StepDownRefusal},
@@ -81,7 +85,7 @@ pub trait Message: Encode + Decode<()> {
 impl Message for ClientMessage {
     type Answer = LeaderMessage;
 
-    const KINDS: u32 = 21;
+    const KINDS: u32 = 23;
 
     fn not_understood(UnknownKind { kind, request }: UnknownKind) -> Option<LeaderMessage> {
         Some(LeaderMessage::NotUnderstood { kind, request })
@@ -91,7 +95,7 @@ impl Message for ClientMessage {
 impl Message for LeaderMessage {
     type Answer = ClientMessage;
 
-    const KINDS: u32 = 20;
+    const KINDS: u32 = 22;
 
     fn not_understood(_: UnknownKind) -> Option<ClientMessage> {
         None
@@ -325,6 +329,16 @@ pub enum ClientMessage {
         query: RequestId,
         reign: ReignId,
     },
+    /// How does the group stand that keeps this leader's journal? Needs no report before it.
+    AskGroup {
+        query: RequestId,
+    },
+    /// This member has another disk: let it into the group in the place of the one that the group knows.
+    /// Needs no report before it.
+    Replace {
+        query: RequestId,
+        member: String,
+    },
 }
 
 /// What a leader says to a client.
@@ -452,6 +466,16 @@ pub enum LeaderMessage {
     StepsDown {
         query: RequestId,
         refused: Option<StepDownRefusal>,
+    },
+    /// None from a leader whose journal no group keeps.
+    Group {
+        query: RequestId,
+        report: Option<Box<GroupReport>>,
+    },
+    /// What became of a `Replace`.
+    Replaced {
+        query: RequestId,
+        outcome: DiskReplacement,
     },
 }
 

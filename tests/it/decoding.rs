@@ -13,7 +13,7 @@ use tierlock::{
         SessionId,
         bound::BoundSize,
         history::{Attestation, Seen, TrustingNotary},
-        leader::{self, LeaderConfig, LeaderMachine},
+        leader::{self, LeaderConfig, LeaderMachine, LeaderTells},
         record::Recovered,
         wire::{
             Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, Identity,
@@ -220,9 +220,11 @@ impl Table {
             narrows_every: Duration::from_secs(60),
             epoch_above: None,
             reign_lasts: None,
+            members: Vec::new(),
             process: None,
             reign: ReignId(1),
             notary: Arc::new(TrustingNotary),
+            tells: LeaderTells { events: true, counts: true },
         };
         let now = Time::from_nanos(1_000_000_000);
         let leader = LeaderMachine::new(config, Recovered::new(ClusterId(1)), now);

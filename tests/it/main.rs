@@ -12,6 +12,7 @@ mod decoding;
 #[cfg(feature = "service")]
 mod engines;
 mod fence;
+mod groups;
 mod helper;
 mod intruder;
 mod kills;

@@ -592,7 +592,7 @@ impl Served {
         // A file beyond its limit is to be an error for it, and not its end.
         let mut process = program("sh")
             .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tierlock")])
-            .args(["serve", "--listen", address, "--accept-fs", "tmpfs"])
+            .args(["serve", "--listen", address, "--accept-fs", "tmpfs", "--log", "brief"])
             .args(options)
             .arg("--state-dir")
             .arg(files.path().join("state"))

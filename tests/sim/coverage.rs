@@ -33,11 +33,13 @@ macro_rules! kinds {
 kinds!(Said of ClientMessage {
     Hello, Held, Waiting, Ready, Acquire, Cancel, Release, Renew, Goodbye, Check, List, Break,
     Use, TopUp, Lower, Observe, StopObserving, Upgrade, Downgrade, AskStanding, StepDown,
+    AskGroup, Replace,
 });
 
 kinds!(Answered of LeaderMessage {
     Welcome, NotLeader, Gone, Queued, Granted, Refused, Released, Recall, Lost, Renewed, Checked,
     Listed, Broke, ToppedUp, Raised, NotUnderstood, Leads, Converted, Standing, StepsDown,
+    Group, Replaced,
 });
 
 pub(crate) struct Coverage {
@@ -126,7 +128,8 @@ impl fmt::Display for Coverage {
 /// What observers say, and are told: `observing` has rules of its own for it. What operators ask outside a
 /// session: a hand-over is played as what comes of it, the question in situations of the successor.
 fn is_played_elsewhere(said: Said) -> bool {
-    matches!(said, Said::Observe | Said::StopObserving | Said::AskStanding | Said::StepDown)
+    use Said::*;
+    matches!(said, Observe | StopObserving | AskStanding | StepDown | AskGroup | Replace)
 }
 
 const ELSEWHERE: &str = "it is counted nowhere here";
@@ -213,7 +216,7 @@ fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str
     use Answered::*;
     match (answered, at) {
         (NotUnderstood, _) => Some("all are of one release"),
-        (Leads | Standing | StepsDown, _) => Some(ELSEWHERE),
+        (Leads | Standing | StepsDown | Group | Replaced, _) => Some(ELSEWHERE),
         (Converted, AtClient::Reporting) => Some("it is answered behind the welcome"),
         (Welcome | NotLeader, AtClient::Probing) => Option::None,
         (NotLeader, AtClient::Serving) => Some("it answers a report"),
@@ -230,7 +233,11 @@ fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str
 fn impossible_in_session(answered: Answered, _: Session) -> Option<&'static str> {
     match answered {
         Answered::NotUnderstood => Some("all are of one release"),
-        Answered::Leads | Answered::Standing | Answered::StepsDown => Some(ELSEWHERE),
+        Answered::Leads
+        | Answered::Standing
+        | Answered::StepsDown
+        | Answered::Group
+        | Answered::Replaced => Some(ELSEWHERE),
         _ => None,
     }
 }
@@ -242,7 +249,7 @@ fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option
         Welcome | Gone => matches!(subject, SessionOwn | SessionOther),
         Queued | Granted | Refused => matches!(subject, RequestWaiting | RequestGone),
         Released => matches!(subject, LeaseReleasing | LeaseUnknown),
-        Leads | Standing | StepsDown => false,
+        Leads | Standing | StepsDown | Group | Replaced => false,
         Converted => matches!(subject, LeaseHeld | LeaseLosing | LeaseReleasing | LeaseUnknown),
         ToppedUp => matches!(subject, LeaseHeld | LeaseLosing | LeaseReleasing | LeaseUnknown),
         Recall | Lost => {

@@ -12,7 +12,7 @@ use tierlock::{
         ClusterId, ConnectionId, LeaseId, ReignId, RequestId, SessionId,
         history::{Attestation, Notary, Seen},
         journal::{JournalAnswer, ReignKey, TakeOver},
-        leader::{BLOCK, Close, LeaderConfig, LeaderMachine, Notice},
+        leader::{BLOCK, Close, LeaderConfig, LeaderMachine, LeaderTells, Notice},
         look::{AtLeader, LeaderSubject},
         record::Recovered,
         reign::OperationId,
@@ -208,9 +208,11 @@ impl World {
             block: if self.dice.percent(10) { BLOCK } else { 2 + self.dice.below(30) as u32 },
             epoch_above: self.past.above(self.disk.known.epoch),
             reign_lasts: None,
+            members: Vec::new(),
             process: Some(self.mark(Node::Leader)),
             reign: ReignId(self.dice.next()),
             notary: Arc::new(Seal),
+            tells: LeaderTells::default(),
         };
         let now = self.clock(Node::Leader);
         let is_sole = self.plan.leaders == 1;

@@ -14,6 +14,8 @@
 //!     --test sim seeds -- --nocapture
 //! ```
 //!
+//! `seeds_of_several_leaders` and `seeds_of_groups` in place of `seeds` play other worlds.
+//!
 //! The third replays one seed and tells all that happens in it, the last runs a million on all
 //! CPUs. `mistakes` in place of `seeds` plants mistakes and shows which rule finds each. Every run
 //! of seeds prints what it has seen, a digest that repeats, and how often each message met each
@@ -24,6 +26,7 @@ mod coverage;
 mod dice;
 mod disk;
 mod faults;
+mod group;
 mod history;
 mod journal;
 mod keeping;
@@ -47,7 +50,7 @@ mod world;
 
 use std::{env, time::Duration};
 
-use crate::{journal::SEVERAL, runner::Run};
+use crate::{group::GroupRun, journal::SEVERAL, runner::Run};
 
 /// How many seeds run where nothing else is said, and for how long at most: with one leader, and with
 /// several.
@@ -55,6 +58,8 @@ const SEEDS: u64 = 2000;
 const LONG: Duration = Duration::from_secs(12);
 const SEEDS_OF_SEVERAL: u64 = 1000;
 const LONG_OF_SEVERAL: Duration = Duration::from_secs(8);
+const SEEDS_OF_GROUPS: u64 = 1000;
+const LONG_OF_GROUPS: Duration = Duration::from_secs(12);
 
 /// From so many seeds on every message is to have met every state that it can, but for a few
 /// that take more seeds; see `coverage`.
@@ -81,6 +86,34 @@ fn seeds_of_several_leaders() {
     let run = sound_from(SEVERAL, SEEDS_OF_SEVERAL, LONG_OF_SEVERAL);
     let tally = run.tally;
     assert!(tally.take_overs > 2 * run.seeds && tally.step_downs > 0 && tally.hand_overs > 0);
+}
+
+/// Groups that keep the journal themselves.
+#[test]
+fn seeds_of_groups() {
+    if let Some(seed) = number("TIERLOCK_SEED") {
+        let outcome = group::one(seed, true);
+        println!("{}; digest {:016x}", outcome.tally, outcome.digest);
+        assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+        return;
+    }
+    let first = number("TIERLOCK_FIRST_SEED").unwrap_or(0);
+    let run = match number("TIERLOCK_SEEDS") {
+        Some(count) => GroupRun::of(first, count, None),
+        None => GroupRun::of(0, SEEDS_OF_GROUPS, Some(LONG_OF_GROUPS)),
+    };
+    println!("{run}");
+    assert!(run.violations.is_empty(), "{run}");
+    let tally = run.tally;
+    assert!(tally.reigns > run.seeds && tally.writes_lost > 0 && tally.losses > 0);
+}
+
+#[test]
+fn a_seed_of_groups_repeats() {
+    for seed in 0..3 {
+        let [one, other] = [(), ()].map(|()| group::one(seed, false));
+        assert_eq!((one.digest, one.tally), (other.digest, other.tally), "seed {seed}");
+    }
 }
 
 #[test]

@@ -116,6 +116,8 @@ fn reigning_leader() -> LeaderMachine {
         process: None,
         reign: ReignId(1),
         notary: Arc::new(TrustingNotary),
+        members: Vec::new(),
+        tells: leader::LeaderTells::default(),
     };
     let recovered = Recovered::new(CLUSTER);
     let mut leader = LeaderMachine::new(config, recovered, NOW);

@@ -4,7 +4,7 @@ use super::*;
 use crate::proto::ClusterId;
 
 fn asked(told: Result<LeaderStanding, NotTold>) -> AskedLeader {
-    AskedLeader { address: "10.0.0.1:7420".to_owned(), told }
+    AskedLeader { address: "10.0.0.1:7420".to_owned(), told, group: None }
 }
 
 fn standby() -> LeaderStanding {

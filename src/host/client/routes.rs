@@ -128,8 +128,13 @@ impl Routes {
                             news.push((id, RouteNews::Message(message)));
                         }
                     }
+                    PortEvent::OtherSecret(_) => {} // of a leader's port
                     PortEvent::Ended(_, ended) => end = Some(ended),
                 }
+            }
+            if end.is_some() {
+                // The leader hears why, and does not wait for the rest of a handshake.
+                port.transmit();
             }
             if route.patience.is_some_and(|at| at <= Instant::now()) {
                 end.get_or_insert_with(|| Ended::Disconnected("no answer in time".into()));

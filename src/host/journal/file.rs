@@ -31,10 +31,13 @@ use redb::{
     TableDefinition,
 };
 
-use self::{
+pub(super) use self::{
     commits::Commits,
+    place::{COMMITS, GROUP_LOG, JournalFileId, is_used, mark_used},
+};
+use self::{
     opening::{nanos, open_file, open_or_make, read_records},
-    place::{JOURNAL, JournalFileId, SPARE},
+    place::{JOURNAL, SPARE},
     space::{Health, SPARE_BYTES_MIN, Spare, is_full},
     trouble::Trouble,
 };
@@ -85,6 +88,8 @@ pub(in crate::host) struct JournalOpening {
     pub(in crate::host) epoch_above: Option<u32>,
     /// Where it is being moved to: a directory that says so may be opened.
     pub(in crate::host) moves_to: Option<String>,
+    /// It is the disk of a group's member, and not a journal.
+    pub(in crate::host) is_member: bool,
     /// File systems that are accepted though they may forget.
     pub(in crate::host) accepted_file_systems: Vec<String>,
 }
@@ -149,9 +154,9 @@ impl Journal {
 
 /// A state directory that no other leader has.
 pub(in crate::host) struct EnteredDirectory {
-    directory: PathBuf,
-    opening: JournalOpening,
-    lock: File,
+    pub(super) directory: PathBuf,
+    pub(super) opening: JournalOpening,
+    pub(super) lock: File,
 }
 
 #[cfg(all(test, any(feature = "etcd", feature = "postgres")))]

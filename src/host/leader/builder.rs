@@ -11,20 +11,22 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    Leader, LeaderShared, OnAlarm,
+    Leader, LeaderEvent, LeaderShared, OnAlarm,
     court::{Court, failure, storage_text},
     doors::Doors,
     lanes::Lanes,
+    members::Membership,
     reload::Reloader,
     stepping::StepDowns,
+    teller::{EventCallbacks, Teller},
 };
 use crate::{
     clock,
     error::{LockError, LockErrorKind},
     host::{
         journal::{
-            EnteredDirectory, ExclusiveJournal, Journal, JournalOpening, OpenedStore, StoreOpening,
-            open_store,
+            EnteredDirectory, ExclusiveJournal, GroupAddresses, GroupJournal, GroupNews,
+            GroupOpening, Journal, JournalOpening, OpenedStore, StoreOpening, open_store,
         },
         net::{
             address::ListenAddress,
@@ -32,14 +34,14 @@ use crate::{
             bell::Bell,
             own_id::OwnId,
             quic::{Entrance, HANDSHAKES_MAX},
-            tls::Secret,
+            tls::{Dialect, Secret},
         },
         process_mark, random,
     },
     proto::{
         TIME_TO_LIVE,
         journal::ReignJournal,
-        leader::LeaderConfig,
+        leader::{LeaderConfig, LeaderTells},
         reign::{REIGN_LASTS, Reign, ReignConfig},
         successor::Successor,
     },
@@ -68,7 +70,9 @@ pub struct LeaderBuilder {
     listen: Option<String>,
     state_dir: Option<PathBuf>,
     journal: Option<String>,
-    reign_lasts: Duration,
+    group: Option<String>,
+    member: Option<String>,
+    reign_lasts: Option<Duration>,
     address: Option<String>,
     secret_file: Option<PathBuf>,
     time_to_live_max: Duration,
@@ -78,7 +82,9 @@ pub struct LeaderBuilder {
     epoch_above: Option<u32>,
     accepted_file_systems: Vec<String>,
     on_alarm: OnAlarm,
-    on_change: OnAlarm,
+    callbacks: EventCallbacks,
+    #[cfg(feature = "cli")]
+    counts: bool,
     /// A journal that others have too, instead of the state directory's, and for how long its reign
     /// is believed.
     #[cfg(test)]
@@ -91,7 +97,9 @@ impl LeaderBuilder {
             listen: None,
             state_dir: None,
             journal: None,
-            reign_lasts: REIGN_LASTS_DEFAULT,
+            group: None,
+            member: None,
+            reign_lasts: None,
             address: None,
             secret_file: None,
             time_to_live_max: *TIME_TO_LIVE.end(),
@@ -101,7 +109,9 @@ impl LeaderBuilder {
             epoch_above: None,
             accepted_file_systems: Vec::new(),
             on_alarm: OnAlarm(Arc::new(|text| eprintln!("tierlock: {text}"))),
-            on_change: OnAlarm(Arc::new(|_| {})),
+            callbacks: EventCallbacks { on_change: Arc::new(|_| {}), on_event: None },
+            #[cfg(feature = "cli")]
+            counts: false,
             #[cfg(test)]
             over: None,
         }
@@ -173,12 +183,50 @@ impl LeaderBuilder {
         self
     }
 
+    /// The members of a group that keeps the journal itself, without a store: three leaders, of which
+    /// one may fail, or five, of which two may. `ID=HOST:PORT` for each, with commas between, the same at
+    /// each of them; a host may be a name. This leader is the one with the address of
+    /// [`listen`](LeaderBuilder::listen), unless [`member`](LeaderBuilder::member) says which. Its part
+    /// of the journal is on the disk of its [`state_dir`](LeaderBuilder::state_dir), and one of the
+    /// members reigns.
+    ///
+    /// The first start of all members, with [`init`](LeaderBuilder::init), makes the group, once all have
+    /// met. A member that has lost its disk is started with `init` on an empty directory, and waits
+    /// without a vote until [`Leader::replace`] (`tierlock replace`) admits it. Members prove to each
+    /// other that they have the secret.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// // the same on each of the three machines, with its own address
+    /// let leader = Leader::builder()
+    ///     .listen("10.0.0.2:7420")
+    ///     .group("a=10.0.0.1:7420,b=10.0.0.2:7420,c=10.0.0.3:7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .start()?; // the first time, in a set-up step of its own: `.init(true)`
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn group(mut self, members: impl Into<String>) -> Self {
+        self.group = Some(members.into());
+        self
+    }
+
+    /// Which of the [`group`](LeaderBuilder::group)'s members this leader is, where it does not listen at
+    /// the address that the others find it by.
+    pub fn member(mut self, id: impl Into<String>) -> Self {
+        self.member = Some(id.into());
+        self
+    }
+
     /// For how long its reign over a shared journal is believed without a new proof, 250 ms to 10 s;
-    /// 1 s by default. A leader that fails is followed after about this long. It should be 20
-    /// times what the store takes for a write at its 99th percentile. Times to live are four times
-    /// this at least.
+    /// 1 s by default, and 400 ms in a group. A leader that fails is followed after about this long. It
+    /// should be 20 times what the store, or a majority of the group's disks, takes for a write at its
+    /// 99th percentile. Times to live are four times this at least.
     pub fn reign_lasts(mut self, lasts: Duration) -> Self {
-        self.reign_lasts = lasts;
+        self.reign_lasts = Some(lasts);
         self
     }
 
@@ -271,7 +319,43 @@ impl LeaderBuilder {
     /// reigns, stands by, hands over, or has lost its reign. By default with nothing. It runs on a
     /// thread where it may block.
     pub fn on_change(mut self, change: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        self.on_change = OnAlarm(Arc::new(change));
+        self.callbacks.on_change = Arc::new(change);
+        self
+    }
+
+    /// Is called with each [`LeaderEvent`]: sessions that open, end, run out or are refused, locks that
+    /// are broken or held too long, recalls that are late, limits that are reached, a journal that is
+    /// slow, and all that [`on_alarm`](LeaderBuilder::on_alarm) and
+    /// [`on_change`](LeaderBuilder::on_change) are told. Grants and releases are no events.
+    ///
+    /// By default with nothing. It runs on a thread where it may block, one event after the other; of
+    /// one kind 1,000 are told in 10 s, and how many more there were.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::{Leader, LeaderEventKind};
+    ///
+    /// let leader = Leader::builder()
+    ///     .listen(":7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .on_event(|event| match event.kind() {
+    ///         LeaderEventKind::SessionOpened | LeaderEventKind::SessionEnded => {} // not of interest here
+    ///         kind => println!("{}: {event}", kind.as_str()),
+    ///     })
+    ///     .start()?;
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn on_event(mut self, event: impl Fn(&LeaderEvent) + Send + Sync + 'static) -> Self {
+        self.callbacks.on_event = Some(Arc::new(event));
+        self
+    }
+
+    /// Has it count what it does, for those that look at it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn counted(mut self) -> Self {
+        self.counts = true;
         self
     }
 
@@ -287,6 +371,7 @@ impl LeaderBuilder {
         let (reign, secret) = self.prepare()?;
         let addresses = reign.doors.addresses().map_err(failed("the socket has no address"))?;
         let shared = reign.shared.clone();
+        let group = reign.group.as_ref().map(Membership::handle);
         let tell = {
             let shared = shared.clone();
             move |news| shared.reloaded(news)
@@ -297,7 +382,7 @@ impl LeaderBuilder {
             .name("tierlock-leader".into())
             .spawn(move || reign.run())
             .map_err(failed("cannot start a thread"))?;
-        Ok(Leader { addresses, reloader, shared, thread: Some(thread) })
+        Ok(Leader { addresses, reloader, shared, group, thread: Some(thread) })
     }
 
     /// A reign that has begun and serves no client yet, and the secret as it was read for it.
@@ -307,7 +392,12 @@ impl LeaderBuilder {
         if !TIME_TO_LIVE.contains(&self.time_to_live_max) {
             return Err(LockError::config("a leader's time_to_live_max is 1 s to 60 s"));
         }
-        if !REIGN_LASTS.contains(&self.reign_lasts) {
+        let is_in_group = self.group.is_some();
+        let lasts = self.reign_lasts.unwrap_or(match is_in_group {
+            true => GROUP_REIGN_LASTS_DEFAULT,
+            false => REIGN_LASTS_DEFAULT,
+        });
+        if !REIGN_LASTS.contains(&lasts) {
             return Err(LockError::config("a leader's reign_lasts is 250 ms to 10 s"));
         }
         if self.epoch_above.is_some_and(|epoch| epoch >= Token::MAX_EPOCH) {
@@ -315,12 +405,31 @@ impl LeaderBuilder {
         }
         let listen: ListenAddress = listen.parse()?;
         let secret = Secret::read(secret_file)?;
+        let group = match (&self.group, &self.member) {
+            (Some(members), member) => {
+                let addresses: GroupAddresses = members.parse()?;
+                let own = addresses.own(member.as_deref(), &listen)?;
+                Some((addresses, own))
+            }
+            (None, Some(_)) => {
+                return Err(LockError::config(
+                    "a member is one of a group: say which by --group (group)",
+                ));
+            }
+            (None, None) => None,
+        };
+        if is_in_group && self.state_dir.is_none() {
+            return Err(LockError::config(
+                "a member of a group needs a state directory, for its part of the journal",
+            ));
+        }
         let (place, own) = match (self.state_dir, self.journal) {
             (Some(directory), None) => {
                 let opening = JournalOpening {
                     init: self.init,
                     epoch_above: self.epoch_above,
                     moves_to: None,
+                    is_member: is_in_group,
                     accepted_file_systems: self.accepted_file_systems,
                 };
                 let entered = Journal::enter(&directory, opening)?;
@@ -331,7 +440,7 @@ impl LeaderBuilder {
                 let opening = StoreOpening {
                     init: self.init,
                     epoch_above: self.epoch_above,
-                    lasts: self.reign_lasts,
+                    lasts,
                     patience: STORE_PATIENCE,
                 };
                 (JournalPlace::Store(url, opening), OwnId::random())
@@ -345,17 +454,65 @@ impl LeaderBuilder {
         };
         let admission = Admission::new(connections_max(self.sessions_max), HANDSHAKES_MAX);
         // A journal is made for a leader that starts.
-        let doors = listen_at(&listen, &Entrance { secret: secret.clone(), own, admission })?;
-        let (journal, warnings) = place.open(self.epoch_above)?;
+        let dialects = if is_in_group { &Dialect::ALL[..] } else { &[Dialect::Locks] };
+        let entrance = Entrance { secret: secret.clone(), own, admission, dialects };
+        let doors = listen_at(&listen, &entrance)?;
+        let teller = Arc::new(Teller::new(self.callbacks));
+        let tells = LeaderTells {
+            events: teller.wants_events(),
+            #[cfg(feature = "cli")]
+            counts: self.counts,
+            #[cfg(not(feature = "cli"))]
+            counts: false,
+        };
+        let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
+        let shared = Arc::new(LeaderShared {
+            bell,
+            stop: AtomicBool::new(false),
+            on_alarm: self.on_alarm,
+            teller,
+            #[cfg(feature = "cli")]
+            looks: Default::default(),
+            new_secret: Mutex::new(None),
+            step_downs: StepDowns::default(),
+            group_answers: Mutex::default(),
+            end: Mutex::new(None),
+            ended: Condvar::new(),
+            #[cfg(test)]
+            disk_fails: AtomicBool::new(false),
+        });
+        let mut membership = None;
+        let mut members = Vec::new();
+        let mut address = self.address;
+        let (journal, warnings) = match (place, group) {
+            (JournalPlace::Directory(_, entered), Some((addresses, own))) => {
+                members = addresses.all();
+                address = address.or_else(|| addresses.of(&own).map(ToString::to_string));
+                let tell = {
+                    let shared = shared.clone();
+                    move |news| match news {
+                        GroupNews::Note(text) => shared.note(text, None),
+                        GroupNews::Alarm(text) => shared.sound(text),
+                    }
+                };
+                let secret = secret.clone();
+                let opening = GroupOpening { addresses, own, secret, lasts, tell: Arc::new(tell) };
+                let journal = Arc::new(GroupJournal::start(entered, opening)?);
+                membership = Some(Membership::new(journal.clone()));
+                (journal as Arc<dyn ReignJournal>, Vec::new())
+            }
+            (place, _) => place.open(self.epoch_above)?,
+        };
         let config = LeaderConfig {
             time_to_live_max: self.time_to_live_max,
             sessions_max: self.sessions_max,
             claims_max: self.claims_max,
             process: Some(process_mark()),
             notary: Arc::new(secret.notary()),
+            tells,
+            members,
             ..LeaderConfig::default()
         };
-        let lasts = self.reign_lasts;
         #[cfg(test)]
         let (journal, lasts) = match self.over {
             Some((shared, lasts)) => (shared.0, lasts),
@@ -363,7 +520,7 @@ impl LeaderBuilder {
         };
         let reign = ReignConfig {
             lasts,
-            address: self.address.or_else(|| address_of(&doors)),
+            address: address.or_else(|| address_of(&doors)),
             epoch_above: self.epoch_above,
             terms: journal.terms(),
         };
@@ -373,33 +530,24 @@ impl LeaderBuilder {
             begin_here(&mut successor, &*journal).map_err(|error| storage_failed(&error))?;
         }
 
-        let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
-        let shared = Arc::new(LeaderShared {
-            bell,
-            stop: AtomicBool::new(false),
-            on_alarm: self.on_alarm,
-            on_change: self.on_change,
-            changes: Mutex::default(),
-            telling: Mutex::default(),
-            new_secret: Mutex::new(None),
-            step_downs: StepDowns::default(),
-            end: Mutex::new(None),
-            ended: Condvar::new(),
-            #[cfg(test)]
-            disk_fails: AtomicBool::new(false),
-        });
         #[cfg(test)]
         let journal: Arc<dyn ReignJournal> =
             Arc::new(super::tests::FailingJournal { journal, shared: shared.clone() });
         let lanes = Lanes::start(&journal, shared.clone());
         let lanes = lanes.map_err(failed("cannot start a thread"))?;
+        if let Some(leader) = successor.leader() {
+            shared.teller.tell(LeaderEvent::began(leader.epoch()));
+        }
         warnings.into_iter().for_each(|warning| shared.sound(warning));
-        Ok((Court::new(successor, doors, lanes, shared), secret))
+        Ok((Court::new(successor, doors, lanes, shared, membership, tells), secret))
     }
 }
 
 /// For how long a reign is believed without a proof, unless it is set.
 const REIGN_LASTS_DEFAULT: Duration = Duration::from_secs(1);
+
+/// The same in a group.
+const GROUP_REIGN_LASTS_DEFAULT: Duration = Duration::from_millis(400);
 
 /// How long a store may take at a leader's start.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);

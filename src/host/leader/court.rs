@@ -8,7 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LeaderShared, ReignEnd, doors::Doors, lanes::Lanes, stepping::StepDownCaller};
+#[cfg(feature = "cli")]
+use super::window::{LeaderView, TurnTally, ViewRequest};
+use super::{
+    LeaderEvent, LeaderShared, ReignEnd,
+    doors::Doors,
+    lanes::{LaneAnswer, Lanes},
+    members::Membership,
+    stepping::StepDownCaller,
+};
+#[cfg(feature = "cli")]
+use crate::proto::leader::LeaderMachine;
 use crate::{
     clock,
     error::LockErrorKind,
@@ -16,10 +26,11 @@ use crate::{
         bell::{LONGEST_SLEEP, Slept},
         quic::{CloseCode, PortEvent},
     },
+    printable::Printable,
     proto::{
         ConnectionId,
         journal::{JournalAnswer, JournalTrouble, ReignKey},
-        leader::{Close, Notice},
+        leader::{Close, LeaderTells, Notice},
         reign::ReignEnding,
         successor::{SuccessionNotice, Successor, SuccessorTurn},
         wire::ClientMessage,
@@ -39,8 +50,17 @@ pub(super) struct Court {
     /// The sockets, as it slept on them last.
     pub(super) slept_on: Vec<Slept>,
     pub(super) shared: Arc<LeaderShared>,
+    /// Its part in a group that keeps the journal.
+    pub(super) group: Option<Membership>,
+    /// It leaves the group, and ends.
+    pub(super) is_leaving: bool,
     /// Callers that wait until it has stepped down.
     stepping: Vec<StepDownCaller>,
+    /// It hands over what its leaders tell.
+    tells_events: bool,
+    /// What it counts of itself, if it does.
+    #[cfg(feature = "cli")]
+    pub(super) counted: Option<Box<TurnTally>>,
     /// The reign of another that its operator was told of, and what the journal's trouble was last.
     told: Option<ReignKey>,
     trouble: Option<String>,
@@ -62,8 +82,13 @@ impl Court {
         doors: Doors,
         lanes: Lanes,
         shared: Arc<LeaderShared>,
+        group: Option<Membership>,
+        tells: LeaderTells,
     ) -> Court {
         Court {
+            tells_events: tells.events,
+            #[cfg(feature = "cli")]
+            counted: tells.counts.then(Box::default),
             successor,
             doors,
             lanes,
@@ -71,6 +96,8 @@ impl Court {
             arrived: Vec::new(),
             slept_on: Vec::new(),
             shared,
+            group,
+            is_leaving: false,
             stepping: Vec::new(),
             told: None,
             trouble: None,
@@ -87,6 +114,7 @@ impl Court {
             self.sleep();
         };
         if let ReignEnd::Stopped = end {
+            self.leave_group();
             // What is written now is on the disk before the state directory is free.
             self.begin_to_stop();
             self.ask_journal();
@@ -120,13 +148,18 @@ impl Court {
             if let Some(leader) = self.successor.leader_mut() {
                 leader.change_notary(notary);
             }
+            if let Some(group) = &self.group {
+                group.journal.change_secret(&secret);
+            }
         }
         self.doors.receive();
+        self.serve_members();
         let answers: Vec<_> = std::iter::from_fn(|| self.lanes.poll()).collect();
+        answers.iter().for_each(|answer| self.time_journal(answer));
         // The clock is read after what it dates.
         let now = clock::now();
         let mut end = self.shared.stop.load(Acquire).then_some(ReignEnd::Stopped);
-        for (id, answer) in answers {
+        for LaneAnswer { id, answer, .. } in answers {
             match &answer {
                 JournalAnswer::Trouble(JournalTrouble::Unknown(text)) => {
                     self.trouble = Some(text.clone());
@@ -180,14 +213,16 @@ impl Court {
         while let Some(notice) = self.successor.poll_notice() {
             match notice {
                 Notice::Conflict { name, winner, loser } => self.shared.sound(format!(
-                    "ALARM: two sessions reported after a restart that they hold {name}; the one \
+                    "ALARM: two sessions reported after a restart that they hold {}; the one \
                      with token {winner} keeps it, the one with token {loser} has lost it. Either \
                      this leader's state directory was restored from a copy, or there is a bug",
+                    Printable(name.as_str())
                 )),
                 Notice::NotAskedFor { name, token } => self.shared.sound(format!(
-                    "ALARM: a session reported after a change of reign that it holds {name} with token \
+                    "ALARM: a session reported after a change of reign that it holds {} with token \
                      {token}, and this leader's journal knows that it never asked for that; it has \
                      lost it. Either the journal was restored from a copy, or there is a bug",
+                    Printable(name.as_str())
                 )),
                 Notice::OtherHistory { seen, own, pauses, takes } => {
                     self.shared.sound(other_history(seen, own, pauses, takes));
@@ -195,15 +230,61 @@ impl Court {
             }
         }
         self.doors.transmit();
+        if self.tells_events {
+            for event in self.successor.take_events() {
+                self.shared.teller.tell(LeaderEvent::of(event));
+            }
+            self.shared.teller.look();
+        }
+        #[cfg(feature = "cli")]
+        if let Some(counted) = &mut self.counted {
+            counted.turns.add(clock::now().since(now));
+            self.answer_looks(now);
+        }
         end
+    }
+
+    /// Shows itself to the threads that have asked.
+    #[cfg(feature = "cli")]
+    fn answer_looks(&self, now: Time) {
+        for ViewRequest { locks, answer } in self.shared.looks.take() {
+            let leader = self.successor.leader();
+            let tally = self.successor.tally().cloned().unwrap_or_default();
+            answer(LeaderView {
+                standing: self.successor.standing(now),
+                has_proof: self.successor.reign().has_proof(now),
+                counts: leader.map(LeaderMachine::counts),
+                minute: tally.minute.seconds(now).collect(),
+                tally,
+                turns: self.counted.as_deref().cloned().unwrap_or_default(),
+                locks: leader.filter(|_| locks > 0).map(|leader| leader.survey(locks)),
+            });
+        }
+    }
+
+    /// Counts how long the journal took, and tells if that was long.
+    fn time_journal(&mut self, answer: &LaneAnswer) {
+        let LaneAnswer { answer, operation, took, .. } = answer;
+        let lasts = self.successor.reign().lasts();
+        if self.tells_events && *took >= lasts.map_or(JOURNAL_SLOW, |lasts| lasts / 4) {
+            self.shared.teller.tell(LeaderEvent::journal_slow(operation, *took));
+        }
+        #[cfg(feature = "cli")]
+        if let Some(counted) = &mut self.counted {
+            counted.journal.entry(operation).or_default().add(*took);
+            counted.journal_troubles += u64::from(matches!(answer, JournalAnswer::Trouble(_)));
+        }
+        #[cfg(not(feature = "cli"))]
+        let _ = answer;
     }
 
     /// Tells the operator of a change of reign, and its reason.
     fn note(&mut self, notice: &SuccessionNotice) {
         let trouble = self.trouble.as_deref().map_or_else(String::new, |text| format!(" ({text})"));
+        let mut its_epoch = None;
         let text = match notice {
             SuccessionNotice::Reigns { epoch } => {
-                self.told = None;
+                (self.told, its_epoch) = (None, Some(*epoch));
                 format!("it reigns from now on, in epoch {epoch}")
             }
             SuccessionNotice::Ended(ReignEnding::Deposed) => {
@@ -216,13 +297,15 @@ impl Court {
             SuccessionNotice::HandsOver => {
                 "it was asked to step down, and hands its reign over".to_owned()
             }
+            // It says so itself, when its program is about to end.
+            SuccessionNotice::HandedOver if self.is_leaving => return,
             SuccessionNotice::HandedOver => {
                 self.told = None;
                 "it has handed its reign over, and stands by".to_owned()
             }
             SuccessionNotice::Ended(_) => return, // the end says it
         };
-        self.shared.note(text);
+        self.shared.note(text, its_epoch);
     }
 
     /// While it stands by it tells which reign it has read of.
@@ -235,8 +318,9 @@ impl Court {
         let Some(other) = head.reign.filter(|other| self.told != Some(*other)) else { return };
         let at = head.address.as_deref().unwrap_or("another leader");
         let text = format!("it stands by: {at} reigns, in epoch {}", head.epoch);
+        let epoch = head.epoch;
         self.told = Some(other);
-        self.shared.note(text);
+        self.shared.note(text, Some(epoch));
     }
 
     /// Hands over what has arrived, if the reign is proven now; else it is kept.
@@ -249,6 +333,13 @@ impl Court {
         let mut turn = self.successor.turn(now).expect(LET_IN);
         while let Some(event) = self.doors.poll_event() {
             match event {
+                PortEvent::OtherSecret(client) => {
+                    #[cfg(feature = "cli")]
+                    if let Some(counted) = &mut self.counted {
+                        counted.other_secret += 1;
+                    }
+                    self.shared.teller.tell(LeaderEvent::other_secret(client));
+                }
                 PortEvent::Connected(id, client) => turn.handle_connected(id, client),
                 PortEvent::Readable(id) => {
                     mark_unread(&mut self.unread, &mut self.arrived, id);
@@ -291,20 +382,22 @@ impl Court {
         let hands_over = self.successor.is_handing_over();
         while self.successor.reign().is_writing() || self.successor.is_handing_over() {
             match self.lanes.wait(LONGEST_SLEEP) {
-                Some((id, answer)) => self.successor.handle_answer(id, answer, clock::now()),
+                Some(LaneAnswer { id, answer, .. }) => {
+                    self.successor.handle_answer(id, answer, clock::now());
+                }
                 None => self.successor.handle_timeout(clock::now()),
             }
             self.ask_journal();
         }
         if hands_over {
-            // The process may end now: this is told before.
-            self.shared.note_now("it has handed its reign over");
+            self.shared.note("it has handed its reign over".to_owned(), None);
         }
     }
 
     /// Another reign begins: what was said on the connections that there are counts for nothing in it.
     fn hang_up(&mut self) {
-        self.doors.close_all(CloseCode::Shutdown, "another reign begins");
+        // What members say is of no reign.
+        self.doors.close_clients(CloseCode::Shutdown, "another reign begins");
         while let Some(event) = self.doors.poll_event() {
             if let PortEvent::Ended(id, _) = event {
                 self.doors.forget(id);
@@ -330,8 +423,10 @@ impl Court {
                 }
                 return;
             };
-            self.turn_at(now).handle_message(id, message);
-            self.pass_on();
+            if !self.answers_about_group(id, &message) {
+                self.turn_at(now).handle_message(id, message);
+                self.pass_on();
+            }
         }
     }
 
@@ -350,7 +445,7 @@ impl Court {
         }
     }
 
-    fn sleep(&mut self) {
+    pub(super) fn sleep(&mut self) {
         // A connection that waits for its peer to read is woken by that.
         let is_let_in = !self.successor.is_frozen();
         if is_let_in && self.unread.keys().any(|id| self.may_read(*id)) {
@@ -402,6 +497,10 @@ impl Court {
         }
     }
 }
+
+/// A journal that no other leader can have is slow from here on: a healthy disk never takes so long. One
+/// that others can have is so from a quarter of L on.
+const JOURNAL_SLOW: Duration = Duration::from_millis(250);
 
 /// Has it read after those from which something came before; whether it has ended since.
 fn mark_unread<'a>(

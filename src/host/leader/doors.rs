@@ -76,6 +76,11 @@ impl Doors {
         self.ports.iter_mut().find_map(Port::poll_event)
     }
 
+    /// See [`Port::poll_member_event`].
+    pub(super) fn poll_member_event(&mut self) -> Option<PortEvent> {
+        self.ports.iter_mut().find_map(Port::poll_member_event)
+    }
+
     pub(super) fn read<M: Message>(&mut self, id: ConnectionId) -> Option<M> {
         self.port_of(id).read(id)
     }
@@ -98,6 +103,11 @@ impl Doors {
 
     pub(super) fn close_all(&mut self, code: CloseCode, reason: &str) {
         self.ports.iter_mut().for_each(|port| port.close_all(code, reason));
+    }
+
+    /// See [`Port::close_clients`].
+    pub(super) fn close_clients(&mut self, code: CloseCode, reason: &str) {
+        self.ports.iter_mut().for_each(|port| port.close_clients(code, reason));
     }
 
     /// See [`Port::accept_secret`].

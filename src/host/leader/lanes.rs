@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -20,8 +20,17 @@ use crate::{
 /// One thread for each lane: its operations come one after the other, and wait for none of another's.
 pub(super) struct Lanes {
     lanes: BTreeMap<Lane, mpsc::Sender<(OperationId, JournalOperation)>>,
-    answers: mpsc::Receiver<(OperationId, JournalAnswer)>,
+    answers: mpsc::Receiver<LaneAnswer>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What the journal answered, and how long it took for that.
+pub(super) struct LaneAnswer {
+    pub(super) id: OperationId,
+    pub(super) answer: JournalAnswer,
+    /// Which operation it was, in a word.
+    pub(super) operation: &'static str,
+    pub(super) took: Duration,
 }
 
 impl Lanes {
@@ -45,8 +54,10 @@ impl Lanes {
             let (journal, to_leader, bell) = (journal.clone(), to_leader.clone(), bell.clone());
             let thread = thread::Builder::new().name((*name).into()).spawn(move || {
                 while let Ok((id, operation)) = from_leader.recv() {
+                    let begun = Instant::now();
                     let answer = perform(&operation, &*journal);
-                    if to_leader.send((id, answer)).is_err() {
+                    let (operation, took) = (operation.as_str(), begun.elapsed());
+                    if to_leader.send(LaneAnswer { id, answer, operation, took }).is_err() {
                         break;
                     }
                     (*bell).as_ref().ring();
@@ -66,12 +77,12 @@ impl Lanes {
     }
 
     /// An answer that has come.
-    pub(super) fn poll(&self) -> Option<(OperationId, JournalAnswer)> {
+    pub(super) fn poll(&self) -> Option<LaneAnswer> {
         self.answers.try_recv().ok()
     }
 
     /// The next answer, if it comes within this time.
-    pub(super) fn wait(&self, limit: Duration) -> Option<(OperationId, JournalAnswer)> {
+    pub(super) fn wait(&self, limit: Duration) -> Option<LaneAnswer> {
         self.answers.recv_timeout(limit).ok()
     }
 }

@@ -3,7 +3,8 @@
 //! A client proves what it may do by an X.509 certificate with one URI, which names its role. An
 //! issuer key signs it, and every owner of the secret has that key: so a client with the secret
 //! signs a certificate of its own, in memory, and no file of certificates need be kept. A leader
-//! trusts the issuer keys of all its secrets.
+//! trusts the issuer keys of all its secrets. The members of a group sign theirs in the same way, and
+//! their role is good for the group's own protocol and for no other.
 
 use std::sync::Arc;
 
@@ -24,8 +25,23 @@ use rustls::{
 };
 use webpki::EndEntityCert;
 
-/// May do everything.
-const ADMIN: &str = "tierlock:admin";
+/// What a credential is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::host) enum PeerRole {
+    /// A client that may do everything.
+    Admin,
+    /// A member of a group, towards the other members.
+    Member,
+}
+
+impl PeerRole {
+    fn uri(self) -> &'static str {
+        match self {
+            PeerRole::Admin => "tierlock:admin",
+            PeerRole::Member => "tierlock:member",
+        }
+    }
+}
 
 /// What certifies clients of one secret.
 pub(in crate::host) struct IssuerKey(Issuer<'static, KeyPair>);
@@ -51,9 +67,13 @@ impl IssuerKey {
         signed.expect("an issuer's certificate has nothing that cannot be written").into()
     }
 
-    /// A new key, with a certificate that lets it do everything.
-    pub(in crate::host) fn certify(&self, provider: &CryptoProvider) -> Arc<CertifiedKey> {
-        Arc::new(self.certify_as(ADMIN, provider))
+    /// A new key, with a certificate for this role.
+    pub(in crate::host) fn certify(
+        &self,
+        role: PeerRole,
+        provider: &CryptoProvider,
+    ) -> Arc<CertifiedKey> {
+        Arc::new(self.certify_as(role.uri(), provider))
     }
 
     fn certify_as(&self, role: &str, provider: &CryptoProvider) -> CertifiedKey {
@@ -98,23 +118,28 @@ impl AcceptedIssuers {
         AcceptedIssuers(verifier.build().expect("there is at least one issuer"))
     }
 
-    /// Whether the client with this certificate is accepted. That it has the key is proved in the
-    /// handshake.
+    /// The role of a peer with this certificate, if it is accepted. That it has the key is proved in
+    /// the handshake.
     pub(in crate::host) fn accept(
         &self,
         presented: &CertificateDer<'_>,
-    ) -> Result<(), rustls::Error> {
-        self.verify_client_cert(presented, &[], UnixTime::now()).map(|_| ())
+    ) -> Result<PeerRole, rustls::Error> {
+        self.verify_client_cert(presented, &[], UnixTime::now())?;
+        read_role(presented)
     }
 }
 
 /// Refuses a role that is not known, and one with parameters: skipped, it would be another role.
-fn check_role(presented: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+fn read_role(presented: &CertificateDer<'_>) -> Result<PeerRole, rustls::Error> {
     let refused = || CertificateError::ApplicationVerificationFailure;
     let certificate = EndEntityCert::try_from(presented).map_err(|_| refused())?;
     let mut roles = certificate.valid_uri_names();
+    let known = [PeerRole::Admin, PeerRole::Member];
     match (roles.next(), roles.next()) {
-        (Some(ADMIN), None) => Ok(()),
+        (Some(said), None) => {
+            let role = known.into_iter().find(|role| role.uri() == said);
+            Ok(role.ok_or_else(refused)?)
+        }
         _ => Err(refused().into()),
     }
 }
@@ -132,7 +157,7 @@ impl ClientCertVerifier for AcceptedIssuers {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.0.verify_client_cert(presented, intermediates, now)?;
-        check_role(presented)?;
+        read_role(presented)?;
         Ok(verified)
     }
 

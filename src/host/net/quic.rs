@@ -9,6 +9,8 @@
 mod config;
 mod connection;
 mod endings;
+mod handshakes;
+mod opening;
 #[cfg(test)]
 mod tests;
 
@@ -17,16 +19,15 @@ use std::{
     collections::{BinaryHeap, VecDeque, binary_heap::PeekMut},
     io::{self, IoSliceMut},
     mem,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
-    EndpointEvent, HashedConnectionIdGenerator, Incoming, ServerConfig, StreamEvent, Transmit,
-    crypto::rustls::QuicClientConfig,
+    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointEvent, StreamEvent,
+    Transmit,
 };
 use quinn_udp::{RecvMeta, UdpSocketState};
 
@@ -37,14 +38,15 @@ use crate::proto::{
 };
 
 use self::{
-    config::{client_transport, server_config},
+    config::server_config,
     connection::{PortConnection, PortShared},
-    endings::{ACCEPTED_NO_LONGER, why},
+    endings::{ACCEPTED_NO_LONGER, is_for_another_secret, why},
+    handshakes::{HandshakeQueue, HandshakeStep},
 };
 use super::{
     admission::{Admission, client_at},
     own_id::OwnId,
-    tls::Secret,
+    tls::{Dialect, Secret},
 };
 
 /// What a connection may have waiting to be sent before it is given up: its peer does not read.
@@ -58,6 +60,9 @@ const UNSENT_BYTES_KEPT: usize = 32 << 10;
 const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
 /// Handshakes a leader has under way at most; more are refused, to be tried again.
 pub(in crate::host) const HANDSHAKES_MAX: usize = 1024;
+/// How many times as much is read from the socket while handshakes wait: what stands behind their datagrams
+/// there may be of connections that stand.
+const READS_WHILE_WAITING: usize = 16;
 /// A leader gives a handshake up that takes longer. A peer with the secret needs a round trip.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 /// Connections that ended without having shown the secret, which a leader keeps for a while to say
@@ -93,6 +98,9 @@ pub(in crate::host) enum CloseCode {
     Shutdown = 4,
     /// The leader has no memory for it just now.
     Busy = 5,
+    /// Between members of a group: the peer is not what this one takes it for, or takes this one for
+    /// another.
+    Stranger = 6,
 }
 
 /// What happened on a port.
@@ -104,6 +112,9 @@ pub(in crate::host) enum PortEvent {
     Readable(ConnectionId),
     /// The connection, or the attempt to make it, is over.
     Ended(ConnectionId, Ended),
+    /// An attempt of this client has ended, since it has another secret; said of a leader's port, as news
+    /// for its operator. A host on the path can make it up.
+    OtherSecret(ClientId),
 }
 
 pub(in crate::host) struct Port {
@@ -116,6 +127,12 @@ pub(in crate::host) struct Port {
     admission: Admission,
     /// What is accepted of clients; a client's handshake has its own.
     accepted: Option<Secret>,
+    /// What peers may say that a connection is for.
+    dialects: &'static [Dialect],
+    /// The kernel has said that nothing listens at the other end.
+    is_refused: bool,
+    /// A leader's handshakes, which wait for their turn.
+    waiting: HandshakeQueue,
     ids: Ids,
     /// Lines with something to do, each once.
     busy: VecDeque<ConnectionHandle>,
@@ -135,6 +152,8 @@ pub(in crate::host) struct Entrance {
     pub(in crate::host) secret: Secret,
     pub(in crate::host) own: OwnId,
     pub(in crate::host) admission: Admission,
+    /// What peers may say that a connection is for.
+    pub(in crate::host) dialects: &'static [Dialect],
 }
 
 /// The numbers that a port gives its connections: every `step`th from `next` on, so that several
@@ -146,25 +165,10 @@ pub(in crate::host) struct Ids {
 }
 
 impl Port {
-    /// A port where a leader listens.
-    pub(in crate::host) fn listen(
-        address: SocketAddr,
-        entrance: &Entrance,
-        ids: Ids,
-    ) -> io::Result<Port> {
-        let Entrance { secret, own, admission } = entrance;
-        let mut config = EndpointConfig::new(secret.reset_key(own));
-        let key = secret.connection_id_key(own);
-        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
-        let server = Some(server_config(secret));
-        let port = Port::new(bind(address)?, config, server, admission.clone(), 16)?;
-        Ok(Port { accepted: Some(secret.clone()), ids, ..port })
-    }
-
     /// From now on these secrets are accepted of clients, and the first is presented to them. The
     /// connection of a client with another secret ends.
     pub(in crate::host) fn accept_secret(&mut self, secret: &Secret) {
-        self.endpoint.set_server_config(Some(Arc::new(server_config(secret))));
+        self.endpoint.set_server_config(Some(Arc::new(server_config(secret, self.dialects))));
         self.accepted = Some(secret.clone());
         let refused = |connection: &&PortConnection| {
             // One in its handshake is judged at the end of that.
@@ -184,78 +188,6 @@ impl Port {
         }
     }
 
-    /// A port for one connection to a leader, which is begun.
-    pub(in crate::host) fn connect(
-        id: ConnectionId,
-        remote: SocketAddr,
-        secret: &Secret,
-        silence: Duration,
-    ) -> io::Result<Port> {
-        let local = match remote {
-            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-        };
-        Port::connect_from(local, id, remote, secret.client(), silence)
-    }
-
-    fn connect_from(
-        local: IpAddr,
-        id: ConnectionId,
-        remote: SocketAddr,
-        handshake: Arc<QuicClientConfig>,
-        silence: Duration,
-    ) -> io::Result<Port> {
-        let local = SocketAddr::new(local, 0);
-        let socket = bind(local)?;
-        // The kernel then tells us when nothing listens there.
-        socket.connect(remote)?;
-        // Its reset key is drawn for this port alone: with one that others have, a leader's for
-        // instance, they could end its connection.
-        let mut port = Port::new(socket, EndpointConfig::default(), None, Admission::new(1, 1), 4)?;
-        let mut config = ClientConfig::new(handshake);
-        config.transport_config(Arc::new(client_transport(silence)));
-        let (handle, inner) = port
-            .endpoint
-            .connect(Instant::now(), config, remote, "tierlock")
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        port.insert(handle, inner, id, remote);
-        Ok(port)
-    }
-
-    fn new(
-        socket: UdpSocket,
-        mut config: EndpointConfig,
-        server: Option<ServerConfig>,
-        admission: Admission,
-        batch: usize,
-    ) -> io::Result<Port> {
-        let udp = UdpSocketState::new((&socket).into())?;
-        // The kernel gives what it allows; a smaller buffer is slower, not wrong.
-        let _ = udp.set_send_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
-        let _ = udp.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
-        // All clients return at once after a restart, and each is to hear of it at once. A reset is
-        // shorter than what provoked it, so that two ports cannot go on for ever.
-        config.min_reset_interval(Duration::ZERO);
-        let endpoint =
-            Endpoint::new(Arc::new(config), server.map(Arc::new), !udp.may_fragment(), None);
-        Ok(Port {
-            socket: Arc::new(socket),
-            udp,
-            endpoint,
-            connections: Vec::new(),
-            shared: PortShared::default(),
-            admission,
-            accepted: None,
-            ids: Ids { next: 0, step: 1 },
-            busy: VecDeque::new(),
-            timers: BinaryHeap::new(),
-            stalls: VecDeque::new(),
-            unsent: None,
-            received: vec![0; batch * MESSAGE_BYTES],
-            send_buffer: Vec::new(),
-        })
-    }
-
     /// The socket to sleep on, which outlives the port if need be.
     pub(in crate::host) fn socket(&self) -> &Arc<UdpSocket> {
         &self.socket
@@ -271,7 +203,8 @@ impl Port {
         self.settle_first_timer();
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let stall = self.stalls.front().map(|(at, _)| *at);
-        timer.into_iter().chain(stall).min()
+        let waiting = (self.waiting.len() > 0).then(Instant::now);
+        timer.into_iter().chain(stall).chain(waiting).min()
     }
 
     /// Sees to it that the first entry is when its connection wants to be looked at. Most have moved on
@@ -297,8 +230,15 @@ impl Port {
     /// may be a rest.
     pub(in crate::host) fn receive(&mut self) -> bool {
         let mut received = mem::take(&mut self.received);
-        let has_more = self.receive_into(&mut received);
+        let mut has_more = self.receive_into(&mut received);
+        for _ in 1..READS_WHILE_WAITING {
+            if !has_more || self.waiting.len() == 0 {
+                break;
+            }
+            has_more = self.receive_into(&mut received);
+        }
         self.received = received;
+        self.go_on_with_handshakes();
         has_more
     }
 
@@ -337,6 +277,7 @@ impl Port {
         if error.kind() == io::ErrorKind::WouldBlock || self.socket.peer_addr().is_err() {
             return;
         }
+        self.is_refused |= error.kind() == io::ErrorKind::ConnectionRefused;
         let Port { connections, shared, .. } = self;
         for connection in connections
             .iter_mut()
@@ -360,40 +301,24 @@ impl Port {
         match event {
             None => {}
             Some(DatagramEvent::Response(transmit)) => self.respond(&transmit, &response),
-            Some(DatagramEvent::NewConnection(incoming)) => self.accept(incoming, now),
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                let client = client_at(incoming.remote_address());
+                self.postpone(client, HandshakeStep::Begin(Box::new(incoming)), now);
+            }
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                let is_leader = self.accepted.is_some();
                 if let Some(connection) =
                     self.connections.get_mut(handle.0).and_then(Option::as_mut)
                 {
+                    if is_leader && connection.admitted.is_handshaking() {
+                        let (client, id) = (connection.admitted.client(), connection.id);
+                        let step = HandshakeStep::Next(handle, id, Box::new(event));
+                        return self.postpone(client, step, now);
+                    }
                     connection.inner.handle_event(event);
                     self.mark_busy(handle);
                 }
             }
-        }
-    }
-
-    fn accept(&mut self, incoming: Incoming, now: Instant) {
-        let mut response = Vec::new();
-        let remote = incoming.remote_address();
-        let client = client_at(remote);
-        let transmit = if !self.admission.admits(client) {
-            Some(self.endpoint.refuse(incoming, &mut response))
-        } else if !self.admission.trusts_addresses() && !incoming.remote_address_validated() {
-            self.endpoint.retry(incoming, &mut response).ok()
-        } else {
-            match self.endpoint.accept(incoming, now, &mut response, None) {
-                Ok((handle, inner)) => {
-                    let id = ConnectionId(self.ids.next);
-                    self.ids.next += self.ids.step;
-                    self.insert(handle, inner, id, remote);
-                    self.stalls.push_back((now + HANDSHAKE_LIMIT, id));
-                    None
-                }
-                Err(error) => error.response,
-            }
-        };
-        if let Some(transmit) = transmit {
-            self.respond(&transmit, &response);
         }
     }
 
@@ -423,6 +348,7 @@ impl Port {
             out: Vec::new(),
             written: 0,
             is_busy: false,
+            dialect: Dialect::Locks,
             admitted: self.admission.admit(client_at(remote)),
             is_over: false,
             timer: None,
@@ -437,6 +363,16 @@ impl Port {
     /// The next thing that happened.
     pub(in crate::host) fn poll_event(&mut self) -> Option<PortEvent> {
         self.shared.events.pop_front()
+    }
+
+    /// The next thing that happened on a connection of another member of the group.
+    pub(in crate::host) fn poll_member_event(&mut self) -> Option<PortEvent> {
+        self.shared.member_events.pop_front()
+    }
+
+    /// Whether the kernel has said, since this was asked last, that nothing listens at the other end.
+    pub(in crate::host) fn take_refusal(&mut self) -> bool {
+        mem::take(&mut self.is_refused)
     }
 
     /// The driver will not read any more what came before this connection's end.
@@ -513,7 +449,23 @@ impl Port {
 
     /// Closes every connection.
     pub(in crate::host) fn close_all(&mut self, code: CloseCode, reason: &str) {
-        let ids: Vec<_> = self.shared.handles.keys().copied().collect();
+        self.close_those(|_| true, code, reason);
+    }
+
+    /// Closes every connection but those of members of the group.
+    pub(in crate::host) fn close_clients(&mut self, code: CloseCode, reason: &str) {
+        self.close_those(|connection| connection.dialect == Dialect::Locks, code, reason);
+    }
+
+    fn close_those(
+        &mut self,
+        are: impl Fn(&PortConnection) -> bool,
+        code: CloseCode,
+        reason: &str,
+    ) {
+        let handles = self.shared.handles.iter();
+        let is = |handle: &ConnectionHandle| self.connections[handle.0].as_ref().is_some_and(&are);
+        let ids: Vec<_> = handles.filter(|(_, handle)| is(handle)).map(|(id, _)| *id).collect();
         for id in ids {
             self.close(id, code, reason);
         }
@@ -633,27 +585,28 @@ impl Port {
                 _ if connection.is_over => {}
                 quinn_proto::Event::Connected => {
                     connection.admitted.end_handshake();
-                    if let Some(secret) = accepted
-                        && !connection.is_accepted_by(secret)
-                    {
-                        // It was taken out of the file while the handshake was under way.
-                        connection.close(
-                            CloseCode::Protocol,
-                            ACCEPTED_NO_LONGER,
-                            Instant::now(),
-                            shared,
-                        );
-                        continue;
+                    if let Some(secret) = accepted {
+                        let refusal = connection.settle_dialect(secret);
+                        if let Some((code, why)) = refusal {
+                            // No byte of it has been read.
+                            connection.close(code, why, Instant::now(), shared);
+                            continue;
+                        }
                     }
                     if connection.inner.side().is_client() {
                         connection.stream = connection.inner.streams().open(Dir::Bi);
                     }
-                    shared.events.push_back(PortEvent::Connected(
-                        connection.id,
-                        connection.admitted.client(),
-                    ));
+                    let client = connection.admitted.client();
+                    connection.tell(PortEvent::Connected(connection.id, client), shared);
                 }
                 quinn_proto::Event::ConnectionLost { reason } => {
+                    if connection.admitted.is_handshaking()
+                        && !connection.inner.side().is_client()
+                        && is_for_another_secret(&reason)
+                    {
+                        let client = connection.admitted.client();
+                        shared.events.push_back(PortEvent::OtherSecret(client));
+                    }
                     let ended =
                         why(&reason, connection.remote, connection.admitted.is_handshaking());
                     connection.end(ended, shared);
@@ -709,18 +662,6 @@ impl Port {
         let handle = self.shared.handles.get(&id)?;
         self.connections[handle.0].as_mut()
     }
-}
-
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        // One address is one address; `[::]` listens to IPv4 as well.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
 }
 
 fn datagrams<'a>(transmit: &Transmit, bytes: &'a [u8]) -> quinn_udp::Transmit<'a> {

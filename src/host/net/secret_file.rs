@@ -107,7 +107,7 @@ impl Secret {
 
 /// What a file holds that only its owner, and perhaps a group, may read; and whether it is a pipe, which
 /// is read once.
-pub(in crate::host) fn read_private(path: &Path) -> Result<(Vec<u8>, bool), LockError> {
+pub(crate) fn read_private(path: &Path) -> Result<(Vec<u8>, bool), LockError> {
     let shown = path.display();
     let unreadable = |error: io::Error| {
         let what = format!("cannot read the secret file {shown}: {error}");

@@ -4,7 +4,7 @@
 //! secret as a TLS 1.3 raw public key (RFC 7250); a client presents a certificate that it signed
 //! with the other, see [`credential`](super::credential). Each side accepts the keys of all its
 //! secrets. So without the secret file no peer gets past the handshake, and with it a peer may do
-//! everything.
+//! everything. What a connection is for both sides say in the handshake, and its role has to fit that.
 
 use std::{
     fmt,
@@ -28,7 +28,7 @@ use rustls::{
     sign::{CertifiedKey, SigningKey, SingleCertAndKey},
 };
 
-use super::credential::{AcceptedIssuers, IssuerKey};
+use super::credential::{AcceptedIssuers, IssuerKey, PeerRole};
 use crate::{
     host::net::own_id::OwnId,
     proto::{
@@ -37,8 +37,32 @@ use crate::{
     },
 };
 
-/// What both sides say they speak; another answer ends the handshake.
-const ALPN: &[u8] = b"tierlock/1";
+/// What a connection is for: both sides say so, and a side that has another answer ends the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::host) enum Dialect {
+    /// Locks, between a client and a leader.
+    Locks,
+    /// The log of a group, between two of its members.
+    Group,
+}
+
+impl Dialect {
+    pub(in crate::host) const ALL: [Dialect; 2] = [Dialect::Locks, Dialect::Group];
+
+    /// Its name in the handshake (ALPN).
+    pub(in crate::host) fn name(self) -> &'static [u8] {
+        match self {
+            Dialect::Locks => b"tierlock/1",
+            Dialect::Group => b"tierlock-group/1",
+        }
+    }
+
+    /// Whether a peer of this role may speak it. A member is no client, and no client is a member.
+    fn is_for(self, role: PeerRole) -> bool {
+        (self == Dialect::Group) == (role == PeerRole::Member)
+    }
+}
+
 pub(in crate::host) const SECRET_BYTES: usize = 32;
 
 /// The secret that a leader and its clients share: 32 random bytes.
@@ -107,8 +131,8 @@ impl Secret {
         SecretNotary(keys.collect())
     }
 
-    /// The leader's side of the handshake.
-    pub(crate) fn server(&self) -> Arc<QuicServerConfig> {
+    /// The leader's side of the handshake, for these.
+    pub(in crate::host) fn server(&self, dialects: &[Dialect]) -> Arc<QuicServerConfig> {
         let public = CertificateDer::from(self.publics[0].clone());
         let key = CertifiedKey::new(vec![public], leader_key(&self.roots[0]));
         let mut config = ServerConfig::builder_with_provider(provider())
@@ -116,7 +140,7 @@ impl Secret {
             .expect("ring speaks TLS 1.3")
             .with_client_cert_verifier(self.accepted_issuers().clone())
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key.into())));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = dialects.iter().map(|dialect| dialect.name().to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
@@ -128,17 +152,32 @@ impl Secret {
         self.client_that_trusts(self)
     }
 
+    /// The side of a member that turns to another member.
+    pub(in crate::host) fn member(&self) -> Arc<QuicClientConfig> {
+        self.handshake(PeerRole::Member, Dialect::Group, self)
+    }
+
     /// A client of this secret that accepts the leaders of another one.
     pub(in crate::host) fn client_that_trusts(&self, leaders: &Secret) -> Arc<QuicClientConfig> {
+        self.handshake(PeerRole::Admin, Dialect::Locks, leaders)
+    }
+
+    /// A handshake begun in this role.
+    pub(in crate::host) fn handshake(
+        &self,
+        role: PeerRole,
+        dialect: Dialect,
+        leaders: &Secret,
+    ) -> Arc<QuicClientConfig> {
         let provider = provider();
-        let certified = self.issuer().certify(&provider);
+        let certified = self.issuer().certify(role, &provider);
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("ring speaks TLS 1.3")
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(leaders.accepted_leaders()))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![dialect.name().to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         config.enable_sni = false;
@@ -162,9 +201,14 @@ impl Secret {
         AcceptedLeaders { publics: self.publics.clone(), algorithms }
     }
 
-    /// Whether a client that proved to have the key of this certificate is accepted.
-    pub(in crate::host) fn accepts(&self, presented: &CertificateDer<'_>) -> bool {
-        self.accepted_issuers().accept(presented).is_ok()
+    /// Whether a peer that proved to have the key of this certificate is accepted for this.
+    pub(in crate::host) fn accepts(
+        &self,
+        presented: &CertificateDer<'_>,
+        dialect: Dialect,
+    ) -> bool {
+        let role = self.accepted_issuers().accept(presented);
+        role.is_ok_and(|role| dialect.is_for(role))
     }
 }
 

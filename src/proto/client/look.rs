@@ -63,6 +63,8 @@ impl Client {
             | LeaderMessage::NotUnderstood { .. }
             | LeaderMessage::Standing { .. }
             | LeaderMessage::StepsDown { .. }
+            | LeaderMessage::Group { .. }
+            | LeaderMessage::Replaced { .. }
             | LeaderMessage::Raised { .. } => ClientSubject::None,
         }
     }

@@ -158,7 +158,10 @@ impl Client {
             LeaderMessage::Raised { epoch, attestation } => self.raised(epoch, attestation),
             LeaderMessage::NotUnderstood { request, .. } => self.not_understood(request),
             // A session asks none of the questions that these answer.
-            LeaderMessage::Standing { .. } | LeaderMessage::StepsDown { .. } => {}
+            LeaderMessage::Standing { .. }
+            | LeaderMessage::StepsDown { .. }
+            | LeaderMessage::Group { .. }
+            | LeaderMessage::Replaced { .. } => {}
             LeaderMessage::Welcome { .. }
             | LeaderMessage::NotLeader { .. }
             | LeaderMessage::Gone { .. } => {}

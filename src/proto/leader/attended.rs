@@ -37,6 +37,11 @@ impl Attended {
         self.last - self.missed
     }
 
+    /// How much was missed so far.
+    pub(super) fn missed(&self) -> Duration {
+        self.missed
+    }
+
     /// The driver's own time of the last event.
     pub(super) fn raw(&self) -> Time {
         self.last

@@ -52,7 +52,7 @@ impl LeaderMachine {
     }
 
     /// The epoch that it grants in; 0 before that is durable.
-    pub(in crate::proto) fn epoch(&self) -> u32 {
+    pub(crate) fn epoch(&self) -> u32 {
         self.reign.as_ref().map_or(0, DurableEpoch::epoch)
     }
 

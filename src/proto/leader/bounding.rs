@@ -83,6 +83,7 @@ impl LeaderMachine {
         self.sessions.get_mut(key).bound.arrived(number);
         if matches!(self.sessions.get(key).standing, Standing::Opening(n) if n == number) {
             self.sessions.stand(key, Standing::Open(opened));
+            self.tell_opened(key);
             self.unsettle_waiting(key);
         }
         for (request, waiter) in uncovered {

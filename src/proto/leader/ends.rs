@@ -16,6 +16,7 @@ use crate::{
 impl LeaderMachine {
     /// Its deadline has passed without a word.
     pub(super) fn expire(&mut self, key: SessionKey) {
+        self.tell_expired(key);
         let session = self.sessions.get(key);
         if let Some(connection) = session.connection {
             let id = session.id;

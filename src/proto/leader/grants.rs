@@ -28,6 +28,7 @@ impl LeaderMachine {
             self.end_grace_if_over(now);
             self.look_at_let_go(now);
         }
+        self.tell_late_recalls(now);
         self.step_raise(now);
         while let Some(lock) = self.unsettled.pop() {
             self.settle_lock(lock, now);
@@ -100,6 +101,7 @@ impl LeaderMachine {
                     && hold.joint_key().is_some())
             {
                 self.table.recalled(hold, Recall::Asked);
+                self.tell_recalled(hold);
                 let lease = holding.lease.lease();
                 self.tell(holding.session, LeaderMessage::Recall { lease });
                 if planted(Mistake::OneKeeperRecalled) {
@@ -260,6 +262,9 @@ impl LeaderMachine {
     fn give(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
         self.leases_made += 1;
         let hold = self.table.grant(waiter, lease, token, now);
+        // The last minute is shown by the driver's clock, which lateness does not stop.
+        let at = self.clock.raw();
+        self.telling.count(|tally| tally.granted(waiter.mode, now.since(waiter.since), at));
         self.given = self.given.max(self.table.tokens(hold).1);
         self.sessions.add_lease(waiter.session, lease, hold);
         if let Some(value) = &waiter.value {
@@ -292,6 +297,7 @@ impl LeaderMachine {
         self.conversions.forget(hold);
         self.may_lead_otherwise(hold);
         let holding = self.table.vacate(hold, how);
+        self.tell_vacated(&holding);
         self.values.leave(holding.lease);
         self.sessions.remove_lease(holding.session, holding.lease);
         self.ends.clear(hold);
@@ -328,6 +334,7 @@ impl LeaderMachine {
             token: self.table.tokens(hold).1,
             why,
         };
+        self.tell_taken_away(hold, why);
         self.ends.clear(hold);
         self.conversions.forget(hold);
         self.table.take_away(hold);

@@ -225,7 +225,7 @@ impl LeaderMachine {
         self.messages.push_back((connection, listed));
     }
 
-    fn describe(&self, key: LockKey, now: Time) -> LockInfo {
+    pub(super) fn describe(&self, key: LockKey, now: Time) -> LockInfo {
         let lock = self.table.lock(key);
         // Of several holders the last that may go.
         let remaining = self.table.holds(key).map(|hold| {
@@ -294,14 +294,18 @@ impl LeaderMachine {
         if planted(Mistake::BreakTakesOne) {
             holds.truncate(1);
         }
+        let is_whole = |hold: &HoldKey| matches!(self.holding(*hold).right, Right::Whole);
+        let whole: Vec<_> = holds.iter().copied().filter(is_whole).collect();
+        // One that asks for what is being broken already breaks nothing.
+        if !whole.is_empty() || deletion.is_some() {
+            self.tell_broken(&name, token, holds.first().copied(), key);
+        }
         if holds.is_empty() {
             return match deletion {
                 Some(number) => self.tell_when_unreserved(number, connection, answer(true)),
                 None => self.messages.push_back((connection, answer(false))),
             };
         }
-        let is_whole = |hold: &HoldKey| matches!(self.holding(*hold).right, Right::Whole);
-        let whole: Vec<_> = holds.iter().copied().filter(is_whole).collect();
         let was_whole = !whole.is_empty();
         for hold in whole {
             self.take_away(hold, LostReason::Broken);

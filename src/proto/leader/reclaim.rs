@@ -60,6 +60,7 @@ impl LeaderMachine {
             return;
         }
         self.in_grace = false;
+        self.tell_grace_over();
         self.sessions.absent = AbsentBounds::default();
         self.table.grace_is_over();
         self.raise_reserved_tokens();
@@ -315,6 +316,7 @@ impl LeaderMachine {
         let session = self.sessions.get(session).id;
         let (lease, why) = (lease.lease(), LostReason::Forgotten);
         self.refused_claims += 1;
+        self.telling.count(|tally| tally.taken_away(why));
         self.write(Record::LeaseRevoked { session, lease, name, token, why });
     }
 }

@@ -214,6 +214,9 @@ impl LeaderMachine {
         self.sessions.belongs_to(key, client);
         self.reservations_belong_to(report.session, client);
         self.adopt(connection, key, &report);
+        if is_back {
+            self.tell_returned(key, self.sessions.get(key).leases().len());
+        }
         let found = self.compare_leases(key, &report);
         let told = if planted(Mistake::LossNotToldAgain) { &[] } else { &found.lost[..] };
         if planted(Mistake::WelcomeBeforeLost) {
@@ -304,6 +307,7 @@ impl LeaderMachine {
     /// Shows which leader this is, promising nothing: the client sees for itself that it does not
     /// belong here. `Gone` would make it drop leases that its own leader keeps for it.
     fn turn_away(&mut self, connection: ConnectionId, report: &Report, why: Refusal) {
+        self.tell_turned_away(connection, (report.session, &report.identity), why);
         self.connections.insert(connection, Connection::Refused(why));
         self.reports.clear(connection);
         if self.reign.is_some() {
@@ -337,7 +341,7 @@ impl LeaderMachine {
             epoch: self.epoch(),
             reign: self.config.reign,
             cluster: self.cluster,
-            members: Vec::new(),
+            members: self.config.members.clone(),
             renew_every,
             attestation: self.attest(self.epoch()),
         }

@@ -130,7 +130,10 @@ impl LeaderMachine {
                 self.break_lock(connection, key, query, name, token);
             }
             // What stands around the leader answers them, before they come here.
-            ClientMessage::AskStanding { .. } | ClientMessage::StepDown { .. } => {}
+            ClientMessage::AskStanding { .. }
+            | ClientMessage::StepDown { .. }
+            | ClientMessage::AskGroup { .. }
+            | ClientMessage::Replace { .. } => {}
             ClientMessage::Held { .. } | ClientMessage::Waiting { .. } | ClientMessage::Ready
                 if planted(Mistake::HelloCountsAlone) => {}
             ClientMessage::Hello { .. }
@@ -361,6 +364,7 @@ impl LeaderMachine {
     /// Whether a guard has a lease that may be kept.
     fn is_used(&mut self, key: SessionKey, lease: LeaseId, kept: bool) {
         let Some(hold) = self.hold_of_lease(key, lease) else { return };
+        self.telling.count(|tally| tally.kept += u64::from(kept));
         let next = match (self.holding(hold).recall, kept) {
             (Recall::No | Recall::Kept, true) => Recall::Kept,
             (Recall::No | Recall::Kept, false) => Recall::No,
@@ -409,6 +413,7 @@ impl LeaderMachine {
         for (lease, hold) in self.sessions.get(key).leases_in_order() {
             self.was_not_used(hold.lock, lease);
         }
+        self.tell_goodbye(key);
         self.vacate_all(key, Predecessor::Clean);
         self.end_session(key);
     }

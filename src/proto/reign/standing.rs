@@ -19,7 +19,7 @@ impl Reign {
             cluster: None,
             reign: None,
             epoch: 0,
-            lasts: (!self.config.terms.is_exclusive).then_some(self.config.lasts),
+            lasts: self.lasts(),
             address: None,
             proven: None,
             journal_took: self.journal_took,

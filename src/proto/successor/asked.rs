@@ -4,7 +4,10 @@ use super::Successor;
 use crate::{
     proto::{
         ConnectionId,
-        wire::{ClientMessage, LeaderMessage, LeaderRank, LeaderStanding, StepDownRefusal},
+        wire::{
+            ClientMessage, DiskReplacement, LeaderMessage, LeaderRank, LeaderStanding,
+            StepDownRefusal,
+        },
     },
     time::Time,
 };
@@ -58,6 +61,11 @@ impl Successor {
                     false => Some(StepDownRefusal::OtherReign),
                 };
                 LeaderMessage::StepsDown { query, refused }
+            }
+            // What drives a member of a group answers these before they come here.
+            ClientMessage::AskGroup { query } => LeaderMessage::Group { query, report: None },
+            ClientMessage::Replace { query, .. } => {
+                LeaderMessage::Replaced { query, outcome: DiskReplacement::NoGroup }
             }
             _ => return false,
         };

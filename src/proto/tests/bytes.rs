@@ -12,11 +12,12 @@ use crate::{
         history::{Attestation, Seen},
         record::{Record, Reservation},
         wire::{
-            Acquire, ClientMessage, Extras, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo,
-            Identity, LISTED_WAITERS_MAX, LeaderMessage, LeaderRank, LeaderStanding, LockInfo,
-            Message, Mode, NameUse, Page, PresentLeader, Received, Refusal, StepDownRefusal,
-            UnknownKind, VERSION, Wait, WaitingRequest, WireError, decode_record, encode_frame,
-            encode_record, held_messages, waiting_messages,
+            Acquire, ClientMessage, DiskReplacement, Extras, FRAME_BYTES_MAX, FrameReader,
+            GroupReport, HeldLease, HolderInfo, Identity, LISTED_WAITERS_MAX, LeaderMessage,
+            LeaderRank, LeaderStanding, LockInfo, MemberReport, Message, Mode, NameUse, Page,
+            PresentLeader, Received, Refusal, StepDownRefusal, UnknownKind, VERSION, Wait,
+            WaitingRequest, WireError, decode_record, encode_frame, encode_record, held_messages,
+            waiting_messages,
         },
     },
     time::Time,
@@ -553,6 +554,8 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
             query: RequestId(source.number(19)),
             reign: ReignId(source.number(0x99aa_bbcc_ddee_ff00)),
         },
+        ClientMessage::AskGroup { query: RequestId(source.number(20)) },
+        ClientMessage::Replace { query: RequestId(source.number(21)), member: "b".to_owned() },
     ]
 }
 
@@ -650,6 +653,34 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         LeaderMessage::StepsDown {
             query: RequestId(source.number(19)),
             refused: Some(StepDownRefusal::HasOwnJournal),
+        },
+        LeaderMessage::Group {
+            query: RequestId(source.number(20)),
+            report: {
+                let member = MemberReport {
+                    member: "b".to_owned(),
+                    address: "10.0.0.2:7420".to_owned(),
+                    votes: true,
+                    is_heard: false,
+                    lag: source.maybe(12),
+                    disk_waits: true,
+                };
+                source.maybe(Box::new(GroupReport {
+                    own: "a".to_owned(),
+                    leader: Some("a".to_owned()),
+                    is_made: true,
+                    own_disk_waits: false,
+                    members: vec![member],
+                }))
+            },
+        },
+        LeaderMessage::Replaced {
+            query: RequestId(source.number(21)),
+            outcome: DiskReplacement::NotLeading(Some("c".to_owned())),
+        },
+        LeaderMessage::Replaced {
+            query: RequestId(source.number(21)),
+            outcome: DiskReplacement::Unknown("no majority".to_owned()),
         },
     ];
     let refusals = [
@@ -786,6 +817,8 @@ const GOLDEN_CLIENT: &[&str] = &[
     "12110311fbfb0001",
     "1312",
     "1413fd00ffeeddccbbaa99",
+    "1514",
+    "16150162",
 ];
 const GOLDEN_LEADER: &[&str] = &[
     "000100fe00000000008877665544332211000000050003fd00ffeeddccbbaa99fe01000000008877665544332211000000010d31302e302e302e313a3734323000fc00e1f505fe03000000008877665544332211000000",
@@ -808,6 +841,9 @@ const GOLDEN_LEADER: &[&str] = &[
     "1212450101fe0100000000887766554433221100000001fd00ffeeddccbbaa9903010100010d31302e302e302e323a373432300100fc006889090100fc80841e000100fc804a5d05",
     "131300",
     "13130100",
+    "1414011e01610101610100011501620d31302e302e302e323a373432300100010c01",
+    "151502010163",
+    "1515070b6e6f206d616a6f72697479",
     "05090000",
     "05090100",
     "05090200",

@@ -10,6 +10,7 @@ mod managers;
 mod reservations;
 mod restarts;
 mod shares;
+mod telling;
 mod upgrades;
 mod waiters;
 
@@ -22,7 +23,7 @@ use crate::{
         SessionId,
         bound::{Bound, BoundSize, NameHashes},
         history::{Attestation, History, Notary, REIGNS_MAX, Seen},
-        leader::{BLOCK, Close, LeaderConfig, LeaderMachine, Notice},
+        leader::{BLOCK, Close, LeaderConfig, LeaderMachine, LeaderTells, Notice},
         record::{Pending, Record, Recovered, Reservation},
         wire::{
             Acquire, CAPABILITIES, ClientMessage, Extras, HeldLease, Identity, LeaderMessage, Mode,
@@ -90,9 +91,12 @@ fn config() -> LeaderConfig {
         narrows_every: Duration::from_secs(60),
         epoch_above: None,
         reign_lasts: None,
+        members: Vec::new(),
         process: None,
         reign: REIGN,
         notary: Arc::new(TestNotary),
+        // It changes nothing else, whatever the situation.
+        tells: LeaderTells { events: true, counts: true },
     }
 }
 

@@ -16,8 +16,9 @@ use bincode::{
 };
 
 use super::{
-    FRAME_BYTES_MAX, HeldLease, HolderInfo, Identity, LeaderStanding, LockInfo, Message, Received,
-    Texts, UnknownKind, WaitingRequest, WireError, request::Extras,
+    FRAME_BYTES_MAX, GroupReport, HeldLease, HolderInfo, Identity, LeaderStanding, LockInfo,
+    MemberReport, Message, Received, Texts, UnknownKind, WaitingRequest, WireError,
+    request::Extras,
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -149,6 +150,8 @@ with_length! {
     LeaderStanding {
         rank, cluster, reign, epoch, lasts, address, proven, journal_took, lag
     }
+    GroupReport { own, leader, is_made, own_disk_waits, members }
+    MemberReport { member, address, votes, is_heard, lag, disk_waits }
 }
 
 // What only locks with several holders have, and what only semaphores have, comes behind the rest, and

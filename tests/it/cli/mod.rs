@@ -13,8 +13,10 @@ mod explaining;
 mod holding;
 mod leftovers;
 mod limits;
+mod logging;
 mod manual;
 mod nesting;
+mod page;
 mod protection;
 mod serving;
 mod sharing;
@@ -113,6 +115,8 @@ impl Place {
         let mut command = tierlock(&["serve", "--listen", address, "--accept-fs", "tmpfs"]);
         command.arg("--state-dir").arg(self.path("state"));
         command.arg("--secret-file").arg(self.secret());
+        // Tests of something else look at alarms only.
+        command.args(["--log", "brief"]);
         command
     }
 

@@ -396,7 +396,7 @@ fn a_secret_may_come_through_the_pipe_of_a_shell() {
         shell
     };
     let mut serve = shell(
-        r#"exec "$0" serve --init --accept-fs tmpfs --listen 127.0.0.1:0 --state-dir "$2" \
+        r#"exec "$0" serve --init --log brief --accept-fs tmpfs --listen 127.0.0.1:0 --state-dir "$2" \
             --secret-file <(cat "$1")"#,
     );
     let mut leader = Running::start(serve.arg(place.path("state")));

@@ -176,6 +176,8 @@ fn a_host_scope_lock_shows_its_holder_its_deadline_and_its_waiters() {
             "proven_ms": null,
             "journal_us": "number",
             "lag_ms": null,
+            "member": null,
+            "group": null,
             "trouble": null,
         }]})
     );

@@ -1,8 +1,8 @@
 //! The leader of an election, as its queue of nodes shows.
 //!
 //! The data of the lowest node is the leader's value, as for Curator's `LeaderSelector`. An observer
-//! watches that node alone, or the empty queue: a new candidate wakes none of them. A leader whose whole
-//! term lies between two looks is missed.
+//! watches that node alone, or the empty queue: a new candidate wakes none of them. A leader with its
+//! whole term between two looks is missed.
 
 use zookeeper_client::{Error, OneshotWatcher};
 

@@ -12,11 +12,11 @@ use std::{
     path::Path,
 };
 
-pub(super) struct Commits(File);
+pub(in crate::host::journal) struct Commits(File);
 
 impl Commits {
     /// A file that says 0, durable once its directory is synced.
-    pub(super) fn make(path: &Path) -> io::Result<()> {
+    pub(in crate::host::journal) fn make(path: &Path) -> io::Result<()> {
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(true).mode(0o600);
         let commits = Commits(options.open(path)?);
@@ -25,7 +25,7 @@ impl Commits {
     }
 
     /// The number that the file says; `None` if it says none.
-    pub(super) fn open(path: &Path) -> io::Result<(Commits, Option<u64>)> {
+    pub(in crate::host::journal) fn open(path: &Path) -> io::Result<(Commits, Option<u64>)> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let mut bytes = [0; 16];
         match file.read_exact_at(&mut bytes, 0) {
@@ -38,7 +38,7 @@ impl Commits {
         Ok((Commits(file), (check == check_of(number)).then_some(number)))
     }
 
-    pub(super) fn note(&self, number: u64) -> io::Result<()> {
+    pub(in crate::host::journal) fn note(&self, number: u64) -> io::Result<()> {
         let both = u128::from(check_of(number)) << 64 | u128::from(number);
         self.0.write_all_at(&both.to_le_bytes(), 0)
     }

@@ -24,10 +24,12 @@ const CHILD_EXECUTES: Duration = Duration::from_secs(1);
 pub(super) const JOURNAL: &str = "journal.redb";
 /// Where a journal is made; it gets its name once it is whole.
 pub(super) const UNFINISHED: &str = "journal.new";
+/// The log of a group's member, in the place of a journal.
+pub(in crate::host::journal) const GROUP_LOG: &str = "group.log";
 /// Where a start above an epoch puts a journal that cannot be read.
 pub(super) const SET_ASIDE: &str = "journal.damaged";
-/// The number of its last commit.
-pub(super) const COMMITS: &str = "commits";
+/// The number of its last commit, or of the last write to a member's log.
+pub(in crate::host::journal) const COMMITS: &str = "commits";
 /// Room for what a leader has to write when the disk is full.
 pub(super) const SPARE: &str = "spare";
 /// The cluster's id, for people and for the case that the journal is lost. It is there before
@@ -67,7 +69,10 @@ fn judge(directory: &Path, opening: &JournalOpening) -> Result<(), LockError> {
     let opened = match File::open(directory) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(not_made(directory, "does not exist"));
+            return Err(match opening.is_member {
+                true => no_disk(directory, "does not exist"),
+                false => not_made(directory, "does not exist"),
+            });
         }
         Err(error) => {
             let text = format!("cannot open the state directory {shown}: {error}");
@@ -79,8 +84,27 @@ fn judge(directory: &Path, opening: &JournalOpening) -> Result<(), LockError> {
     }
     filesystem::judge_state(filesystem::kind_of(&opened), &opening.accepted_file_systems)
         .map_err(|error| LockError::config(format!("the state directory {shown}: {error}")))?;
+    match (opening.is_member, has(directory, JOURNAL), has(directory, GROUP_LOG)) {
+        (true, true, _) => {
+            return Err(LockError::config(format!(
+                "the state directory {shown} has the journal of a leader alone; a member of a group begins \
+                 with a directory of its own, an empty one and --init (init(true))"
+            )));
+        }
+        (false, _, true) => {
+            return Err(LockError::config(format!(
+                "the state directory {shown} is that of a group's member: start its leader with --group. The \
+                 journal of a group is not moved: what moves is a member, by an empty directory, --init and \
+                 tierlock replace"
+            )));
+        }
+        _ => {}
+    }
     if !is_made(directory) && !opening.init {
-        return Err(not_made(directory, "has no journal"));
+        return Err(match opening.is_member {
+            true => no_disk(directory, "has no log"),
+            false => not_made(directory, "has no journal"),
+        });
     }
     judge_moved(directory, opening)
 }
@@ -102,10 +126,18 @@ fn judge_moved(directory: &Path, opening: &JournalOpening) -> Result<(), LockErr
 
 /// Whether there is a journal, or was.
 pub(super) fn is_made(directory: &Path) -> bool {
-    [JOURNAL, USED].iter().any(|name| {
-        let found = directory.join(name).symlink_metadata();
-        !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-    })
+    [JOURNAL, GROUP_LOG, USED].iter().any(|name| has(directory, name))
+}
+
+/// Whether a file of this name may be there.
+fn has(directory: &Path, name: &str) -> bool {
+    let found = directory.join(name).symlink_metadata();
+    !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Whether it says that it was used before.
+pub(in crate::host::journal) fn is_used(directory: &Path) -> bool {
+    has(directory, USED)
 }
 
 /// Where its journal was moved to, if it was.
@@ -124,6 +156,16 @@ fn not_made(directory: &Path, what: &str) -> LockError {
          which makes one. If this leader had a journal, look whether its volume is mounted; if \
          that is lost, start once with --init --epoch-above N, N being the highest epoch that its \
          clients have seen",
+        directory.display()
+    ))
+}
+
+fn no_disk(directory: &Path, what: &str) -> LockError {
+    LockError::config(format!(
+        "the state directory {} {what}: a member of a group is started once with --init (init(true)), which \
+         makes its disk. All members together make the group so, once. If the group is made and this member \
+         had a disk, look whether its volume is mounted; if that is lost, start with --init on an empty \
+         directory, and have it admitted by tierlock replace",
         directory.display()
     ))
 }
@@ -191,37 +233,37 @@ fn lock(path: &Path) -> Result<File, LockError> {
 
 /// Which file it is: its inode, and when that was made. A copy is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct JournalFileId {
+pub(in crate::host::journal) struct JournalFileId {
     inode: u64,
     /// In nanoseconds since 1970; 0 where the file system does not say.
     born_ns: u64,
 }
 
 impl JournalFileId {
-    pub(super) fn of(file: &File) -> io::Result<JournalFileId> {
+    pub(in crate::host::journal) fn of(file: &File) -> io::Result<JournalFileId> {
         let about = file.metadata()?;
         let born = about.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
         let born_ns = born.map_or(0, |born| born.as_nanos() as u64);
         Ok(JournalFileId { inode: about.ino(), born_ns })
     }
 
-    pub(super) fn is(self, other: JournalFileId) -> bool {
+    pub(in crate::host::journal) fn is(self, other: JournalFileId) -> bool {
         let born_unlike = self.born_ns != other.born_ns && self.born_ns != 0 && other.born_ns != 0;
         self.inode == other.inode && !born_unlike
     }
 
-    pub(super) fn to_bytes(self) -> [u8; 16] {
+    pub(in crate::host::journal) fn to_bytes(self) -> [u8; 16] {
         (u128::from(self.born_ns) << 64 | u128::from(self.inode)).to_le_bytes()
     }
 
-    pub(super) fn from_bytes(bytes: [u8; 16]) -> JournalFileId {
+    pub(in crate::host::journal) fn from_bytes(bytes: [u8; 16]) -> JournalFileId {
         let both = u128::from_le_bytes(bytes);
         JournalFileId { inode: both as u64, born_ns: (both >> 64) as u64 }
     }
 }
 
 /// Says durably that the journal is used from now on.
-pub(super) fn mark_used(directory: &Path, cluster: ClusterId) -> io::Result<()> {
+pub(in crate::host::journal) fn mark_used(directory: &Path, cluster: ClusterId) -> io::Result<()> {
     let path = directory.join(USED);
     let text = format!("{:032x}\n", cluster.0);
     if fs::read_to_string(&path).is_ok_and(|found| found == text) {

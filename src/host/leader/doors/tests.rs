@@ -1,11 +1,16 @@
 use std::{collections::BTreeSet, net::UdpSocket, time::Duration};
 
 use super::*;
-use crate::host::net::{admission::Admission, own_id::OwnId};
+use crate::host::net::{admission::Admission, own_id::OwnId, tls::Dialect};
 
 fn entrance() -> Entrance {
     let secret = Secret::from_secrets(&[[1; 32]]);
-    Entrance { secret, own: OwnId::random(), admission: Admission::new(100, 100) }
+    Entrance {
+        secret,
+        own: OwnId::random(),
+        admission: Admission::new(100, 100),
+        dialects: &[Dialect::Locks],
+    }
 }
 
 fn addresses(texts: &[&str]) -> Vec<SocketAddr> {

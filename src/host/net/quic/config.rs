@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use quinn_proto::{MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
 
-use crate::host::net::tls::Secret;
+use crate::host::net::tls::{Dialect, Secret};
 
 use super::HANDSHAKES_MAX;
 
@@ -28,8 +28,8 @@ pub(super) const LEADER_SEND_WINDOW: u64 = 64 << 10;
 /// and several times what any client sends.
 const LEADER_CRYPTO_BYTES: usize = 4 << 10;
 
-pub(super) fn server_config(secret: &Secret) -> ServerConfig {
-    let mut server = ServerConfig::new(secret.server(), secret.token_key());
+pub(super) fn server_config(secret: &Secret, dialects: &[Dialect]) -> ServerConfig {
+    let mut server = ServerConfig::new(secret.server(dialects), secret.token_key());
     server.transport_config(Arc::new(server_transport()));
     server.max_incoming(HANDSHAKES_MAX);
     server.incoming_buffer_size(64 << 10);

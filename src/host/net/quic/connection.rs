@@ -3,15 +3,23 @@
 use std::{collections::VecDeque, mem, net::SocketAddr, time::Instant};
 
 use bytes::Bytes;
-use quinn_proto::{Connection, ConnectionHandle, StreamId, VarInt, WriteError};
+use quinn_proto::{
+    Connection, ConnectionHandle, StreamId, VarInt, WriteError, crypto::rustls::HandshakeData,
+};
 use rustls::pki_types::CertificateDer;
 
 use crate::{
-    host::net::{admission::Admitted, tls::Secret},
+    host::net::{
+        admission::Admitted,
+        tls::{Dialect, Secret},
+    },
     proto::{ConnectionId, client::Ended, numbered::Numbered, wire::FrameReader},
 };
 
-use super::{CloseCode, PortEvent, READ_AHEAD, UNSENT_BYTES_KEPT};
+use super::{
+    CloseCode, PortEvent, READ_AHEAD, UNSENT_BYTES_KEPT,
+    endings::{ACCEPTED_NO_LONGER, FOR_SOMETHING_ELSE},
+};
 
 /// What the connections of a port share.
 #[derive(Default)]
@@ -20,6 +28,8 @@ pub(super) struct PortShared {
     /// Connections that are over and never showed the secret, the first first. Most are gone.
     pub(super) unfinished: VecDeque<(ConnectionHandle, ConnectionId)>,
     pub(super) events: VecDeque<PortEvent>,
+    /// The same, of connections between members of a group.
+    pub(super) member_events: VecDeque<PortEvent>,
     /// Frames that came before a connection's end, until it is forgotten.
     pub(super) last_words: Numbered<ConnectionId, FrameReader>,
 }
@@ -37,6 +47,8 @@ pub(super) struct PortConnection {
     pub(super) out: Vec<u8>,
     pub(super) written: usize,
     pub(super) is_busy: bool,
+    /// What it is for.
+    pub(super) dialect: Dialect,
     /// What it counts as, and whether it is in its handshake.
     pub(super) admitted: Admitted,
     /// Its end was reported: the driver is not interested any more.
@@ -46,12 +58,49 @@ pub(super) struct PortConnection {
 }
 
 impl PortConnection {
-    /// Whether its peer has proved to have one of these secrets.
+    /// Takes from the end of the handshake what it is for. Why it is to be closed, if its peer may not
+    /// have it for that.
+    pub(super) fn settle_dialect(&mut self, secret: &Secret) -> Option<(CloseCode, &'static str)> {
+        let data = self.inner.crypto_session().handshake_data();
+        let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
+        let said = data.and_then(|data| data.protocol);
+        let is_said = |dialect: &Dialect| said.as_deref() == Some(dialect.name());
+        let Some(said) = Dialect::ALL.into_iter().find(is_said) else {
+            return Some((CloseCode::Protocol, FOR_SOMETHING_ELSE));
+        };
+        self.dialect = said;
+        let code = match said {
+            Dialect::Locks => CloseCode::Protocol,
+            Dialect::Group => CloseCode::Stranger,
+        };
+        if self.is_accepted_by(secret) {
+            None
+        } else if Dialect::ALL.into_iter().any(|other| self.is_accepted_for(other, secret)) {
+            Some((code, FOR_SOMETHING_ELSE))
+        } else {
+            // It was taken out of the file while the handshake was under way.
+            Some((code, ACCEPTED_NO_LONGER))
+        }
+    }
+
+    /// Tells of what happened to it.
+    pub(super) fn tell(&self, event: PortEvent, shared: &mut PortShared) {
+        match self.dialect {
+            Dialect::Locks => shared.events.push_back(event),
+            Dialect::Group => shared.member_events.push_back(event),
+        }
+    }
+
+    /// Whether its peer has proved to have one of these secrets, in a role that fits what it is for.
     pub(super) fn is_accepted_by(&self, secret: &Secret) -> bool {
+        self.is_accepted_for(self.dialect, secret)
+    }
+
+    fn is_accepted_for(&self, dialect: Dialect, secret: &Secret) -> bool {
         let identity = self.inner.crypto_session().peer_identity();
         let keys =
             identity.and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
-        keys.is_some_and(|keys| keys.first().is_some_and(|key| secret.accepts(key)))
+        keys.is_some_and(|keys| keys.first().is_some_and(|key| secret.accepts(key, dialect)))
     }
 
     pub(super) fn close(
@@ -75,20 +124,20 @@ impl PortConnection {
         // Nothing of it goes out any more, and QUIC goes on with the connection for a while.
         (self.out, self.written) = (Vec::new(), 0);
         if self.take_in(usize::MAX) {
-            shared.events.push_back(PortEvent::Readable(self.id));
+            self.tell(PortEvent::Readable(self.id), shared);
         }
         let handle = shared.handles.remove(&self.id);
         if was_handshaking {
             shared.unfinished.extend(handle.map(|handle| (handle, self.id)));
         }
         shared.last_words.insert(self.id, mem::take(&mut self.reader));
-        shared.events.push_back(PortEvent::Ended(self.id, ended));
+        self.tell(PortEvent::Ended(self.id, ended), shared);
     }
 
     /// Moves what the stream has to the frame reader, and says so.
     pub(super) fn read_in(&mut self, shared: &mut PortShared) {
         if self.take_in(READ_AHEAD) && !self.is_over {
-            shared.events.push_back(PortEvent::Readable(self.id));
+            self.tell(PortEvent::Readable(self.id), shared);
         }
     }
 

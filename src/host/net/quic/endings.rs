@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use quinn_proto::ConnectionError;
+use quinn_proto::{ApplicationClose, ConnectionError, VarInt};
 
+use super::CloseCode;
 use crate::proto::client::Ended;
 
 /// An end in words, and whether trying again may help.
@@ -13,14 +14,8 @@ use crate::proto::client::Ended;
 /// be the leader's last word. That a peer has another secret the handshake itself proves, or
 /// the leader says it under the handshake's keys.
 pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: bool) -> Ended {
-    const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
-    const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
     const CONNECTION_REFUSED: u64 = 0x2;
-    let code = match reason {
-        ConnectionError::TransportError(error) => Some(u64::from(error.code)),
-        ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),
-        _ => None,
-    };
+    let code = code_of(reason);
     let is_forgeable = is_handshaking && matches!(reason, ConnectionError::ConnectionClosed(_));
     match (code, reason) {
         (Some(NO_APPLICATION_PROTOCOL), _) | (_, ConnectionError::VersionMismatch) => {
@@ -35,6 +30,9 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
         (Some(code), _) if CRYPTO.contains(&code) && !is_forgeable => Ended::Refused(format!(
             "the leader at {remote} has another secret; both sides need the same secret file"
         )),
+        (_, ConnectionError::ApplicationClosed(close)) if is_for_stranger(close) => {
+            Ended::Refused(format!("{remote} says: {}", String::from_utf8_lossy(&close.reason)))
+        }
         (_, ConnectionError::Reset) => {
             Ended::Disconnected(format!("the leader at {remote} was restarted"))
         }
@@ -43,6 +41,31 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
     }
 }
 
+fn is_for_stranger(close: &ApplicationClose) -> bool {
+    close.error_code == VarInt::from_u32(CloseCode::Stranger as u32)
+}
+
+/// Whether one of both sides has ended a handshake since it does not accept the other's key.
+pub(super) fn is_for_another_secret(reason: &ConnectionError) -> bool {
+    let is_it = |code| CRYPTO.contains(&code) && code != NO_APPLICATION_PROTOCOL;
+    code_of(reason).is_some_and(is_it)
+}
+
+fn code_of(reason: &ConnectionError) -> Option<u64> {
+    match reason {
+        ConnectionError::TransportError(error) => Some(u64::from(error.code)),
+        ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),
+        _ => None,
+    }
+}
+
+const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
+const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
+
 /// Why a connection ends when its secret was taken out of the leader's file.
 pub(super) const ACCEPTED_NO_LONGER: &str =
     "the leader does not accept this secret any more; give this client the new one";
+
+/// Why a connection ends whose credential is of another role than it was begun for.
+pub(super) const FOR_SOMETHING_ELSE: &str = "this credential is good for another protocol alone: its role \
+    is for something else";

@@ -3,9 +3,10 @@ use super::{
     config::{INITIAL_RTT, LEADER_RECEIVE_WINDOW, LEADER_SEND_WINDOW},
     *,
 };
+use crate::host::net::credential::PeerRole;
 use crate::proto::{
     ClusterId,
-    wire::{ClientMessage, LeaderMessage},
+    wire::{ClientMessage, LeaderMessage, MemberMessage},
 };
 
 const SILENCE: Duration = Duration::from_secs(5);
@@ -18,7 +19,12 @@ fn secret() -> Secret {
 const IDS: Ids = Ids { next: 0, step: 1 };
 
 fn entrance(secret: &Secret, admission: Admission) -> Entrance {
-    Entrance { secret: secret.clone(), own: OwnId::random(), admission }
+    Entrance {
+        secret: secret.clone(),
+        own: OwnId::random(),
+        admission,
+        dialects: &[Dialect::Locks],
+    }
 }
 
 /// A message of a leader that is as long as the test wants.
@@ -181,14 +187,20 @@ fn a_lost_first_packet_is_sent_again_soon() {
 fn no_peer_with_another_secret_gets_past_the_handshake() {
     let (mut leader, address) = listen(&secret());
     let mut client = connect(1, address, &secret());
-    drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-        (_, PortEvent::Connected(..)) => panic!("the handshake was passed"),
-        (1, PortEvent::Ended(_, Ended::Refused(text))) => {
-            assert!(text.contains("another secret"), "{text}");
-            true
+    let (mut is_told, mut is_refused) = (false, false);
+    drive(&mut [&mut leader, &mut client], |index, event, _| {
+        match (index, event) {
+            (_, PortEvent::Connected(..)) => panic!("the handshake was passed"),
+            (1, PortEvent::Ended(_, Ended::Refused(text))) => {
+                assert!(text.contains("another secret"), "{text}");
+                is_refused = true;
+            }
+            (1, PortEvent::Ended(_, other)) => panic!("{other:?}"),
+            // The client has refused the leader's key, and says so.
+            (0, PortEvent::OtherSecret(client)) => is_told = client == client_at(address),
+            _ => {}
         }
-        (1, PortEvent::Ended(_, other)) => panic!("{other:?}"),
-        _ => false,
+        is_told && is_refused
     });
     assert!(leader.shared.handles.len() <= 1);
 }
@@ -199,15 +211,20 @@ fn a_client_that_believes_any_leader_still_has_to_prove_itself() {
     let (mut leader, address) = listen(&secret);
     let handshake = other.client_that_trusts(&secret);
     let id = ConnectionId(1);
-    let here = Ipv4Addr::UNSPECIFIED.into();
+    let here = std::net::Ipv4Addr::UNSPECIFIED.into();
     let mut client = Port::connect_from(here, id, address, handshake, SILENCE).unwrap();
-    drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-        (0, PortEvent::Connected(..) | PortEvent::Readable(_)) => panic!("a peer was let in"),
-        (1, PortEvent::Ended(_, ended)) => {
-            assert!(matches!(ended, Ended::Refused(_)), "{ended:?}");
-            true
+    let (mut is_told, mut is_refused) = (false, false);
+    drive(&mut [&mut leader, &mut client], |index, event, _| {
+        match (index, event) {
+            (0, PortEvent::Connected(..) | PortEvent::Readable(_)) => panic!("a peer was let in"),
+            (0, PortEvent::OtherSecret(_)) => is_told = true,
+            (1, PortEvent::Ended(_, ended)) => {
+                assert!(matches!(ended, Ended::Refused(_)), "{ended:?}");
+                is_refused = true;
+            }
+            _ => {}
         }
-        _ => false,
+        is_told && is_refused
     });
 }
 
@@ -766,4 +783,120 @@ fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
         }
         is_out && is_in
     });
+}
+
+// ---- members of a group ---------------------------------------------------------------------------
+
+fn listen_to_members(secret: &Secret) -> (Port, SocketAddr) {
+    let entrance = Entrance {
+        dialects: &Dialect::ALL,
+        ..entrance(secret, Admission::new(1_000, HANDSHAKES_MAX))
+    };
+    let port = Port::listen("127.0.0.1:0".parse().unwrap(), &entrance, IDS).unwrap();
+    let address = port.socket().local_addr().unwrap();
+    (port, address)
+}
+
+#[test]
+fn what_members_say_is_no_clients_and_has_a_queue_of_its_own() {
+    let secret = secret();
+    let (mut leader, address) = listen_to_members(&secret);
+    let mut client = connect(1, address, &secret);
+    let mut member = Port::connect_as_member(ConnectionId(1), address, &secret, SILENCE).unwrap();
+    let said = MemberMessage::Frame(vec![1, 2, 3]);
+    let (mut of_client, mut of_member) = (None, None);
+    let begin = Instant::now();
+    while of_client.is_none() || of_member.is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "{of_client:?}, {of_member:?}");
+        for (port, is_member) in [(&mut client, false), (&mut member, true)] {
+            port.receive();
+            while let Some(event) = port.poll_event() {
+                match event {
+                    PortEvent::Connected(id, _) if is_member => port.write(id, &said),
+                    PortEvent::Connected(id, _) => port.write(id, &renew(7)),
+                    PortEvent::Ended(_, ended) => panic!("{ended:?}"),
+                    PortEvent::Readable(_) | PortEvent::OtherSecret(_) => {}
+                }
+            }
+            port.transmit();
+        }
+        leader.receive();
+        while let Some(event) = leader.poll_event() {
+            if let PortEvent::Readable(id) = event {
+                of_client = leader.read::<ClientMessage>(id);
+            }
+        }
+        while let Some(event) = leader.poll_member_event() {
+            if let PortEvent::Readable(id) = event {
+                of_member = leader.read::<MemberMessage>(id);
+            }
+        }
+        leader.transmit();
+        std::thread::yield_now();
+    }
+    assert_eq!((of_client, of_member), (Some(renew(7)), Some(said)));
+}
+
+/// With the secret any client can sign itself a credential of either role.
+#[test]
+fn a_role_is_good_for_its_own_protocol_alone() {
+    let secret = secret();
+    for (role, dialect) in [(PeerRole::Member, Dialect::Locks), (PeerRole::Admin, Dialect::Group)] {
+        let (mut leader, address) = listen_to_members(&secret);
+        let handshake = secret.handshake(role, dialect, &secret);
+        let mut peer = Port::connect_by(handshake, ConnectionId(1), address, SILENCE).unwrap();
+        // It is sent with the last of the handshake, and is not read.
+        let begin = Instant::now();
+        let why = loop {
+            assert!(begin.elapsed() < Duration::from_secs(30));
+            peer.receive();
+            let mut ended = None;
+            while let Some(event) = peer.poll_event() {
+                match event {
+                    PortEvent::Connected(id, _) => peer.write(id, &renew(7)),
+                    PortEvent::Ended(_, why) => ended = Some(why),
+                    PortEvent::Readable(_) | PortEvent::OtherSecret(_) => {}
+                }
+            }
+            peer.transmit();
+            leader.receive();
+            let told = std::iter::from_fn(|| leader.poll_event().or(leader.poll_member_event()));
+            for event in told.collect::<Vec<_>>() {
+                assert!(matches!(event, PortEvent::Ended(..)), "{role:?}, {dialect:?}: {event:?}");
+            }
+            leader.transmit();
+            if let Some(why) = ended {
+                break why;
+            }
+            std::thread::yield_now();
+        };
+        let words = match (dialect, why) {
+            (Dialect::Locks, Ended::Disconnected(words)) => words,
+            (Dialect::Group, Ended::Refused(words)) => words,
+            (_, why) => panic!("{why:?}"),
+        };
+        assert!(words.contains("its role is for something else"), "{words}");
+    }
+}
+
+#[test]
+fn a_leader_alone_speaks_no_protocol_of_members() {
+    let secret = secret();
+    let (mut leader, address) = listen(&secret);
+    let mut member = Port::connect_as_member(ConnectionId(1), address, &secret, SILENCE).unwrap();
+    drive(&mut [&mut leader, &mut member], |index, event, _| match (index, event) {
+        (1, PortEvent::Ended(..)) => true,
+        (_, PortEvent::Connected(..)) => panic!("they have no protocol in common"),
+        _ => false,
+    });
+}
+
+#[test]
+fn a_port_tells_once_that_nothing_listens_there() {
+    let secret = secret();
+    let (leader, address) = listen_to_members(&secret);
+    drop(leader);
+    let mut member = Port::connect_as_member(ConnectionId(1), address, &secret, SILENCE).unwrap();
+    drive(&mut [&mut member], |_, event, _| matches!(event, PortEvent::Ended(..)));
+    assert!(member.take_refusal() && !member.take_refusal());
 }

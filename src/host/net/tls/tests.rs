@@ -12,8 +12,9 @@ fn one_secret_always_gives_the_same_keys() {
     assert_ne!(one.connection_id_key(&own), other.connection_id_key(&own));
     assert!(again.accepted_leaders().compare(&one.publics[0]).is_ok());
     assert!(other.accepted_leaders().compare(&one.publics[0]).is_err());
-    let certified = one.issuer().certify(&provider());
-    assert!(again.accepts(&certified.cert[0]) && !other.accepts(&certified.cert[0]));
+    let certified = one.issuer().certify(PeerRole::Admin, &provider());
+    let accepts = |judge: &Secret| judge.accepts(&certified.cert[0], Dialect::Locks);
+    assert!(accepts(&again) && !accepts(&other));
 }
 
 #[test]
@@ -29,9 +30,9 @@ fn leaders_of_one_secret_have_keys_of_their_own_for_their_connections() {
 #[test]
 fn of_several_secrets_the_first_is_presented_and_all_are_accepted() {
     let presents = |presenter: &Secret, judge: &Secret| {
-        let as_client = presenter.issuer().certify(&provider());
+        let as_client = presenter.issuer().certify(PeerRole::Admin, &provider());
         let is_accepted = judge.accepted_leaders().compare(&presenter.publics[0]).is_ok();
-        assert_eq!(judge.accepts(&as_client.cert[0]), is_accepted);
+        assert_eq!(judge.accepts(&as_client.cert[0], Dialect::Locks), is_accepted);
         is_accepted
     };
     let (old, both, turned, new) = (secret(&[1]), secret(&[1, 2]), secret(&[2, 1]), secret(&[2]));
@@ -40,4 +41,19 @@ fn of_several_secrets_the_first_is_presented_and_all_are_accepted() {
         assert!(presents(one, other) && presents(other, one));
     }
     assert!(!presents(&old, &new) && !presents(&new, &old) && !presents(&turned, &old));
+}
+
+#[test]
+fn a_member_is_no_client_and_no_client_is_a_member() {
+    let one = secret(&[7]);
+    for (role, dialect) in [(PeerRole::Admin, Dialect::Locks), (PeerRole::Member, Dialect::Group)] {
+        let certified = one.issuer().certify(role, &provider());
+        for said in Dialect::ALL {
+            assert_eq!(
+                one.accepts(&certified.cert[0], said),
+                said == dialect,
+                "{role:?}, {said:?}"
+            );
+        }
+    }
 }

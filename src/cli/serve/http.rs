@@ -1,0 +1,303 @@
+//! What `serve --http` answers: a page that shows the locks, metrics, health. It reads, and changes
+//! nothing.
+//!
+//! It has a thread of its own, and at most [`CONNECTIONS_MAX`] connections, each for one request and for
+//! [`CONNECTION_LIMIT`] at most. The leader's thread is asked one question at a time, and an answer is
+//! shown to all for a while: however many look, the leader has little to do.
+//!
+//! Names are for holders of the token. A page of another site gets nothing: it may neither read the
+//! answers (no CORS), nor frame them, nor reach them under a name of its own (`Host`).
+
+mod access;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{self, HeaderName, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, oneshot};
+
+use self::access::HttpToken;
+use super::{metrics, page};
+use crate::{
+    cli::{
+        args::ServeTelling,
+        failure::{Failure, exit},
+    },
+    host::{LeaderView, LeaderWindow, ListenAddress},
+    proto::wire::LeaderRank,
+};
+
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long a connection may take, from its beginning to its end.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(5);
+
+/// The longest head of a request.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// How long the leader's thread may take for an answer.
+const LEADER_LIMIT: Duration = Duration::from_secs(1);
+
+/// For how long its locks, or its counts, are shown to all without another look.
+const SHOWN: Duration = Duration::from_secs(1);
+
+/// How long the system is given to find room for another connection.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// The sockets, before there is a leader.
+pub(super) struct HttpSockets {
+    listeners: Vec<TcpListener>,
+    hosts: Vec<String>,
+    token: Option<HttpToken>,
+}
+
+/// Opens what the command line says; `None` if it says nothing.
+pub(super) fn open(
+    telling: &ServeTelling,
+    secret_file: &Path,
+) -> Result<Option<HttpSockets>, Failure> {
+    let Some(address) = &telling.http else { return Ok(None) };
+    let token = telling.http_token_file.as_deref();
+    let token = token.map(|file| HttpToken::read(file, secret_file)).transpose()?;
+    let listen: ListenAddress = address.parse()?;
+    let cannot = |error: io::Error| {
+        Failure::new(exit::CONFIG, format_args!("cannot serve HTTP at {address}: {error}"))
+    };
+    let addresses = listen.resolve().map_err(cannot)?;
+    let is_local = addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
+    if token.is_none() && !is_local {
+        let line = format!(
+            "--http {address} shows the names of locks and clients to every machine that reaches it: \
+             give --http-token-file (`tierlock secret new FILE` makes one), or listen on loopback, as \
+             127.0.0.1:7420"
+        );
+        return Err(Failure::new(exit::CONFIG, line));
+    }
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    for mut address in addresses {
+        if let (0, Some(first)) = (address.port(), listeners.first()) {
+            address.set_port(first.local_addr().map_err(cannot)?.port());
+        }
+        let listener = TcpListener::bind(address).map_err(cannot)?;
+        listener.set_nonblocking(true).map_err(cannot)?;
+        listeners.push(listener);
+    }
+    Ok(Some(HttpSockets { listeners, hosts: telling.http_host.clone(), token }))
+}
+
+impl HttpSockets {
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Answers from now on, on a thread of its own, until the process ends.
+    pub(super) fn serve(self, window: LeaderWindow) -> Result<(), Failure> {
+        let failed = |error: io::Error| Failure::internal("cannot serve HTTP", error);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().map_err(failed)?;
+        let HttpSockets { listeners, hosts, token } = self;
+        let desk = Arc::new(HttpDesk {
+            window,
+            hosts,
+            token,
+            view: Mutex::new(None),
+            locks: Mutex::new(None),
+        });
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        for listener in listeners {
+            let entered = runtime.enter();
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+            drop(entered);
+            runtime.spawn(accept(listener, room.clone(), desk.clone()));
+        }
+        let serve = move || {
+            runtime.block_on(std::future::pending::<()>());
+        };
+        thread::Builder::new().name("tierlock-http".into()).spawn(serve).map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// One connection more, as long as there is room.
+async fn accept(listener: tokio::net::TcpListener, room: Arc<Semaphore>, desk: Arc<HttpDesk>) {
+    while let Ok(permit) = room.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(serve_one(stream, permit, desk.clone()));
+            }
+            // It is too busy, or the peer has gone already.
+            Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
+        }
+    }
+}
+
+async fn serve_one(
+    stream: tokio::net::TcpStream,
+    _permit: OwnedSemaphorePermit,
+    desk: Arc<HttpDesk>,
+) {
+    let answer = service_fn(move |request| {
+        let desk = desk.clone();
+        async move { Ok::<_, std::convert::Infallible>(desk.answer(&request).await) }
+    });
+    let mut connection = http1::Builder::new();
+    connection.keep_alive(false).max_buf_size(HEAD_BYTES_MAX);
+    let connection = connection.serve_connection(TokioIo::new(stream), answer);
+    // What the peer does wrong is its own affair.
+    let _ = tokio::time::timeout(CONNECTION_LIMIT, connection).await;
+}
+
+/// Answers all requests.
+struct HttpDesk {
+    window: LeaderWindow,
+    hosts: Vec<String>,
+    token: Option<HttpToken>,
+    /// What the leader has shown last. Held while it is asked, so that it is asked once at a time.
+    view: Mutex<Option<(Instant, Arc<LeaderView>)>>,
+    locks: Mutex<Option<(Instant, Bytes)>>,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+impl HttpDesk {
+    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+        if !access::is_own_host(request, &self.hosts) {
+            let words = "this is not served under that name: use an IP address or localhost, or start \
+                         the leader with --http-host\n";
+            return answer(StatusCode::MISDIRECTED_REQUEST, TEXT, words);
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let answer = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
+            return with(answer, header::ALLOW, "GET, HEAD");
+        }
+        match request.uri().path() {
+            "/" => answer(StatusCode::OK, "text/html; charset=utf-8", page::HTML),
+            "/page.js" => answer(StatusCode::OK, "text/javascript; charset=utf-8", page::SCRIPT),
+            "/page.css" => answer(StatusCode::OK, "text/css; charset=utf-8", page::STYLE),
+            "/locks.json" => self.locks(request).await,
+            "/metrics" => match self.look().await {
+                Some(view) => answer(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view)),
+                None => silent(),
+            },
+            "/healthz" => match self.look().await {
+                Some(_) => answer(StatusCode::OK, TEXT, "the leader answers\n"),
+                None => silent(),
+            },
+            "/readyz" => match self.look().await {
+                Some(view) => readiness(&view),
+                None => silent(),
+            },
+            _ => answer(StatusCode::NOT_FOUND, TEXT, "there is no such page\n"),
+        }
+    }
+
+    async fn locks(&self, request: &Request<Incoming>) -> Answer {
+        if let Some(token) = &self.token
+            && !token.is_in(request)
+        {
+            let answer =
+                answer(StatusCode::UNAUTHORIZED, TEXT, "names are for holders of the token\n");
+            return with(answer, header::WWW_AUTHENTICATE, "Bearer");
+        }
+        let mut shown = self.locks.lock().await;
+        if let Some((at, text)) = &*shown
+            && at.elapsed() < SHOWN
+        {
+            return answer(StatusCode::OK, "application/json", text.clone());
+        }
+        let Some(view) = self.ask(page::LOCKS_MAX).await else { return silent() };
+        let text = Bytes::from(page::json(&view));
+        *shown = Some((Instant::now(), text.clone()));
+        answer(StatusCode::OK, "application/json", text)
+    }
+
+    /// The leader's counts, of this moment or one shortly before.
+    async fn look(&self) -> Option<Arc<LeaderView>> {
+        let mut shown = self.view.lock().await;
+        if let Some((at, view)) = &*shown
+            && at.elapsed() < SHOWN
+        {
+            return Some(view.clone());
+        }
+        let view = Arc::new(self.ask(0).await?);
+        *shown = Some((Instant::now(), view.clone()));
+        Some(view)
+    }
+
+    async fn ask(&self, locks: usize) -> Option<LeaderView> {
+        let (show, shown) = oneshot::channel();
+        self.window.look(locks, move |view| drop(show.send(view)));
+        tokio::time::timeout(LEADER_LIMIT, shown).await.ok()?.ok()
+    }
+}
+
+/// The leader's thread has not answered.
+fn silent() -> Answer {
+    answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the leader does not answer\n")
+}
+
+/// Whether clients may be sent to it: also to one in grace, which needs them back, and to one that stands
+/// by and tells them which leader reigns.
+fn readiness(view: &LeaderView) -> Answer {
+    let in_grace = view.counts.is_some_and(|counts| counts.in_grace);
+    let (status, words) = match view.standing.rank {
+        LeaderRank::Reigns if !view.has_proof => {
+            (StatusCode::SERVICE_UNAVAILABLE, "without proof of its reign\n")
+        }
+        LeaderRank::Reigns if in_grace => (StatusCode::OK, "in grace\n"),
+        LeaderRank::Reigns => (StatusCode::OK, "reigning\n"),
+        LeaderRank::StandsBy if view.standing.cluster.is_some() => {
+            (StatusCode::OK, "standing by\n")
+        }
+        LeaderRank::StandsBy => (StatusCode::SERVICE_UNAVAILABLE, "it has not read its journal\n"),
+        LeaderRank::Ended => (StatusCode::SERVICE_UNAVAILABLE, "ended\n"),
+    };
+    answer(status, TEXT, words)
+}
+
+/// Nothing but this leader's own files; never framed, kept, or guessed at.
+const HEADERS: [(HeaderName, &str); 7] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
+    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    answer
+}

@@ -1,0 +1,151 @@
+//! Members that fail, stand still, come back, or are asked to end: no lock is lost.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+use tierlock::fence::Gate;
+
+use super::*;
+
+#[test]
+fn a_held_lock_survives_the_member_that_granted_it_and_its_waiter_has_its_turn() {
+    let (rig, members) = GroupRig::of_three(SOON);
+    let (holder, waiter) = (rig.locks(), rig.locks());
+    let held = hold(&holder, "held");
+    let token = MutexGuard::token(&held);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let turn = hold(&waiter, "held");
+            let token = MutexGuard::token(&turn);
+            give(turn);
+            token
+        });
+        until("a waiter in the queue", || {
+            rig.status()["locks"][0]["waiters"].as_array().is_some_and(|all| all.len() == 1)
+        });
+        let killed = first_to_reign(&members);
+        members[killed].kill();
+        // A name that no client has asked for, which the next reign grants.
+        let new = hold(&rig.locks(), "new");
+        assert!(MutexGuard::token(&new).epoch() > token.epoch());
+        give(new);
+        assert_eq!(MutexGuard::check(&held).unwrap(), token);
+        assert!(!waiting.is_finished());
+        give(held);
+        assert!(waiting.join().unwrap() > token);
+    });
+}
+
+#[test]
+fn a_member_that_is_killed_comes_back_by_itself() {
+    let (rig, mut members) = GroupRig::of_three(SLOWLY);
+    let away = (first_to_reign(&members) + 1) % 3;
+    members[away].kill();
+    let locks = rig.locks();
+    let all: Vec<_> = (0..40).map(|number| hold(&locks, &format!("names/{number}"))).collect();
+    members[away] = rig.start(away, &[]);
+    members[away].says("it stands by");
+    rig.until_whole(3);
+    all.into_iter().for_each(give);
+}
+
+#[test]
+fn a_member_that_stands_still_is_followed_and_then_follows() {
+    let (rig, members) = GroupRig::of_three(SOON);
+    let locks = rig.locks();
+    let held = hold(&locks, "held");
+    let still = first_to_reign(&members);
+    members[still].signal(Signal::STOP);
+    give(hold(&rig.locks(), "new"));
+    members[still].signal(Signal::CONT);
+    members[still].says("its reign is over");
+    members[still].says("it stands by");
+    give(held);
+    rig.until_whole(3);
+}
+
+#[test]
+fn two_of_three_that_are_away_grant_nothing_and_then_all_goes_on() {
+    let (rig, mut members) = GroupRig::of_three(SOON);
+    let locks = rig.locks();
+    let held = hold(&locks, "held");
+    let alone = first_to_reign(&members);
+    let others: Vec<_> = (0..3).filter(|number| *number != alone).collect();
+    others.iter().for_each(|number| members[*number].kill());
+    members[alone].says("its reign is over");
+    for number in others {
+        members[number] = rig.start(number, &[]);
+    }
+    give(hold(&rig.locks(), "new"));
+    give(held);
+    rig.until_whole(3);
+}
+
+#[test]
+fn a_step_down_moves_the_reign_and_the_log() {
+    let (rig, members) = GroupRig::of_three(SLOWLY);
+    let held = hold(&rig.locks(), "held");
+    let before = first_to_reign(&members);
+    let said = succeeds(&rig.tierlock(&["step-down"]));
+    assert!(said.starts_with(&format!("{} has stepped down; ", rig.address(before))), "{said}");
+    members[before].says("it has handed its reign over, and stands by");
+    let after = first_to_reign(&members);
+    assert_ne!(before, after);
+    // On a busy machine a leader may take longer to answer than it is waited for.
+    until("a status that says so", || {
+        let status = rig.status();
+        let reigns = |one: &&Value| one["rank"] == "reigns";
+        let Some(reigning) = status["leaders"].as_array().unwrap().iter().find(reigns) else {
+            return false;
+        };
+        let log = reigning["group"].as_array().unwrap().iter().find(|one| one["leads_log"] == true);
+        reigning["member"] == NAMES[after] && log.is_some_and(|log| log["member"] == NAMES[after])
+    });
+    drop(held);
+}
+
+/// Tells threads to end when this is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+#[test]
+fn a_rolling_restart_under_load_loses_nothing() {
+    let (rig, mut members) = GroupRig::of_three(SLOWLY);
+    let locks = rig.locks();
+    let held = hold(&locks, "held");
+    let token = MutexGuard::token(&held);
+    let (gate, counted, is_over) = (Gate::new(0_u64), AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let _ends = Ends(&is_over);
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let locks = rig.locks();
+                let counter = mutex(&locks, "counter");
+                while !is_over.load(SeqCst) {
+                    let guard = counter.lock().unwrap();
+                    let token = MutexGuard::token(&guard);
+                    let read = gate.enter(token).map(|value| *value).unwrap();
+                    *gate.enter(token).unwrap() = read + 1;
+                    counted.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        for (number, member) in members.iter_mut().enumerate() {
+            let before = counted.load(SeqCst);
+            until("more that is counted", || counted.load(SeqCst) > before + 2);
+            member.signal(Signal::TERM);
+            assert_eq!(member.ended().code(), Some(0));
+            let before = counted.load(SeqCst);
+            until("more that is counted", || counted.load(SeqCst) > before + 2);
+            *member = rig.start(number, &[]);
+            rig.until_whole(3);
+        }
+    });
+    assert_eq!(gate.into_inner(), counted.load(SeqCst), "updates were lost");
+    assert_eq!(MutexGuard::check(&held).unwrap(), token);
+    give(held);
+}
