@@ -28,6 +28,8 @@ struct ProxyState {
     is_mute: Mutex<bool>,
     changed: [Condvar; 2],
     is_over: AtomicBool,
+    /// What begins a connection says of no session of ZooKeeper.
+    forgets_sessions: AtomicBool,
     /// The server's port.
     target: AtomicU16,
     /// Bytes that have gone to the server.
@@ -69,6 +71,11 @@ impl Proxy {
         self.cut();
     }
 
+    /// From now on a client of ZooKeeper that comes back gets another session.
+    pub(crate) fn forget_sessions(&self) {
+        self.state.forgets_sessions.store(true, SeqCst);
+    }
+
     /// Ends every connection.
     pub(crate) fn cut(&self) {
         for line in self.state.lines.lock().drain(..) {
@@ -107,7 +114,12 @@ impl ProxyState {
             false => (&self.is_deaf, &self.changed[0]),
         };
         let mut buffer = [0; 16 * 1024];
+        let mut is_first = is_up;
         while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if std::mem::take(&mut is_first) && self.forgets_sessions.load(SeqCst) {
+                // Behind the length, the version, the last transaction and the time to live.
+                buffer[20..28].fill(0);
+            }
             let mut is_stalled = stalled.lock();
             while *is_stalled && !self.is_over.load(SeqCst) {
                 changed.wait_for(&mut is_stalled, Duration::from_millis(100));

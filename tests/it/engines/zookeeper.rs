@@ -209,6 +209,33 @@ fn give_borrowed(guard: MutexGuard<'_, ()>) {
     futures::executor::block_on(MutexGuard::unlock_async(guard)).unwrap();
 }
 
+on!([zookeeper] a_session_that_is_replaced_in_silence_is_lost_before_another_holds);
+/// ClickHouse#116690: a server gives a client that comes back another session and says nothing.
+fn a_session_that_is_replaced_in_silence_is_lost_before_another_holds(rig: &EngineRig) {
+    let proxies = rig.proxies();
+    let behind = rig.proxied(&proxies, Duration::from_secs(6));
+    let other = rig.locks();
+    let held = hold(&behind, "a");
+    let waiter = mutex(&other, "a");
+    let mut wait = Hand::new(waiter.lock_async());
+    assert!(wait.poll().is_pending());
+    proxies[0].forget_sessions();
+    proxies[0].cut();
+    // The session that has the node ends at the server, though its client is there.
+    let next = wait.finish().unwrap();
+    assert!(!MutexGuard::is_valid(&held), "two believe in it");
+    drop(held);
+    give_borrowed(next);
+    // What is wished for on a session that is replaced is not believed in either.
+    give(hold(&behind, "b"));
+    proxies[0].cut();
+    let again = hold(&behind, "b");
+    let token = MutexGuard::token(&again);
+    assert!(mutex(&other, "b").try_lock().unwrap_err().is_contended());
+    give(again);
+    assert!(MutexGuard::token(&hold(&other, "b")) > token);
+}
+
 on!([zookeeper] an_orphan_of_a_lost_answer_is_found_again_by_its_id);
 /// go-zookeeper#237, curator#1121: a creation without an answer leaves a node that blocks all.
 fn an_orphan_of_a_lost_answer_is_found_again_by_its_id(rig: &EngineRig) {

@@ -105,6 +105,11 @@ impl NodeQueue {
                     let path = format!("{wanted}{number}");
                     let child = path[self.path.len() + 1..].to_owned();
                     own.made = Some(MadeNode { path, child, czxid: stat.czxid });
+                    if stat.ephemeral_owner != own.session.id {
+                        // It hangs on another session than all else that this one has: both go.
+                        own.session.close();
+                        return Ok(NodeRank::Gone);
+                    }
                     return match listed {
                         Ok(children) => self.rank_among(own, &children).await,
                         Err(_) => self.rank(own).await,

@@ -3,10 +3,12 @@
 use std::{
     future::Future,
     path::PathBuf,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -15,7 +17,7 @@ use tokio::{
     runtime::Handle,
     time::{sleep, timeout},
 };
-use zookeeper_client::{Acls, Client, Error, SessionState, StateWatcher};
+use zookeeper_client::{Acls, Client, CreateMode, Error, SessionState, StateWatcher};
 
 use super::{nodes::NodePaths, relay::TlsRelay, touches::Touches};
 use crate::{
@@ -67,6 +69,8 @@ pub(super) struct ZookeeperSession {
     /// `None` once it was closed.
     client: Mutex<Option<Client>>,
     states: StateWatcher,
+    /// The same, to be asked for changes.
+    changes: Mutex<StateWatcher>,
     pub(super) life: SessionLife,
     touches: Mutex<Touches>,
     /// Nodes that are given up, and that the ensemble has not confirmed to be gone.
@@ -166,7 +170,7 @@ impl ZookeeperLine {
     }
 
     /// A session that is good for long enough to begin something.
-    pub(super) async fn session(&self) -> Result<Arc<ZookeeperSession>, EngineFault> {
+    pub(super) async fn session(self: &Arc<Self>) -> Result<Arc<ZookeeperSession>, EngineFault> {
         let _opening = self.opening.lock().await;
         if let Some(session) = self.current() {
             let is_good = |session: &ZookeeperSession| {
@@ -219,11 +223,14 @@ impl ZookeeperLine {
             Handle::current().spawn(relay.serve(client.state_watcher()));
         }
         let time_to_live = client.session_timeout();
+        let mut changes = client.state_watcher();
+        changes.state();
         self.granted.store(time_to_live.as_millis() as u64, Relaxed);
         let session = ZookeeperSession {
             id: client.session_id().0,
             shown: self.shown.clone(),
             states: client.state_watcher(),
+            changes: Mutex::new(changes),
             client: Mutex::new(Some(client.clone())),
             life: SessionLife::new(sent, time_to_live),
             touches: Mutex::new(Touches::new(sent, time_to_live)),
@@ -258,18 +265,42 @@ impl ZookeeperLine {
     /// Has a majority confirm a session, or finds that it is over. A leader that is cut off from the
     /// others still answers a `sync`, for as long as it takes it to notice; meanwhile the next one may end
     /// the session. What fails as a transaction was committed by a majority.
-    pub(super) async fn keep_alive(&self, session: &ZookeeperSession) {
+    pub(super) async fn keep_alive(self: &Arc<Self>, session: &Arc<ZookeeperSession>) {
         let sent = clock::now();
         let Some(client) = session.client() else { return session.life.end() };
         let nothing = format!("{}/.tierlock-no-such-node", self.paths.root().trim_end_matches('/'));
         match self.within(client.delete(&nothing, None)).await {
             Ok(()) | Err(Error::NoNode | Error::NoAuth) => {
+                if session.has_reconnected() && !self.goes_on(session, &client).await {
+                    return session.close();
+                }
                 let proven = session.touches.lock().answered(sent, clock::now());
                 session.life.renewed(proven);
             }
             Err(error) => {
                 let _ = session.fault(&error);
                 session.life.missed();
+            }
+        }
+    }
+
+    /// Whether a client that was connected anew still has its session. ZooKeeper says so; ClickHouse's Keeper
+    /// gives it another one, and its library goes on with that without a word (ClickHouse#116690). The
+    /// owner of a node that it makes tells.
+    async fn goes_on(self: &Arc<Self>, session: &Arc<ZookeeperSession>, client: &Client) -> bool {
+        loop {
+            let wanted = format!("{}/.tierlock-session-", self.paths.root().trim_end_matches('/'));
+            let options = CreateMode::EphemeralSequential.with_acls(self.acls());
+            let Ok((made, number)) = self.within(client.create(&wanted, b"", &options)).await
+            else {
+                return false;
+            };
+            let _ = self.delete(session, &format!("{wanted}{number}")).await;
+            if made.ephemeral_owner != session.id {
+                return false;
+            }
+            if !session.has_reconnected() {
+                return true;
             }
         }
     }
@@ -359,8 +390,18 @@ impl ZookeeperSession {
         self.client.lock().clone()
     }
 
+    /// Whether its connection was another at some time since this was asked last.
+    fn has_reconnected(&self) -> bool {
+        let mut changes = self.changes.lock();
+        let mut has_changed = false;
+        while pin!(changes.changed()).poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            has_changed = true;
+        }
+        has_changed
+    }
+
     /// The ensemble is told that it ends, which takes its nodes away.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.life.end();
         let client = self.client.lock().take();
         drop(client);
