@@ -15,6 +15,7 @@ use super::{
 use crate::setting::{Hand, LONG, stamp, until};
 
 on!(all_and_kept, a_killed_holder_is_succeeded_after_its_time_to_live);
+/// DistributedLock#230: a PostgreSQL keeps the lock of a process that crashed for a minute.
 fn a_killed_holder_is_succeeded_after_its_time_to_live(rig: &EngineRig) {
     let mut holder = rig.helper(SHORT);
     let got = holder.lock(Scope::Host, "a");
