@@ -10,9 +10,9 @@ use std::{
 use prometheus_client::{
     collector::Collector,
     encoding::{
-        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric as _, prometheus_text,
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, prometheus_text,
     },
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    metrics::{MetricType, TypedMetric, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
 
@@ -61,9 +61,10 @@ impl MetricPage<'_> {
         let reigns = standing.rank == LeaderRank::Reigns;
         let counts = view.counts.unwrap_or_default();
         let seconds = |time: Option<std::time::Duration>| time.unwrap_or_default().as_secs_f64();
-        self.parted_gauge(
+        self.parted(
             "info",
             "Which release the leader is of",
+            ConstGauge::new,
             [("version", env!("CARGO_PKG_VERSION"), 1)],
         )?;
         self.gauge("reigning", "1 of a leader that reigns, 0 of one that stands by", flag(reigns))?;
@@ -99,11 +100,16 @@ impl MetricPage<'_> {
         let (tally, counts) = (&view.tally, view.counts.unwrap_or_default());
         let modes = ["exclusive", "shared", "upgradable", "permits"];
         let grants = modes.into_iter().zip(tally.grants).map(|(mode, count)| ("mode", mode, count));
-        self.parted_counter("grants", "Leases that were granted", grants)?;
+        self.parted("grants", "Leases that were granted", ConstCounter::new, grants)?;
         self.spread("wait_seconds", "From a request to its grant", &tally.waits)?;
         self.spread("hold_seconds", "From a grant to its end, kept leases too", &tally.holds)?;
         let refused = tally.refused.parts().map(|(reason, count)| ("reason", reason, count));
-        self.parted_counter("refusals", "Requests and sessions that were refused", refused)?;
+        self.parted(
+            "refusals",
+            "Requests and sessions that were refused",
+            ConstCounter::new,
+            refused,
+        )?;
         self.counter("keeps", "How often a client kept a lease without a guard", tally.kept)?;
         self.counter("recalls", "Kept leases that were asked back", tally.recalls)?;
         self.counter(
@@ -112,9 +118,10 @@ impl MetricPage<'_> {
             tally.recalls_late,
         )?;
         let TakenAwayTally { broken, held_too_long, forgotten } = tally.taken_away;
-        self.parted_counter(
+        self.parted(
             "leases_taken_away",
             "Leases that living clients lost",
+            ConstCounter::new,
             [
                 ("reason", "broken", broken),
                 ("reason", "held_too_long", held_too_long),
@@ -212,34 +219,23 @@ impl MetricPage<'_> {
         gauge.encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
     }
 
-    fn parted_gauge<'a>(
-        &mut self,
-        name: &str,
-        help: &str,
-        parts: impl IntoIterator<Item = (&'a str, &'a str, u64)>,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (label, value, count) in parts {
-            ConstGauge::new(count).encode(metric.encode_family(&[(label, value)])?)?;
-        }
-        Ok(())
-    }
-
     /// Its name ends with `_total`.
     fn counter<V: EncodeCounterValue>(&mut self, name: &str, help: &str, value: V) -> fmt::Result {
         let counter = ConstCounter::new(value);
         counter.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
     }
 
-    fn parted_counter<'a>(
+    /// One for each value of a label, made of what was counted.
+    fn parted<'a, M: EncodeMetric + TypedMetric>(
         &mut self,
         name: &str,
         help: &str,
+        made: fn(u64) -> M,
         parts: impl IntoIterator<Item = (&'a str, &'a str, u64)>,
     ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut metric = self.0.encode_descriptor(name, help, None, M::TYPE)?;
         for (label, value, count) in parts {
-            ConstCounter::new(count).encode(metric.encode_family(&[(label, value)])?)?;
+            made(count).encode(metric.encode_family(&[(label, value)])?)?;
         }
         Ok(())
     }

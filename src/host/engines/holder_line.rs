@@ -16,9 +16,9 @@ impl HolderLine {
         &self.0
     }
 
-    /// Whether a text is such a line.
-    pub(super) fn is_one(text: &str) -> bool {
-        HolderLine::read(text.split('\t')).is_some()
+    /// What such a line says.
+    pub(super) fn parse(line: &str) -> Option<Holder> {
+        HolderLine::read(line.split('\t'))
     }
 
     /// What the parts of such a line say.

@@ -110,7 +110,7 @@ impl MysqlDatabase {
         let name = String::from_utf8(cell(row, 0)?).ok()?;
         let token = Token::new(cell::<u64>(row, 1)?).unwrap_or(Token::ZERO);
         let line: String = cell(row, 2)?;
-        let holder = match HolderLine::read(line.split('\t')).filter(|_| is_ours) {
+        let holder = match HolderLine::parse(&line).filter(|_| is_ours) {
             Some(holder) => {
                 let held = cell::<f64>(row, 4).map(|held| Duration::from_secs_f64(held.max(0.0)));
                 Holder { token: Some(token), held, held_since_grant: true, ..holder }

@@ -409,7 +409,7 @@ impl AdvisoryDatabase for PostgresDatabase {
 /// A session that has a lock, or waits for it.
 fn seen(row: &Row) -> (bool, Holder) {
     let text = |column: &str| row.get::<_, Option<String>>(column);
-    let written = text("holder").and_then(|line| HolderLine::read(line.split('\t')));
+    let written = text("holder").and_then(|line| HolderLine::parse(&line));
     let holder = written.unwrap_or_else(|| {
         let application = text("application").filter(|text| !text.is_empty());
         let label = application.unwrap_or_else(|| "another client of PostgreSQL".to_owned());

@@ -221,7 +221,8 @@ impl LockEngine for ZookeeperEngine {
         let queue = self.queue(&wish.name)?;
         let role = if wish.is_shared { NodeRole::Shared } else { NodeRole::Exclusive };
         let value = wish.value.as_deref();
-        if value.and_then(|value| str::from_utf8(value).ok()).is_some_and(HolderLine::is_one) {
+        if value.and_then(|value| str::from_utf8(value).ok()).and_then(HolderLine::parse).is_some()
+        {
             return Err(LockError::config(
                 "the value reads as the line by which the holder of a lock describes itself: campaign with \
                  another one",

@@ -1,7 +1,7 @@
 //! Sets up a leader: what it is told, and what has to be there before it serves its first client.
 
 use std::{
-    io,
+    io, mem,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     thread,
@@ -40,6 +40,7 @@ use crate::{
     },
     proto::{
         TIME_TO_LIVE,
+        group::MemberName,
         journal::ReignJournal,
         leader::{LeaderConfig, LeaderTells},
         reign::{REIGN_LASTS, Reign, ReignConfig},
@@ -385,10 +386,64 @@ impl LeaderBuilder {
         Ok(Leader { addresses, reloader, shared, group, thread: Some(thread) })
     }
 
+    /// The group that keeps the journal, if one does, and which of its members this is.
+    fn member_of(
+        &self,
+        listen: &ListenAddress,
+    ) -> Result<Option<(GroupAddresses, MemberName)>, LockError> {
+        let Some(members) = &self.group else {
+            return match self.member {
+                None => Ok(None),
+                Some(_) => Err(LockError::config(
+                    "a member is one of a group: say which by --group (group)",
+                )),
+            };
+        };
+        let addresses: GroupAddresses = members.parse()?;
+        let own = addresses.own(self.member.as_deref(), listen)?;
+        if self.state_dir.is_none() {
+            return Err(LockError::config(
+                "a member of a group needs a state directory, for its part of the journal",
+            ));
+        }
+        Ok(Some((addresses, own)))
+    }
+
+    /// Where the journal is, before it is opened, and what names this leader's own keys.
+    fn take_place(&mut self, lasts: Duration) -> Result<(JournalPlace, OwnId), LockError> {
+        match (self.state_dir.take(), self.journal.take()) {
+            (Some(directory), None) => {
+                let opening = JournalOpening {
+                    init: self.init,
+                    epoch_above: self.epoch_above,
+                    moves_to: None,
+                    is_member: self.group.is_some(),
+                    accepted_file_systems: mem::take(&mut self.accepted_file_systems),
+                };
+                let entered = Journal::enter(&directory, opening)?;
+                let own = OwnId::of(&directory)?;
+                Ok((JournalPlace::Directory(directory, entered), own))
+            }
+            (None, Some(url)) => {
+                let opening = StoreOpening {
+                    init: self.init,
+                    epoch_above: self.epoch_above,
+                    lasts,
+                    patience: STORE_PATIENCE,
+                };
+                Ok((JournalPlace::Store(url, opening), OwnId::random()))
+            }
+            (None, None) => Err(missing("a state directory or a journal")),
+            (Some(_), Some(_)) => Err(LockError::config(
+                "a leader has a state directory or a journal elsewhere, not both",
+            )),
+        }
+    }
+
     /// A reign that has begun and serves no client yet, and the secret as it was read for it.
-    pub(super) fn prepare(self) -> Result<(Court, Secret), LockError> {
-        let listen = self.listen.ok_or_else(|| missing("an address to listen at"))?;
-        let secret_file = self.secret_file.ok_or_else(|| missing("a secret file"))?;
+    pub(super) fn prepare(mut self) -> Result<(Court, Secret), LockError> {
+        let listen = self.listen.take().ok_or_else(|| missing("an address to listen at"))?;
+        let secret_file = self.secret_file.take().ok_or_else(|| missing("a secret file"))?;
         if !TIME_TO_LIVE.contains(&self.time_to_live_max) {
             return Err(LockError::config("a leader's time_to_live_max is 1 s to 60 s"));
         }
@@ -405,53 +460,8 @@ impl LeaderBuilder {
         }
         let listen: ListenAddress = listen.parse()?;
         let secret = Secret::read(secret_file)?;
-        let group = match (&self.group, &self.member) {
-            (Some(members), member) => {
-                let addresses: GroupAddresses = members.parse()?;
-                let own = addresses.own(member.as_deref(), &listen)?;
-                Some((addresses, own))
-            }
-            (None, Some(_)) => {
-                return Err(LockError::config(
-                    "a member is one of a group: say which by --group (group)",
-                ));
-            }
-            (None, None) => None,
-        };
-        if is_in_group && self.state_dir.is_none() {
-            return Err(LockError::config(
-                "a member of a group needs a state directory, for its part of the journal",
-            ));
-        }
-        let (place, own) = match (self.state_dir, self.journal) {
-            (Some(directory), None) => {
-                let opening = JournalOpening {
-                    init: self.init,
-                    epoch_above: self.epoch_above,
-                    moves_to: None,
-                    is_member: is_in_group,
-                    accepted_file_systems: self.accepted_file_systems,
-                };
-                let entered = Journal::enter(&directory, opening)?;
-                let own = OwnId::of(&directory)?;
-                (JournalPlace::Directory(directory, entered), own)
-            }
-            (None, Some(url)) => {
-                let opening = StoreOpening {
-                    init: self.init,
-                    epoch_above: self.epoch_above,
-                    lasts,
-                    patience: STORE_PATIENCE,
-                };
-                (JournalPlace::Store(url, opening), OwnId::random())
-            }
-            (None, None) => return Err(missing("a state directory or a journal")),
-            (Some(_), Some(_)) => {
-                return Err(LockError::config(
-                    "a leader has a state directory or a journal elsewhere, not both",
-                ));
-            }
-        };
+        let group = self.member_of(&listen)?;
+        let (place, own) = self.take_place(lasts)?;
         let admission = Admission::new(connections_max(self.sessions_max), HANDSHAKES_MAX);
         // A journal is made for a leader that starts.
         let dialects = if is_in_group { &Dialect::ALL[..] } else { &[Dialect::Locks] };

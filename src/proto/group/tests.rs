@@ -215,6 +215,26 @@ impl TriedGroup {
         }
     }
 
+    /// Waits for a member that leads the log: which one.
+    fn next_leader(&mut self, millis: u64) -> usize {
+        self.run_until(|table| table.leader().is_some(), millis);
+        self.leader().unwrap()
+    }
+
+    /// Takes over the journal, which is in this epoch.
+    fn follow(&mut self, seat: usize, reign: u128, epoch: u32) {
+        let TakeOver::Took(took) = self.take_over(seat, reign) else { panic!() };
+        assert_eq!(took.before.epoch, epoch);
+    }
+
+    /// Has the new disk of a member admitted, until it has a vote.
+    fn admit(&mut self, leader: usize, member: usize, disk: u128) {
+        let disk = DiskId(disk);
+        assert_eq!(self.replace(leader, member), GroupAnswer::Replaced { disk });
+        let admitted = GroupNotice::Admitted { member: name(member), disk };
+        self.run_until(|table| table.was_told(leader, |notice| *notice == admitted), 1000);
+    }
+
     fn was_told(&self, seat: usize, is_it: impl Fn(&GroupNotice) -> bool) -> bool {
         self.seats[seat].notices.iter().any(is_it)
     }
@@ -240,8 +260,7 @@ fn three_members_make_a_group_once_all_have_met_and_keep_a_journal() {
     assert_eq!(table.leader(), None);
     assert!(is_unknown(&table.ask(0, JournalOperation::Read)));
     table.start(2);
-    table.run_until(|table| table.leader().is_some(), 1000);
-    let leader = table.leader().unwrap();
+    let leader = table.next_leader(1000);
     let TakeOver::Took(took) = table.take_over(leader, 5) else { panic!() };
     assert_eq!((took.stamp, took.before.epoch), (Stamp(1), 0));
     let renewed = JournalAnswer::Renewal(ReignRenewal::Renewed(Stamp(2)));
@@ -274,16 +293,12 @@ fn the_log_survives_its_leader_and_a_stop_of_all() {
     let leader = table.leader().unwrap();
     assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
     table.kill(leader);
-    table.run_until(|table| table.leader().is_some(), 1000);
-    let next = table.leader().unwrap();
-    let TakeOver::Took(took) = table.take_over(next, 6) else { panic!() };
-    assert_eq!(took.before.epoch, 1);
+    let next = table.next_leader(1000);
+    table.follow(next, 6, 1);
     (0..3).for_each(|seat| table.kill(seat));
     (0..3).for_each(|seat| table.start(seat));
-    table.run_until(|table| table.leader().is_some(), 1000);
-    let last = table.leader().unwrap();
-    let TakeOver::Took(took) = table.take_over(last, 7) else { panic!() };
-    assert_eq!(took.before.epoch, 2);
+    let last = table.next_leader(1000);
+    table.follow(last, 7, 2);
 }
 
 #[test]
@@ -355,8 +370,7 @@ fn a_leader_whose_disk_does_not_write_proves_nothing_and_another_leads_the_log()
     assert!(matches!(table.answer(ask), AskAnswer::Journal(answer) if is_unknown(&answer)));
     table.run_until(|table| table.leader().is_some_and(|now| now != leader), 1500);
     let next = table.leader().unwrap();
-    let TakeOver::Took(took) = table.take_over(next, 6) else { panic!() };
-    assert_eq!(took.before.epoch, 1);
+    table.follow(next, 6, 1);
     // Its disk writes again: it follows.
     table.seats[leader].syncs = true;
     table.run(300);
@@ -511,21 +525,16 @@ fn an_emptied_disk_has_no_vote_and_waits_until_it_replaces_the_old_one() {
         GroupAnswer::Refused(ReplaceRefusal::NotLeading(_))
     ));
     table.start(leader);
-    table.run_until(|table| table.leader().is_some(), 1500);
-    let leader = table.leader().unwrap();
+    let leader = table.next_leader(1500);
     let no_disk = GroupAnswer::Refused(ReplaceRefusal::NoDiskWaits);
     assert_eq!(table.replace(leader, leader), no_disk);
     table.run(500);
-    assert_eq!(table.replace(leader, one), GroupAnswer::Replaced { disk: DiskId(99) });
-    let admitted = GroupNotice::Admitted { member: name(one), disk: DiskId(99) };
-    table.run_until(|table| table.was_told(leader, |notice| *notice == admitted), 1000);
+    table.admit(leader, one, 99);
     assert!(!table.machine(one).standing().own_disk_waits);
     // Now it votes: without one of the old ones the group goes on.
     table.kill(leader);
-    table.run_until(|table| table.leader().is_some(), 1500);
-    let last = table.leader().unwrap();
-    let TakeOver::Took(took) = table.take_over(last, 6) else { panic!() };
-    assert_eq!(took.before.epoch, 1);
+    let last = table.next_leader(1500);
+    table.follow(last, 6, 1);
 }
 
 #[test]
@@ -536,9 +545,7 @@ fn a_disk_that_was_replaced_is_told_so_when_it_returns() {
     let (disk, id) = (table.seats[one].disk.clone(), table.seats[one].config.disk);
     table.empty_disk(one, 99);
     table.run(500);
-    assert_eq!(table.replace(leader, one), GroupAnswer::Replaced { disk: DiskId(99) });
-    let admitted = GroupNotice::Admitted { member: name(one), disk: DiskId(99) };
-    table.run_until(|table| table.was_told(leader, |notice| *notice == admitted), 1000);
+    table.admit(leader, one, 99);
     table.kill(one);
     table.seats[one].disk = disk;
     table.seats[one].config.disk = id;

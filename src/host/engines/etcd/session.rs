@@ -293,7 +293,7 @@ impl EtcdLine {
         let mut client = self.client().await.ok()?;
         let found = self.within(client.get(self.session_key(id), None)).await.ok()?;
         let line = str::from_utf8(found.kvs().first()?.value()).ok()?;
-        HolderLine::read(line.split('\t'))
+        HolderLine::parse(line)
     }
 
     /// Ends the session: what may be left of it goes with it.

@@ -51,7 +51,7 @@ impl NodeQueue {
             Ok((data, stat, watcher)) => {
                 // A lock's holder describes itself there, and leads nothing.
                 let text = str::from_utf8(&data).ok();
-                let is_holder = text.is_some_and(HolderLine::is_one);
+                let is_holder = text.and_then(HolderLine::parse).is_some();
                 let token = u64::try_from(stat.czxid).ok().and_then(Token::new);
                 let leads = first.role == NodeRole::Exclusive && !is_holder;
                 tell.leads(

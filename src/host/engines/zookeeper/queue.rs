@@ -250,7 +250,7 @@ impl NodeQueue {
         let path = self.path_of(&node.child);
         let (data, stat) = self.line.within(client.get_data(&path)).await.ok()?;
         let text = str::from_utf8(&data).ok();
-        let known = text.and_then(|text| HolderLine::read(text.split('\t')));
+        let known = text.and_then(HolderLine::parse);
         let holder = known.unwrap_or_else(|| {
             let owner = stat.ephemeral_owner;
             let label = match text.filter(|text| !text.is_empty()) {
