@@ -1,6 +1,10 @@
 //! Elections on services whose locks carry a value.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+    time::Duration,
+};
 
 use tierlock::{
     ElectedLeader, Election, LockErrorKind, LockManager, MutexGuard, Observer, Scope, Token,
@@ -83,6 +87,46 @@ fn candidates_are_elected_one_after_the_other(rig: &EngineRig) {
         _ => {
             assert!(told.is_sorted_by(|(_, before), (_, after)| before < after), "{told:?}");
             assert!(told.iter().all(|term| terms.contains(term)), "{told:?} of {terms:?}");
+        }
+    }
+}
+
+on!([etcd etcd_kept] a_refused_candidate_is_never_told_as_the_leader);
+/// Not even for the moment between the leader's resignation and its own retraction.
+fn a_refused_candidate_is_never_told_as_the_leader(rig: &EngineRig) {
+    let [near, far, observed] = [rig.locks(), rig.locks(), rig.locks()];
+    let mut observer = election(&observed).observe().unwrap();
+    assert_eq!(next(&mut observer), None);
+    let is_over = AtomicBool::new(false);
+    let mut won = thread::scope(|scope| {
+        let trying = scope.spawn(|| {
+            let mut won = Vec::new();
+            while !is_over.load(SeqCst) {
+                match election(&far).try_campaign("tries") {
+                    Ok(leadership) => {
+                        won.push(leadership.token());
+                        leadership.resign().unwrap();
+                    }
+                    Err(error) => assert!(error.is_contended(), "{error}"),
+                }
+            }
+            won
+        });
+        for term in 0..30 {
+            election(&near).campaign(format!("{term}")).unwrap().resign().unwrap();
+        }
+        is_over.store(true, SeqCst);
+        trying.join().unwrap()
+    });
+    let last = election(&near).campaign("last").unwrap();
+    loop {
+        match next(&mut observer) {
+            Some((value, token)) if value == "tries" => {
+                let at = won.iter().position(|known| *known == token);
+                won.swap_remove(at.expect("a leader that never won"));
+            }
+            told if told == Some(("last".to_owned(), last.token())) => break,
+            _ => {}
         }
     }
 }
