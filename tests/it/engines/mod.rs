@@ -7,6 +7,7 @@
 //! What an engine cannot pass is not listed for it below; the guide's page says why.
 
 mod cancelling;
+mod chaos;
 mod clusters;
 mod daemon;
 mod elections;

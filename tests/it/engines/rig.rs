@@ -112,6 +112,13 @@ impl EngineRig {
         EngineRig::start("mysql", "mysql", 1, "")
     }
 
+    /// A server and its replica, which takes no writes.
+    pub(crate) fn mysql_replicated() -> Option<EngineRig> {
+        let rig = EngineRig::start("mysql", "mysql", 2, "")?;
+        mysql::replicate(&rig.servers[0], &rig.servers[1]);
+        Some(rig)
+    }
+
     /// A chroot of its own on a server that all tests of this process share.
     pub(crate) fn zookeeper() -> Option<EngineRig> {
         EngineRig::on_shared("zookeeper", "")
@@ -183,7 +190,7 @@ impl EngineRig {
         }
         let (servers, options, root) = (Vec::new(), options.to_owned(), temp_dir());
         let mut rig = EngineRig { kind, servers, options, root };
-        let is_cluster = matches!(server, "etcd" | "zookeeper");
+        let is_cluster = matches!(server, "etcd" | "zookeeper") || (server, count) == ("mysql", 2);
         let members = if is_cluster { count } else { 0 };
         let port = || Port::claim().address().port();
         let members: Vec<_> = (0..members).map(|_| [port(), port()]).collect();
@@ -258,8 +265,13 @@ impl EngineRig {
 
     /// A process with a manager, to be killed.
     pub(crate) fn helper(&self, time_to_live: Duration) -> Helper {
+        EngineRig::helper_at(&self.url(), time_to_live)
+    }
+
+    /// The same at an address of the server's.
+    pub(crate) fn helper_at(url: &str, time_to_live: Duration) -> Helper {
         let mut helper = Helper::start();
-        let (url, life) = (self.url(), time_to_live.as_millis());
+        let life = time_to_live.as_millis();
         assert_eq!(helper.ask(&format!("open\tservice={url}\tttl={life}")), "ok");
         helper
     }
@@ -354,7 +366,8 @@ impl EngineServer {
         let folder = self.folder.to_str().unwrap();
         let mut command = match self.kind {
             "postgres" => postgres::server(&self.folder),
-            "mysql" => mysql::server(&self.folder, &port),
+            "mysql" if self.members.is_empty() => mysql::server(&self.folder, &port),
+            "mysql" => mysql::member(&self.folder, &port, self.number),
             "zookeeper" => zookeeper::member(&self.folder, &port, &self.members, self.number),
             kind => program(EngineServer::program(kind)),
         };
