@@ -9,6 +9,9 @@ pub mod guarantees {}
 #[doc = include_str!("guide/kept_leases.md")]
 pub mod kept_leases {}
 
+#[doc = include_str!("guide/installing.md")]
+pub mod installing {}
+
 #[doc = include_str!("guide/leaders.md")]
 pub mod leaders {}
 

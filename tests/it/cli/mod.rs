@@ -11,6 +11,7 @@ mod electing;
 mod escaping;
 mod explaining;
 mod holding;
+mod installing;
 mod leftovers;
 mod limits;
 mod logging;
