@@ -237,8 +237,10 @@ impl Court {
             self.shared.teller.look();
         }
         #[cfg(feature = "cli")]
-        if let Some(counted) = &mut self.counted {
-            counted.turns.add(clock::now().since(now));
+        {
+            if let Some(counted) = &mut self.counted {
+                counted.turns.add(clock::now().since(now));
+            }
             self.answer_looks(now);
         }
         end

@@ -27,7 +27,7 @@ fn next(observer: &mut Observer) -> Option<(String, Token)> {
     observer.next_within(LONG).unwrap().map(told)
 }
 
-on!(with_values, an_observer_is_told_the_present_leader_first_and_then_each_change);
+on!(with_values_and_own, an_observer_is_told_the_present_leader_first_and_then_each_change);
 fn an_observer_is_told_the_present_leader_first_and_then_each_change(rig: &EngineRig) {
     let (near, far) = (rig.locks(), rig.locks());
     let (one, other) = (election(&near), election(&far));
@@ -51,7 +51,7 @@ fn an_observer_is_told_the_present_leader_first_and_then_each_change(rig: &Engin
     leadership.resign().unwrap();
 }
 
-on!(with_values, candidates_are_elected_one_after_the_other);
+on!(with_values_and_own, candidates_are_elected_one_after_the_other);
 fn candidates_are_elected_one_after_the_other(rig: &EngineRig) {
     const TERMS: usize = 4;
     let managers: Vec<LockManager> = (0..3).map(|_| rig.locks()).collect();
@@ -157,7 +157,7 @@ fn a_mutex_of_the_name_leads_nothing(rig: &EngineRig) {
     until("a free election", || !rig.is_taken("a"));
 }
 
-on!(with_values, a_killed_leader_is_succeeded);
+on!(with_values_and_own, a_killed_leader_is_succeeded);
 fn a_killed_leader_is_succeeded(rig: &EngineRig) {
     let locks = rig.locks();
     let election = election(&locks);
