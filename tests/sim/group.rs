@@ -18,6 +18,7 @@ mod members;
 mod mistakes;
 mod network;
 mod rules;
+mod serving;
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +34,10 @@ use std::{
 
 use tierlock::proto::group::{GroupFrame, MemberName, WriteId};
 
-use self::{members::GroupSeatInWorld, network::GroupNetwork, rules::GroupRules};
+pub(crate) use self::serving::GroupEvent;
+use self::{
+    members::GroupSeatInWorld, network::GroupNetwork, rules::GroupRules, serving::GroupAbove,
+};
 use crate::{
     clock::{MS, SECOND, Truth, shown},
     dice::Dice,
@@ -42,6 +46,9 @@ use crate::{
 /// For so long something breaks, and for so long then all is to be well again.
 const TROUBLED: Truth = 12 * SECOND;
 const WELL: Truth = 8 * SECOND;
+
+/// For how long a reign is believed, where nothing else is said.
+const LASTS: Duration = Duration::from_millis(400);
 
 /// One group, its network and its disks.
 pub(crate) struct GroupWorld {
@@ -57,6 +64,10 @@ pub(crate) struct GroupWorld {
     tally: GroupTally,
     digest: u64,
     log_bytes_max: usize,
+    /// For how long a reign is believed.
+    lasts: Duration,
+    /// The world with the leaders that have this group as their journal, if there is one.
+    above: Option<GroupAbove>,
     /// Nothing breaks any more.
     is_well: bool,
     /// But that this member does not hear the others, or they do not hear it; or that it reaches only one of
@@ -160,6 +171,23 @@ impl GroupWorld {
     pub(crate) fn new(seed: u64, telling: bool) -> GroupWorld {
         let mut dice = Dice::new(seed);
         let count = if dice.percent(70) { 3 } else { 5 };
+        let mut world = GroupWorld::of(seed, telling, dice, count);
+        for seat in 0..count {
+            let made = world.seat(count);
+            world.seats.push(made);
+            let at = world.dice.below(300 * MS);
+            world.at(at, GroupStep::Starts { seat });
+        }
+        let first = world.dice.below(2 * SECOND);
+        world.at(first, GroupStep::Trouble);
+        world.at(500 * MS, GroupStep::Operator);
+        world.at(TROUBLED, GroupStep::Heals);
+        world.at(TROUBLED + WELL, GroupStep::Judged);
+        world
+    }
+
+    /// One without members, and nothing to come.
+    fn of(seed: u64, telling: bool, mut dice: Dice, count: usize) -> GroupWorld {
         let network = GroupNetwork::new(&mut dice, count);
         let mut world = GroupWorld {
             seed,
@@ -174,21 +202,12 @@ impl GroupWorld {
             tally: GroupTally::default(),
             digest: 0,
             log_bytes_max: 0,
+            lasts: LASTS,
+            above: None,
             is_well: false,
             cut_member: None,
         };
         world.log_bytes_max = [2_000, 20_000, 256 * 1024][world.dice.below(3) as usize];
-        for seat in 0..count {
-            let made = world.seat(count);
-            world.seats.push(made);
-            let at = world.dice.below(300 * MS);
-            world.at(at, GroupStep::Starts { seat });
-        }
-        let first = world.dice.below(2 * SECOND);
-        world.at(first, GroupStep::Trouble);
-        world.at(500 * MS, GroupStep::Operator);
-        world.at(TROUBLED, GroupStep::Heals);
-        world.at(TROUBLED + WELL, GroupStep::Judged);
         world
     }
 

@@ -4,7 +4,7 @@ use std::mem;
 
 use tierlock::proto::mistake::{Mistake, planted};
 
-use super::{GroupStep, GroupWorld, name_of, tell};
+use super::{GroupEvent, GroupStep, GroupWorld, name_of, tell};
 use crate::clock::{MS, SECOND, Truth};
 
 impl GroupWorld {
@@ -28,7 +28,9 @@ impl GroupWorld {
             }
             4 => {
                 tell!(self, "{at} stands still");
-                self.seats[at].paused_until = self.truth + pause;
+                let until = self.truth + pause;
+                self.seats[at].paused_until = until;
+                self.tell_above(GroupEvent::StandsStill(at, until));
             }
             5 => self.isolate(at, pause),
             6 => self.cut_one_way(at, pause),
@@ -42,7 +44,9 @@ impl GroupWorld {
             11 => self.show_old_disk(at, pause),
             _ => self.swap_disks(at, pause),
         }
-        let next = self.dice.below(1500 * MS) + 20 * MS;
+        // The world above has troubles of its own.
+        let seldom = if self.above.is_some() { 4 } else { 1 };
+        let next = self.dice.below(1500 * MS * seldom) + 20 * MS;
         self.after(next, GroupStep::Trouble);
     }
 
@@ -128,10 +132,13 @@ impl GroupWorld {
             return;
         }
         let Some(process) = &mut self.seats[at].process else { return };
+        let Some(reign) = &mut process.reign else {
+            return self.tell_above(GroupEvent::IsToHandOver(at));
+        };
         tell!(self, "{at} hands over");
         self.tally.transfers += 1;
         process.writer = None;
-        process.reign.resign(now);
+        reign.resign(now);
         self.pump(at);
         // Its reign has asked to resign; what it has not been answered is repeated without the lead.
         if let Some(process) = &mut self.seats[at].process {
