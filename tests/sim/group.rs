@@ -17,6 +17,7 @@ mod members;
 #[cfg(feature = "mistakes")]
 mod mistakes;
 mod network;
+mod put_back;
 mod rules;
 mod serving;
 
@@ -32,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tierlock::proto::group::{GroupFrame, MemberName, WriteId};
+use tierlock::proto::group::{GroupFrame, MemberName, StoredGroup, WriteId};
 
 pub(crate) use self::serving::GroupEvent;
 use self::{
@@ -68,6 +69,8 @@ pub(crate) struct GroupWorld {
     lasts: Duration,
     /// The world with the leaders that have this group as their journal, if there is one.
     above: Option<GroupAbove>,
+    /// Until then nothing else breaks.
+    calm_until: Truth,
     /// Nothing breaks any more.
     is_well: bool,
     /// But that this member does not hear the others, or they do not hear it; or that it reaches only one of
@@ -83,6 +86,8 @@ enum GroupStep {
     Starts { seat: usize },
     PutsBack { seat: usize },
     Exchanges { one: usize, other: usize },
+    PutsDiskBack { leader: usize, seat: usize, before: Box<StoredGroup> },
+    BecomesAnother { seat: usize, start: u32 },
     Trouble,
     Operator,
     Heals,
@@ -107,6 +112,8 @@ pub(crate) struct GroupTally {
     pub(crate) strange_disks: u64,
     pub(crate) transfers: u64,
     pub(crate) snapshots: u64,
+    pub(crate) put_back: u64,
+    pub(crate) told_put_back: u64,
 }
 
 impl GroupTally {
@@ -126,6 +133,8 @@ impl GroupTally {
             strange_disks,
             transfers,
             snapshots,
+            put_back,
+            told_put_back,
         } = other;
         self.frames += frames;
         self.losses += losses;
@@ -141,6 +150,8 @@ impl GroupTally {
         self.strange_disks += strange_disks;
         self.transfers += transfers;
         self.snapshots += snapshots;
+        self.put_back += put_back;
+        self.told_put_back += told_put_back;
     }
 }
 
@@ -204,6 +215,7 @@ impl GroupWorld {
             log_bytes_max: 0,
             lasts: LASTS,
             above: None,
+            calm_until: 0,
             is_well: false,
             cut_member: None,
         };
@@ -236,6 +248,10 @@ impl GroupWorld {
             GroupStep::Starts { seat } => self.starts(seat),
             GroupStep::PutsBack { seat } => self.puts_back(seat),
             GroupStep::Exchanges { one, other } => self.exchange(one, other),
+            GroupStep::PutsDiskBack { leader, seat, before } => {
+                self.put_disk_back(leader, seat, *before);
+            }
+            GroupStep::BecomesAnother { seat, start } => self.become_another(seat, start),
             GroupStep::Trouble => self.trouble(),
             GroupStep::Operator => self.operate(),
             GroupStep::Heals => self.heal(),

@@ -120,6 +120,7 @@ fn seeds_of_groups() {
     assert!(run.violations.is_empty(), "{run}");
     let tally = run.tally;
     assert!(tally.reigns > run.seeds && tally.writes_lost > 0 && tally.losses > 0);
+    assert!(tally.told_put_back > 0);
 }
 
 #[test]

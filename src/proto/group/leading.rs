@@ -255,7 +255,7 @@ impl GroupMachine {
         }
     }
 
-    fn other_disks(&self) -> BTreeSet<DiskId> {
+    pub(super) fn other_disks(&self) -> BTreeSet<DiskId> {
         let seats = self.raft.members().into_iter().flat_map(GroupMembers::seats);
         seats.map(|seat| seat.disk).filter(|disk| *disk != self.config.disk).collect()
     }

@@ -438,7 +438,7 @@ fn a_member_that_comes_back_from_a_cut_does_not_end_the_term() {
 /// What the simulator does not find, since other rules make up for it in the end.
 #[cfg(feature = "mistakes")]
 #[test]
-fn planted_mistakes_that_only_cost_time_are_found() {
+fn planted_mistakes_that_only_cost_time_or_are_rare_are_found() {
     use crate::mistake::{Mistake, plant};
     plant(&[Mistake::NoQuietRule]);
     assert!(time_until_another_leads(5) > Duration::from_millis(1200));
@@ -446,6 +446,8 @@ fn planted_mistakes_that_only_cost_time_are_found() {
     assert!(!a_term_lasts(cut_from_leader));
     plant(&[Mistake::NoPreVote]);
     assert!(!a_term_lasts(cut_from_all_for_a_while));
+    plant(&[Mistake::PutBackDiskVotes]);
+    assert!(a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed());
     plant(&[]);
 }
 
@@ -739,4 +741,125 @@ fn a_frame_of_a_term_that_no_group_comes_to_changes_nothing() {
     table.machine(leader).handle_frame(&name((leader + 1) % 3), frame, now);
     table.run(300);
     assert_eq!(table.leader(), Some(leader));
+}
+
+/// A member that the leader reaches and another does not, and its disk as it was before the reign's last
+/// writes: leader, that member, the other one.
+fn put_back_by_some_writes() -> (TriedGroup, usize, usize, usize) {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    let before = table.seats[one].disk.clone();
+    table.cut_both(leader, other);
+    (1..=3).for_each(|number| drop(table.ask(leader, append(5, number))));
+    table.run(20);
+    table.kill(one);
+    table.seats[one].disk = before;
+    (table, leader, one, other)
+}
+
+/// Whether what the leader has committed is lost by the vote of a disk that was put back.
+fn a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed() -> bool {
+    let (mut table, leader, one, other) = put_back_by_some_writes();
+    table.start(one);
+    // Its first question reaches the leader, and the leader's heartbeats not yet the disk.
+    let asks = |table: &mut TriedGroup| {
+        table.obey(one);
+        table.on_way.retain(|(from, ..)| *from == one);
+        table.run(1);
+    };
+    asks(&mut table);
+    let (from, to) = (table.seats[other].config.disk, Some(table.seats[one].config.disk));
+    let last = table.machine(other).raft.last();
+    let term = table.machine(leader).raft.term() + 1;
+    let body = GroupBody::AskVote { term, last, is_transfer: false };
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+    let now = table.now;
+    table.machine(one).handle_frame(&name(other), frame, now);
+    table.machine(one).raft.term() == term
+}
+
+#[test]
+fn a_disk_that_was_put_back_is_told_so_and_takes_no_part() {
+    let (mut table, leader, one, _) = put_back_by_some_writes();
+    let term = table.machine(leader).standing().term;
+    table.start(one);
+    let is_put_back = |notice: &GroupNotice| match notice {
+        GroupNotice::OwnDiskPutBack { had, has } => had.0 == term && has.1 < had.1,
+        _ => false,
+    };
+    table.run_until(|table| table.was_told(one, is_put_back), 100);
+    assert_eq!(table.machine(one).poll_timeout(), None);
+    // It begins anew as another disk, and is admitted.
+    table.cuts.clear();
+    table.empty_disk(one, 99);
+    table.run(500);
+    table.admit(leader, one, 99);
+    assert_eq!(table.leader(), Some(leader));
+    let appended = table.ask(leader, append(5, 4));
+    assert!(matches!(appended, JournalAnswer::Appended(Appended::Committed(..))));
+}
+
+#[test]
+fn a_disk_that_was_put_back_gives_no_vote_before_it_is_told() {
+    assert!(!a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed());
+}
+
+/// It has the log, and has forgotten the term in which it has voted.
+#[test]
+fn a_disk_that_has_forgotten_its_vote_is_told_so() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.kill(leader);
+    let before = table.seats[one].disk.term;
+    let next = table.next_leader(1500);
+    let [forgets] =
+        [0, 1, 2].into_iter().filter(|seat| ![next, leader].contains(seat)).collect::<Vec<_>>()[..]
+    else {
+        panic!()
+    };
+    table.run(100);
+    table.kill(forgets);
+    let disk = &mut table.seats[forgets].disk;
+    (disk.term, disk.voted_for) = (before, None);
+    // The leader's first heartbeat would bring it to the term again.
+    table.cuts.push((next, forgets));
+    table.start(forgets);
+    table.obey(forgets);
+    table.cuts.clear();
+    table.run_until(
+        |table| {
+            table.was_told(forgets, |notice| matches!(notice, GroupNotice::OwnDiskPutBack { .. }))
+        },
+        100,
+    );
+}
+
+#[test]
+fn a_disk_that_is_as_it_was_is_told_nothing_and_votes_when_all_have_answered() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    for seat in 0..3 {
+        table.kill(seat);
+        table.start(seat);
+        assert!(table.machine(seat).is_unsure());
+        table.run(50);
+        assert!(!table.machine(seat).is_unsure());
+    }
+    table.next_leader(1000);
+    // A member that does not run keeps none waiting for long.
+    let leader = table.leader().unwrap();
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    table.kill(leader);
+    table.kill(one);
+    table.start(one);
+    let next = table.next_leader(2000);
+    assert!([one, other].contains(&next));
+    let told = |notice: &GroupNotice| matches!(notice, GroupNotice::OwnDiskPutBack { .. });
+    assert!((0..3).all(|seat| !table.was_told(seat, told)));
 }

@@ -12,12 +12,15 @@ impl GroupWorld {
         if self.is_well {
             return;
         }
+        if self.truth < self.calm_until {
+            return self.at(self.calm_until, GroupStep::Trouble);
+        }
         let pause = self.dice.below(2 * SECOND) + 10 * MS;
         let at = match self.dice.percent(50) {
             true => self.leading().unwrap_or(0),
             false => self.dice.below(self.seats.len() as u64) as usize,
         };
-        match self.dice.below(13) {
+        match self.dice.below(14) {
             0..=2 => self.crash_for(at, pause),
             3 => {
                 // The power of all of them.
@@ -42,6 +45,7 @@ impl GroupWorld {
             9 => self.hand_over(at),
             10 => self.lose_disk(at, pause),
             11 => self.show_old_disk(at, pause),
+            12 => self.begin_to_put_back(),
             _ => self.swap_disks(at, pause),
         }
         // The world above has troubles of its own.
@@ -164,7 +168,7 @@ impl GroupWorld {
     }
 
     /// Whether every member's disk is one that votes, and no change of that is under way.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         let Some(leader) = self.leading() else { return false };
         let Some(process) = &self.seats[leader].process else { return false };
         let standing = process.machine.standing();

@@ -50,6 +50,8 @@ pub(crate) struct MemberDisk {
     pub(super) id: DiskId,
     pub(super) stored: StoredGroup,
     unsynced: VecDeque<(WriteId, GroupWrite)>,
+    /// It was put back to an earlier state.
+    pub(super) is_put_back: bool,
 }
 
 /// A process that runs.
@@ -95,7 +97,8 @@ impl GroupWorld {
 
     pub(super) fn new_disk(&mut self) -> MemberDisk {
         let id = DiskId(u128::from(self.dice.next()) << 64 | u128::from(self.dice.next()));
-        MemberDisk { id, stored: StoredGroup::default(), unsynced: VecDeque::new() }
+        let (stored, unsynced) = (StoredGroup::default(), VecDeque::new());
+        MemberDisk { id, stored, unsynced, is_put_back: false }
     }
 
     pub(super) fn clock(&self, seat: usize) -> Time {
@@ -284,7 +287,7 @@ impl GroupWorld {
         self.seats[at].process = Some(process);
         // It may be killed after any step, and be back before anything else happens.
         let odds = if has_voted { 50 } else { 5000 };
-        if !self.is_well && self.dice.below(odds) == 0 {
+        if !self.is_well && self.truth >= self.calm_until && self.dice.below(odds) == 0 {
             let pause = self.dice.below(4 * MS);
             self.crash(at);
             self.after(pause, GroupStep::Starts { seat: at });
@@ -410,6 +413,14 @@ impl GroupWorld {
             GroupNotice::Admitted { .. } => self.tally.admitted += 1,
             GroupNotice::OwnDiskWaits { .. } | GroupNotice::DiskOfAnother { .. } => {
                 self.tally.strange_disks += 1;
+            }
+            GroupNotice::OwnDiskPutBack { .. } => {
+                if !self.seats[at].disk.is_put_back {
+                    self.rules
+                        .violate(format!("{at} is told that its disk was put back: {notice:?}"));
+                }
+                let start = self.seats[at].starts;
+                self.after(0, GroupStep::BecomesAnother { seat: at, start });
             }
             GroupNotice::Made { cluster } => self.rules.made(*cluster),
             GroupNotice::Failed(text) => self.rules.violate(format!("{at} failed: {text}")),

@@ -30,6 +30,8 @@ use crate::{
 
 /// Where a log is made or made anew; it gets its name once it is whole.
 const UNFINISHED: &str = "group.new";
+/// The log of a disk that was put back to an earlier state, kept to be looked at.
+const PUT_BACK: &str = "group.put-back";
 const FORMAT_VERSION: u32 = 1;
 
 /// A member's disk, open for writing.
@@ -158,6 +160,31 @@ impl GroupDisk {
         // Waited for by nothing: after a loss of power it may be too low, which harms nothing.
         let _ = self.commits.note(self.number);
         self.mark(batch).map_err(DiskTrouble::Failed)
+    }
+
+    /// Begins anew as another disk, which has nothing: this one was put back to an earlier state. Its log is
+    /// kept beside the new one.
+    pub(super) fn become_another(&mut self) -> Result<DiskId, DiskTrouble> {
+        let id = DiskId(random());
+        self.begin_as(id).map_err(|error| match is_full(&error) {
+            true => DiskTrouble::Full(error),
+            false => DiskTrouble::Failed(error),
+        })?;
+        let _ = self.commits.note(self.number);
+        Ok(id)
+    }
+
+    fn begin_as(&mut self, id: DiskId) -> io::Result<()> {
+        let number = self.number + 1;
+        let (file, end) = begin_file(&self.directory, id, number)?;
+        let kept = self.directory.join(PUT_BACK);
+        match fs::remove_file(&kept) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::hard_link(self.directory.join(GROUP_LOG), &kept)?,
+        }
+        put_in_place(&self.directory.join(UNFINISHED), GROUP_LOG)?;
+        (self.file, self.end, self.number, self.id) = (file, end, number, id);
+        Ok(())
     }
 
     fn append(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use crate::{
     host::net::{bell::Bell, tls::Secret},
     proto::{
-        group::{GroupAnswer, GroupFrame, GroupStanding, MemberName, WriteId},
+        group::{DiskId, GroupAnswer, GroupFrame, GroupStanding, MemberName, WriteId},
         journal::{JournalAnswer, JournalHead, JournalOperation},
     },
 };
@@ -49,6 +49,8 @@ pub(super) enum GroupAsk {
 pub(super) enum StoredNews {
     /// This one and all before it are durable.
     Durable(WriteId),
+    /// The disk has nothing, and is this one now.
+    Another(DiskId),
     Failed(String),
 }
 

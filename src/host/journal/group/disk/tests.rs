@@ -281,3 +281,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_disk_becomes_another_and_its_log_is_kept() {
+    let place = DiskPlace::new();
+    let mut disk = place.make();
+    disk.write(&[members(), entries(1, &[1, 1])]).unwrap();
+    let before = fs::read(place.log()).unwrap();
+    let old = disk.id();
+    let new = disk.become_another().unwrap();
+    assert_eq!(disk.id(), new);
+    assert_ne!(new, old);
+    assert_eq!(fs::read(place.0.path().join(PUT_BACK)).unwrap(), before);
+    drop(disk);
+    let (mut disk, stored) = place.open().unwrap();
+    assert_eq!((disk.id(), stored), (new, None));
+    disk.write(&[vote(9)]).unwrap();
+    drop(disk);
+    let (disk, stored) = place.open().unwrap();
+    assert_eq!((disk.id(), stored), (new, after(&[vote(9)])));
+}
