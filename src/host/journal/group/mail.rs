@@ -28,6 +28,8 @@ use crate::{
 pub(in crate::host) enum GroupNews {
     Note(String),
     Alarm(String),
+    /// Another member is to reign, if this one does: it is to be asked so.
+    StepsAside,
 }
 
 /// Tells an operator; it must not block.

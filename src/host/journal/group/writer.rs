@@ -87,8 +87,10 @@ fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupM
                         DiskJob::BecomeAnother => next = Some(job),
                     }
                 }
-                when_there_is_room(mail, || disk.write(&batch))
-                    .map(|done| done.map(|()| StoredNews::Durable(last)))
+                let was_low = disk.is_low();
+                let done = when_there_is_room(mail, || disk.write(&batch));
+                tell_room(was_low, disk.is_low(), mail);
+                done.map(|done| done.map(|()| StoredNews::Durable(last)))
             }
         };
         match done {
@@ -96,6 +98,22 @@ fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupM
             Ok(None) => return,
             Err(error) => return mail.stored(StoredNews::Failed(error.to_string())),
         }
+    }
+}
+
+/// Tells of a disk that writes into what was set aside, or has room again.
+fn tell_room(was_low: bool, is_low: bool, mail: &GroupMail) {
+    match (was_low, is_low) {
+        (false, true) => {
+            mail.tell(GroupNews::Alarm(
+                "ALARM: the disk of this member is full: it writes what was set aside for that, and hands \
+                 over what it leads; make room"
+                    .to_owned(),
+            ));
+            mail.tell(GroupNews::StepsAside);
+        }
+        (true, false) => mail.tell(GroupNews::Note("its disk has room again".to_owned())),
+        _ => {}
     }
 }
 
