@@ -731,6 +731,26 @@ fn a_disk_that_is_lost_while_the_group_is_made_is_replaced() {
 }
 
 #[test]
+fn before_there_is_a_log_no_disk_is_replaced_and_no_member_that_was_not_met_counts() {
+    let mut table = TriedGroup::new(3);
+    table.kill(2);
+    table.run(1000);
+    let not_made = GroupAnswer::Refused(ReplaceRefusal::NotMade);
+    assert_eq!((table.replace(0, 2), table.replace(0, 1)), (not_made.clone(), not_made));
+    let standing = table.machine(0).standing();
+    assert!(!standing.is_made && standing.leader.is_none() && !standing.own_disk_waits);
+    let heard: Vec<bool> = standing.members.iter().map(|member| member.is_heard).collect();
+    assert_eq!(heard, [true, true, false]);
+    // A member that was met and is gone counts for as long as its hello.
+    table.kill(1);
+    table.start(2);
+    table.run(1500);
+    assert!((0..3).filter(|seat| *seat != 1).all(|seat| table.machine(seat).is_empty()));
+    table.start(1);
+    table.next_leader(1000);
+}
+
+#[test]
 fn a_frame_of_a_term_that_no_group_comes_to_changes_nothing() {
     let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
