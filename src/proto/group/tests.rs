@@ -846,11 +846,8 @@ fn a_disk_that_has_forgotten_its_vote_is_told_so() {
     table.kill(forgets);
     let disk = &mut table.seats[forgets].disk;
     (disk.term, disk.voted_for) = (before, None);
-    // The leader's first heartbeat would bring it to the term again.
-    table.cuts.push((next, forgets));
+    // It asks at once: the leader's next heartbeat would bring it to the term again.
     table.start(forgets);
-    table.obey(forgets);
-    table.cuts.clear();
     table.run_until(
         |table| {
             table.was_told(forgets, |notice| matches!(notice, GroupNotice::OwnDiskPutBack { .. }))
