@@ -23,7 +23,7 @@ const PLANTED: &[PlantedInGroup] = &[
     (Mistake::GroupVoteForgotten, TWO, 1),
     (Mistake::GroupLogNotSynced, LOST, 120),
     (Mistake::EmptiedDiskVotes, LOST, 10),
-    (Mistake::PutBackDiskVotes, &["answered as written", "and another had", "is answered"], 0),
+    (Mistake::PutBackDiskVotes, &["answered as written", "and another had", "is answered"], 294),
 ];
 
 /// After a change that gives the seeds another course, one of the next finds it, too.
