@@ -8,7 +8,7 @@
 //! or an answer. So a member asks all others when it starts, and votes once each has answered, or after a
 //! while in which they would have, if they ran. One that leads says it unasked to a disk that shows less.
 //!
-//! What is told so was true of the disk when it was said, and a disk that nobody has touched only gains: a
+//! What is told so was true of the disk when it was said, and a disk that was left alone only gains: a
 //! frame that comes late or twice says nothing wrong. So one look at it decides. A disk that has less
 //! is out of the group for good, and its member begins anew with another one, which waits to be admitted.
 //!

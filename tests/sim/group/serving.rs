@@ -42,7 +42,7 @@ pub(crate) enum GroupEvent {
     IsToHandOver(usize),
 }
 
-/// Whose question a member answers.
+/// What has asked a member, and is answered.
 pub(super) enum GroupAsker {
     Reign(OperationId),
     Above(usize),

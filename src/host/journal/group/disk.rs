@@ -56,7 +56,7 @@ pub(super) struct GroupDisk {
     /// What was set aside is given away, and there is no room to set it aside again.
     is_low: bool,
     #[cfg(test)]
-    room: tests::Room,
+    room: tests::TriedRoom,
 }
 
 /// Why a disk cannot be written.
@@ -98,7 +98,7 @@ impl GroupDisk {
             spare: Spare::new(directory.join(SPARE)),
             is_low: false,
             #[cfg(test)]
-            room: tests::Room::Plenty,
+            room: tests::TriedRoom::Plenty,
         }
     }
 
@@ -199,7 +199,7 @@ impl GroupDisk {
     fn set_aside(&mut self) {
         let bytes = self.end.max(SPARE_BYTES_MIN);
         #[cfg(test)]
-        if self.room != tests::Room::Plenty {
+        if self.room != tests::TriedRoom::Plenty {
             return;
         }
         if !self.is_low {

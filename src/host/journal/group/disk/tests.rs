@@ -40,16 +40,16 @@ fn whole(writes: &[GroupWrite]) -> GroupWrite {
 
 /// What a test says of the room that a disk has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
+pub(super) enum TriedRoom {
     Plenty,
     /// What was set aside, once it is given.
     Spare,
     None,
 }
 
-impl Room {
+impl TriedRoom {
     pub(super) fn is_for_write(self, spare: u64) -> bool {
-        self == Room::Plenty || self == Room::Spare && spare == 0
+        self == TriedRoom::Plenty || self == TriedRoom::Spare && spare == 0
     }
 }
 
@@ -325,14 +325,14 @@ fn a_full_disk_writes_into_what_was_set_aside_and_sets_it_aside_again() {
     let writes = some_writes();
     disk.write(&writes[..2]).unwrap();
     assert_eq!(fs::metadata(&spare).unwrap().len(), SPARE_BYTES_MIN);
-    disk.room = Room::Spare;
+    disk.room = TriedRoom::Spare;
     disk.write(&writes[2..3]).unwrap();
     assert!(disk.is_low() && !spare.exists());
     disk.write(&writes[3..4]).unwrap();
-    disk.room = Room::None;
+    disk.room = TriedRoom::None;
     assert!(matches!(disk.write(&writes[4..]), Err(DiskTrouble::Full(_))));
     assert!(disk.is_low());
-    disk.room = Room::Plenty;
+    disk.room = TriedRoom::Plenty;
     disk.write(&writes[4..]).unwrap();
     assert!(!disk.is_low());
     assert_eq!(fs::metadata(&spare).unwrap().len(), SPARE_BYTES_MIN);
