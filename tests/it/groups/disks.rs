@@ -92,7 +92,7 @@ fn a_damaged_log_is_refused_and_a_copy_too() {
     drop(member);
 }
 
-/// As a virtual machine is put back to a snapshot: every file is the one that it was, with what it had.
+/// As a virtual machine is put back to a snapshot: each file is the one that it was, with what it had.
 #[test]
 fn a_disk_that_was_put_back_is_out_until_it_is_admitted() {
     let (rig, mut members) = GroupRig::of_three(SLOWLY);
@@ -103,8 +103,11 @@ fn a_disk_that_was_put_back_is_out_until_it_is_admitted() {
     let number = (leader + 1) % 3;
     let name = NAMES[number];
     members[number].kill();
-    let files = ["group.log", "commits"].map(|file| rig.state(number).join(file));
-    let before = files.each_ref().map(|file| fs::read(file).unwrap());
+    let [log, commits] = ["group.log", "commits"].map(|file| rig.state(number).join(file));
+    // The next start goes on in another file, and this one stays as it is.
+    let kept = rig.files.path().join("kept");
+    fs::hard_link(&log, &kept).unwrap();
+    let noted = fs::read(&commits).unwrap();
     members[number] = rig.start(number, &[]);
     rig.until_whole(3);
     // What it confirms from here on, its disk has not.
@@ -112,9 +115,8 @@ fn a_disk_that_was_put_back_is_out_until_it_is_admitted() {
     let more: Vec<_> = others.iter().map(|locks| hold(locks, "more")).map(give).collect();
     rig.until_whole(3);
     members[number].kill();
-    for (file, bytes) in files.iter().zip(&before) {
-        fs::write(file, bytes).unwrap();
-    }
+    fs::rename(&kept, &log).unwrap();
+    fs::write(&commits, noted).unwrap();
     members[number] = rig.start(number, &[]);
     let alarm = members[number].says("ALARM");
     for words in ["less than it has confirmed", "put back", &format!("tierlock replace {name}")] {

@@ -157,16 +157,29 @@ impl GroupDisk {
         // failed the system shows as written what it could not write, and reports that no second time. So all
         // of it is written again, to another file.
         let whole = stored.clone().or_else(|| is_copy.then(StoredGroup::default));
-        let anew = match whole {
-            Some(whole) => disk.begin_anew(&[GroupWrite::Whole(Box::new(whole))]),
-            None => disk
-                .cut()
-                .and_then(|()| disk.file.sync_data())
-                .and_then(|()| sync_directory(&disk.directory)),
+        let whole = whole.map(|whole| GroupWrite::Whole(Box::new(whole)));
+        let anew = match disk.make_durable(whole.as_ref()) {
+            Err(error) if is_full(&error) => {
+                disk.spare.release();
+                disk.is_low = true;
+                disk.make_durable(whole.as_ref())
+            }
+            made => made,
         };
         anew.map_err(|error| io_trouble(&disk.directory, error))?;
         disk.set_aside();
         Ok((disk, stored))
+    }
+
+    fn make_durable(&mut self, whole: Option<&GroupWrite>) -> io::Result<()> {
+        match whole {
+            Some(whole) => self.begin_anew(std::slice::from_ref(whole)),
+            None => {
+                self.cut()?;
+                self.file.sync_data()?;
+                sync_directory(&self.directory)
+            }
+        }
     }
 
     /// Which disk it is.

@@ -69,6 +69,7 @@ impl Drop for DiskWriter {
 
 fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupMail) {
     let mut next = None;
+    let mut was_low = false;
     while let Some(job) = next.take().or_else(|| asked.recv().ok()) {
         let done = match job {
             DiskJob::BecomeAnother => when_there_is_room(mail, || disk.become_another())
@@ -87,9 +88,9 @@ fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupM
                         DiskJob::BecomeAnother => next = Some(job),
                     }
                 }
-                let was_low = disk.is_low();
                 let done = when_there_is_room(mail, || disk.write(&batch));
                 tell_room(was_low, disk.is_low(), mail);
+                was_low = disk.is_low();
                 done.map(|done| done.map(|()| StoredNews::Durable(last)))
             }
         };
