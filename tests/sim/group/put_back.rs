@@ -64,6 +64,9 @@ impl GroupWorld {
             return;
         }
         self.tally.told_put_back += 1;
+        if self.seats[at].has_old {
+            return; // it is out, and is taken out again
+        }
         self.crash(at);
         let new = self.new_disk();
         let old = std::mem::replace(&mut self.seats[at].disk, new);
