@@ -525,11 +525,16 @@ impl GroupMachine {
     }
 
     /// Up to where the log is committed. A leader counts its own disk only for what that has, and what it has
-    /// counted too soon it forgets when it leads no more.
+    /// counted too soon it forgets when it leads no more. Until its disk has an entry of its own term it counts
+    /// nothing new: an entry of an earlier term is committed only by one of its own behind it, and alone on a
+    /// majority it may yet be overwritten by a member that has one of a term between.
     fn commit_index(&self) -> u64 {
-        let committed = match self.lead.is_some() || self.raft.is_leader() {
-            true => self.raft.commit_index().min(self.outbox.durable()),
-            false => self.raft.commit_index(),
+        let durable = self.outbox.durable();
+        let committed = match &self.lead {
+            Some(lead) if durable >= lead.first() => self.raft.commit_index().min(durable),
+            Some(_) => 0,
+            None if self.raft.is_leader() => 0,
+            None => self.raft.commit_index(),
         };
         committed.max(self.applied().index)
     }

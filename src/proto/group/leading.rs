@@ -468,6 +468,11 @@ impl GroupMachine {
 }
 
 impl GroupLead {
+    /// The index of the first entry of its term.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
     fn hears(&self, disk: VoterId, within: Duration, now: Time) -> bool {
         self.heard.get(&disk).is_some_and(|heard| now < *heard + within)
     }

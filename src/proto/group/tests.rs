@@ -881,3 +881,37 @@ fn a_disk_that_is_as_it_was_is_told_nothing_and_votes_when_all_have_answered() {
     let told = |notice: &GroupNotice| matches!(notice, GroupNotice::OwnDiskPutBack { .. });
     assert!((0..3).all(|seat| !table.was_told(seat, told)));
 }
+
+/// An entry of an earlier term is on the disks of a majority, and the one of its own term behind it not on the
+/// leader's: a member with an entry of a term between may yet be elected, and overwrite the first.
+#[test]
+fn a_leader_commits_nothing_of_an_earlier_term_before_its_disk_has_an_entry_of_its_own() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    // Its disk alone gets the renewal, in a term that then ends.
+    table.isolate(leader);
+    table.begin(leader, JournalOperation::Renew(ReignKey(5)));
+    table.kill(leader);
+    table.kill(other);
+    table.cuts.clear();
+    table.start(leader);
+    let stands = |table: &mut TriedGroup| {
+        table.machine(leader).raft.role() == super::raft::RaftRole::Candidate
+    };
+    table.run_until(stands, 3000);
+    table.seats[leader].syncs = false;
+    table.run(20);
+    let last = table.machine(leader).raft.last().index;
+    assert!(table.machine(leader).raft.is_leader());
+    assert_eq!(table.machine(leader).raft.commit_index(), last, "as if its disk had all of it");
+    let stamps = |table: &mut TriedGroup| {
+        [leader, one].map(|seat| table.machine(seat).head().unwrap().stamp)
+    };
+    assert_eq!(stamps(&mut table), [Stamp(1); 2]);
+    table.seats[leader].syncs = true;
+    table.run(20);
+    assert_eq!(stamps(&mut table), [Stamp(2); 2]);
+}
