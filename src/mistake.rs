@@ -217,6 +217,8 @@ pub enum Mistake {
     ConditionAtProposal,
     /// A group's member: a disk that was emptied votes on as the one that it was.
     EmptiedDiskVotes,
+    /// A group: a disk that was put back to an earlier state votes and answers on.
+    PutBackDiskVotes,
     /// A group: a member that hears its leader votes for another.
     NotSticky,
     /// A group: a member stands without asking whether it would have a majority.

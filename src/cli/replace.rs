@@ -120,7 +120,8 @@ impl AskedGroup {
             let error = refusal(&self.member, &DiskReplacement::NoSuchMember);
             return Err(Failure::new(exit::CONFIG, error.expect("it was not replaced")));
         }
-        if !report.is_made {
+        // A disk that is lost while the group is made, when some have the log already, is replaced as any.
+        if !report.is_made && report.leader.is_none() {
             let error = refusal(&self.member, &DiskReplacement::NotMade);
             return Err(Failure::new(exit::CONFIG, error.expect("it was not replaced")));
         }

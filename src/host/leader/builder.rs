@@ -503,6 +503,7 @@ impl LeaderBuilder {
                     move |news| match news {
                         GroupNews::Note(text) => shared.note(text, None),
                         GroupNews::Alarm(text) => shared.sound(text),
+                        GroupNews::StepsAside => shared.step_aside(),
                     }
                 };
                 let secret = secret.clone();

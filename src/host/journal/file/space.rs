@@ -15,26 +15,26 @@ use std::{
 use redb::{BackendError, StorageBackend};
 
 /// A file: its blocks go to the journal when the disk has no others.
-pub(super) struct Spare {
+pub(in crate::host::journal) struct Spare {
     path: PathBuf,
     bytes: u64,
 }
 
 /// What is set aside at least.
-pub(super) const SPARE_BYTES_MIN: u64 = 1 << 20;
+pub(in crate::host::journal) const SPARE_BYTES_MIN: u64 = 1 << 20;
 
 impl Spare {
     /// Nothing is set aside yet, as far as is known.
-    pub(super) fn new(path: PathBuf) -> Spare {
+    pub(in crate::host::journal) fn new(path: PathBuf) -> Spare {
         Spare { path, bytes: 0 }
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::host::journal) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Sets so much aside, unless it is already.
-    pub(super) fn set_aside(&mut self, bytes: u64) -> io::Result<()> {
+    pub(in crate::host::journal) fn set_aside(&mut self, bytes: u64) -> io::Result<()> {
         if self.bytes >= bytes {
             return Ok(());
         }
@@ -54,7 +54,7 @@ impl Spare {
     }
 
     /// Keeps no more than this.
-    pub(super) fn reduce(&mut self, bytes: u64) -> io::Result<()> {
+    pub(in crate::host::journal) fn reduce(&mut self, bytes: u64) -> io::Result<()> {
         if self.bytes > bytes {
             OpenOptions::new().write(true).open(&self.path)?.set_len(bytes)?;
             self.bytes = bytes;
@@ -63,7 +63,7 @@ impl Spare {
     }
 
     /// Gives it to whatever is written next.
-    pub(super) fn release(&mut self) {
+    pub(in crate::host::journal) fn release(&mut self) {
         self.bytes = 0;
         // If it cannot be removed, the next write finds no more room than this one.
         let _ = fs::remove_file(&self.path);
@@ -101,7 +101,7 @@ fn write_noise(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 /// Whether the disk has no room, whatever says so.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(in crate::host::journal) fn is_full(error: &io::Error) -> bool {
     let kinds =
         [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
     kinds.contains(&error.kind())

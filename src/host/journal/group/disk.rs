@@ -5,6 +5,9 @@
 //! name it takes once it is whole. The number of the last frame is kept in a file of its own, as with the
 //! journal of a leader alone: a log that has fewer has lost some, and is refused. A disk that forgets a
 //! vote may give it twice, so nothing is ever rolled back but what was never confirmed.
+//!
+//! Room is set aside for another such file: when the disk is full, what the member writes next goes there,
+//! so that it can hand over what it leads before it writes nothing more.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,7 +19,10 @@ use std::{
 use rustix::fs::OFlags;
 
 use super::{
-    super::file::{COMMITS, Commits, GROUP_LOG, JournalFileId, mark_used},
+    super::file::{
+        COMMITS, Commits, GROUP_LOG, JournalFileId, SPARE, SPARE_BYTES_MIN, Spare, is_full,
+        mark_used,
+    },
     frames::{append_frame, find_frames},
 };
 use crate::{
@@ -30,6 +36,8 @@ use crate::{
 
 /// Where a log is made or made anew; it gets its name once it is whole.
 const UNFINISHED: &str = "group.new";
+/// The log of a disk that was put back to an earlier state, kept to be looked at.
+const PUT_BACK: &str = "group.put-back";
 const FORMAT_VERSION: u32 = 1;
 
 /// A member's disk, open for writing.
@@ -44,6 +52,11 @@ pub(super) struct GroupDisk {
     commits: Commits,
     /// The directory says which cluster it is of.
     is_marked: bool,
+    spare: Spare,
+    /// What was set aside is given away, and there is no room to set it aside again.
+    is_low: bool,
+    #[cfg(test)]
+    room: tests::TriedRoom,
 }
 
 /// Why a disk cannot be written.
@@ -67,8 +80,26 @@ impl GroupDisk {
         let (commits, _) = Commits::open(&directory.join(COMMITS))?;
         let (file, bytes) = begin_file(directory, id, 0)?;
         put_in_place(&directory.join(UNFINISHED), GROUP_LOG)?;
-        let directory = directory.to_owned();
-        Ok(GroupDisk { directory, file, id, end: bytes, number: 0, commits, is_marked: false })
+        let mut disk = GroupDisk::of(directory, file, id, commits);
+        disk.end = bytes;
+        disk.set_aside();
+        Ok(disk)
+    }
+
+    fn of(directory: &Path, file: File, id: DiskId, commits: Commits) -> GroupDisk {
+        GroupDisk {
+            directory: directory.to_owned(),
+            file,
+            id,
+            end: 0,
+            number: 0,
+            commits,
+            is_marked: false,
+            spare: Spare::new(directory.join(SPARE)),
+            is_low: false,
+            #[cfg(test)]
+            room: tests::TriedRoom::Plenty,
+        }
     }
 
     /// Opens a disk that was made, with what it has; `None` if that is nothing yet. `is_copy_accepted`: a
@@ -119,24 +150,36 @@ impl GroupDisk {
                 path.display()
             )));
         }
-        let directory = directory.to_owned();
-        let end_at = end as u64;
-        let mut disk =
-            GroupDisk { directory, file, id, end: end_at, number, commits, is_marked: false };
+        let mut disk = GroupDisk::of(directory, file, id, commits);
+        (disk.end, disk.number) = (end as u64, number);
         // What is acted on is durable first, and that it can be read does not say so: a killed process may have
         // left a write that no sync was waited for, or a file without a durable name, and after a sync that
         // failed the system shows as written what it could not write, and reports that no second time. So all
         // of it is written again, to another file.
         let whole = stored.clone().or_else(|| is_copy.then(StoredGroup::default));
-        let anew = match whole {
-            Some(whole) => disk.begin_anew(&[GroupWrite::Whole(Box::new(whole))]),
-            None => disk
-                .cut()
-                .and_then(|()| disk.file.sync_data())
-                .and_then(|()| sync_directory(&disk.directory)),
+        let whole = whole.map(|whole| GroupWrite::Whole(Box::new(whole)));
+        let anew = match disk.make_durable(whole.as_ref()) {
+            Err(error) if is_full(&error) => {
+                disk.spare.release();
+                disk.is_low = true;
+                disk.make_durable(whole.as_ref())
+            }
+            made => made,
         };
         anew.map_err(|error| io_trouble(&disk.directory, error))?;
+        disk.set_aside();
         Ok((disk, stored))
+    }
+
+    fn make_durable(&mut self, whole: Option<&GroupWrite>) -> io::Result<()> {
+        match whole {
+            Some(whole) => self.begin_anew(std::slice::from_ref(whole)),
+            None => {
+                self.cut()?;
+                self.file.sync_data()?;
+                sync_directory(&self.directory)
+            }
+        }
     }
 
     /// Which disk it is.
@@ -146,6 +189,45 @@ impl GroupDisk {
 
     /// Makes these writes durable, all at once.
     pub(super) fn write(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {
+        match self.write_once(batch) {
+            Err(DiskTrouble::Full(_)) if self.spare.bytes() > 0 => {
+                self.spare.release();
+                self.is_low = true;
+                self.write_once(batch)?;
+            }
+            written => written?,
+        }
+        self.set_aside();
+        // Waited for by nothing: after a loss of power it may be too low, which harms nothing.
+        let _ = self.commits.note(self.number);
+        self.mark(batch).map_err(DiskTrouble::Failed)
+    }
+
+    /// Whether it is full but for what was set aside.
+    pub(super) fn is_low(&self) -> bool {
+        self.is_low
+    }
+
+    /// Sets room aside for as much as the log has, once there is some to spare.
+    fn set_aside(&mut self) {
+        let bytes = self.end.max(SPARE_BYTES_MIN);
+        #[cfg(test)]
+        if self.room != tests::TriedRoom::Plenty {
+            return;
+        }
+        if !self.is_low {
+            // One that cannot be set aside is missed only when the disk is full.
+            let _ = self.spare.set_aside(bytes);
+        } else if self.spare.set_aside(2 * bytes).is_ok() && self.spare.reduce(bytes).is_ok() {
+            self.is_low = false;
+        }
+    }
+
+    fn write_once(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {
+        #[cfg(test)]
+        if !self.room.is_for_write(self.spare.bytes()) {
+            return Err(DiskTrouble::Full(io::ErrorKind::StorageFull.into()));
+        }
         let whole = batch.iter().rposition(|write| matches!(write, GroupWrite::Whole(_)));
         match whole {
             // What it had before is of no more use, and neither is what was to be written before.
@@ -155,9 +237,32 @@ impl GroupDisk {
             })?,
             None => self.append(batch)?,
         }
-        // Waited for by nothing: after a loss of power it may be too low, which harms nothing.
+        Ok(())
+    }
+
+    /// Begins anew as another disk, which has nothing: this one was put back to an earlier state. Its log is
+    /// kept beside the new one.
+    pub(super) fn become_another(&mut self) -> Result<DiskId, DiskTrouble> {
+        let id = DiskId(random());
+        self.begin_as(id).map_err(|error| match is_full(&error) {
+            true => DiskTrouble::Full(error),
+            false => DiskTrouble::Failed(error),
+        })?;
         let _ = self.commits.note(self.number);
-        self.mark(batch).map_err(DiskTrouble::Failed)
+        Ok(id)
+    }
+
+    fn begin_as(&mut self, id: DiskId) -> io::Result<()> {
+        let number = self.number + 1;
+        let (file, end) = begin_file(&self.directory, id, number)?;
+        let kept = self.directory.join(PUT_BACK);
+        match fs::remove_file(&kept) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::hard_link(self.directory.join(GROUP_LOG), &kept)?,
+        }
+        put_in_place(&self.directory.join(UNFINISHED), GROUP_LOG)?;
+        (self.file, self.end, self.number, self.id) = (file, end, number, id);
+        Ok(())
     }
 
     fn append(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {
@@ -317,10 +422,6 @@ fn cluster_of(write: &GroupWrite) -> Option<crate::proto::ClusterId> {
 fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn damaged(directory: &Path, what: &str) -> LockError {

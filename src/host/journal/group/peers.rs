@@ -229,3 +229,6 @@ impl Drop for GroupPeer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

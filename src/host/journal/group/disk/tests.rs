@@ -38,6 +38,21 @@ fn whole(writes: &[GroupWrite]) -> GroupWrite {
     GroupWrite::Whole(Box::new(after(writes).unwrap_or_default()))
 }
 
+/// What a test says of the room that a disk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TriedRoom {
+    Plenty,
+    /// What was set aside, once it is given.
+    Spare,
+    None,
+}
+
+impl TriedRoom {
+    pub(super) fn is_for_write(self, spare: u64) -> bool {
+        self == TriedRoom::Plenty || self == TriedRoom::Spare && spare == 0
+    }
+}
+
 struct DiskPlace(tempfile::TempDir);
 
 impl DiskPlace {
@@ -280,4 +295,47 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_disk_becomes_another_and_its_log_is_kept() {
+    let place = DiskPlace::new();
+    let mut disk = place.make();
+    disk.write(&[members(), entries(1, &[1, 1])]).unwrap();
+    let before = fs::read(place.log()).unwrap();
+    let old = disk.id();
+    let new = disk.become_another().unwrap();
+    assert_eq!(disk.id(), new);
+    assert_ne!(new, old);
+    assert_eq!(fs::read(place.0.path().join(PUT_BACK)).unwrap(), before);
+    drop(disk);
+    let (mut disk, stored) = place.open().unwrap();
+    assert_eq!((disk.id(), stored), (new, None));
+    disk.write(&[vote(9)]).unwrap();
+    drop(disk);
+    let (disk, stored) = place.open().unwrap();
+    assert_eq!((disk.id(), stored), (new, after(&[vote(9)])));
+}
+
+#[test]
+fn a_full_disk_writes_into_what_was_set_aside_and_sets_it_aside_again() {
+    let place = DiskPlace::new();
+    let spare = place.0.path().join(SPARE);
+    let mut disk = place.make();
+    let writes = some_writes();
+    disk.write(&writes[..2]).unwrap();
+    assert_eq!(fs::metadata(&spare).unwrap().len(), SPARE_BYTES_MIN);
+    disk.room = TriedRoom::Spare;
+    disk.write(&writes[2..3]).unwrap();
+    assert!(disk.is_low() && !spare.exists());
+    disk.write(&writes[3..4]).unwrap();
+    disk.room = TriedRoom::None;
+    assert!(matches!(disk.write(&writes[4..]), Err(DiskTrouble::Full(_))));
+    assert!(disk.is_low());
+    disk.room = TriedRoom::Plenty;
+    disk.write(&writes[4..]).unwrap();
+    assert!(!disk.is_low());
+    assert_eq!(fs::metadata(&spare).unwrap().len(), SPARE_BYTES_MIN);
+    drop(disk);
+    assert_eq!(place.open().unwrap().1, after(&writes));
 }
