@@ -15,6 +15,7 @@ use hashbrown::HashTable;
 
 use super::{
     lock::{Lock, LockKey},
+    rights::reaches,
     slab::Slab,
 };
 use crate::name::Name;
@@ -116,6 +117,21 @@ impl Names {
     pub(super) fn after(&self, after: Option<&Name>) -> impl Iterator<Item = LockKey> + use<'_> {
         let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
         self.order.range((from, Bound::Unbounded)).map(|(_, &key)| key)
+    }
+
+    /// Those that are in order and that `known`, of a credential, stands for, from the one after `after`.
+    pub(super) fn reached_by<'a>(
+        &'a self,
+        known: &'a Name,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = LockKey> + use<'a> {
+        let from = match after {
+            Some(after) if after >= known => Bound::Excluded(after.clone()),
+            _ => Bound::Included(known.clone()),
+        };
+        // The names that one stands for have no other between them.
+        let names = self.order.range((from, Bound::Unbounded));
+        names.take_while(move |(name, _)| reaches(known, name)).map(|(_, &key)| key)
     }
 
     fn put_first_in_order(&mut self, locks: &Slab<Lock>) {

@@ -67,6 +67,8 @@ struct LogLine<'a> {
 #[derive(Serialize)]
 struct LogClient<'a> {
     label: &'a str,
+    /// By its credential; else it is what the client claims.
+    label_is_proved: bool,
     host: &'a str,
     pid: u32,
     command: &'a str,
@@ -77,6 +79,7 @@ impl<'a> From<&'a EventClient> for LogClient<'a> {
     fn from(client: &'a EventClient) -> LogClient<'a> {
         LogClient {
             label: &client.label,
+            label_is_proved: client.label_is_proved,
             host: &client.host,
             pid: client.pid,
             command: &client.command,

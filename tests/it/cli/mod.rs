@@ -18,6 +18,7 @@ mod manual;
 mod nesting;
 mod page;
 mod protection;
+mod roles;
 mod serving;
 mod sharing;
 mod showing;

@@ -41,6 +41,11 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
         match why {
             Refusal::WouldBlock | Refusal::TimedOut => unreachable!("another session holds it"),
             Refusal::UsedAs(_) => unreachable!("it is told as the answer to an acquire alone"),
+            Refusal::NotPermitted => (
+                Refused,
+                "this client's credential is not for that: `tierlock secret show FILE` says which role \
+                 and which names it is for",
+            ),
             Refusal::TooManySessions => (
                 Refused,
                 "the leader has no room for another session of this client (one address gets at most \
@@ -134,6 +139,7 @@ pub(crate) fn holder_of(info: HolderInfo) -> Holder {
     let HolderInfo { identity, since, token, mode: _ } = info;
     Holder {
         label: identity.label.clone(),
+        label_is_proved: identity.label_is_proved,
         host: identity.host.clone(),
         pid: (identity.pid != 0).then_some(identity.pid),
         command: identity.command.clone(),
