@@ -167,7 +167,7 @@ impl Routes {
         for (id, news) in self.news.drain(..) {
             match news {
                 RouteNews::Connected => {
-                    // What its report may say, by the credential that this connection has presented.
+                    // What its report may say, by the credential that its file had at the connecting.
                     client.change_rights(self.map.keys.rights(), now);
                     client.handle_connected(id, now);
                 }
