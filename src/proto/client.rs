@@ -12,6 +12,7 @@ mod link;
 mod look;
 mod observing;
 mod passing;
+mod permitted;
 mod requests;
 mod talk;
 
@@ -353,19 +354,6 @@ impl Client {
             config,
             random,
         }
-    }
-
-    /// From now on it presents a credential with these: what waits and is not permitted by them fails.
-    pub fn change_rights(&mut self, rights: Arc<Rights>, now: Time) {
-        self.observe(now);
-        self.rights = rights;
-        for request in sorted(&self.requests) {
-            if !self.rights.may_take(&self.requests[&request].acquire.name) {
-                self.take_back(request);
-                self.fail(request, RequestFailure::Refused { why: Refusal::NotPermitted }, None);
-            }
-        }
-        self.finish(now);
     }
 
     /// The cluster of the leader that has answered, once one has.

@@ -17,6 +17,7 @@ mod grants;
 #[cfg(feature = "testing")]
 mod look;
 mod observing;
+mod permitting;
 mod questions;
 mod raising;
 mod reclaim;
@@ -53,7 +54,7 @@ use super::{
     mistake::{Mistake, planted},
     numbered::Numbered,
     record::{Allows, Committed, DurableEpoch, Pending, Record, Recovered, Unwritten},
-    rights::{ConnectedClient, Forbidden},
+    rights::ConnectedClient,
     sessions::{Sessions, Standing},
     shares::Shares,
     table::Table,
@@ -391,39 +392,6 @@ impl LeaderMachine {
         } else {
             self.close(connection, Close::Protocol("too much before the reign began"));
         }
-    }
-
-    /// A connection has said what its client may not say. Nothing of that is looked at.
-    pub fn handle_forbidden(&mut self, connection: ConnectionId, said: Forbidden, now: Time) {
-        let now = self.attend(now);
-        let serving = match self.connections.get(&connection) {
-            None => return,
-            Some(Connection::Serving(key)) => Some(*key),
-            Some(_) => None,
-        };
-        match (said, serving) {
-            (Forbidden::Report, key) => {
-                if let Some(Connection::Reporting(report)) = self.connections.get(&connection)
-                    && let Some(client) = self.clients.get(&connection)
-                {
-                    let (session, identity) = report.note(client);
-                    self.tell_turned_away(connection, (session, &identity), Refusal::NotPermitted);
-                }
-                self.close(connection, Close::NotPermitted);
-                key.into_iter().for_each(|key| self.fall_silent(key));
-            }
-            (Forbidden::Request(request), Some(key)) => {
-                let session = self.sessions.get_mut(key);
-                session.last_request = session.last_request.max(request);
-                self.refuse(key, request, Refusal::NotPermitted, None);
-            }
-            (Forbidden::Request(request), None) => {
-                let (why, holder) = (Refusal::NotPermitted, None);
-                self.messages
-                    .push_back((connection, LeaderMessage::Refused { request, why, holder }));
-            }
-        }
-        self.settle(now);
     }
 
     pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Time) {

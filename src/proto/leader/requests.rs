@@ -1,7 +1,5 @@
 //! What a connection says, and what becomes of a session's requests and releases.
 
-use std::sync::Arc;
-
 use super::{
     Arrival, Close, Connection, GrantVerdict, LeaderConfig, LeaderMachine, RECALL_LIMIT,
     REPORT_LIMIT, after, report::Report,
@@ -13,7 +11,6 @@ use crate::{
         bound::NameHashes,
         lock::{HoldKey, Holding, PackedId, Recall, RequestPatience, Right, SessionKey, Waiter},
         mistake::{Mistake, planted},
-        rights::Rights,
         sessions::Standing,
         shares::{has_share, largest_share},
         wire::{Acquire, ClientMessage, LeaderMessage, Refusal, Wait},
@@ -76,16 +73,6 @@ impl LeaderMachine {
     /// The client that a connection is of. One that has ended is of none that has anything.
     pub(super) fn client_of(&self, connection: ConnectionId) -> ClientId {
         self.clients.get(&connection).map_or(ClientId(0), |client| client.share)
-    }
-
-    /// Where that client is.
-    pub(super) fn address_of(&self, connection: ConnectionId) -> ClientId {
-        self.clients.get(&connection).map_or(ClientId(0), |client| client.at)
-    }
-
-    /// What the client of a connection may do.
-    pub(super) fn rights_of(&self, connection: ConnectionId) -> Arc<Rights> {
-        self.clients.get(&connection).map(|client| client.rights.clone()).unwrap_or_default()
     }
 
     /// From now on it has a while to report.

@@ -568,6 +568,10 @@ fn the_program_with_a_credential_takes_its_names_alone() {
         tierlock(&["serve", "--listen", "127.0.0.1:0", "--init", "--accept-fs", "tmpfs"]);
     serve.arg("--state-dir").arg(place.path("other")).arg("--secret-file").arg(&credential);
     fails_with(&serve.output().unwrap(), 78, "leaders serve with the secret itself");
+    // What it may not see is not told to be free.
+    let status = |keys: &Path| leader.command_with("status", keys).arg("users/1").output().unwrap();
+    succeeds(&status(&leader.secret));
+    fails_with(&status(&credential), 77, "credential is not for that");
     // A reader looks.
     let reader = place.issue("read", "auditor", &["--names", "orders/"]);
     succeeds(&leader.command_with("status", &reader).output().unwrap());
