@@ -211,6 +211,35 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_lists_what_it_stands_for_in_order() {
+        let mut town = NamesInTown::new();
+        for number in [3, 12, 13, 129, 130, 1_300] {
+            town.add(number);
+        }
+        town.names.put_in_order(&town.locks);
+        let reached = |known: &str, after: Option<usize>| {
+            let known = Name::new(known).unwrap();
+            let after = after.map(name);
+            let keys = town.names.reached_by(&known, after.as_ref());
+            keys.map(|key| town.locks[key.0].name.clone()).collect::<Vec<_>>()
+        };
+        let all = [3, 12, 13, 129, 130, 1_300].map(name);
+        assert_eq!(reached("name/", None), all);
+        assert_eq!(reached("name/", Some(13)), all[3..]);
+        assert_eq!(reached("name/000013", None), all[2..3]);
+        assert_eq!(reached("name/000013", Some(12)), all[2..3]);
+        for (known, after) in [
+            ("name/000013", Some(13)),
+            ("name", None),
+            ("nam/", None),
+            ("name/000", None),
+            ("o/", None),
+        ] {
+            assert!(reached(known, after).is_empty(), "{known}");
+        }
+    }
+
+    #[test]
     fn names_that_come_and_go_are_found_and_listed_in_order() {
         let mut town = NamesInTown::new();
         // Most in no order, and some of them forgotten before, while and after they were put in it.

@@ -2,12 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use quinn_proto::crypto::rustls::QuicClientConfig;
-
 use super::{
     issued::Credential,
     secret_file::{is_credential, read_private},
-    tls::Secret,
+    tls::{ClientHandshake, Secret},
 };
 use crate::{error::LockError, proto::rights::Rights};
 
@@ -37,7 +35,7 @@ impl ClientKeys {
     }
 
     /// The client's side of the handshake.
-    pub(in crate::host) fn client(&self) -> Arc<QuicClientConfig> {
+    pub(in crate::host) fn client(&self) -> ClientHandshake {
         match self {
             ClientKeys::Secret(secret) => secret.client(),
             ClientKeys::Credential(credential) => credential.client(),

@@ -12,7 +12,6 @@ use std::{
 };
 
 use pem::Pem;
-use quinn_proto::crypto::rustls::QuicClientConfig;
 use rustls::{
     pki_types::{CertificateDer, PrivatePkcs8KeyDer},
     sign::CertifiedKey,
@@ -22,7 +21,7 @@ use super::{
     credential::{CertificateTerms, CredentialPurpose, CredentialTerms, OWN_SUBJECT, no_end},
     secret_file::{is_credential, read_private, write_private},
     serials::CredentialSerial,
-    tls::{AcceptedLeaders, Dialect, Secret, client_handshake, provider},
+    tls::{AcceptedLeaders, ClientHandshake, Dialect, Secret, client_handshake, provider},
 };
 use crate::{
     error::{LockError, LockErrorKind},
@@ -176,7 +175,7 @@ impl Credential {
     }
 
     /// The client's side of the handshake.
-    pub(super) fn client(&self) -> Arc<QuicClientConfig> {
+    pub(super) fn client(&self) -> ClientHandshake {
         let leaders = AcceptedLeaders::new(self.leaders.clone());
         client_handshake(self.key.clone(), Dialect::Locks, leaders)
     }

@@ -64,6 +64,9 @@ impl Dialect {
     }
 }
 
+/// The client's side of a handshake.
+pub(in crate::host) type ClientHandshake = Arc<QuicClientConfig>;
+
 pub(in crate::host) const SECRET_BYTES: usize = 32;
 
 /// The secret that a leader and its clients share: 32 random bytes.
@@ -155,17 +158,17 @@ impl Secret {
     }
 
     /// The client's side of the handshake.
-    pub(crate) fn client(&self) -> Arc<QuicClientConfig> {
+    pub(crate) fn client(&self) -> ClientHandshake {
         self.client_that_trusts(self)
     }
 
     /// The side of a member that turns to another member.
-    pub(in crate::host) fn member(&self) -> Arc<QuicClientConfig> {
+    pub(in crate::host) fn member(&self) -> ClientHandshake {
         self.handshake(&CredentialPurpose::Member, Dialect::Group, self)
     }
 
     /// A client of this secret that accepts the leaders of another one.
-    pub(in crate::host) fn client_that_trusts(&self, leaders: &Secret) -> Arc<QuicClientConfig> {
+    pub(in crate::host) fn client_that_trusts(&self, leaders: &Secret) -> ClientHandshake {
         self.handshake(&CredentialPurpose::admin(), Dialect::Locks, leaders)
     }
 
@@ -175,7 +178,7 @@ impl Secret {
         purpose: &CredentialPurpose,
         dialect: Dialect,
         leaders: &Secret,
-    ) -> Arc<QuicClientConfig> {
+    ) -> ClientHandshake {
         let certified = self.issuer().certify(purpose, &provider());
         client_handshake(certified, dialect, leaders.accepted_leaders())
     }
@@ -227,7 +230,7 @@ pub(super) fn client_handshake(
     certified: Arc<CertifiedKey>,
     dialect: Dialect,
     leaders: AcceptedLeaders,
-) -> Arc<QuicClientConfig> {
+) -> ClientHandshake {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("ring speaks TLS 1.3")

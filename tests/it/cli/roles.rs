@@ -563,7 +563,7 @@ fn the_program_with_a_credential_takes_its_names_alone() {
     let mut steps = leader.command_with("step-down", &credential);
     let output = steps.output().unwrap();
     assert_ne!(output.status.code(), Some(0), "{output:?}");
-    // It serves nobody.
+    // No leader serves with it.
     let mut serve =
         tierlock(&["serve", "--listen", "127.0.0.1:0", "--init", "--accept-fs", "tmpfs"]);
     serve.arg("--state-dir").arg(place.path("other")).arg("--secret-file").arg(&credential);

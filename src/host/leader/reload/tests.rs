@@ -72,7 +72,7 @@ fn a_revocation_file_that_is_being_written_leaves_the_old_one_in_force() {
         let (_, troubles, revoked) = looked(&mut look);
         assert!(troubles.len() == 1 && troubles[0].contains("revocation file"), "{troubles:?}");
         assert!(revoked.has(&one) && !revoked.has(&other), "{half:?}");
-        // It is told once, and again to an operator who asks.
+        // It is told once, and again when an operator asks.
         assert!(looked(&mut look).1.is_empty());
         look.forget_troubles();
         assert_eq!(looked(&mut look).1.len(), 1);
