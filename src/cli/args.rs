@@ -421,12 +421,12 @@ pub(super) struct Serve {
     /// The longest time to live that a client may ask for
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(super) ttl_max: Duration,
-    /// How many clients may have locks at a time, of one address half of them at most; the
+    /// How many clients may have locks at a time, of one address or credential half of them at most; the
     /// connection of one takes some 40 KiB of memory, and up to 1.5 MiB if it misbehaves
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().sessions_max)]
     pub(super) sessions_max: usize,
     /// How many locks all clients together may hold, wait for or keep taken by `--at-least`, those of
-    /// one address half of them at most; each takes 200 to 700 bytes of memory
+    /// one address or credential half of them at most; each takes 200 to 700 bytes of memory
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().claims_max)]
     pub(super) claims_max: usize,
     /// Make the journal in the state directory or the store: for the first start of the first leader.

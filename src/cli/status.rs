@@ -358,7 +358,7 @@ pub(super) fn table(
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
     }
-    let marks = Marks::of(locks);
+    let marks = LabelMarks::of(locks);
     for lock in locks {
         table.add_row([
             format!("{}{}", mark(&lock.name), Printable(lock.name.as_str())),
@@ -403,18 +403,18 @@ pub(super) fn table(
 
 /// Which labels are marked as claimed: where some are proved by credentials, those of host scope that are
 /// not. With one secret for all clients none is proved, and none is marked.
-struct Marks {
+struct LabelMarks {
     some_are_proved: bool,
 }
 
-impl Marks {
-    fn of(locks: &[LockStatus]) -> Marks {
+impl LabelMarks {
+    fn of(locks: &[LockStatus]) -> LabelMarks {
         let is_proved = |lock: &LockStatus| {
             lock.holder.iter().any(|holder| holder.label_is_proved)
                 || lock.sharers.iter().any(|sharer| sharer.holder.label_is_proved)
                 || lock.waiters.iter().any(|waiter| waiter.label_is_proved)
         };
-        Marks { some_are_proved: locks.iter().any(is_proved) }
+        LabelMarks { some_are_proved: locks.iter().any(is_proved) }
     }
 
     fn holder(&self, holder: &Holder, lock: &LockStatus) -> String {

@@ -253,7 +253,7 @@ impl LeaderBuilder {
     /// How many managers may have locks of it at a time; 10,000 by default. More are refused what
     /// they ask for, except those that come back after a restart.
     ///
-    /// One client address (with IPv6 one /64 network) gets another session only while it has fewer
+    /// One client address (with IPv6 one /64 network), or one credential, gets another session only while it has fewer
     /// than are still free: alone it can have half of them, and never keeps the others out. The
     /// same goes for connections, of which there are twice as many, and for
     /// [`claims_max`](LeaderBuilder::claims_max).
@@ -269,7 +269,7 @@ impl LeaderBuilder {
 
     /// How many locks all clients together may hold, wait for or keep taken by `at_least`;
     /// 2,097,152 by default, the last kind 65,536 at most whatever this says. More are refused, and
-    /// one client address alone gets half of them. After a restart its clients keep
+    /// one client address, or one credential, alone gets half of them. After a restart its clients keep
     /// what they bring back: each address as much as half of this, and leases of up to 131,072
     /// whatever this says. Each takes some
     /// 200 bytes of memory, and up to 700 with the longest of names. One session may hold 65,536

@@ -48,7 +48,7 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
             ),
             Refusal::TooManySessions => (
                 Refused,
-                "the leader has no room for another session of this client (one address gets at most \
+                "the leader has no room for another session of this client (one address or credential gets at most \
                  as many as it leaves free for others); close managers that are not needed, or \
                  start the leader with a larger --sessions-max",
             ),
@@ -65,13 +65,13 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
             Refusal::TooManyClaims => (
                 Refused,
                 "this client holds, waits for and keeps taken by at_least as many locks as the leader \
-                 has room for (one address gets at most as many as it leaves free for others); \
+                 has room for (one address or credential gets at most as many as it leaves free for others); \
                  unlock some, or start the leader with a larger --claims-max",
             ),
             Refusal::TooManyReservations => (
                 Refused,
                 "as many names are kept taken by at_least as the leader remembers (65,536, of which \
-                 one address gets at most as many as it leaves free for others); lock without \
+                 one address or credential gets at most as many as it leaves free for others); lock without \
                  at_least, or with a shorter one",
             ),
             Refusal::AtLeastTooLong => (
