@@ -68,8 +68,11 @@ impl Admitted {
         self.client
     }
 
-    /// From now on it counts as this client's, if there is room for one more of that.
+    /// Its handshake is over, and from now on it counts as this client's, if there is room for one more
+    /// of that.
     pub(in crate::host) fn count_as(&mut self, client: ClientId) -> bool {
+        // It was counted with the client of before.
+        self.end_handshake();
         let mut rooms = self.admission.0.lock();
         // It is not counted beside itself.
         rooms.connections.give_back(self.client);
