@@ -98,8 +98,10 @@ impl PermittedMessage {
 /// What follows from a message that its client may not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forbidden {
-    /// This request is refused, and has no other effect.
-    Request(RequestId),
+    /// This request for a lock is refused, and has no other effect.
+    Acquire(RequestId),
+    /// This question, or change of a lease, is refused.
+    Question(RequestId),
     /// Its connection is closed, before any of its report counts: taken in, a lease that another client
     /// has would be that client's no more.
     Report,
@@ -161,7 +163,7 @@ impl Rights {
                 (wanted.all(|name| self.may_take(name)), Forbidden::Report)
             }
             ClientMessage::Acquire { request, acquire } => {
-                (self.may_take(&acquire.name), Forbidden::Request(*request))
+                (self.may_take(&acquire.name), Forbidden::Acquire(*request))
             }
             // They name requests and leases of the session's own, which it cannot have of a name that it
             // may not take.
@@ -172,24 +174,24 @@ impl Rights {
             | ClientMessage::Lower { .. }
             | ClientMessage::StopObserving { .. } => return None,
             ClientMessage::Upgrade { request, .. } | ClientMessage::Downgrade { request, .. } => {
-                (self.role >= Role::Lock, Forbidden::Request(*request))
+                (self.role >= Role::Lock, Forbidden::Question(*request))
             }
             ClientMessage::Renew { .. } | ClientMessage::Goodbye => return None,
             // A refusal, and no `false`: that would be an answer about a name that it may not see.
             ClientMessage::Check { query, name, .. } | ClientMessage::Observe { query, name } => {
-                (self.may_see(name), Forbidden::Request(*query))
+                (self.may_see(name), Forbidden::Question(*query))
             }
             // It is shown what it may see.
             ClientMessage::List { .. } => return None,
             ClientMessage::Break { query, name, .. } => {
-                (self.role >= Role::Admin && self.may_see(name), Forbidden::Request(*query))
+                (self.role >= Role::Admin && self.may_see(name), Forbidden::Question(*query))
             }
             // They show no name.
             ClientMessage::AskStanding { .. } | ClientMessage::AskGroup { .. } => return None,
             // They concern the locks of all.
             ClientMessage::StepDown { query, .. } | ClientMessage::Replace { query, .. } => {
                 let is_for_all = self.role >= Role::Admin && self.names.is_empty();
-                (is_for_all, Forbidden::Request(*query))
+                (is_for_all, Forbidden::Question(*query))
             }
         };
         (!is_permitted).then_some(otherwise)

@@ -269,7 +269,7 @@ impl SuccessorTurn<'_> {
         };
         match (leader, said) {
             (Some(leader), said) => leader.handle_forbidden(connection, said, self.now),
-            (None, Forbidden::Request(request)) => {
+            (None, Forbidden::Acquire(request) | Forbidden::Question(request)) => {
                 let (why, holder) = (Refusal::NotPermitted, None);
                 messages.push_back((connection, LeaderMessage::Refused { request, why, holder }));
             }

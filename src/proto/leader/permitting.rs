@@ -32,13 +32,15 @@ impl LeaderMachine {
                 self.close(connection, Close::NotPermitted);
                 key.into_iter().for_each(|key| self.fall_silent(key));
             }
-            (Forbidden::Request(request), Some(key)) => {
+            (Forbidden::Acquire(request), Some(key)) => {
+                // One that comes after it is refused as well.
                 let session = self.sessions.get_mut(key);
                 session.last_request = session.last_request.max(request);
                 self.refuse(key, request, Refusal::NotPermitted, None);
             }
-            (Forbidden::Request(request), None) => {
+            (Forbidden::Acquire(request) | Forbidden::Question(request), key) => {
                 let (why, holder) = (Refusal::NotPermitted, None);
+                key.into_iter().for_each(|key| self.tell_refused(key, why));
                 self.messages
                     .push_back((connection, LeaderMessage::Refused { request, why, holder }));
             }

@@ -51,12 +51,16 @@ fn waiting(text: &str) -> WaitingRequest {
 fn about(text: &str) -> [(ClientMessage, Role, Forbidden); 6] {
     let (query, name) = (REQUEST, || name(text));
     let token = Token::ZERO;
-    let refused = Forbidden::Request(REQUEST);
+    let refused = Forbidden::Question(REQUEST);
     let own = || held("orders/0");
     [
         (ClientMessage::Observe { query, name: name() }, Role::Read, refused),
         (ClientMessage::Check { query, name: name(), token }, Role::Read, refused),
-        (ClientMessage::Acquire { request: query, acquire: acquire(text) }, Role::Lock, refused),
+        (
+            ClientMessage::Acquire { request: query, acquire: acquire(text) },
+            Role::Lock,
+            Forbidden::Acquire(REQUEST),
+        ),
         (ClientMessage::Held { leases: vec![own(), held(text)] }, Role::Lock, Forbidden::Report),
         (
             ClientMessage::Waiting { requests: vec![waiting("orders/0"), waiting(text)] },
@@ -103,7 +107,7 @@ fn what_concerns_the_locks_of_all_takes_an_admin_for_all_names() {
         for role in Role::ALL {
             for names in [&[][..], &["orders/"]] {
                 let is_permitted = role == Role::Admin && names.is_empty();
-                let expected = (!is_permitted).then_some(Forbidden::Request(REQUEST));
+                let expected = (!is_permitted).then_some(Forbidden::Question(REQUEST));
                 assert_eq!(rights(role, names).forbids(&message), expected, "{role}, {names:?}");
             }
         }
@@ -120,7 +124,7 @@ fn a_reader_changes_no_mode() {
     ];
     for message in messages {
         for role in Role::ALL {
-            let expected = (role == Role::Read).then_some(Forbidden::Request(REQUEST));
+            let expected = (role == Role::Read).then_some(Forbidden::Question(REQUEST));
             assert_eq!(rights(role, &["orders/"]).forbids(&message), expected, "{role}");
         }
     }
