@@ -134,7 +134,7 @@ pub(super) enum Command {
     /// Move what leaders must not forget to another place
     #[command(subcommand)]
     Journal(JournalCommand),
-    /// Make the secret that a leader and its clients share, and credentials for clients without it
+    /// Make a secret for leaders and clients, and credentials from it
     #[command(subcommand)]
     Secret(SecretCommand),
     /// Print the script with which a shell completes these commands

@@ -203,7 +203,8 @@ pub(super) struct ShownLock<'a> {
 #[derive(Serialize)]
 struct ShownHolder<'a> {
     label: &'a str,
-    /// By its credential; else it is what the holder claims.
+    /// Said where it is: by the holder's credential. Else the label is what the holder claims.
+    #[serde(skip_serializing_if = "is_claimed")]
     label_is_proved: bool,
     host: &'a str,
     pid: Option<u32>,
@@ -232,10 +233,15 @@ struct Keeps<'a> {
 #[derive(Serialize)]
 struct ShownWaiter<'a> {
     label: &'a str,
+    #[serde(skip_serializing_if = "is_claimed")]
     label_is_proved: bool,
     host: &'a str,
     pid: Option<u32>,
     waiting_ms: u64,
+}
+
+fn is_claimed(label_is_proved: &bool) -> bool {
+    !*label_is_proved
 }
 
 fn json(locks: Option<&[LockStatus]>, leaders: &[AskedLeader]) -> String {

@@ -539,7 +539,8 @@ fn a_label_is_proved_by_a_credential_and_else_claimed() {
     let shown = |text: &str| {
         let shown = shown_name(leader.command("status"), text);
         let holder = &shown["holder"];
-        (holder["label"].as_str().unwrap().to_owned(), holder["label_is_proved"].as_bool().unwrap())
+        let is_proved = holder["label_is_proved"].as_bool().unwrap_or(false);
+        (holder["label"].as_str().unwrap().to_owned(), is_proved)
     };
     assert_eq!(shown("a"), ("checkout".to_owned(), true));
     let _claimed = holding(leader.command("hold"), "b");
