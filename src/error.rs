@@ -378,6 +378,9 @@ impl Error for LockError {
 pub struct Holder {
     /// The label of its manager; empty if it gave none.
     pub label: String,
+    /// Its manager has proved the label to the leader, by a `Credential`; else it is what the manager
+    /// claims.
+    pub label_is_proved: bool,
     /// The name of its machine.
     pub host: String,
     /// Its process id on that machine (in its own PID namespace).

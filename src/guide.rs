@@ -18,6 +18,9 @@ pub mod leaders {}
 #[doc = include_str!("guide/operating.md")]
 pub mod operating {}
 
+#[doc = include_str!("guide/security.md")]
+pub mod security {}
+
 #[doc = include_str!("guide/engines.md")]
 pub mod engines {}
 

@@ -205,7 +205,9 @@ pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Resul
 #[doc(hidden)]
 pub use host::lease_word;
 #[cfg(feature = "host")]
-pub use host::{Leader, LeaderBuilder, LeaderEvent, LeaderEventKind, Secret};
+pub use host::{
+    Credential, CredentialBuilder, Leader, LeaderBuilder, LeaderEvent, LeaderEventKind, Secret,
+};
 pub use name::{InvalidName, Name};
 pub use path::Keep;
 #[cfg(feature = "process")]
@@ -214,6 +216,8 @@ pub use process::Survivor;
 #[cfg(all(feature = "process", feature = "testing"))]
 #[doc(hidden)]
 pub use process::parts;
+#[cfg(feature = "host")]
+pub use proto::rights::{ParseRoleError, Role};
 pub use scope::{ParseScopeError, Scope};
 #[doc(hidden)]
 pub use time::Time;

@@ -44,6 +44,9 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
     if http.is_some() {
         leader = leader.counted();
     }
+    if let Some(file) = serve.revoked {
+        leader = leader.revoked_file(file);
+    }
     if let Some(directory) = serve.state_dir {
         leader = leader.state_dir(directory);
     }

@@ -12,6 +12,7 @@ mod link;
 mod look;
 mod observing;
 mod passing;
+mod permitted;
 mod requests;
 mod talk;
 
@@ -27,6 +28,7 @@ use super::{
     history::Seen,
     mistake::{Mistake, planted},
     numbered::{Numbered, sorted},
+    rights::Rights,
     timers::Timers,
     wire::{
         Acquire, ClientMessage, HolderInfo, Identity, LeaderMessage, LockInfo, Mode, PresentLeader,
@@ -222,6 +224,9 @@ pub struct Client {
     /// How many of the events tell of a loss.
     losses_untold: usize,
     closing: Closing,
+    /// What its credential is for, as far as its driver knows: what the leader would refuse need not be
+    /// asked, and a report with that would be closed whole.
+    rights: Arc<Rights>,
 }
 
 /// Something that was asked for and not granted yet.
@@ -345,6 +350,7 @@ impl Client {
             events: VecDeque::new(),
             losses_untold: 0,
             closing: Closing::No,
+            rights: Arc::default(),
             config,
             random,
         }
@@ -369,6 +375,10 @@ impl Client {
         let request = self.next_request();
         if self.closing != Closing::No {
             self.fail(request, RequestFailure::Closed, None);
+            return request;
+        }
+        if !self.rights.may_take(&acquire.name) {
+            self.fail(request, RequestFailure::Refused { why: Refusal::NotPermitted }, None);
             return request;
         }
         if self.requests.is_empty() && self.leases.is_empty() {

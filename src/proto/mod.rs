@@ -22,6 +22,7 @@ mod names;
 pub(crate) mod numbered;
 pub mod record;
 pub mod reign;
+pub mod rights;
 mod sessions;
 pub(crate) mod shares;
 mod slab;

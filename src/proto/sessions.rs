@@ -31,6 +31,8 @@ pub(super) struct Session {
     pub(super) process: ProcessMark,
     /// What its client's release can do, as its newest connection says.
     pub(super) capabilities: u64,
+    /// Where its newest connection is from.
+    pub(super) at: ClientId,
     /// The client that its newest connection is of; none while an earlier reign's session is away.
     client: Option<ClientKey>,
     /// An earlier reign opened it, and it has not come back yet.
@@ -108,6 +110,7 @@ impl Session {
             identity,
             process,
             capabilities: 0,
+            at: ClientId(0),
             client: None,
             awaited: false,
             count: 0,

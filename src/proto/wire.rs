@@ -536,12 +536,14 @@ pub struct WaitingRequest {
 pub struct Identity(Arc<Texts>);
 
 /// What an [`Identity`] says.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
     pub label: String,
     pub host: String,
     pub pid: u32,
     pub command: String,
+    /// The label is its credential's; else it is what the session claims.
+    pub label_is_proved: bool,
 }
 
 impl Identity {
@@ -552,7 +554,23 @@ impl Identity {
     pub fn new(label: &str, host: &str, pid: u32, command: &str) -> Identity {
         let cut = |text| cut(text, Identity::TEXT_BYTES_MAX).to_owned();
         let [label, host, command] = [label, host, command].map(cut);
-        Identity(Arc::new(Texts { label, host, pid, command }))
+        Identity(Arc::new(Texts { label, host, pid, command, label_is_proved: false }))
+    }
+
+    /// The same with the label of its credential in the place of the one that it claims.
+    pub fn with_proved_label(&self, label: &str) -> Identity {
+        let Texts { host, pid, command, .. } = &**self;
+        let proved = Identity::new(label, host, *pid, command);
+        proved.marked(true)
+    }
+
+    /// The same, of which is known whether its label is proved.
+    pub(super) fn marked(self, label_is_proved: bool) -> Identity {
+        if self.label_is_proved == label_is_proved {
+            return self;
+        }
+        let Texts { label, host, pid, command, .. } = (*self).clone();
+        Identity(Arc::new(Texts { label, host, pid, command, label_is_proved }))
     }
 }
 
@@ -634,4 +652,7 @@ pub enum Refusal {
     TooOld,
     /// Other sessions use the name as this.
     UsedAs(NameUse),
+    /// The client's credential is not for that: by its role, or by the name. Told only to clients with a
+    /// credential, which know it.
+    NotPermitted,
 }

@@ -562,6 +562,9 @@ impl World {
                 Close::Unconfirmed => {
                     self.violate(Rule::Property, "a lease was not confirmed".to_owned());
                 }
+                Close::NotPermitted => {
+                    self.violate(Rule::Property, "a client with the secret may all".to_owned());
+                }
                 Close::Protocol(what) => {
                     self.violate(Rule::Property, format!("a client broke the protocol: {what}"));
                 }

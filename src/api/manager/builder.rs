@@ -436,7 +436,7 @@ impl LockManagerBuilder {
                  and give it to the leader and to all clients",
             ));
         };
-        let secret = crate::host::Secret::read(secret_file)?;
+        let secret = crate::host::ClientKeys::read(secret_file)?;
         let config = crate::proto::client::ClientConfig {
             time_to_live: self.time_to_live,
             connect_timeout: self.connect_timeout,

@@ -73,6 +73,7 @@ fn what_has_no_holder_says_what_keeps_it() {
 fn waiters_are_told_in_their_order() {
     let waiter = |label: &str, ms| WaitingCaller {
         label: label.to_owned(),
+        label_is_proved: false,
         host: "web".to_owned(),
         pid: Some(1),
         waiting: Duration::from_millis(ms),

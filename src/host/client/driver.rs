@@ -34,8 +34,8 @@ use crate::{
         exit,
         net::{
             bell::{Bell, LONGEST_SLEEP, Slept, is_same},
+            client_keys::ClientKeys,
             patience::Lending,
-            tls::Secret,
         },
         random,
     },
@@ -64,7 +64,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// `ClientConfig` for an address that is none, or none at all; `Io` if the system gives no pipe.
 pub(crate) fn connect(
     addresses: &[String],
-    secret: Secret,
+    keys: impl Into<ClientKeys>,
     mut config: ClientConfig,
     reader: Option<LentReader>,
     generation: fn() -> u64,
@@ -79,7 +79,9 @@ pub(crate) fn connect(
     })?;
     // A dead path is noticed while there is time to find another before the leases run out.
     let silence = (config.time_to_live / 2).clamp(SILENCE_MIN, SILENCE_MAX);
-    let client = Client::new(config, Box::new(random), clock::now());
+    let keys = keys.into();
+    let mut client = Client::new(config, Box::new(random), clock::now());
+    client.change_rights(keys.rights(), clock::now());
     Ok(Link::new(client, generation, |link| {
         Arc::new_cyclic(|driver: &Weak<ClientDriver>| {
             let looked_up = driver.clone();
@@ -96,7 +98,7 @@ pub(crate) fn connect(
                 link,
                 bell,
                 routes: Mutex::new(WatchedRoutes {
-                    routes: Routes::new(Map { addresses, secret, silence }, wake),
+                    routes: Routes::new(Map { addresses, keys, silence }, wake),
                     sockets: Vec::new(),
                 }),
                 poller: AtomicU8::new(THREAD),

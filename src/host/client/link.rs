@@ -378,7 +378,7 @@ impl Link {
     ) -> Result<Vec<LockInfo>, LockError> {
         let mut listing = Listing::new(only);
         while let Some(after) = listing.next() {
-            listing.add(self.ask_list(after, limit).wait()?);
+            listing.add(self.ask_list(only, after, limit).wait()?);
         }
         Ok(listing.found)
     }
@@ -391,14 +391,23 @@ impl Link {
     ) -> Result<Vec<LockInfo>, LockError> {
         let mut listing = Listing::new(Some(only));
         while let Some(after) = listing.next() {
-            listing.add(self.ask_list(after, limit).await?);
+            listing.add(self.ask_list(Some(only), after, limit).await?);
         }
         Ok(listing.found)
     }
 
-    fn ask_list(self: &Arc<Self>, after: Option<Name>, limit: Option<Time>) -> Asking {
+    fn ask_list(
+        self: &Arc<Self>,
+        only: Option<&Name>,
+        after: Option<Name>,
+        limit: Option<Time>,
+    ) -> Asking {
         const PAGE: u32 = 256;
-        self.ask(None, |client, now| client.list(after, PAGE, limit, now))
+        self.ask(None, |client, now| match only {
+            // The leader would leave it out, which looks as if it were free.
+            Some(only) if !client.may_see(only) => client.refuse_question(now),
+            _ => client.list(after, PAGE, limit, now),
+        })
     }
 
     /// Asks whether this token's lease still holds.

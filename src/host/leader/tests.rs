@@ -124,7 +124,7 @@ fn prepare() -> (Court, SocketAddr, Secret, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
     Secret::create(&key).unwrap();
-    let (reign, secret) = Leader::builder()
+    let (reign, accepted) = Leader::builder()
         .listen("127.0.0.1:0")
         .state_dir(directory.path().join("state"))
         .init(true)
@@ -133,7 +133,7 @@ fn prepare() -> (Court, SocketAddr, Secret, tempfile::TempDir) {
         .prepare()
         .unwrap();
     let address = reign.doors.addresses().unwrap()[0];
-    (reign, address, secret, directory)
+    (reign, address, accepted.secret, directory)
 }
 
 #[test]

@@ -127,6 +127,7 @@ impl Reach {
         let identity = this_process();
         Holder {
             label: self.label.clone(),
+            label_is_proved: false,
             host: identity.host.clone(),
             pid: Some(std::process::id()),
             command: cut(&identity.command, COMMAND_MAX).to_owned(),

@@ -123,9 +123,7 @@ impl Client {
                 self.granted(request, grant, now);
             }
             LeaderMessage::Refused { request, why, holder } => {
-                let is_other = self.observation_failed(request, RequestFailure::Refused { why })
-                    || self.conversion_refused(request, why);
-                if !is_other {
+                if !self.question_refused(request, why) {
                     self.refused(request, why, holder);
                 }
             }
@@ -196,19 +194,25 @@ impl Client {
     /// The leader is of an earlier release.
     fn not_understood(&mut self, request: Option<RequestId>) {
         let Some(request) = request else { return };
-        let why = Refusal::NotSupported;
-        if self.observation_failed(request, RequestFailure::Refused { why })
-            || self.conversion_refused(request, why)
-        {
-            return;
-        }
-        if self.queries.remove(&request).is_some() {
-            self.timers.clear(Due::Query(request));
-            let failure = RequestFailure::Refused { why: Refusal::NotSupported };
-            self.events.push_back(Event::QueryFailed { query: request, failure });
-        } else {
+        if !self.question_refused(request, Refusal::NotSupported) {
             self.refused(request, Refusal::NotSupported, None);
         }
+    }
+
+    /// Whether that was an observation, a change of mode or a question, which is refused.
+    fn question_refused(&mut self, request: RequestId, why: Refusal) -> bool {
+        let failure = RequestFailure::Refused { why };
+        if self.observation_failed(request, failure.clone())
+            || self.conversion_refused(request, why)
+        {
+            return true;
+        }
+        let is_asked = self.queries.remove(&request).is_some();
+        if is_asked {
+            self.timers.clear(Due::Query(request));
+            self.events.push_back(Event::QueryFailed { query: request, failure });
+        }
+        is_asked
     }
 
     /// The leader does not know the session: what it held is over, what it waited for is asked

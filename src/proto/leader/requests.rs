@@ -72,7 +72,7 @@ impl LeaderMachine {
 
     /// The client that a connection is of. One that has ended is of none that has anything.
     pub(super) fn client_of(&self, connection: ConnectionId) -> ClientId {
-        self.clients.get(&connection).copied().unwrap_or(ClientId(0))
+        self.clients.get(&connection).map_or(ClientId(0), |client| client.share)
     }
 
     /// From now on it has a while to report.

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     name::Name,
     proto::{
-        ProcessMark, Proof, RequestId, SessionId,
+        ClientId, ProcessMark, Proof, RequestId, SessionId,
         journal::{
             Appended, JournalHead, JournalTerms, JournalTrouble, ReignKey, ReignRenewal, Stamp,
             TakeOver,

@@ -702,6 +702,7 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         Refusal::TooOld,
         Refusal::UsedAs(NameUse::Lock),
         Refusal::UsedAs(NameUse::Permits { limit: 3 }),
+        Refusal::NotPermitted,
     ];
     messages.extend(refusals.map(|why| LeaderMessage::Refused {
         request: RequestId(source.number(9)),
@@ -862,6 +863,7 @@ const GOLDEN_LEADER: &[&str] = &[
     "05090f00",
     "0509100000",
     "050910010300",
+    "05091100",
     "0b0c0171096f72646572732f3432fbfb00012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd00000000000200000302050100000000012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd00000000000200000302052800",
     "0b0c0144096f72646572732f3432fbfb00012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd0000000000020000030205000000000000010300",
 ];
@@ -877,3 +879,34 @@ const GOLDEN_RECORDS: &[&str] = &[
     "0107096f72646572732f3432fbfb00",
     "0108fe00000000008877665544332211000000fe0200000000887766554433221100000005000004fc204a92cafcb34b92cbfc464d92ccfcd94e92cd01fc5061c34d",
 ];
+
+/// Peers that know of no credentials hear nothing new of labels that are claimed.
+#[test]
+fn a_proved_label_is_told_behind_all_else_and_a_claimed_one_as_before() {
+    let identity = Identity::new("checkout", "vm", 7, "sh");
+    let holder = |identity: &Identity| HolderInfo {
+        identity: identity.clone(),
+        since: Duration::from_secs(1),
+        token: Token::new(5).unwrap(),
+        mode: Mode::Exclusive,
+    };
+    let frame = |identity: &Identity| {
+        let mut bytes = Vec::new();
+        let (request, why) = (RequestId(1), Refusal::WouldBlock);
+        let refused = LeaderMessage::Refused { request, why, holder: Some(holder(identity)) };
+        encode_frame(&refused, &mut bytes).unwrap();
+        bytes
+    };
+    let proved = identity.with_proved_label("boss");
+    assert!(proved.label_is_proved && proved.label == "boss" && proved.host == "vm");
+    let claimed = Identity::new("boss", "vm", 7, "sh");
+    let (with, without) = (frame(&proved), frame(&claimed));
+    assert_eq!(with.len(), without.len() + 1);
+    for (frame, identity) in [(&with, &proved), (&without, &claimed)] {
+        let mut reader = FrameReader::new();
+        reader.extend(frame);
+        let message = reader.next::<LeaderMessage>().unwrap().unwrap().known().unwrap();
+        let LeaderMessage::Refused { holder: Some(told), .. } = message else { panic!() };
+        assert_eq!(told, holder(identity));
+    }
+}

@@ -19,6 +19,7 @@ mod manual;
 mod nesting;
 mod page;
 mod protection;
+mod roles;
 mod serving;
 mod sharing;
 mod showing;

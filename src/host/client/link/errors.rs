@@ -41,9 +41,14 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
         match why {
             Refusal::WouldBlock | Refusal::TimedOut => unreachable!("another session holds it"),
             Refusal::UsedAs(_) => unreachable!("it is told as the answer to an acquire alone"),
+            Refusal::NotPermitted => (
+                Refused,
+                "this client's credential is not for that: `tierlock secret show FILE` says which role \
+                 and which names it is for",
+            ),
             Refusal::TooManySessions => (
                 Refused,
-                "the leader has no room for another session of this client (one address gets at most \
+                "the leader has no room for another session of this client (one address or credential gets at most \
                  as many as it leaves free for others); close managers that are not needed, or \
                  start the leader with a larger --sessions-max",
             ),
@@ -60,13 +65,13 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
             Refusal::TooManyClaims => (
                 Refused,
                 "this client holds, waits for and keeps taken by at_least as many locks as the leader \
-                 has room for (one address gets at most as many as it leaves free for others); \
+                 has room for (one address or credential gets at most as many as it leaves free for others); \
                  unlock some, or start the leader with a larger --claims-max",
             ),
             Refusal::TooManyReservations => (
                 Refused,
                 "as many names are kept taken by at_least as the leader remembers (65,536, of which \
-                 one address gets at most as many as it leaves free for others); lock without \
+                 one address or credential gets at most as many as it leaves free for others); lock without \
                  at_least, or with a shorter one",
             ),
             Refusal::AtLeastTooLong => (
@@ -134,6 +139,7 @@ pub(crate) fn holder_of(info: HolderInfo) -> Holder {
     let HolderInfo { identity, since, token, mode: _ } = info;
     Holder {
         label: identity.label.clone(),
+        label_is_proved: identity.label_is_proved,
         host: identity.host.clone(),
         pid: (identity.pid != 0).then_some(identity.pid),
         command: identity.command.clone(),

@@ -20,7 +20,7 @@ use super::{
     handshakes::HandshakeQueue,
 };
 use crate::{
-    host::net::{admission::Admission, tls::Secret},
+    host::net::{admission::Admission, client_keys::ClientKeys, tls::Secret},
     proto::ConnectionId,
 };
 
@@ -31,16 +31,18 @@ impl Port {
         entrance: &Entrance,
         ids: Ids,
     ) -> io::Result<Port> {
-        let Entrance { secret, own, admission, dialects } = entrance;
+        let Entrance { accepted, own, admission, dialects } = entrance;
+        let secret = &accepted.secret;
         let mut config = EndpointConfig::new(secret.reset_key(own));
         let key = secret.connection_id_key(own);
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
         let server = Some(server_config(secret, dialects));
         let port = Port::new(bind(address)?, config, server, admission.clone(), 16)?;
-        Ok(Port { accepted: Some(secret.clone()), dialects, ids, ..port })
+        Ok(Port { accepted: Some(accepted.clone()), dialects, ids, ..port })
     }
 
     /// A port for one connection to a leader, which is begun.
+    #[cfg(test)]
     pub(in crate::host) fn connect(
         id: ConnectionId,
         remote: SocketAddr,
@@ -48,6 +50,16 @@ impl Port {
         silence: Duration,
     ) -> io::Result<Port> {
         Port::connect_by(secret.client(), id, remote, silence)
+    }
+
+    /// The same with what a client has.
+    pub(in crate::host) fn connect_with(
+        id: ConnectionId,
+        remote: SocketAddr,
+        keys: &ClientKeys,
+        silence: Duration,
+    ) -> io::Result<Port> {
+        Port::connect_by(keys.client(), id, remote, silence)
     }
 
     /// The same for one member of a group that turns to another.

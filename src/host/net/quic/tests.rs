@@ -3,7 +3,7 @@ use super::{
     config::{INITIAL_RTT, LEADER_RECEIVE_WINDOW, LEADER_SEND_WINDOW},
     *,
 };
-use crate::host::net::credential::PeerRole;
+use crate::host::net::{credential::CredentialPurpose, tls::Secret};
 use crate::proto::{
     ClusterId,
     wire::{ClientMessage, LeaderMessage, MemberMessage},
@@ -20,7 +20,7 @@ const IDS: Ids = Ids { next: 0, step: 1 };
 
 fn entrance(secret: &Secret, admission: Admission) -> Entrance {
     Entrance {
-        secret: secret.clone(),
+        accepted: secret.into(),
         own: OwnId::random(),
         admission,
         dialects: &[Dialect::Locks],
@@ -594,7 +594,7 @@ fn one_client_that_stalls_its_handshakes_leaves_the_others_half_of_them() {
     let mut victim = connect_from(VICTIM, 1, address, &secret);
     drive(&mut [&mut leader, &mut victim], |index, event, _| match (index, event) {
         (0, PortEvent::Connected(_, client)) => {
-            assert_eq!(client, client_at((VICTIM, 0).into()));
+            assert_eq!(client.share, client_at((VICTIM, 0).into()));
             true
         }
         (1, PortEvent::Ended(_, ended)) => panic!("{ended:?}"),
@@ -756,7 +756,7 @@ fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
     while handshakes(&leader) == 0 {
         leader.receive();
     }
-    leader.accept_secret(&new);
+    leader.accept_credentials(&new);
     let mut ended = 0;
     let mut ports = [&mut leader, &mut of_old, &mut of_new, &mut late];
     drive(&mut ports, |index, event, _| match (index, event) {
@@ -815,7 +815,9 @@ fn what_members_say_is_no_clients_and_has_a_queue_of_its_own() {
                     PortEvent::Connected(id, _) if is_member => port.write(id, &said),
                     PortEvent::Connected(id, _) => port.write(id, &renew(7)),
                     PortEvent::Ended(_, ended) => panic!("{ended:?}"),
-                    PortEvent::Readable(_) | PortEvent::OtherSecret(_) => {}
+                    PortEvent::Readable(_)
+                    | PortEvent::OtherSecret(_)
+                    | PortEvent::Unaccepted(..) => {}
                 }
             }
             port.transmit();
@@ -841,9 +843,10 @@ fn what_members_say_is_no_clients_and_has_a_queue_of_its_own() {
 #[test]
 fn a_role_is_good_for_its_own_protocol_alone() {
     let secret = secret();
-    for (role, dialect) in [(PeerRole::Member, Dialect::Locks), (PeerRole::Admin, Dialect::Group)] {
+    let of_member = (CredentialPurpose::Member, Dialect::Locks);
+    for (role, dialect) in [of_member, (CredentialPurpose::admin(), Dialect::Group)] {
         let (mut leader, address) = listen_to_members(&secret);
-        let handshake = secret.handshake(role, dialect, &secret);
+        let handshake = secret.handshake(&role, dialect, &secret);
         let mut peer = Port::connect_by(handshake, ConnectionId(1), address, SILENCE).unwrap();
         // It is sent with the last of the handshake, and is not read.
         let begin = Instant::now();
@@ -855,14 +858,19 @@ fn a_role_is_good_for_its_own_protocol_alone() {
                 match event {
                     PortEvent::Connected(id, _) => peer.write(id, &renew(7)),
                     PortEvent::Ended(_, why) => ended = Some(why),
-                    PortEvent::Readable(_) | PortEvent::OtherSecret(_) => {}
+                    PortEvent::Readable(_)
+                    | PortEvent::OtherSecret(_)
+                    | PortEvent::Unaccepted(..) => {}
                 }
             }
             peer.transmit();
             leader.receive();
             let told = std::iter::from_fn(|| leader.poll_event().or(leader.poll_member_event()));
             for event in told.collect::<Vec<_>>() {
-                assert!(matches!(event, PortEvent::Ended(..)), "{role:?}, {dialect:?}: {event:?}");
+                assert!(
+                    matches!(event, PortEvent::Ended(..) | PortEvent::Unaccepted(..)),
+                    "{role:?}, {dialect:?}: {event:?}"
+                );
             }
             leader.transmit();
             if let Some(why) = ended {
