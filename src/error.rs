@@ -71,6 +71,10 @@ pub enum LockErrorKind {
     /// The time to wait was over: another holder had it all the time, or no leader answered in
     /// time ([`is_contended`](LockError::is_contended) tells which).
     TimedOut,
+    /// It waited for what cannot come: the holders wait, one for the next, for what this caller holds. The
+    /// text names them. Give up what is held, and begin anew. Only leaders find deadlocks: see the guide's
+    /// [page on guarantees](crate::guide::guarantees#deadlocks).
+    Deadlock,
     /// No leader answered within `connect_timeout`; or within the call's own limit, if by then
     /// nothing listened at any leader's address or no leader was heard for 1 s.
     Unreachable,
@@ -230,11 +234,15 @@ impl LockError {
         self.0.as_ref()?.holder.as_deref()
     }
 
-    /// Another holder has the lock: `WouldBlock`, or `TimedOut` unless the time was over before a
-    /// leader named the holder.
+    /// Another holder has the lock: `WouldBlock`, `Deadlock`, or `TimedOut` unless the time was over before
+    /// a leader named the holder.
     pub fn is_contended(&self) -> bool {
         let is_known = self.0.as_ref().is_none_or(|inner| inner.contention == Contention::Named);
-        is_known && matches!(self.kind(), LockErrorKind::WouldBlock | LockErrorKind::TimedOut)
+        let is_taken = matches!(
+            self.kind(),
+            LockErrorKind::WouldBlock | LockErrorKind::TimedOut | LockErrorKind::Deadlock
+        );
+        is_known && is_taken
     }
 
     /// The time to wait was over.
@@ -252,7 +260,8 @@ impl LockError {
         self.kind() == LockErrorKind::Unreachable
     }
 
-    /// Trying again later may succeed without a change of settings.
+    /// Trying again later may succeed without a change of settings: after `Deadlock` once what this caller
+    /// holds is given back, and not before.
     ///
     /// # Example
     /// ```
@@ -271,6 +280,7 @@ impl LockError {
             self.kind(),
             LockErrorKind::WouldBlock
                 | LockErrorKind::TimedOut
+                | LockErrorKind::Deadlock
                 | LockErrorKind::Unreachable
                 | LockErrorKind::Lost
         )
@@ -349,6 +359,7 @@ impl From<LockError> for io::Error {
         let kind = match error.kind() {
             LockErrorKind::WouldBlock => io::ErrorKind::WouldBlock,
             LockErrorKind::TimedOut => io::ErrorKind::TimedOut,
+            LockErrorKind::Deadlock => io::ErrorKind::Deadlock,
             LockErrorKind::Unreachable => io::ErrorKind::NotConnected,
             LockErrorKind::Refused => io::ErrorKind::PermissionDenied,
             LockErrorKind::Config => io::ErrorKind::InvalidInput,

@@ -159,6 +159,10 @@ pub enum Mistake {
     UpgradedInGrace,
     /// Readers beside a downgraded writer bear the token that it wrote with.
     DowngradedTokenBorne,
+    /// A deadlock counts without a word from those that are in it.
+    DeadlockOfTheDead,
+    /// What two requests claim to have counts as one's.
+    DoubtfulClaimCounts,
     /// Observers are not told that no holder leads any more.
     EndOfLeadershipUntold,
     /// Observers are told before all that may lead have come back.

@@ -51,6 +51,8 @@ pub(super) struct Session {
     pub(super) last_refused: RequestId,
     /// Since when no renewal has found it with anything to do.
     pub(super) idle_since: Option<Time>,
+    /// How often it has renewed.
+    pub(super) renewals: u64,
     deadline: Time,
     /// After a restart their numbers, too, are what the client says.
     leases: Keyed<PackedId, HoldKey>,
@@ -119,6 +121,7 @@ impl Session {
             last_request: RequestId(0),
             last_refused: RequestId(0),
             idle_since: None,
+            renewals: 0,
             deadline: Time::ZERO,
             leases: Keyed::default(),
             revoked: BTreeMap::new(),

@@ -1,0 +1,336 @@
+//! Deadlocks: requests that wait for each other, each for what only the next can give back.
+//!
+//! A request that waits may claim leases: nothing gives them back before it is granted or given up. Then a
+//! circle of requests, each of which waits for a lease that the next one claims, never ends by itself, and
+//! one of them is told so. A wrong word is worse than none: it is an error to a healthy program. So
+//!
+//! - **what is claimed is believed of its own session only**, or, of a process that waits for the asker to
+//!   end, if that has the same label and is of the same machine: a client can hurt no others by claims;
+//! - **a lease that two requests claim counts for none**: one of them is wrong;
+//! - **only a lease in the way counts as waited for**: no request is granted beside it, so that any one of
+//!   several is enough. What stands before it in the queue may leave, and permits come back from any
+//!   holder, so neither counts;
+//! - **a lease that comes back by itself counts for none**: one with `at_most`, or that is being taken away;
+//! - **a session that waits by itself is no circle**: to lock a name twice waits, as with std;
+//! - **a circle counts once all of its sessions have renewed twice since it was found.** One that is dead
+//!   or stopped by then does not renew, and what it has comes back with its session. What a session said
+//!   before a renewal was read before it, a cancel or a release for instance, and it sends the second
+//!   renewal no sooner than some time after the first: so at a moment after the circle was found all of it
+//!   was true at once, and what is true of it then stays true;
+//! - **of limits the first one decides.** Without a limit the youngest request is told. With one, that whose
+//!   limit ends first: until then none of the others can move, so that it is the one which is sure to wait
+//!   in vain. Any other may well be granted what the first leaves behind.
+//!
+//! What is not found: circles that pass through another leader, service or directory, through threads that
+//! wait inside one process for its own lease, or through more than [`LOOKED_AT_MAX`] requests and leases.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
+
+use super::LeaderMachine;
+use crate::{
+    name::Name,
+    proto::{
+        SessionId,
+        circle::circle_from,
+        lock::{HoldKey, LockKey, PackedId, RequestPatience, Right, SessionKey, WaiterKey},
+        mistake::{Mistake, planted},
+        sessions::Standing,
+        wire::{
+            DEADLOCK_STEPS_MAX, DEADLOCKS, DeadlockCircle, DeadlockStep, Extras, HeldAbove,
+            LeaderMessage, Mode,
+        },
+    },
+    time::Time,
+};
+
+/// What waiting requests claim, and the circles that are suspected.
+#[derive(Default)]
+pub(super) struct Deadlocks {
+    claims: BTreeMap<WaiterKey, RequestClaims>,
+    by_lease: BTreeMap<PackedId, BTreeSet<WaiterKey>>,
+    by_name: BTreeMap<Name, BTreeSet<WaiterKey>>,
+    /// A circle may have formed with these.
+    unlooked: BTreeSet<WaiterKey>,
+    suspected: Vec<SuspectedCircle>,
+    /// A session has renewed that a suspected circle may be waited for.
+    is_heard: bool,
+}
+
+struct RequestClaims {
+    leases: Vec<PackedId>,
+    above: Vec<HeldAbove>,
+}
+
+/// A circle that counts if it is still there when its sessions have been heard.
+struct SuspectedCircle {
+    /// Each request, and the lease that it waits for, which the next one claims.
+    steps: Vec<(WaiterKey, HoldKey, PackedId)>,
+    /// How many renewals of which sessions it waits for.
+    awaits: Vec<(SessionId, u64)>,
+}
+
+impl Deadlocks {
+    fn add(&mut self, waiter: WaiterKey, extras: Extras) {
+        let leases = extras.holds.into_iter().take(CLAIMED_MAX).filter_map(PackedId::of_lease);
+        let leases: Vec<_> = leases.collect();
+        let above: Vec<_> = extras.above.into_iter().take(CLAIMED_MAX).collect();
+        if leases.is_empty() && above.is_empty() {
+            return;
+        }
+        for &lease in &leases {
+            self.by_lease.entry(lease).or_default().insert(waiter);
+        }
+        for held in &above {
+            self.by_name.entry(held.name.clone()).or_default().insert(waiter);
+        }
+        self.claims.insert(waiter, RequestClaims { leases, above });
+        self.unlooked.insert(waiter);
+    }
+
+    /// The request waits no more: what others claim besides may be theirs alone now, and in the place of a
+    /// circle that it was in others may have another.
+    pub(super) fn forget(&mut self, waiter: WaiterKey) {
+        let Some(RequestClaims { leases, above }) = self.claims.remove(&waiter) else { return };
+        self.unlooked.remove(&waiter);
+        for lease in leases {
+            if let Some(others) = self.by_lease.get_mut(&lease) {
+                others.remove(&waiter);
+                self.unlooked.extend(&*others);
+                if others.is_empty() {
+                    self.by_lease.remove(&lease);
+                }
+            }
+        }
+        for HeldAbove { name, .. } in above {
+            if let Some(others) = self.by_name.get_mut(&name) {
+                others.remove(&waiter);
+                self.unlooked.extend(&*others);
+                if others.is_empty() {
+                    self.by_name.remove(&name);
+                }
+            }
+        }
+        let is_in = |circle: &mut SuspectedCircle| circle.requests().any(|own| own == waiter);
+        let over: Vec<_> = self.suspected.extract_if(.., is_in).collect();
+        for circle in over {
+            self.unlooked.extend(circle.requests().filter(|&other| other != waiter));
+        }
+    }
+
+    /// The request may wait for the first time in this way, or again.
+    pub(super) fn look_again(&mut self, waiter: WaiterKey) {
+        if self.claims.contains_key(&waiter) {
+            self.unlooked.insert(waiter);
+        }
+    }
+
+    pub(super) fn has_renewed(&mut self) {
+        self.is_heard = !self.suspected.is_empty();
+    }
+
+    /// How many requests claim anything, and how many circles are suspected.
+    #[cfg(test)]
+    pub(in crate::proto) fn counts(&self) -> (usize, usize) {
+        (self.claims.len(), self.suspected.len())
+    }
+}
+
+impl SuspectedCircle {
+    fn requests(&self) -> impl Iterator<Item = WaiterKey> {
+        self.steps.iter().map(|&(waiter, ..)| waiter)
+    }
+}
+
+impl LeaderMachine {
+    /// A request begins to wait that may claim something.
+    pub(super) fn claim(&mut self, waiter: WaiterKey, extras: Option<Box<Extras>>) {
+        let session = self.table.waiter(waiter).session;
+        if let Some(extras) = extras
+            && self.sessions.get(session).capabilities & DEADLOCKS != 0
+        {
+            self.deadlocks.add(waiter, *extras);
+        }
+    }
+
+    /// Looks for circles with the requests that have begun to wait.
+    pub(super) fn look_for_deadlocks(&mut self) {
+        for start in mem::take(&mut self.deadlocks.unlooked) {
+            let is_in = |circle: &SuspectedCircle| circle.requests().any(|own| own == start);
+            if self.deadlocks.suspected.iter().any(is_in) {
+                continue; // it is looked at again when that is over
+            }
+            let mut left = LOOKED_AT_MAX;
+            let next = |waiter| self.waits_for(waiter, &mut left).map(|(_, to)| to).collect();
+            let Some(circle) = circle_from(start, LOOKED_AT_MAX, next) else { continue };
+            let ahead = circle.iter().skip(1).chain([&start]);
+            let pairs: Vec<_> = circle.iter().copied().zip(ahead.copied()).collect();
+            let steps = pairs.into_iter().filter_map(|(waiter, to)| {
+                let hold = self.hold_between(waiter, to)?;
+                Some((waiter, hold, self.holding(hold).lease))
+            });
+            let steps: Vec<_> = steps.collect();
+            let sessions: BTreeSet<SessionKey> = (steps.iter())
+                .flat_map(|&(waiter, hold, _)| {
+                    [self.table.waiter(waiter).session, self.holding(hold).session]
+                })
+                .collect();
+            let awaits = sessions.into_iter().map(|key| {
+                let session = self.sessions.get(key);
+                let more = if planted(Mistake::DeadlockOfTheDead) { 0 } else { 2 };
+                (session.id, session.renewals + more)
+            });
+            let awaits = awaits.collect();
+            self.deadlocks.suspected.push(SuspectedCircle { steps, awaits });
+            self.deadlocks.is_heard |= planted(Mistake::DeadlockOfTheDead);
+        }
+    }
+
+    /// Tells one request of each circle that is still there and whose sessions have been heard.
+    pub(super) fn judge_deadlocks(&mut self) {
+        if !mem::take(&mut self.deadlocks.is_heard) || self.over.is_some() {
+            return;
+        }
+        let mut open = mem::take(&mut self.deadlocks.suspected);
+        // A session that is gone took its requests, and this circle, with it.
+        let is_heard = |&(id, renewals): &(SessionId, u64)| {
+            let session = self.sessions.find(id).map(|key| self.sessions.get(key));
+            session.is_none_or(|session| session.renewals >= renewals)
+        };
+        let heard: Vec<_> =
+            open.extract_if(.., |circle| circle.awaits.iter().all(is_heard)).collect();
+        self.deadlocks.suspected = open;
+        for SuspectedCircle { steps, .. } in heard {
+            // One that was told before may have been in this circle, too: then it is none any more.
+            let ahead = steps.iter().cycle().skip(1);
+            let stands = steps.iter().zip(ahead).all(|(&(waiter, hold, lease), &(to, ..))| {
+                let is_there = |key| self.deadlocks.claims.contains_key(&key);
+                is_there(waiter)
+                    && is_there(to)
+                    && self.hold_between(waiter, to) == Some(hold)
+                    && self.holding(hold).lease == lease
+            });
+            let requests = steps.iter().map(|&(waiter, ..)| waiter);
+            self.deadlocks.unlooked.extend(
+                requests.clone().filter(|waiter| self.deadlocks.claims.contains_key(waiter)),
+            );
+            if stands {
+                let told = self.waits_in_vain(requests);
+                self.tell_deadlock(told, &steps);
+            }
+        }
+    }
+
+    /// The leases that this request waits for and another request claims, each with that.
+    fn waits_for<'a>(
+        &'a self,
+        waiter: WaiterKey,
+        left: &'a mut usize,
+    ) -> impl Iterator<Item = (HoldKey, WaiterKey)> + 'a {
+        let asked = self.table.waiter(waiter);
+        let is_counted = self.deadlocks.claims.contains_key(&waiter)
+            && asked.present
+            && asked.patience == RequestPatience::Some
+            && !matches!(asked.mode, Mode::Permits { .. });
+        let holds = is_counted.then(|| self.table.in_the_way(asked.lock, asked.mode));
+        let holds = holds.into_iter().flatten().take_while(move |_| {
+            *left = left.saturating_sub(1);
+            *left > 0
+        });
+        holds.filter_map(|hold| Some((hold, self.claimant(hold)?)))
+    }
+
+    /// The lease by which one request waits for another.
+    fn hold_between(&self, waiter: WaiterKey, to: WaiterKey) -> Option<HoldKey> {
+        let mut left = LOOKED_AT_MAX;
+        let mut holds = self.waits_for(waiter, &mut left);
+        holds.find(|&(_, claimant)| claimant == to).map(|(hold, _)| hold)
+    }
+
+    /// The one request that nothing but its end gives this lease back before.
+    fn claimant(&self, hold: HoldKey) -> Option<WaiterKey> {
+        let holding = self.holding(hold);
+        let comes_back = self.ends.get(hold).is_some()
+            || !matches!(holding.right, Right::Whole)
+            || !matches!(self.sessions.get(holding.session).standing, Standing::Open(_));
+        if comes_back {
+            return None;
+        }
+        let by_lease = self.deadlocks.by_lease.get(&holding.lease).into_iter().flatten();
+        let own = by_lease.filter(|&&waiter| self.table.waiter(waiter).session == holding.session);
+        let name = &self.table.lock(hold.lock).name;
+        let by_name = self.deadlocks.by_name.get(name).into_iter().flatten();
+        let below = by_name.filter(|&&waiter| self.is_above(hold, waiter));
+        let mut claimants = own.chain(below).copied();
+        let first = claimants.next()?;
+        match claimants.all(|other| other == first) || planted(Mistake::DoubtfulClaimCounts) {
+            true => Some(first),
+            false => None,
+        }
+    }
+
+    /// Whether the holder waits for the asker's process to end, as that says.
+    fn is_above(&self, hold: HoldKey, waiter: WaiterKey) -> bool {
+        let Some(claims) = self.deadlocks.claims.get(&waiter) else { return false };
+        let holder = &self.sessions.get(self.holding(hold).session).identity;
+        let asker = &self.sessions.get(self.table.waiter(waiter).session).identity;
+        let (first, last) = self.table.tokens(hold);
+        let name = &self.table.lock(hold.lock).name;
+        let is_it = |held: &HeldAbove| {
+            held.name == *name
+                && (first..=last).contains(&held.token)
+                && held.cluster == self.cluster
+                && held.pid == holder.pid
+        };
+        let is_akin = (&holder.label, &holder.host) == (&asker.label, &asker.host);
+        is_akin && claims.above.iter().any(is_it)
+    }
+
+    /// The request of a circle that is sure to wait in vain.
+    fn waits_in_vain(&self, requests: impl Iterator<Item = WaiterKey>) -> WaiterKey {
+        let order = |&waiter: &WaiterKey| {
+            let youngest_first = std::cmp::Reverse(self.table.waiter(waiter).place);
+            (self.limits.get(waiter).unwrap_or(Time::NEVER), youngest_first)
+        };
+        requests.min_by_key(order).expect("a circle has requests")
+    }
+
+    fn tell_deadlock(&mut self, told: WaiterKey, steps: &[(WaiterKey, HoldKey, PackedId)]) {
+        let waiter = self.table.waiter(told);
+        let (session, request) = (waiter.session, waiter.request);
+        let at = steps.iter().position(|&(waiter, ..)| waiter == told).expect("it is in it");
+        let before = steps[(at + steps.len() - 1) % steps.len()];
+        let in_turn = steps.iter().cycle().skip(at).take(steps.len());
+        let mut has = before.1;
+        let all = in_turn.map(|&(waiter, hold, _)| {
+            let asked = self.table.waiter(waiter);
+            let step = DeadlockStep {
+                identity: self.sessions.get(asked.session).identity.clone(),
+                has: self.name_for(session, has.lock),
+                waits_for: self.name_for(session, asked.lock),
+            };
+            has = hold;
+            step
+        });
+        let told_steps: Vec<_> = all.take(DEADLOCK_STEPS_MAX).collect();
+        let left_out = (steps.len() - told_steps.len()) as u32;
+        self.drop_waiter(told);
+        let circle = Box::new(DeadlockCircle { steps: told_steps, left_out });
+        self.sessions.get_mut(session).last_refused = request;
+        self.tell(session, LeaderMessage::Deadlocked { request, circle });
+    }
+
+    /// A name, as this session is told it in a circle: every name passes here that it did not ask for
+    /// itself.
+    fn name_for(&self, _session: SessionKey, lock: LockKey) -> Option<Name> {
+        Some(self.table.lock(lock).name.clone())
+    }
+}
+
+/// So many leases of its session, and of others, a request can claim.
+pub(super) const CLAIMED_MAX: usize = 64;
+
+/// One look goes no further than this many requests or leases.
+const LOOKED_AT_MAX: usize = 4_096;
