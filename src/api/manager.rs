@@ -576,6 +576,18 @@ impl LockManager {
         Some(self.reach.link.as_ref()?.cluster()?.0)
     }
 
+    /// One caller at a time uses this manager, which gives nothing back while it waits; and these locks of
+    /// this cluster are held, with these tokens, by processes that wait for this one to end. Its leader looks
+    /// for deadlocks with that.
+    pub(crate) fn is_used_by_one(&self, above: Vec<(u128, Name, Token, u32)>) {
+        let Some(link) = &self.reach.link else { return };
+        let held = above.into_iter().map(|(cluster, name, token, pid)| {
+            let cluster = crate::proto::ClusterId(cluster);
+            crate::proto::wire::HeldAbove { cluster, name, token, pid }
+        });
+        link.is_used_by_one(held.collect());
+    }
+
     /// What an operator should know of its lock service, if that is of another kind than our leaders.
     #[cfg(feature = "service")]
     pub(crate) fn examine_service(

@@ -231,6 +231,15 @@ impl Used {
     }
 }
 
+/// For how long guards have an open word.
+#[cfg(any(feature = "host", feature = "testing"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeldWord {
+    UntilLeft,
+    /// At most until the lease's own end.
+    ForATime,
+}
+
 /// What a recall or a loss met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Met {
@@ -343,6 +352,17 @@ impl LeaseWord {
     /// Until when the lease of the guard that is in is good without a further word.
     pub(crate) fn deadline(&self) -> Time {
         self.session_deadline().min(self.end())
+    }
+
+    /// Whether guards are in whose lease is whole and has no end of its own: it stays until they leave.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(crate) fn is_held(&self) -> Option<HeldWord> {
+        let word = self.word.load(Acquire);
+        let is_in_use = word & IN_USE != 0 || shared::has_readers(word);
+        (word & OPEN != 0 && is_in_use && word & LOST == 0).then(|| match self.end() {
+            Time::NEVER => HeldWord::UntilLeft,
+            _ => HeldWord::ForATime,
+        })
     }
 
     /// The lease's own end.

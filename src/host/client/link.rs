@@ -6,6 +6,7 @@
 //! [`Link::drive`], and what comes of that is handed to the callers that wait.
 
 mod aftermath;
+mod claims;
 mod converting;
 mod errors;
 mod events;
@@ -33,6 +34,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub(in crate::host) use self::waiter::expecting;
 use self::{
     aftermath::Aftermath,
+    claims::{CallerClaims, ClaimsMade},
     converting::UpgradeId,
     events::{LinkLease, Losing},
     listing::Listing,
@@ -164,6 +166,7 @@ struct LinkState {
     is_leaving: bool,
     on_warning: Option<Tell>,
     remember: Option<Remember>,
+    claims: CallerClaims,
     aftermath: Aftermath,
 }
 
@@ -217,6 +220,7 @@ impl Link {
                 is_leaving: false,
                 on_warning: None,
                 remember: None,
+                claims: CallerClaims::default(),
                 aftermath: Aftermath::default(),
             }),
             drive: drive(link.clone()),
@@ -241,7 +245,7 @@ impl Link {
     pub(crate) fn acquire(self: &Arc<Self>, request: LeaseRequest) -> Acquiring {
         let LeaseRequest { name, patience, above, at_most, at_least, keep, .. } = request;
         let LeaseRequest { word, is_in_use, mode, lapses, has_moved, settlement, .. } = request;
-        let LeaseRequest { after: comes_after, answer_by, value, .. } = request;
+        let LeaseRequest { after: comes_after, answer_by, value, blocks, .. } = request;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
         }
@@ -259,8 +263,12 @@ impl Link {
             LeaseMode::Permits { count, limit } => Mode::Permits { count, limit },
         };
         let after = comes_after.map(RequestId);
-        let has_extras = after.is_some() || value.is_some();
-        let extras = has_extras.then(|| Box::new(Extras { after, value, ..Extras::default() }));
+        let claims = match blocks && patience != LeasePatience::No {
+            true => self.claims(),
+            false => ClaimsMade::default(),
+        };
+        let extras = Extras { after, holds: claims.holds, value, above: claims.above };
+        let extras = (extras != Extras::default()).then(|| Box::new(extras));
         let acquire = Acquire { at_most, keep, above, at_least, mode: asked_mode, extras, ..asked };
         let opens = Some(Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement });
         let mut state = self.state.lock();

@@ -5,7 +5,7 @@
 //! one of them is told so. A wrong word is worse than none: it is an error to a healthy program. So
 //!
 //! - **what is claimed is believed of its own session only**, or, of a process that waits for the asker to
-//!   end, if that has the same label and is of the same machine: a client can hurt no others by claims;
+//!   end, if that is the same client on the same machine: a client can hurt no others by claims;
 //! - **a lease that two requests claim counts for none**: one of them is wrong;
 //! - **only a lease in the way counts as waited for**: no request is granted beside it, so that any one of
 //!   several is enough. What stands before it in the queue may leave, and permits come back from any
@@ -274,8 +274,11 @@ impl LeaderMachine {
     /// Whether the holder waits for the asker's process to end, as that says.
     fn is_above(&self, hold: HoldKey, waiter: WaiterKey) -> bool {
         let Some(claims) = self.deadlocks.claims.get(&waiter) else { return false };
-        let holder = &self.sessions.get(self.holding(hold).session).identity;
-        let asker = &self.sessions.get(self.table.waiter(waiter).session).identity;
+        let [holder, asker] = [self.holding(hold).session, self.table.waiter(waiter).session];
+        if !self.is_akin(holder, asker) {
+            return false;
+        }
+        let holder = &self.sessions.get(holder).identity;
         let (first, last) = self.table.tokens(hold);
         let name = &self.table.lock(hold.lock).name;
         let is_it = |held: &HeldAbove| {
@@ -284,8 +287,15 @@ impl LeaderMachine {
                 && held.cluster == self.cluster
                 && held.pid == holder.pid
         };
-        let is_akin = (&holder.label, &holder.host) == (&asker.label, &asker.host);
-        is_akin && claims.above.iter().any(is_it)
+        claims.above.iter().any(is_it)
+    }
+
+    /// Whether two sessions are of one client, that is of one credential or address, and say that they are on
+    /// one machine. Their labels tell nothing: `tierlock run` is called as its command is.
+    fn is_akin(&self, one: SessionKey, other: SessionKey) -> bool {
+        let [client, others] = [one, other].map(|key| self.sessions.client_of(key));
+        let [host, other_host] = [one, other].map(|key| &self.sessions.get(key).identity.host);
+        client == others && host == other_host
     }
 
     /// The request of a circle that is sure to wait in vain.

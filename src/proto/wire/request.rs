@@ -42,8 +42,8 @@ pub struct Extras {
     pub above: Vec<HeldAbove>,
 }
 
-/// What a process holds that waits for the one that asks to end. Any holder that is not of the asker's label
-/// and machine is none.
+/// What a process holds that waits for the one that asks to end. A holder that is another client than the
+/// asker, or on another machine, is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldAbove {
     /// A name and token of another cluster mean another lock.

@@ -266,23 +266,22 @@ fn each_of_two_circles_that_one_request_closes_is_told() {
 }
 
 #[test]
-fn processes_that_wait_for_others_to_end_count_if_they_are_of_one_label_and_machine() {
+fn processes_that_wait_for_others_to_end_count_if_they_are_one_client_on_one_machine() {
     let config = LeaderConfig { sessions_max: 100, ..config() };
     let mut reign = ReignScene::new(config, fresh());
-    let mut session = |number: u64, label: &str, pid: u32| {
-        let connection = reign.connect(number * 100);
+    let mut session = |number: u64, client: u128, host: &str| {
+        let connection = reign.connect_from(ClientId(client), ConnectionId(number * 100));
         let speaker = Speaker { connection, session: number.into(), count: 1 };
         let mut own = hello(speaker);
         if let ClientMessage::Hello { identity, .. } = &mut own {
-            *identity = Identity::new(label, "host", pid, "cmd");
+            *identity = Identity::new("jobs", host, 10 + number as u32, "cmd");
         }
         reign.say(speaker, own);
         reign.say(speaker, ClientMessage::Ready);
         speaker
     };
-    let [outer_a, inner_a] = [(1, 11), (2, 12)].map(|(number, pid)| session(number, "jobs", pid));
-    let [outer_b, inner_b] = [(3, 13), (4, 14)].map(|(number, pid)| session(number, "jobs", pid));
-    let stranger = session(5, "other", 15);
+    let [outer_a, inner_a, outer_b, inner_b] = [1, 2, 3, 4].map(|n| session(n, 7, "host"));
+    let (stranger, elsewhere) = (session(5, 8, "host"), session(6, 7, "another"));
     let x = reign.has(outer_a, 1, acquire("x"));
     let y = reign.has(outer_b, 1, acquire("y"));
     let under =
@@ -293,10 +292,11 @@ fn processes_that_wait_for_others_to_end_count_if_they_are_of_one_label_and_mach
             let extras = Extras { above: held.collect(), ..Extras::default() };
             Acquire { extras: Some(Box::new(extras)), ..acquire(text) }
         };
-    let all = [outer_a, inner_a, outer_b, inner_b, stranger];
+    let all = [outer_a, inner_a, outer_b, inner_b, stranger, elsewhere];
     reign.acquire(inner_a, 1, under("y", &[(1, "x", x, 11)]));
-    // Of another label, another cluster, another process, another token.
+    // Of another client, machine, cluster, process, token.
     reign.acquire(stranger, 1, under("x", &[(1, "y", y, 13)]));
+    reign.acquire(elsewhere, 1, under("x", &[(1, "y", y, 13)]));
     reign.acquire(inner_b, 1, under("x", &[(2, "y", y, 13)]));
     reign.acquire(inner_b, 2, under("x", &[(1, "y", y, 11)]));
     let later = HeardGrant { token: y.token.next().unwrap(), ..y };
