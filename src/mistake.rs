@@ -161,8 +161,8 @@ pub enum Mistake {
     DowngradedTokenBorne,
     /// A deadlock counts without a word from those that are in it.
     DeadlockOfTheDead,
-    /// What two requests claim to have counts as one's.
-    DoubtfulClaimCounts,
+    /// A thread that waits pins what others of its session may give back meanwhile.
+    SessionPins,
     /// Observers are not told that no holder leads any more.
     EndOfLeadershipUntold,
     /// Observers are told before all that may lead have come back.

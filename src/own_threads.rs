@@ -58,6 +58,16 @@ impl Drop for EndingThread {
     }
 }
 
+/// The calling thread's number, which no other thread of the process ever has.
+pub(crate) fn number() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static NUMBER: u64 = LAST.fetch_add(1, Relaxed) + 1;
+    }
+    // A thread that is ending is known by none.
+    NUMBER.try_with(|number| *number).unwrap_or(0)
+}
+
 /// Whether the calling thread, which is none of our own, is surely the only one of that kind. No other can
 /// come while it waits: there is none to start it. False where the system does not tell.
 #[cfg_attr(

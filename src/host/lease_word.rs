@@ -101,6 +101,8 @@ pub struct LeaseWord {
     end: AtomicU64,
     /// The token of the guard that has it apart: see `apart`.
     borne: AtomicU64,
+    /// The token of the last guard that stays with the thread that locked it, and that thread's number.
+    stays: [AtomicU64; 2],
     /// It was opened to be kept.
     keeps: AtomicBool,
     /// Why the lease before ended that was lost while it was reserved or idle.
@@ -276,6 +278,7 @@ impl LeaseWord {
             half: AtomicU64::new(0),
             end: AtomicU64::new(Time::NEVER.as_nanos()),
             borne: AtomicU64::new(0),
+            stays: [AtomicU64::new(0), AtomicU64::new(0)],
             keeps: AtomicBool::new(false),
             ended: AtomicU8::new(0),
             is_retired: AtomicBool::new(false),
@@ -352,6 +355,22 @@ impl LeaseWord {
     /// Until when the lease of the guard that is in is good without a further word.
     pub(crate) fn deadline(&self) -> Time {
         self.session_deadline().min(self.end())
+    }
+
+    /// The guard with this token stays with the calling thread, which has that number.
+    pub(crate) fn stays_with(&self, token: Token, thread: u64) {
+        // Where another has written meanwhile, its token is seen with no thread's number but its own.
+        self.stays[1].store(thread, Relaxed);
+        self.stays[0].store(token.get(), Release);
+    }
+
+    /// Whether the guard that is in stays with the calling thread, which has this number.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(crate) fn is_with(&self, thread: u64) -> bool {
+        let word = self.word.load(Acquire);
+        let is_alone = word & (OPEN | IN_USE | SHARED) == OPEN | IN_USE;
+        let token = self.base.load(Relaxed) | word & COUNT;
+        is_alone && self.stays[0].load(Acquire) == token && self.stays[1].load(Relaxed) == thread
     }
 
     /// Whether guards are in whose lease is whole and has no end of its own: it stays until they leave.

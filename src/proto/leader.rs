@@ -695,8 +695,8 @@ impl LeaderMachine {
         (self.observers.count(), self.values.count())
     }
 
-    /// How many requests claim anything, and how many deadlocks are suspected.
-    pub(super) fn claimed(&self) -> (usize, usize) {
+    /// How many requests pin anything, and how many deadlocks are suspected.
+    pub(super) fn pinned(&self) -> (usize, usize) {
         self.deadlocks.counts()
     }
 

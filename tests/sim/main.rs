@@ -14,7 +14,8 @@
 //!     --test sim seeds -- --nocapture
 //! ```
 //!
-//! `seeds_of_several_leaders` and `seeds_of_groups` in place of `seeds` play other worlds.
+//! `seeds_of_several_leaders`, `seeds_of_groups` and `seeds_of_deadlocks` in place of `seeds` play other
+//! worlds.
 //!
 //! The third replays one seed and tells all that happens in it, the last runs a million on all
 //! CPUs. `mistakes` in place of `seeds` plants mistakes and shows which rule finds each. Every run
@@ -23,6 +24,7 @@
 
 mod clock;
 mod coverage;
+mod deadlocks;
 mod dice;
 mod disk;
 mod faults;

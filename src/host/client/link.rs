@@ -6,12 +6,12 @@
 //! [`Link::drive`], and what comes of that is handed to the callers that wait.
 
 mod aftermath;
-mod claims;
 mod converting;
 mod errors;
 mod events;
 mod listing;
 mod observing;
+mod pins;
 mod service;
 mod waiter;
 mod waiting;
@@ -34,11 +34,11 @@ use parking_lot::{Mutex, MutexGuard};
 pub(in crate::host) use self::waiter::expecting;
 use self::{
     aftermath::Aftermath,
-    claims::{CallerClaims, ClaimsMade},
     converting::UpgradeId,
     events::{LinkLease, Losing},
     listing::Listing,
     observing::ObserverState,
+    pins::{CallerPins, PinsMade},
     waiter::{AnswerWaiter, Opens},
     waiting::{Asking, QueryId, Waiting},
 };
@@ -166,7 +166,7 @@ struct LinkState {
     is_leaving: bool,
     on_warning: Option<Tell>,
     remember: Option<Remember>,
-    claims: CallerClaims,
+    pins: CallerPins,
     aftermath: Aftermath,
 }
 
@@ -220,7 +220,7 @@ impl Link {
                 is_leaving: false,
                 on_warning: None,
                 remember: None,
-                claims: CallerClaims::default(),
+                pins: CallerPins::default(),
                 aftermath: Aftermath::default(),
             }),
             drive: drive(link.clone()),
@@ -263,11 +263,11 @@ impl Link {
             LeaseMode::Permits { count, limit } => Mode::Permits { count, limit },
         };
         let after = comes_after.map(RequestId);
-        let claims = match blocks && patience != LeasePatience::No {
-            true => self.claims(),
-            false => ClaimsMade::default(),
+        let pins = match blocks && patience != LeasePatience::No {
+            true => self.pins(),
+            false => PinsMade::default(),
         };
-        let extras = Extras { after, holds: claims.holds, value, above: claims.above };
+        let extras = Extras { after, holds: pins.holds, value, above: pins.above };
         let extras = (extras != Extras::default()).then(|| Box::new(extras));
         let acquire = Acquire { at_most, keep, above, at_least, mode: asked_mode, extras, ..asked };
         let opens = Some(Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement });

@@ -1,12 +1,12 @@
 //! Deadlocks: requests that wait for each other, each for what only the next can give back.
 //!
-//! A request that waits may claim leases: nothing gives them back before it is granted or given up. Then a
-//! circle of requests, each of which waits for a lease that the next one claims, never ends by itself, and
+//! A request that waits may *pin* leases: nothing gives them back before it is granted or given up. Then a
+//! circle of requests, each of which waits for a lease that the next one pins, never ends by itself, and
 //! one of them is told so. A wrong word is worse than none: it is an error to a healthy program. So
 //!
-//! - **what is claimed is believed of its own session only**, or, of a process that waits for the asker to
-//!   end, if that is the same client on the same machine: a client can hurt no others by claims;
-//! - **a lease that two requests claim counts for none**: one of them is wrong;
+//! - **a pin is believed of leases of its own session only**, or, of a process that waits for the asker to
+//!   end, if that is the same client on the same machine: a client can hurt no others by pins;
+//! - **a lease that two requests pin counts for none**: one of them is wrong;
 //! - **only a lease in the way counts as waited for**: no request is granted beside it, so that any one of
 //!   several is enough. What stands before it in the queue may leave, and permits come back from any
 //!   holder, so neither counts;
@@ -46,10 +46,10 @@ use crate::{
     time::Time,
 };
 
-/// What waiting requests claim, and the circles that are suspected.
+/// What waiting requests pin, and the circles that are suspected.
 #[derive(Default)]
 pub(super) struct Deadlocks {
-    claims: BTreeMap<WaiterKey, RequestClaims>,
+    pins: BTreeMap<WaiterKey, RequestPins>,
     by_lease: BTreeMap<PackedId, BTreeSet<WaiterKey>>,
     by_name: BTreeMap<Name, BTreeSet<WaiterKey>>,
     /// A circle may have formed with these.
@@ -59,14 +59,14 @@ pub(super) struct Deadlocks {
     is_heard: bool,
 }
 
-struct RequestClaims {
+struct RequestPins {
     leases: Vec<PackedId>,
     above: Vec<HeldAbove>,
 }
 
 /// A circle that counts if it is still there when its sessions have been heard.
 struct SuspectedCircle {
-    /// Each request, and the lease that it waits for, which the next one claims.
+    /// Each request, and the lease that it waits for, which the next one pins.
     steps: Vec<(WaiterKey, HoldKey, PackedId)>,
     /// How many renewals of which sessions it waits for.
     awaits: Vec<(SessionId, u64)>,
@@ -74,9 +74,9 @@ struct SuspectedCircle {
 
 impl Deadlocks {
     fn add(&mut self, waiter: WaiterKey, extras: Extras) {
-        let leases = extras.holds.into_iter().take(CLAIMED_MAX).filter_map(PackedId::of_lease);
+        let leases = extras.holds.into_iter().take(PINNED_MAX).filter_map(PackedId::of_lease);
         let leases: Vec<_> = leases.collect();
-        let above: Vec<_> = extras.above.into_iter().take(CLAIMED_MAX).collect();
+        let above: Vec<_> = extras.above.into_iter().take(PINNED_MAX).collect();
         if leases.is_empty() && above.is_empty() {
             return;
         }
@@ -86,14 +86,14 @@ impl Deadlocks {
         for held in &above {
             self.by_name.entry(held.name.clone()).or_default().insert(waiter);
         }
-        self.claims.insert(waiter, RequestClaims { leases, above });
+        self.pins.insert(waiter, RequestPins { leases, above });
         self.unlooked.insert(waiter);
     }
 
-    /// The request waits no more: what others claim besides may be theirs alone now, and in the place of a
+    /// The request waits no more: what others pin besides may be theirs alone now, and in the place of a
     /// circle that it was in others may have another.
     pub(super) fn forget(&mut self, waiter: WaiterKey) {
-        let Some(RequestClaims { leases, above }) = self.claims.remove(&waiter) else { return };
+        let Some(RequestPins { leases, above }) = self.pins.remove(&waiter) else { return };
         self.unlooked.remove(&waiter);
         for lease in leases {
             if let Some(others) = self.by_lease.get_mut(&lease) {
@@ -122,7 +122,7 @@ impl Deadlocks {
 
     /// The request may wait for the first time in this way, or again.
     pub(super) fn look_again(&mut self, waiter: WaiterKey) {
-        if self.claims.contains_key(&waiter) {
+        if self.pins.contains_key(&waiter) {
             self.unlooked.insert(waiter);
         }
     }
@@ -131,10 +131,10 @@ impl Deadlocks {
         self.is_heard = !self.suspected.is_empty();
     }
 
-    /// How many requests claim anything, and how many circles are suspected.
+    /// How many requests pin anything, and how many circles are suspected.
     #[cfg(test)]
     pub(in crate::proto) fn counts(&self) -> (usize, usize) {
-        (self.claims.len(), self.suspected.len())
+        (self.pins.len(), self.suspected.len())
     }
 }
 
@@ -145,8 +145,8 @@ impl SuspectedCircle {
 }
 
 impl LeaderMachine {
-    /// A request begins to wait that may claim something.
-    pub(super) fn claim(&mut self, waiter: WaiterKey, extras: Option<Box<Extras>>) {
+    /// A request begins to wait that may pin something.
+    pub(super) fn pin(&mut self, waiter: WaiterKey, extras: Option<Box<Extras>>) {
         let session = self.table.waiter(waiter).session;
         if let Some(extras) = extras
             && self.sessions.get(session).capabilities & DEADLOCKS != 0
@@ -206,16 +206,16 @@ impl LeaderMachine {
             // One that was told before may have been in this circle, too: then it is none any more.
             let ahead = steps.iter().cycle().skip(1);
             let stands = steps.iter().zip(ahead).all(|(&(waiter, hold, lease), &(to, ..))| {
-                let is_there = |key| self.deadlocks.claims.contains_key(&key);
+                let is_there = |key| self.deadlocks.pins.contains_key(&key);
                 is_there(waiter)
                     && is_there(to)
                     && self.hold_between(waiter, to) == Some(hold)
                     && self.holding(hold).lease == lease
             });
             let requests = steps.iter().map(|&(waiter, ..)| waiter);
-            self.deadlocks.unlooked.extend(
-                requests.clone().filter(|waiter| self.deadlocks.claims.contains_key(waiter)),
-            );
+            self.deadlocks
+                .unlooked
+                .extend(requests.clone().filter(|waiter| self.deadlocks.pins.contains_key(waiter)));
             if stands {
                 let told = self.waits_in_vain(requests);
                 self.tell_deadlock(told, &steps);
@@ -223,14 +223,14 @@ impl LeaderMachine {
         }
     }
 
-    /// The leases that this request waits for and another request claims, each with that.
+    /// The leases that this request waits for and another request pins, each with that.
     fn waits_for<'a>(
         &'a self,
         waiter: WaiterKey,
         left: &'a mut usize,
     ) -> impl Iterator<Item = (HoldKey, WaiterKey)> + 'a {
         let asked = self.table.waiter(waiter);
-        let is_counted = self.deadlocks.claims.contains_key(&waiter)
+        let is_counted = self.deadlocks.pins.contains_key(&waiter)
             && asked.present
             && asked.patience == RequestPatience::Some
             && !matches!(asked.mode, Mode::Permits { .. });
@@ -239,18 +239,18 @@ impl LeaderMachine {
             *left = left.saturating_sub(1);
             *left > 0
         });
-        holds.filter_map(|hold| Some((hold, self.claimant(hold)?)))
+        holds.filter_map(|hold| Some((hold, self.pinner(hold)?)))
     }
 
     /// The lease by which one request waits for another.
     fn hold_between(&self, waiter: WaiterKey, to: WaiterKey) -> Option<HoldKey> {
         let mut left = LOOKED_AT_MAX;
         let mut holds = self.waits_for(waiter, &mut left);
-        holds.find(|&(_, claimant)| claimant == to).map(|(hold, _)| hold)
+        holds.find(|&(_, pinner)| pinner == to).map(|(hold, _)| hold)
     }
 
     /// The one request that nothing but its end gives this lease back before.
-    fn claimant(&self, hold: HoldKey) -> Option<WaiterKey> {
+    fn pinner(&self, hold: HoldKey) -> Option<WaiterKey> {
         let holding = self.holding(hold);
         let comes_back = self.ends.get(hold).is_some()
             || !matches!(holding.right, Right::Whole)
@@ -263,17 +263,14 @@ impl LeaderMachine {
         let name = &self.table.lock(hold.lock).name;
         let by_name = self.deadlocks.by_name.get(name).into_iter().flatten();
         let below = by_name.filter(|&&waiter| self.is_above(hold, waiter));
-        let mut claimants = own.chain(below).copied();
-        let first = claimants.next()?;
-        match claimants.all(|other| other == first) || planted(Mistake::DoubtfulClaimCounts) {
-            true => Some(first),
-            false => None,
-        }
+        let mut pinners = own.chain(below).copied();
+        let first = pinners.next()?;
+        pinners.all(|other| other == first).then_some(first)
     }
 
     /// Whether the holder waits for the asker's process to end, as that says.
     fn is_above(&self, hold: HoldKey, waiter: WaiterKey) -> bool {
-        let Some(claims) = self.deadlocks.claims.get(&waiter) else { return false };
+        let Some(pins) = self.deadlocks.pins.get(&waiter) else { return false };
         let [holder, asker] = [self.holding(hold).session, self.table.waiter(waiter).session];
         if !self.is_akin(holder, asker) {
             return false;
@@ -287,7 +284,7 @@ impl LeaderMachine {
                 && held.cluster == self.cluster
                 && held.pid == holder.pid
         };
-        claims.above.iter().any(is_it)
+        pins.above.iter().any(is_it)
     }
 
     /// Whether two sessions are of one client, that is of one credential or address, and say that they are on
@@ -339,8 +336,8 @@ impl LeaderMachine {
     }
 }
 
-/// So many leases of its session, and of others, a request can claim.
-pub(super) const CLAIMED_MAX: usize = 64;
+/// So many leases of its session, and of others, a request can pin.
+pub(super) const PINNED_MAX: usize = 64;
 
 /// One look goes no further than this many requests or leases.
 const LOOKED_AT_MAX: usize = 4_096;

@@ -241,7 +241,7 @@ impl LeaderMachine {
         }
         self.sessions.add_waiter(key, request, waiter);
         if acquire.wait != Wait::No {
-            self.claim(waiter, acquire.extras);
+            self.pin(waiter, acquire.extras);
         }
         self.unsettled.push(lock);
         self.unacknowledged.push((key, request));

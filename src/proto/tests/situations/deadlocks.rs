@@ -79,17 +79,17 @@ fn told(circle: &DeadlockCircle) -> Vec<String> {
 fn the_youngest_of_two_that_wait_for_each_other_is_told_and_the_other_goes_on() {
     let (mut reign, [a, b]) = begin_with();
     let [_, y] = reign.cross([a, b]);
-    assert_eq!(reign.leader.claimed(), (2, 1));
+    assert_eq!(reign.leader.pinned(), (2, 1));
     reign.renew_all(&[a, b], 2);
     let circle = reign.deadlocked(b, 2).expect("it is the youngest");
     assert_eq!(told(&circle), ["session 2 y x", "session 1 x y"]);
     assert_eq!(circle.left_out, 0);
     assert!(reign.deadlocked(a, 2).is_none());
     assert!(!reign.leader.waits(SessionId(b.session), RequestId(2)));
-    assert_eq!(reign.leader.claimed(), (1, 0));
+    assert_eq!(reign.leader.pinned(), (1, 0));
     reign.release(b, y.lease);
     reign.granted(a, 2);
-    assert_eq!(reign.leader.claimed(), (0, 0));
+    assert_eq!(reign.leader.pinned(), (0, 0));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn what_waits_for_a_dead_session_gets_what_that_had_and_is_told_nothing() {
     let is_granted = |said: &LeaderMessage| matches!(said, LeaderMessage::Granted { request, .. } if *request == RequestId(2));
     assert!(heard.iter().any(is_granted), "{heard:?}");
     assert!(!heard.iter().any(|said| matches!(said, LeaderMessage::Deadlocked { .. })));
-    assert_eq!(reign.leader.claimed(), (0, 0));
+    assert_eq!(reign.leader.pinned(), (0, 0));
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn sessions_whose_threads_have_one_name_each_wait_for_each_other_without_a_deadl
 }
 
 #[test]
-fn what_two_requests_claim_is_believed_of_neither_until_one_is_over() {
+fn what_two_requests_pin_is_believed_of_neither_until_one_is_over() {
     let (mut reign, [a, b]) = begin_with();
     let (x, y) = (reign.has(a, 1, acquire("x")), reign.has(b, 1, acquire("y")));
     let w = reign.has(b, 2, acquire("w"));
@@ -203,7 +203,7 @@ fn a_lease_that_comes_back_by_itself_closes_no_circle() {
 }
 
 #[test]
-fn what_a_session_claims_of_others_or_has_given_back_is_no_claim() {
+fn what_a_session_pins_of_others_or_has_given_back_is_no_pin() {
     let (mut reign, [a, b, c]) = begin_with();
     let (x, y) = (reign.has(a, 1, acquire("x")), reign.has(b, 1, acquire("y")));
     // `c` says that it has what `a` has.
@@ -332,7 +332,7 @@ fn a_circle_is_found_anew_by_the_next_leader() {
 }
 
 #[test]
-fn a_client_of_an_earlier_release_claims_nothing() {
+fn a_client_of_an_earlier_release_pins_nothing() {
     let (mut reign, [a]) = begin_with();
     let b = Speaker { connection: reign.connect(900), session: 9, count: 1 };
     let mut own = hello(b);
@@ -342,7 +342,7 @@ fn a_client_of_an_earlier_release_claims_nothing() {
     reign.say(b, own);
     reign.say(b, ClientMessage::Ready);
     reign.cross([a, b]);
-    assert_eq!(reign.leader.claimed(), (1, 0));
+    assert_eq!(reign.leader.pinned(), (1, 0));
     reign.waits_on(&[a, b]);
 }
 
