@@ -116,6 +116,12 @@ impl LockError {
         LockError::new(LockErrorKind::TimedOut, TIMED_OUT).with_waited(waited)
     }
 
+    /// The same; the holder is in this process, and `is_own` says that it is the calling thread.
+    pub(crate) fn timed_out_here(waited: Duration, is_own: bool) -> LockError {
+        let text = if is_own { HELD_BY_CALLER } else { HELD_IN_PROCESS };
+        LockError::new(LockErrorKind::TimedOut, text).with_waited(waited)
+    }
+
     pub(crate) fn lost(reason: LostReason) -> LockError {
         LockError::new(LockErrorKind::Lost, reason.as_str())
     }
@@ -289,6 +295,8 @@ impl LockError {
 
 const WOULD_BLOCK: &str = "another holder has it";
 const TIMED_OUT: &str = "another holder had it all the time";
+const HELD_IN_PROCESS: &str = "a thread or task of this process had it all the time";
+const HELD_BY_CALLER: &str = "the calling thread itself has it, and a lock is not reentrant";
 
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -538,7 +538,13 @@ impl LockManager {
     /// # Ok::<(), tierlock::LockError>(())
     /// ```
     pub fn why(&self, name: impl AsRef<str>) -> Result<Explanation> {
-        self.status_of(name).map(Explanation::new)
+        let status = self.status_of(name)?;
+        // Nothing waits for each other where nothing waits for this one.
+        let all = match status.waiters.is_empty() {
+            true => Vec::new(),
+            false => self.look(None)?,
+        };
+        Ok(Explanation::new(status, &all))
     }
 
     /// The names of this manager's directory and leader, or only one.

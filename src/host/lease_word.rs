@@ -365,7 +365,6 @@ impl LeaseWord {
     }
 
     /// Whether the guard that is in stays with the calling thread, which has this number.
-    #[cfg(any(feature = "host", feature = "testing"))]
     pub(crate) fn is_with(&self, thread: u64) -> bool {
         let word = self.word.load(Acquire);
         let is_alone = word & (OPEN | IN_USE | SHARED) == OPEN | IN_USE;
@@ -373,7 +372,7 @@ impl LeaseWord {
         is_alone && self.stays[0].load(Acquire) == token && self.stays[1].load(Relaxed) == thread
     }
 
-    /// Whether guards are in whose lease is whole and has no end of its own: it stays until they leave.
+    /// For how long the guards have it that are in, if there are any and their lease is whole.
     #[cfg(any(feature = "host", feature = "testing"))]
     pub(crate) fn is_held(&self) -> Option<HeldWord> {
         let word = self.word.load(Acquire);

@@ -17,8 +17,8 @@
 //!   before a renewal was read before it, a cancel or a release for instance, and it sends the second
 //!   renewal no sooner than some time after the first: so at a moment after the circle was found all of it
 //!   was true at once, and what is true of it then stays true;
-//! - **of limits the first one decides.** Without a limit the youngest request is told. With one, that whose
-//!   limit ends first: until then none of the others can move, so that it is the one which is sure to wait
+//! - **of limits the first one decides.** Without a limit the youngest request is told. With one, that of the
+//!   first limit: until then none of the others can move, so that it is the one which is sure to wait
 //!   in vain. Any other may well be granted what the first leaves behind.
 //!
 //! What is not found: circles that pass through another leader, service or directory, through threads that
@@ -188,7 +188,7 @@ impl LeaderMachine {
         }
     }
 
-    /// Tells one request of each circle that is still there and whose sessions have been heard.
+    /// Tells one request of each circle that is still there once its sessions have been heard.
     pub(super) fn judge_deadlocks(&mut self) {
         if !mem::take(&mut self.deadlocks.is_heard) || self.over.is_some() {
             return;

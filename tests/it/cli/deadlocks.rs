@@ -6,7 +6,7 @@ use super::*;
 
 const ME: &str = env!("CARGO_BIN_EXE_tierlock");
 
-/// A run of `outer` whose command, told to by a line, does what `inner` says; `RUN` in it is a run at the
+/// A run of `outer` with a command that, told to by a line, does what `inner` says; `RUN` in it is a run at the
 /// same leader.
 fn script(leader: &Leader, outer: &[&str], inner: &str) -> Running {
     let at = format!("--leader {} --secret-file {}", leader.address, leader.secret.display());
