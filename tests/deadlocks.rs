@@ -143,7 +143,7 @@ fn are_renewed(asking: &LockManager, names: [&str; 2]) {
             let now = asking.status_of(name).unwrap().remaining.unwrap();
             moved += usize::from(now > before);
             before = now;
-            moved > 4
+            moved > 12
         });
     }
 }

@@ -12,11 +12,11 @@
 //!   holder, so neither counts;
 //! - **a lease that comes back by itself counts for none**: one with `at_most`, or that is being taken away;
 //! - **a session that waits by itself is no circle**: to lock a name twice waits, as with std;
-//! - **a circle counts once all of its sessions have renewed twice since it was found.** One that is dead
-//!   or stopped by then does not renew, and what it has comes back with its session. What a session said
-//!   before a renewal was read before it, a cancel or a release for instance, and it sends the second
-//!   renewal no sooner than some time after the first: so at a moment after the circle was found all of it
-//!   was true at once, and what is true of it then stays true;
+//! - **a circle counts once a renewal of each of its sessions was read [`ON_ITS_WAY`] after it was found.** A
+//!   session that is dead or stopped by then does not renew, and what it has comes back with it. A renewal
+//!   that is read later than the longest way was sent when all of these requests waited already, and what its
+//!   session had said before it, a cancel or a release for instance, was read before it. So at that moment
+//!   all of the circle was true at once, and what is true of it then stays true;
 //! - **of limits the first one decides.** Without a limit the youngest request is told. With one, that of the
 //!   first limit: until then none of the others can move, so that it is the one which is sure to wait
 //!   in vain. Any other may well be granted what the first leaves behind.
@@ -27,6 +27,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    time::Duration,
 };
 
 use super::LeaderMachine;
@@ -68,8 +69,9 @@ struct RequestPins {
 struct SuspectedCircle {
     /// Each request, and the lease that it waits for, which the next one pins.
     steps: Vec<(WaiterKey, HoldKey, PackedId)>,
-    /// How many renewals of which sessions it waits for.
-    awaits: Vec<(SessionId, u64)>,
+    /// The sessions of these requests and leases, and since when a renewal of each is waited for.
+    sessions: Vec<SessionId>,
+    since: Time,
 }
 
 impl Deadlocks {
@@ -156,7 +158,7 @@ impl LeaderMachine {
     }
 
     /// Looks for circles with the requests that have begun to wait.
-    pub(super) fn look_for_deadlocks(&mut self) {
+    pub(super) fn look_for_deadlocks(&mut self, now: Time) {
         for start in mem::take(&mut self.deadlocks.unlooked) {
             let is_in = |circle: &SuspectedCircle| circle.requests().any(|own| own == start);
             if self.deadlocks.suspected.iter().any(is_in) {
@@ -177,14 +179,11 @@ impl LeaderMachine {
                     [self.table.waiter(waiter).session, self.holding(hold).session]
                 })
                 .collect();
-            let awaits = sessions.into_iter().map(|key| {
-                let session = self.sessions.get(key);
-                let more = if planted(Mistake::DeadlockOfTheDead) { 0 } else { 2 };
-                (session.id, session.renewals + more)
-            });
-            let awaits = awaits.collect();
-            self.deadlocks.suspected.push(SuspectedCircle { steps, awaits });
-            self.deadlocks.is_heard |= planted(Mistake::DeadlockOfTheDead);
+            let sessions = sessions.into_iter().map(|key| self.sessions.get(key).id).collect();
+            let is_believed = planted(Mistake::DeadlockOfTheDead);
+            let since = if is_believed { Time::ZERO } else { now + ON_ITS_WAY };
+            self.deadlocks.suspected.push(SuspectedCircle { steps, sessions, since });
+            self.deadlocks.is_heard |= is_believed;
         }
     }
 
@@ -195,12 +194,11 @@ impl LeaderMachine {
         }
         let mut open = mem::take(&mut self.deadlocks.suspected);
         // A session that is gone took its requests, and this circle, with it.
-        let is_heard = |&(id, renewals): &(SessionId, u64)| {
-            let session = self.sessions.find(id).map(|key| self.sessions.get(key));
-            session.is_none_or(|session| session.renewals >= renewals)
+        let is_heard = |circle: &mut SuspectedCircle| {
+            let known = circle.sessions.iter().filter_map(|&id| self.sessions.find(id));
+            known.into_iter().all(|key| self.sessions.get(key).renewed_at >= circle.since)
         };
-        let heard: Vec<_> =
-            open.extract_if(.., |circle| circle.awaits.iter().all(is_heard)).collect();
+        let heard: Vec<_> = open.extract_if(.., is_heard).collect();
         self.deadlocks.suspected = open;
         for SuspectedCircle { steps, .. } in heard {
             // One that was told before may have been in this circle, too: then it is none any more.
@@ -338,6 +336,9 @@ impl LeaderMachine {
 
 /// So many leases of its session, and of others, a request can pin.
 pub(super) const PINNED_MAX: usize = 64;
+
+/// For so long at most what a process has sent before its end is on its way, or waits to be read.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// One look goes no further than this many requests or leases.
 const LOOKED_AT_MAX: usize = 4_096;

@@ -34,7 +34,7 @@ impl LeaderMachine {
         while let Some(lock) = self.unsettled.pop() {
             self.settle_lock(lock, now);
         }
-        self.look_for_deadlocks();
+        self.look_for_deadlocks(now);
         self.tell_observers();
         let mut unacknowledged = std::mem::take(&mut self.unacknowledged);
         for (key, request) in unacknowledged.drain(..) {

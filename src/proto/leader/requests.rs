@@ -358,7 +358,7 @@ impl LeaderMachine {
             return;
         }
         self.sessions.promise(key, now);
-        self.sessions.get_mut(key).renewals += 1;
+        self.sessions.get_mut(key).renewed_at = now;
         self.deadlocks.has_renewed();
         self.forget_if_idle(key, now);
         self.narrow_if_due(key, now);

@@ -129,7 +129,7 @@ fn what_runs_in_the_background_holds_no_lock_above_it() {
     go_on(&mut second);
     is_waited_for(&leader, "a");
     for name in ["a", "b"] {
-        is_renewed(&leader, name, 4);
+        is_renewed(&leader, name, 12);
     }
     // The script above goes on, and what it held is free.
     go_on(&mut first);
