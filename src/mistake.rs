@@ -159,6 +159,10 @@ pub enum Mistake {
     UpgradedInGrace,
     /// Readers beside a downgraded writer bear the token that it wrote with.
     DowngradedTokenBorne,
+    /// A deadlock counts without a word from those that are in it.
+    DeadlockOfTheDead,
+    /// A thread that waits pins what others of its session may give back meanwhile.
+    SessionPins,
     /// Observers are not told that no holder leads any more.
     EndOfLeadershipUntold,
     /// Observers are told before all that may lead have come back.

@@ -374,7 +374,8 @@ Examples:
       tierlock run --wait 30s --at-most 10m deploy/eu -- ./deploy.sh eu
 
 A `run` that would wait for itself exits with 75 at once: when a process above it, or itself, holds
-the same lock of the same directory or leader just now. TIERLOCK_NAME is the innermost name.";
+the same lock of the same directory or leader just now. So does one that waits at a leader for a
+run that waits for a lock held above this one. TIERLOCK_NAME is the innermost name.";
 
 /// What `serve` is told.
 #[derive(Args, Debug)]

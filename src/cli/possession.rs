@@ -18,6 +18,7 @@ use std::{
     os::unix::ffi::{OsStrExt, OsStringExt},
 };
 
+use super::sys::Inherited;
 use crate::{
     api::{manager::LockManager, status::LockStatus},
     error::Holder,
@@ -127,6 +128,24 @@ impl Inheritance {
             })
         };
         holders.into_iter().any(is_claimed)
+    }
+
+    /// What leaders' locks are claimed of processes above this one, which wait for it to end, by cluster: with
+    /// the token and the holder's number. None of a process that its shell has put into the background, as a
+    /// script's `&` does by having it ignore SIGINT: the script goes on meanwhile.
+    pub(super) fn held_until_we_end(&self) -> Vec<(u128, Name, Token, u32)> {
+        if Inherited::get().ignores(libc::SIGINT) {
+            return Vec::new();
+        }
+        let above = &self.above[1.min(self.above.len())..];
+        let claims = self.claims.iter().filter(|claim| above.contains(&claim.process));
+        let held = claims.filter_map(|claim| match claim.place {
+            LockPlace::Cluster(id) => {
+                Some((id, claim.name.clone(), claim.token, claim.process.pid))
+            }
+            LockPlace::Directory(_) => None,
+        });
+        held.collect()
     }
 
     /// What those below are told: what is claimed of processes above, and this process's own lock.

@@ -31,8 +31,8 @@ use super::{
     rights::Rights,
     timers::Timers,
     wire::{
-        Acquire, ClientMessage, HolderInfo, Identity, LeaderMessage, LockInfo, Mode, PresentLeader,
-        Refusal,
+        Acquire, ClientMessage, DeadlockCircle, HolderInfo, Identity, LeaderMessage, LockInfo,
+        Mode, PresentLeader, Refusal,
     },
 };
 use crate::{
@@ -85,6 +85,8 @@ pub enum RequestFailure {
     Config(String),
     /// The manager was closed.
     Closed,
+    /// It waited for what cannot come, since those that have it wait for its caller.
+    Deadlock(Box<DeadlockCircle>),
 }
 
 #[derive(Clone, Debug, PartialEq)]

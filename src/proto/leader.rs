@@ -12,6 +12,7 @@ mod attended;
 mod beginning;
 mod bounding;
 mod converting;
+mod deadlocks;
 mod ends;
 mod grants;
 #[cfg(feature = "testing")]
@@ -39,6 +40,7 @@ pub use self::telling::{
 use self::{
     attended::Attended,
     converting::Conversions,
+    deadlocks::Deadlocks,
     observing::{Observers, StatedValues},
     raising::{OtherHistory, Raises},
     report::{Report, Unfinished},
@@ -217,6 +219,7 @@ pub struct LeaderMachine {
     disputes: Timers<LockKey>,
     reservations: Reservations,
     conversions: Conversions,
+    deadlocks: Deadlocks,
     observers: Observers,
     values: StatedValues,
     /// Which sessions are to be told once the loss of a lease is durable.
@@ -321,6 +324,7 @@ impl LeaderMachine {
             disputes: Timers::new(),
             reservations: Reservations::new(),
             conversions: Conversions::default(),
+            deadlocks: Deadlocks::default(),
             observers: Observers::default(),
             values: StatedValues::default(),
             breakers: questions::Breakers::default(),
@@ -701,6 +705,11 @@ impl LeaderMachine {
     /// How many observations and values there are.
     pub(super) fn observed(&self) -> (usize, usize) {
         (self.observers.count(), self.values.count())
+    }
+
+    /// How many requests pin anything, and how many deadlocks are suspected.
+    pub(super) fn pinned(&self) -> (usize, usize) {
+        self.deadlocks.counts()
     }
 
     /// How many locks are held.

@@ -10,6 +10,7 @@
 
 mod absence;
 pub mod bound;
+mod circle;
 pub mod client;
 pub mod group;
 pub mod history;

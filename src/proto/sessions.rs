@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) last_refused: RequestId,
     /// Since when no renewal has found it with anything to do.
     pub(super) idle_since: Option<Time>,
+    /// When its last renewal was read.
+    pub(super) renewed_at: Time,
     deadline: Time,
     /// After a restart their numbers, too, are what the client says.
     leases: Keyed<PackedId, HoldKey>,
@@ -122,6 +124,7 @@ impl Session {
             last_request: RequestId(0),
             last_refused: RequestId(0),
             idle_since: None,
+            renewed_at: Time::ZERO,
             deadline: Time::ZERO,
             leases: Keyed::default(),
             revoked: BTreeMap::new(),

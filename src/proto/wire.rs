@@ -40,7 +40,7 @@ pub use self::{
     group::{DiskReplacement, GroupReport, MemberReport},
     member::{MEMBER_VERSION, MemberMessage},
     pages::{LISTED_HOLDERS_MAX, LISTED_WAITERS_MAX, Page, held_messages, waiting_messages},
-    request::{Acquire, Extras, Mode, NameUse, PERMITS_MAX, Wait},
+    request::{Acquire, Extras, HeldAbove, Mode, NameUse, PERMITS_MAX, Wait},
     standing::{LeaderRank, LeaderStanding, StepDownRefusal},
 };
 use super::{
@@ -65,10 +65,13 @@ pub const VERSION: u32 = 1;
 pub const VERSION_OLDEST: u32 = 1;
 
 /// What this release can do beyond its version, a bit each.
-pub const CAPABILITIES: u64 = SHARES;
+pub const CAPABILITIES: u64 = SHARES | DEADLOCKS;
 
 /// Leases other than exclusive ones: it grants them, or knows what is answered to them.
 pub const SHARES: u64 = 1;
+
+/// It says what only a request that waits can give back, and knows what it is told of a deadlock.
+pub const DEADLOCKS: u64 = 2;
 
 /// What stands in a frame: [`ClientMessage`] or [`LeaderMessage`].
 pub trait Message: Encode + Decode<()> {
@@ -95,7 +98,7 @@ impl Message for ClientMessage {
 impl Message for LeaderMessage {
     type Answer = ClientMessage;
 
-    const KINDS: u32 = 22;
+    const KINDS: u32 = 23;
 
     fn not_understood(_: UnknownKind) -> Option<ClientMessage> {
         None
@@ -477,6 +480,33 @@ pub enum LeaderMessage {
         query: RequestId,
         outcome: DiskReplacement,
     },
+    /// As `Refused`: the request is one of a circle, each of which waits for what only the next can give
+    /// back. Told to sessions with [`DEADLOCKS`] only.
+    Deadlocked {
+        request: RequestId,
+        circle: Box<DeadlockCircle>,
+    },
+}
+
+/// Requests that wait for each other, the one that is told first.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeadlockCircle {
+    /// Each waits for what the next has, the last for what the first has.
+    pub steps: Vec<DeadlockStep>,
+    /// How many behind them are left out, since a frame has an end.
+    pub left_out: u32,
+}
+
+/// The most steps that are told of a circle.
+pub const DEADLOCK_STEPS_MAX: usize = 16;
+
+/// One request of a circle. A name that the session may not see is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadlockStep {
+    pub identity: Identity,
+    /// The name that it has, and the one before waits for.
+    pub has: Option<Name>,
+    pub waits_for: Option<Name>,
 }
 
 /// The holder of an election's name.

@@ -14,8 +14,9 @@
 //!     --test sim seeds -- --nocapture
 //! ```
 //!
-//! `seeds_of_several_leaders`, `seeds_of_groups` and `seeds_of_leaders_in_groups` in place of `seeds` play
-//! other worlds. `TIERLOCK_FIRST_SEED` says behind how many of a world's seeds a run begins.
+//! `seeds_of_several_leaders`, `seeds_of_groups`, `seeds_of_leaders_in_groups` and `seeds_of_deadlocks` in
+//! place of `seeds` play other worlds. `TIERLOCK_FIRST_SEED` says behind how many of a world's seeds a run
+//! begins.
 //!
 //! The third replays one seed and tells all that happens in it, the last runs a million on all
 //! CPUs. `mistakes` in place of `seeds` plants mistakes and shows which rule finds each. Every run
@@ -24,6 +25,7 @@
 
 mod clock;
 mod coverage;
+mod deadlocks;
 mod dice;
 mod disk;
 mod faults;

@@ -11,6 +11,7 @@ mod errors;
 mod events;
 mod listing;
 mod observing;
+mod pins;
 mod service;
 mod waiter;
 mod waiting;
@@ -37,6 +38,7 @@ use self::{
     events::{LinkLease, Losing},
     listing::Listing,
     observing::ObserverState,
+    pins::{CallerPins, PinsMade},
     waiter::{AnswerWaiter, Opens},
     waiting::{Asking, QueryId, Waiting},
 };
@@ -164,6 +166,7 @@ struct LinkState {
     is_leaving: bool,
     on_warning: Option<Tell>,
     remember: Option<Remember>,
+    pins: CallerPins,
     aftermath: Aftermath,
 }
 
@@ -217,6 +220,7 @@ impl Link {
                 is_leaving: false,
                 on_warning: None,
                 remember: None,
+                pins: CallerPins::default(),
                 aftermath: Aftermath::default(),
             }),
             drive: drive(link.clone()),
@@ -241,7 +245,7 @@ impl Link {
     pub(crate) fn acquire(self: &Arc<Self>, request: LeaseRequest) -> Acquiring {
         let LeaseRequest { name, patience, above, at_most, at_least, keep, .. } = request;
         let LeaseRequest { word, is_in_use, mode, lapses, has_moved, settlement, .. } = request;
-        let LeaseRequest { after: comes_after, answer_by, value, .. } = request;
+        let LeaseRequest { after: comes_after, answer_by, value, blocks, .. } = request;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
         }
@@ -259,8 +263,12 @@ impl Link {
             LeaseMode::Permits { count, limit } => Mode::Permits { count, limit },
         };
         let after = comes_after.map(RequestId);
-        let has_extras = after.is_some() || value.is_some();
-        let extras = has_extras.then(|| Box::new(Extras { after, value, ..Extras::default() }));
+        let pins = match blocks && patience != LeasePatience::No {
+            true => self.pins(),
+            false => PinsMade::default(),
+        };
+        let extras = Extras { after, holds: pins.holds, value, above: pins.above };
+        let extras = (extras != Extras::default()).then(|| Box::new(extras));
         let acquire = Acquire { at_most, keep, above, at_least, mode: asked_mode, extras, ..asked };
         let opens = Some(Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement });
         let mut state = self.state.lock();

@@ -1,6 +1,6 @@
 //! An open lock file, and the thread that waits at the kernel's queue for one.
 
-use std::{io, mem, sync::Arc, thread};
+use std::{io, mem, sync::Arc};
 
 use fs4::{FileExt, TryLockError};
 
@@ -13,6 +13,7 @@ use crate::{
     error::LockError,
     fork::{Condvar, LockFile, Mutex},
     name::Name,
+    own_threads,
     process::{
         dir::{
             files::{FileFailure, FileIdentity},
@@ -41,8 +42,7 @@ impl Queued {
         let queued =
             Arc::new(Queued { state: Mutex::new(QueuedState::Waiting), changed: Condvar::new() });
         let waiting = queued.clone();
-        let thread = thread::Builder::new().name("tierlock-flock".into());
-        let started = thread.spawn(move || {
+        let started = own_threads::spawn("tierlock-flock", move || {
             let locked = open.lock().map(|()| open);
             let mut state = waiting.state.lock();
             if let QueuedState::Waiting = *state {

@@ -28,7 +28,10 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use crate::fork::{Mutex, PerFork};
+use crate::{
+    fork::{Mutex, PerFork},
+    own_threads,
+};
 
 use super::{
     super::{DirectoryKey, sys::futex},
@@ -127,7 +130,7 @@ impl EndHints {
         let poke = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?);
         let poked = poke.clone();
         let serve = move || self.serve(&poked);
-        thread::Builder::new().name("tierlock-ends".into()).spawn(serve).ok()?;
+        own_threads::spawn("tierlock-ends", serve).ok()?;
         inner.poke = Some(poke);
         Some(())
     }

@@ -43,7 +43,6 @@ use std::{
         atomic::{AtomicU32, AtomicUsize, Ordering::*},
     },
     task::{Context, Poll, Waker},
-    thread,
     time::Duration,
 };
 
@@ -54,6 +53,7 @@ use crate::{
     clock,
     error::{LockError, LockErrorKind, LostReason},
     fork::{Mutex, MutexGuard, PerFork},
+    own_threads,
     time::Time,
 };
 
@@ -508,7 +508,7 @@ impl Sleepers {
             poked: AtomicU32::new(0),
         });
         let served = sleeper.clone();
-        thread::Builder::new().name("tierlock-wait".into()).spawn(move || served.serve(self))?;
+        own_threads::spawn("tierlock-wait", move || served.serve(self))?;
         threads.push(sleeper.clone());
         Ok(sleeper)
     }

@@ -127,6 +127,9 @@ impl Client {
                     self.refused(request, why, holder);
                 }
             }
+            LeaderMessage::Deadlocked { request, circle } => {
+                self.ended(request, RequestFailure::Deadlock(circle), None);
+            }
             LeaderMessage::Leads { query, leader } => self.leads(query, leader),
             LeaderMessage::Converted { request, lease, token } => {
                 self.converted(request, lease, token);
@@ -167,27 +170,34 @@ impl Client {
     }
 
     pub(super) fn refused(&mut self, request: RequestId, why: Refusal, holder: Option<HolderInfo>) {
-        if self.requests.contains_key(&request) {
-            let state = self.drop_request(request);
-            let known = state.holder;
-            let failure = match why {
-                // It was asked for without patience since its limit had passed.
-                Refusal::WouldBlock if state.limit.is_some() => {
-                    RequestFailure::Refused { why: Refusal::TimedOut }
-                }
-                Refusal::OtherCluster => RequestFailure::Config(
-                    "this leader is not the one that this manager has spoken to before".to_owned(),
-                ),
-                why => RequestFailure::Refused { why },
-            };
-            self.fail(request, failure, holder.or(known));
-            // The leader's word on it may be lost with a connection, and a report of it alone would be
-            // granted.
-            if let Some(follower) = state.follower.filter(|next| self.requests.contains_key(next)) {
-                self.take_back(follower);
-                let failure = RequestFailure::Refused { why: Refusal::WouldBlock };
-                self.fail(follower, failure, None);
+        let Some(state) = self.requests.get(&request) else { return };
+        let known = state.holder.clone();
+        let failure = match why {
+            // It was asked for without patience since its limit had passed.
+            Refusal::WouldBlock if state.limit.is_some() => {
+                RequestFailure::Refused { why: Refusal::TimedOut }
             }
+            Refusal::OtherCluster => RequestFailure::Config(
+                "this leader is not the one that this manager has spoken to before".to_owned(),
+            ),
+            why => RequestFailure::Refused { why },
+        };
+        self.ended(request, failure, holder.or(known));
+    }
+
+    /// The leader has ended it without a grant.
+    fn ended(&mut self, request: RequestId, failure: RequestFailure, holder: Option<HolderInfo>) {
+        if !self.requests.contains_key(&request) {
+            return; // given up meanwhile
+        }
+        let state = self.drop_request(request);
+        self.fail(request, failure, holder);
+        // The leader's word on it may be lost with a connection, and a report of it alone would be
+        // granted.
+        if let Some(follower) = state.follower.filter(|next| self.requests.contains_key(next)) {
+            self.take_back(follower);
+            let failure = RequestFailure::Refused { why: Refusal::WouldBlock };
+            self.fail(follower, failure, None);
         }
     }
 

@@ -457,6 +457,7 @@ impl LeaderMachine {
         for (request, waiter) in waiting {
             if reported.remove(&request).is_some() {
                 self.table.set_present(waiter, true);
+                self.deadlocks.look_again(waiter);
                 self.unsettled.push(self.table.waiter(waiter).lock);
                 self.unacknowledged.push((key, request));
                 if planted(Mistake::ReportAnsweredEarly) {

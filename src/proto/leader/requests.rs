@@ -240,6 +240,9 @@ impl LeaderMachine {
             Wait::Forever => {}
         }
         self.sessions.add_waiter(key, request, waiter);
+        if acquire.wait != Wait::No {
+            self.pin(waiter, acquire.extras);
+        }
         self.unsettled.push(lock);
         self.unacknowledged.push((key, request));
     }
@@ -355,6 +358,8 @@ impl LeaderMachine {
             return;
         }
         self.sessions.promise(key, now);
+        self.sessions.get_mut(key).renewed_at = now;
+        self.deadlocks.has_renewed();
         self.forget_if_idle(key, now);
         self.narrow_if_due(key, now);
         let renew_every = self.sessions.renew_every(key);

@@ -2,6 +2,7 @@
 //! met it before.
 
 mod bounds;
+mod deadlocks;
 mod elections;
 mod holders;
 mod leaders;

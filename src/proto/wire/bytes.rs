@@ -16,9 +16,9 @@ use bincode::{
 };
 
 use super::{
-    FRAME_BYTES_MAX, GroupReport, HeldLease, HolderInfo, Identity, LeaderStanding, LockInfo,
-    MemberReport, Message, Received, Texts, UnknownKind, WaitingRequest, WireError,
-    request::Extras,
+    DeadlockStep, FRAME_BYTES_MAX, GroupReport, HeldLease, HolderInfo, Identity, LeaderStanding,
+    LockInfo, MemberReport, Message, Received, Texts, UnknownKind, WaitingRequest, WireError,
+    request::{Extras, HeldAbove},
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -145,7 +145,8 @@ with_length! {
         lease, name, first, last, last_used, at_most, kept, since, leaving, reign, mode, value
     }
     WaitingRequest { request, place, acquire }
-    Extras { after, holds, value }
+    HeldAbove { cluster, name, token, pid }
+    DeadlockStep { identity, has, waits_for }
     LeaderStanding {
         rank, cluster, reign, epoch, lasts, address, proven, journal_took, lag
     }
@@ -179,6 +180,35 @@ impl<C> Decode<C> for HolderInfo {
     }
 }
 bincode::impl_borrow_decode!(HolderInfo);
+
+// What few of them have comes behind the rest, and is left out where there is none of it.
+impl Encode for Extras {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let Extras { after, holds, value, above } = self;
+        match above.is_empty() {
+            true => encode_with_length(encoder, &(after, holds, value)),
+            false => encode_with_length(encoder, &(after, holds, value, above)),
+        }
+    }
+}
+
+impl<C> Decode<C> for Extras {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        decode_with_length(decoder, |within| {
+            let mut extras = Extras {
+                after: Decode::<()>::decode(within)?,
+                holds: Decode::<()>::decode(within)?,
+                value: Decode::<()>::decode(within)?,
+                above: Vec::new(),
+            };
+            if within.reader().peek_read(1).is_some() {
+                extras.above = Decode::<()>::decode(within)?;
+            }
+            Ok(extras)
+        })
+    }
+}
+bincode::impl_borrow_decode!(Extras);
 
 // What only locks with several holders have, and what only semaphores have, comes behind the rest, and
 // is left out where there is none of it.

@@ -7,6 +7,7 @@
 
 mod breaking;
 mod checking;
+mod deadlocks;
 mod electing;
 mod escaping;
 mod explaining;

@@ -5,10 +5,11 @@ use std::time::Duration;
 use crate::{
     error::{Holder, LockError, LockErrorKind},
     mode::Usage,
+    name::Name,
     printable::Printable,
     proto::{
         client::RequestFailure,
-        wire::{HolderInfo, NameUse, Refusal},
+        wire::{DeadlockCircle, DeadlockStep, HolderInfo, Identity, NameUse, Refusal},
     },
     token::Token,
 };
@@ -33,6 +34,10 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
         }
         RequestFailure::NotAccepted(why) => return LockError::new(Refused, why),
         RequestFailure::Config(why) => return LockError::new(Config, why),
+        RequestFailure::Deadlock(circle) => {
+            let text = in_words(&circle);
+            return LockError::new(LockErrorKind::Deadlock, text).with_waited(waited);
+        }
         RequestFailure::Closed => (Config, "the manager was closed"),
     };
     return LockError::new(kind, text);
@@ -131,6 +136,26 @@ pub(super) fn warning(left: Duration, held: usize, trouble: &str) -> String {
     format!("{trouble}; {locks} lost in {left:.1?} unless one answers before")
 }
 
+/// The requests of a deadlock, one after the other, the one that is told first.
+fn in_words(circle: &DeadlockCircle) -> String {
+    let name = |name: &Option<Name>| match name {
+        Some(name) => format!("{name:?}"),
+        None => "a lock".to_owned(), // which this session may not see
+    };
+    let step = |(at, DeadlockStep { identity, has, waits_for }): (usize, &DeadlockStep)| {
+        let caller = match at {
+            0 => "this caller".to_owned(),
+            _ => described(identity).to_string(),
+        };
+        format!("{caller} has {} and waits for {}", name(has), name(waits_for))
+    };
+    let mut steps: Vec<_> = circle.steps.iter().enumerate().map(step).collect();
+    if circle.left_out > 0 {
+        steps.push(format!("{} more wait for each other", circle.left_out));
+    }
+    format!("deadlock: {}; give up what you hold and begin anew", steps.join("; "))
+}
+
 pub(super) const UNANSWERED: &str =
     "no leader has confirmed the release; it is repeated until one does";
 
@@ -138,13 +163,20 @@ pub(super) const UNANSWERED: &str =
 pub(crate) fn holder_of(info: HolderInfo) -> Holder {
     let HolderInfo { identity, since, token, mode: _ } = info;
     Holder {
+        held: Some(since),
+        held_since_grant: true,
+        token: (token != Token::ZERO).then_some(token),
+        ..described(&identity)
+    }
+}
+
+fn described(identity: &Identity) -> Holder {
+    Holder {
         label: identity.label.clone(),
         label_is_proved: identity.label_is_proved,
         host: identity.host.clone(),
         pid: (identity.pid != 0).then_some(identity.pid),
         command: identity.command.clone(),
-        held: Some(since),
-        held_since_grant: true,
-        token: (token != Token::ZERO).then_some(token),
+        ..Holder::default()
     }
 }
