@@ -222,6 +222,10 @@ pub struct Client {
     timers: Timers<Due>,
     link: SessionLink,
     outgoing: VecDeque<Outgoing>,
+    /// When the oldest of these was queued.
+    unsaid_since: Option<Time>,
+    /// What `now` was last.
+    looked_at: Time,
     events: VecDeque<Event>,
     /// How many of the events tell of a loss.
     losses_untold: usize,
@@ -349,6 +353,8 @@ impl Client {
             timers: Timers::new(),
             link: SessionLink::new(config.addresses),
             outgoing: VecDeque::new(),
+            unsaid_since: None,
+            looked_at: now,
             events: VecDeque::new(),
             losses_untold: 0,
             closing: Closing::No,
@@ -406,7 +412,7 @@ impl Client {
         self.requests.insert(request, state);
         self.be_patient(request, now);
         if self.link.reporting_or_serving().is_some() {
-            self.outgoing.push_back(Outgoing::Acquire(request));
+            self.queue(Outgoing::Acquire(request));
         }
         self.step_link(now);
         request
@@ -585,13 +591,19 @@ impl Client {
             return Some(message);
         }
         let connection = self.link.reporting_or_serving()?;
-        // Leases live by it, so it waits for nothing else. None is due before a report is believed.
+        // Leases live by it, so it waits for nothing else. None is due before a report is believed. It says
+        // that all from before `sent_at` was sent before it.
         if std::mem::take(&mut self.renewal_queued) {
             self.renewing_since.get_or_insert(now);
-            return Some((connection, ClientMessage::Renew { sent_at: now }));
+            let sent_at = self.unsaid_since.map_or(now, |since| since.min(now));
+            return Some((connection, ClientMessage::Renew { sent_at }));
         }
         loop {
-            let message = match self.outgoing.pop_front()? {
+            let next = self.outgoing.pop_front();
+            if self.outgoing.is_empty() {
+                self.unsaid_since = None;
+            }
+            let message = match next? {
                 Outgoing::Plain(message) => message,
                 Outgoing::Acquire(request) => match self.requests.get_mut(&request) {
                     Some(state) => {

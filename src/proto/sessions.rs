@@ -2,6 +2,10 @@
 //!
 //! Sends nothing and writes nothing; the leader decides what follows from a deadline.
 
+mod renewal_clock;
+
+pub(super) use self::renewal_clock::RenewalClock;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
@@ -53,8 +57,7 @@ pub(super) struct Session {
     pub(super) last_refused: RequestId,
     /// Since when no renewal has found it with anything to do.
     pub(super) idle_since: Option<Time>,
-    /// When its last renewal was read.
-    pub(super) renewed_at: Time,
+    pub(super) renewals: RenewalClock,
     deadline: Time,
     /// After a restart their numbers, too, are what the client says.
     leases: Keyed<PackedId, HoldKey>,
@@ -124,7 +127,7 @@ impl Session {
             last_request: RequestId(0),
             last_refused: RequestId(0),
             idle_since: None,
-            renewed_at: Time::ZERO,
+            renewals: RenewalClock::default(),
             deadline: Time::ZERO,
             leases: Keyed::default(),
             revoked: BTreeMap::new(),

@@ -501,6 +501,7 @@ impl Client {
 
     fn retry(&mut self, trouble: String, now: Time) {
         self.outgoing.clear();
+        self.unsaid_since = None;
         self.renewal_queued = false;
         if self.closing == Closing::Leaving {
             // The goodbye did not get out. It is said again if there is something to say.

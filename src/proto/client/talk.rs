@@ -20,8 +20,13 @@ impl Client {
     /// Sends, if a report is on its way or believed; otherwise the next report says it.
     pub(super) fn say(&mut self, message: ClientMessage) {
         if self.link.reporting_or_serving().is_some() {
-            self.outgoing.push_back(Outgoing::Plain(message));
+            self.queue(Outgoing::Plain(message));
         }
+    }
+
+    pub(super) fn queue(&mut self, outgoing: Outgoing) {
+        self.unsaid_since.get_or_insert(self.looked_at);
+        self.outgoing.push_back(outgoing);
     }
 
     pub(super) fn hello(&self) -> ClientMessage {
@@ -45,6 +50,7 @@ impl Client {
     pub(super) fn report(&mut self, now: Time) {
         self.reports += 1;
         self.outgoing.clear();
+        self.unsaid_since = None;
         self.renewal_queued = false;
         if self.closing == Closing::Leaving {
             // The goodbye was among them: it is said again behind this.
@@ -94,7 +100,7 @@ impl Client {
             .chain([ClientMessage::Ready])
             .chain(releases)
             .chain(again);
-        self.outgoing.push_back(Outgoing::Hello);
+        self.queue(Outgoing::Hello);
         self.outgoing.extend(plain.map(Outgoing::Plain));
     }
 
@@ -253,7 +259,7 @@ impl Client {
         }
         if self.link.reporting_or_serving().is_some() {
             self.closing = Closing::Leaving;
-            self.outgoing.push_back(Outgoing::Goodbye);
+            self.queue(Outgoing::Goodbye);
         } else if self.leases.is_empty() {
             self.closed();
         }

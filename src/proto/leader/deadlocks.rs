@@ -12,29 +12,31 @@
 //!   holder, so neither counts;
 //! - **a lease that comes back by itself counts for none**: one with `at_most`, or that is being taken away;
 //! - **a session that waits by itself is no circle**: to lock a name twice waits, as with std;
-//! - **a circle counts once a renewal of each of its sessions was read [`ON_ITS_WAY`] after it was found.** A
-//!   session that is dead or stopped by then does not renew, and what it has comes back with it. A renewal
-//!   that is read later than the longest way was sent when all of these requests waited already, and what its
-//!   session had said before it, a cancel or a release for instance, was read before it. So at that moment
-//!   all of the circle was true at once, and what is true of it then stays true;
+//! - **a circle counts once each of its sessions has sent a renewal after it was found**, which is known of
+//!   one that was sent [`ON_ITS_WAY`] later by the fastest way of the last minutes (`sessions::RenewalClock`): by the
+//!   time of its arrival alone, one that a lost network held up for seconds counted. A session that is dead or
+//!   stopped by then does not renew, and what it has comes back with it. When that renewal was sent all of
+//!   these requests waited already, and what its session had said before it, a cancel or a release for
+//!   instance, was read before it. So at that moment all of the circle was true at once, and what is true of
+//!   it then stays true;
 //! - **of limits the first one decides.** Without a limit the youngest request is told. With one, that of the
 //!   first limit: until then none of the others can move, so that it is the one which is sure to wait
 //!   in vain. Any other may well be granted what the first leaves behind.
 //!
 //! What is not found: circles that pass through another leader, service or directory, through threads that
-//! wait inside one process for its own lease, or through more than [`LOOKED_AT_MAX`] requests and leases.
+//! wait inside one process for its own lease, through more than [`LOOKED_AT_MAX`] requests and leases, or beyond
+//! the limits of what is remembered (`index`).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    time::Duration,
-};
+mod index;
 
+use std::{collections::BTreeSet, time::Duration};
+
+pub(super) use self::index::Deadlocks;
+use self::index::{ABOVE_MAX, SuspectedCircle};
 use super::LeaderMachine;
 use crate::{
     name::Name,
     proto::{
-        SessionId,
         circle::circle_from,
         lock::{HoldKey, LockKey, PackedId, RequestPatience, Right, SessionKey, WaiterKey},
         mistake::{Mistake, planted},
@@ -47,126 +49,46 @@ use crate::{
     time::Time,
 };
 
-/// What waiting requests pin, and the circles that are suspected.
-#[derive(Default)]
-pub(super) struct Deadlocks {
-    pins: BTreeMap<WaiterKey, RequestPins>,
-    by_lease: BTreeMap<PackedId, BTreeSet<WaiterKey>>,
-    by_name: BTreeMap<Name, BTreeSet<WaiterKey>>,
-    /// A circle may have formed with these.
-    unlooked: BTreeSet<WaiterKey>,
-    suspected: Vec<SuspectedCircle>,
-    /// A session has renewed that a suspected circle may be waited for.
-    is_heard: bool,
-}
-
-struct RequestPins {
-    leases: Vec<PackedId>,
-    above: Vec<HeldAbove>,
-}
-
-/// A circle that counts if it is still there when its sessions have been heard.
-struct SuspectedCircle {
-    /// Each request, and the lease that it waits for, which the next one pins.
-    steps: Vec<(WaiterKey, HoldKey, PackedId)>,
-    /// The sessions of these requests and leases, and since when a renewal of each is waited for.
-    sessions: Vec<SessionId>,
-    since: Time,
-}
-
-impl Deadlocks {
-    fn add(&mut self, waiter: WaiterKey, extras: Extras) {
-        let leases = extras.holds.into_iter().take(PINNED_MAX).filter_map(PackedId::of_lease);
-        let leases: Vec<_> = leases.collect();
-        let above: Vec<_> = extras.above.into_iter().take(PINNED_MAX).collect();
-        if leases.is_empty() && above.is_empty() {
-            return;
-        }
-        for &lease in &leases {
-            self.by_lease.entry(lease).or_default().insert(waiter);
-        }
-        for held in &above {
-            self.by_name.entry(held.name.clone()).or_default().insert(waiter);
-        }
-        self.pins.insert(waiter, RequestPins { leases, above });
-        self.unlooked.insert(waiter);
-    }
-
-    /// The request waits no more: what others pin besides may be theirs alone now, and in the place of a
-    /// circle that it was in others may have another.
-    pub(super) fn forget(&mut self, waiter: WaiterKey) {
-        let Some(RequestPins { leases, above }) = self.pins.remove(&waiter) else { return };
-        self.unlooked.remove(&waiter);
-        for lease in leases {
-            if let Some(others) = self.by_lease.get_mut(&lease) {
-                others.remove(&waiter);
-                self.unlooked.extend(&*others);
-                if others.is_empty() {
-                    self.by_lease.remove(&lease);
-                }
-            }
-        }
-        for HeldAbove { name, .. } in above {
-            if let Some(others) = self.by_name.get_mut(&name) {
-                others.remove(&waiter);
-                self.unlooked.extend(&*others);
-                if others.is_empty() {
-                    self.by_name.remove(&name);
-                }
-            }
-        }
-        let is_in = |circle: &mut SuspectedCircle| circle.requests().any(|own| own == waiter);
-        let over: Vec<_> = self.suspected.extract_if(.., is_in).collect();
-        for circle in over {
-            self.unlooked.extend(circle.requests().filter(|&other| other != waiter));
-        }
-    }
-
-    /// The request may wait for the first time in this way, or again.
-    pub(super) fn look_again(&mut self, waiter: WaiterKey) {
-        if self.pins.contains_key(&waiter) {
-            self.unlooked.insert(waiter);
-        }
-    }
-
-    pub(super) fn has_renewed(&mut self) {
-        self.is_heard = !self.suspected.is_empty();
-    }
-
-    /// How many requests pin anything, and how many circles are suspected.
-    #[cfg(test)]
-    pub(in crate::proto) fn counts(&self) -> (usize, usize) {
-        (self.pins.len(), self.suspected.len())
-    }
-}
-
-impl SuspectedCircle {
-    fn requests(&self) -> impl Iterator<Item = WaiterKey> {
-        self.steps.iter().map(|&(waiter, ..)| waiter)
-    }
-}
-
 impl LeaderMachine {
-    /// A request begins to wait that may pin something.
+    /// A request begins to wait that may pin something: leases that its session has, and leases of others
+    /// that wait for it, as far as they are known. After a change of reign those may be reported later.
     pub(super) fn pin(&mut self, waiter: WaiterKey, extras: Option<Box<Extras>>) {
         let session = self.table.waiter(waiter).session;
-        if let Some(extras) = extras
-            && self.sessions.get(session).capabilities & DEADLOCKS != 0
-        {
-            self.deadlocks.add(waiter, *extras);
+        let Some(extras) = extras else { return };
+        if self.sessions.get(session).capabilities & DEADLOCKS == 0 {
+            return;
         }
+        let Extras { holds, above, .. } = *extras;
+        let leases = holds.into_iter().take(PINNED_MAX).filter_map(PackedId::of_lease);
+        let own = self.sessions.get(session).leases();
+        let leases = leases.filter(|lease| own.get(lease).is_some()).collect();
+        let above = above.into_iter().take(ABOVE_MAX);
+        let above = above.filter(|held| self.in_grace || self.is_held_above(held, session));
+        let above = above.collect();
+        self.deadlocks.add(waiter, leases, above);
     }
 
-    /// Looks for circles with the requests that have begun to wait.
+    /// All that is pinned may be of circles that nothing has looked for: leases of an earlier reign are back.
+    pub(super) fn look_for_reported_deadlocks(&mut self) {
+        self.deadlocks.look_at_all();
+    }
+
+    /// Looks for circles with the requests that have begun to wait: for so many at a time, and for the
+    /// rest at the next message.
     pub(super) fn look_for_deadlocks(&mut self, now: Time) {
-        for start in mem::take(&mut self.deadlocks.unlooked) {
-            let is_in = |circle: &SuspectedCircle| circle.requests().any(|own| own == start);
-            if self.deadlocks.suspected.iter().any(is_in) {
+        let mut budget = LOOKED_AT_MAX;
+        while budget > 0
+            && let Some(start) = self.deadlocks.next_unlooked()
+        {
+            budget -= 1;
+            if self.deadlocks.is_suspected(start) {
                 continue; // it is looked at again when that is over
             }
             let mut left = LOOKED_AT_MAX;
             let next = |waiter| self.waits_for(waiter, &mut left).map(|(_, to)| to).collect();
-            let Some(circle) = circle_from(start, LOOKED_AT_MAX, next) else { continue };
+            let circle = circle_from(start, LOOKED_AT_MAX, next);
+            budget = budget.saturating_sub(LOOKED_AT_MAX - left);
+            let Some(circle) = circle else { continue };
             let ahead = circle.iter().skip(1).chain([&start]);
             let pairs: Vec<_> = circle.iter().copied().zip(ahead.copied()).collect();
             let steps = pairs.into_iter().filter_map(|(waiter, to)| {
@@ -182,40 +104,36 @@ impl LeaderMachine {
             let sessions = sessions.into_iter().map(|key| self.sessions.get(key).id).collect();
             let is_believed = planted(Mistake::DeadlockOfTheDead);
             let since = if is_believed { Time::ZERO } else { now + ON_ITS_WAY };
-            self.deadlocks.suspected.push(SuspectedCircle { steps, sessions, since });
-            self.deadlocks.is_heard |= is_believed;
+            self.deadlocks.suspect(SuspectedCircle { steps, sessions, since }, is_believed);
         }
     }
 
     /// Tells one request of each circle that is still there once its sessions have been heard.
     pub(super) fn judge_deadlocks(&mut self) {
-        if !mem::take(&mut self.deadlocks.is_heard) || self.over.is_some() {
+        if self.over.is_some() {
             return;
         }
-        let mut open = mem::take(&mut self.deadlocks.suspected);
-        // A session that is gone took its requests, and this circle, with it.
-        let is_heard = |circle: &mut SuspectedCircle| {
+        while let Some((number, circle)) = self.deadlocks.next_heard() {
+            // A session that is gone took its requests, and this circle, with it.
             let known = circle.sessions.iter().filter_map(|&id| self.sessions.find(id));
-            known.into_iter().all(|key| self.sessions.get(key).renewed_at >= circle.since)
-        };
-        let heard: Vec<_> = open.extract_if(.., is_heard).collect();
-        self.deadlocks.suspected = open;
-        for SuspectedCircle { steps, .. } in heard {
+            let is_heard = |key| self.sessions.get(key).renewals.sent_after() >= circle.since;
+            if !known.into_iter().all(is_heard) {
+                continue;
+            }
+            let SuspectedCircle { steps, .. } = self.deadlocks.take_circle(number);
             // One that was told before may have been in this circle, too: then it is none any more.
             let ahead = steps.iter().cycle().skip(1);
             let stands = steps.iter().zip(ahead).all(|(&(waiter, hold, lease), &(to, ..))| {
-                let is_there = |key| self.deadlocks.pins.contains_key(&key);
-                is_there(waiter)
-                    && is_there(to)
+                self.deadlocks.pins(waiter)
+                    && self.deadlocks.pins(to)
                     && self.hold_between(waiter, to) == Some(hold)
                     && self.holding(hold).lease == lease
             });
-            let requests = steps.iter().map(|&(waiter, ..)| waiter);
-            self.deadlocks
-                .unlooked
-                .extend(requests.clone().filter(|waiter| self.deadlocks.pins.contains_key(waiter)));
+            for &(waiter, ..) in &steps {
+                self.deadlocks.look_again(waiter);
+            }
             if stands {
-                let told = self.waits_in_vain(requests);
+                let told = self.waits_in_vain(steps.iter().map(|&(waiter, ..)| waiter));
                 self.tell_deadlock(told, &steps);
             }
         }
@@ -228,7 +146,7 @@ impl LeaderMachine {
         left: &'a mut usize,
     ) -> impl Iterator<Item = (HoldKey, WaiterKey)> + 'a {
         let asked = self.table.waiter(waiter);
-        let is_counted = self.deadlocks.pins.contains_key(&waiter)
+        let is_counted = self.deadlocks.pins(waiter)
             && asked.present
             && asked.patience == RequestPatience::Some
             && !matches!(asked.mode, Mode::Permits { .. });
@@ -256,33 +174,37 @@ impl LeaderMachine {
         if comes_back {
             return None;
         }
-        let by_lease = self.deadlocks.by_lease.get(&holding.lease).into_iter().flatten();
-        let own = by_lease.filter(|&&waiter| self.table.waiter(waiter).session == holding.session);
         let name = &self.table.lock(hold.lock).name;
-        let by_name = self.deadlocks.by_name.get(name).into_iter().flatten();
-        let below = by_name.filter(|&&waiter| self.is_above(hold, waiter));
-        let mut pinners = own.chain(below).copied();
+        let own = self.deadlocks.pinners_of(holding.lease)?;
+        let below = self.deadlocks.pinners_above(name)?;
+        let below = below.iter().filter(|&&waiter| self.is_above(hold, waiter));
+        let mut pinners = own.iter().chain(below).copied();
         let first = pinners.next()?;
         pinners.all(|other| other == first).then_some(first)
     }
 
+    /// Whether a lease is known that an asker of this session says to be its ancestor's.
+    fn is_held_above(&self, held: &HeldAbove, asker: SessionKey) -> bool {
+        let lock = self.table.find(&held.name);
+        let mut holds = lock.into_iter().flat_map(|lock| self.table.holds(lock));
+        holds.any(|hold| self.is_it(hold, held, asker))
+    }
+
     /// Whether the holder waits for the asker's process to end, as that says.
     fn is_above(&self, hold: HoldKey, waiter: WaiterKey) -> bool {
-        let Some(pins) = self.deadlocks.pins.get(&waiter) else { return false };
-        let [holder, asker] = [self.holding(hold).session, self.table.waiter(waiter).session];
-        if !self.is_akin(holder, asker) {
-            return false;
-        }
-        let holder = &self.sessions.get(holder).identity;
+        let asker = self.table.waiter(waiter).session;
+        self.deadlocks.above(waiter).iter().any(|held| self.is_it(hold, held, asker))
+    }
+
+    /// Whether that lease is the one which the asker names, and of a process that may wait for it.
+    fn is_it(&self, hold: HoldKey, held: &HeldAbove, asker: SessionKey) -> bool {
+        let holder = self.holding(hold).session;
         let (first, last) = self.table.tokens(hold);
-        let name = &self.table.lock(hold.lock).name;
-        let is_it = |held: &HeldAbove| {
-            held.name == *name
-                && (first..=last).contains(&held.token)
-                && held.cluster == self.cluster
-                && held.pid == holder.pid
-        };
-        pins.above.iter().any(is_it)
+        held.name == self.table.lock(hold.lock).name
+            && (first..=last).contains(&held.token)
+            && held.cluster == self.cluster
+            && held.pid == self.sessions.get(holder).identity.pid
+            && self.is_akin(holder, asker)
     }
 
     /// Whether two sessions are of one client, that is of one credential or address, and say that they are on
@@ -327,10 +249,11 @@ impl LeaderMachine {
         self.tell(session, LeaderMessage::Deadlocked { request, circle });
     }
 
-    /// A name, as this session is told it in a circle: every name passes here that it did not ask for
-    /// itself.
-    fn name_for(&self, _session: SessionKey, lock: LockKey) -> Option<Name> {
-        Some(self.table.lock(lock).name.clone())
+    /// A name, as this session is told it in a circle: if its credential may see it.
+    fn name_for(&self, session: SessionKey, lock: LockKey) -> Option<Name> {
+        let name = &self.table.lock(lock).name;
+        let connection = self.sessions.get(session).connection?;
+        self.rights_of(connection).may_see(name).then(|| name.clone())
     }
 }
 
@@ -340,5 +263,6 @@ pub(super) const PINNED_MAX: usize = 64;
 /// For so long at most what a process has sent before its end is on its way, or waits to be read.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
-/// One look goes no further than this many requests or leases.
-const LOOKED_AT_MAX: usize = 4_096;
+/// One look goes no further than this many requests or leases, and after one message not much more than
+/// these are looked at.
+const LOOKED_AT_MAX: usize = 1_024;

@@ -358,8 +358,9 @@ impl LeaderMachine {
             return;
         }
         self.sessions.promise(key, now);
-        self.sessions.get_mut(key).renewed_at = now;
-        self.deadlocks.has_renewed();
+        let session = self.sessions.get_mut(key);
+        session.renewals.add(sent_at, now);
+        self.deadlocks.has_renewed(session.id);
         self.forget_if_idle(key, now);
         self.narrow_if_due(key, now);
         let renew_every = self.sessions.renew_every(key);

@@ -280,7 +280,7 @@ impl ReignScene {
     }
 
     fn renew(&mut self, speaker: Speaker) {
-        self.say(speaker, ClientMessage::Renew { sent_at: Time::ZERO });
+        self.say(speaker, ClientMessage::Renew { sent_at: self.now });
     }
 
     /// What this connection heard since the last look.

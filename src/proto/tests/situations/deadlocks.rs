@@ -31,11 +31,14 @@ impl ReignScene {
         self.granted(speaker, request)
     }
 
-    /// Each time so late that nothing said before is on its way any more.
+    /// Each time so late that nothing said before is on its way any more, and so often that the leader knows
+    /// how long a renewal takes.
     fn renew_all(&mut self, speakers: &[Speaker], times: usize) {
         for _ in 0..times {
             self.pass(ms(600));
-            speakers.iter().for_each(|&speaker| self.renew(speaker));
+            for &speaker in speakers {
+                (0..4).for_each(|_| self.renew(speaker));
+            }
         }
     }
 
@@ -122,6 +125,43 @@ fn a_circle_counts_only_once_all_of_it_have_renewed_some_time_after_it_was_found
     assert!(reign.deadlocked(b, 2).is_none());
     reign.renew(a);
     assert!(reign.deadlocked(b, 2).is_some());
+}
+
+#[test]
+fn a_renewal_that_was_held_up_proves_nothing_of_what_came_behind_it() {
+    let (mut reign, [a, b]) = begin_with();
+    reign.renew_all(&[a, b], 1);
+    let [x, _] = reign.cross([a, b]);
+    let sent_at = reign.now;
+    // The network of `a` keeps its renewal, and the cancel and the release behind it.
+    reign.renew_all(&[b], 3);
+    reign.say(a, ClientMessage::Renew { sent_at });
+    assert!(reign.deadlocked(b, 2).is_none());
+    reign.say(a, ClientMessage::Cancel { request: RequestId(2) });
+    reign.release(a, x.lease);
+    assert!(reign.take(b).iter().any(|said| matches!(said, LeaderMessage::Granted { .. })));
+}
+
+#[test]
+fn what_one_client_pins_costs_the_leader_no_more_than_its_part() {
+    let (mut reign, [a, b]) = begin_with();
+    let (x, y) = (reign.has(a, 1, acquire("x")), reign.has(b, 1, acquire("y")));
+    // Many say that they have one lease: none of them is believed, and each end is a small step.
+    for request in 2..2_000 {
+        reign.acquire(a, request, wants("y", &[x.lease]));
+    }
+    reign.acquire(b, 2, wants("x", &[y.lease]));
+    reign.renew_all(&[a, b], 2);
+    assert!(reign.deadlocked(b, 2).is_none());
+    for request in 2..1_999 {
+        reign.say(a, ClientMessage::Cancel { request: RequestId(request) });
+    }
+    reign.renew_all(&[a, b], 2);
+    assert!(reign.leader.pinned().1 <= 1);
+    // A lease of another's is no pin at all.
+    let before = reign.leader.pinned().0;
+    reign.acquire(b, 3, wants("x", &[x.lease]));
+    assert_eq!(reign.leader.pinned().0, before);
 }
 
 #[test]
