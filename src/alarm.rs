@@ -14,13 +14,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    thread,
     time::Duration,
 };
 
 use crate::{
     clock,
     fork::{self, Condvar, Mutex, PerFork},
-    own_threads,
     time::Time,
 };
 
@@ -163,7 +163,7 @@ impl Set {
     fn ready(&mut self, alarms: &'static Alarms) -> io::Result<()> {
         if !self.is_served {
             let serve = || alarms.serve();
-            own_threads::spawn("tierlock-alarm", serve)?;
+            thread::Builder::new().name("tierlock-alarm".into()).spawn(serve)?;
             self.is_served = true;
         }
         Ok(())

@@ -133,7 +133,6 @@ mod misuse;
 )]
 mod mode;
 mod name;
-mod own_threads;
 #[cfg_attr(
     not(feature = "process"),
     allow(dead_code, reason = "a label is for waiters in a directory")
@@ -152,6 +151,7 @@ mod printable;
     allow(dead_code, reason = "surveys and check-ups are the program's, some parts the table's")
 )]
 mod process;
+mod thread_number;
 /// Of the process tier the model checker has the table's words and machines, and no memory.
 #[cfg(all(test, tierlock_loom, not(feature = "process")))]
 #[allow(dead_code, unused_imports, unused_macros, reason = "the tier itself uses the rest")]

@@ -1,6 +1,6 @@
-//! Deadlocks of real processes, each of one thread, and of threads that are said to keep their guards.
+//! Deadlocks of real processes and of threads that are said to keep their guards.
 //!
-//! Without libtest's harness: its threads are users' threads as any other.
+//! Without libtest's harness: it is its own helper.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -16,12 +16,11 @@ use tierlock::{Leader, LockError, LockErrorKind, LockManager, LockManagerBuilder
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, word, address, secret, has, wants] = &arguments[..] {
-        return locks_two(word, builder(address, Path::new(secret)).label(has), [has, wants]);
+        let locks = builder(address, Path::new(secret)).label(has);
+        return locks_two(locks.guards_stay(word == "stay"), [has, wants]);
     }
-    if cfg!(target_os = "linux") {
-        three_processes_in_a_ring();
-        processes_with_other_threads_go_on_waiting();
-    }
+    three_processes_in_a_ring();
+    processes_that_make_no_promise_go_on_waiting();
     threads_that_keep_their_guards();
     threads_that_make_no_promise_go_on_waiting();
 }
@@ -102,9 +101,7 @@ impl Drop for LockingChild {
 }
 
 /// What a child does.
-fn locks_two(word: &str, locks: LockManagerBuilder, [has, wants]: [&str; 2]) {
-    let (end, ended) = mpsc::channel::<()>();
-    let other = (word == "beside-another").then(|| thread::spawn(move || ended.recv()));
+fn locks_two(locks: LockManagerBuilder, [has, wants]: [&str; 2]) {
     let locks = locks.open().unwrap();
     let (has, wants) =
         (locks.mutex(has, ()).build().unwrap(), locks.mutex(wants, ()).build().unwrap());
@@ -119,8 +116,6 @@ fn locks_two(word: &str, locks: LockManagerBuilder, [has, wants]: [&str; 2]) {
         Err(error) => println!("{:?} {error}", error.kind()),
     }
     drop(guard);
-    drop(end);
-    drop(other);
 }
 
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -153,7 +148,7 @@ fn three_processes_in_a_ring() {
     let asking = town.manager("asking").open().unwrap();
     let names = ["a", "b", "c"];
     let mut all: Vec<_> =
-        (0..3).map(|at| town.process("alone", names[at], names[(at + 1) % 3])).collect();
+        (0..3).map(|at| town.process("stay", names[at], names[(at + 1) % 3])).collect();
     for (at, process) in all.iter_mut().enumerate() {
         process.go_on();
         if at < 2 {
@@ -174,11 +169,11 @@ fn three_processes_in_a_ring() {
 }
 
 /// Another thread may have been sent the guard.
-fn processes_with_other_threads_go_on_waiting() {
+fn processes_that_make_no_promise_go_on_waiting() {
     let town = Town::new();
     let asking = town.manager("asking").open().unwrap();
-    let mut first = town.process("beside-another", "a", "b");
-    let mut second = town.process("beside-another", "b", "a");
+    let mut first = town.process("move", "a", "b");
+    let mut second = town.process("move", "b", "a");
     first.go_on();
     is_waited_for(&asking, "b");
     second.go_on();

@@ -45,9 +45,9 @@ use crate::{
         service::PendingLease,
     },
     mode::Room,
-    own_threads,
     scope::Scope,
     thread::{InFront, Seat, WaitingWriter},
+    thread_number::thread_number,
     time::Time,
     token::Token,
 };
@@ -649,7 +649,8 @@ impl<'a> Climb<'a> {
                 (holder.as_ref().is_some_and(|own| own.pid == myself.pid), false)
             }
             (Scope::Host, Some(tier)) => {
-                let is_own = named.reach.guards_stay && tier.word.is_with(own_threads::number());
+                let is_own = named.reach.guards_stay
+                    && thread_number().is_some_and(|number| tier.word.is_with(number));
                 (!tier.word.is_closed(), is_own)
             }
             (Scope::Host, None) => (false, false),

@@ -11,8 +11,8 @@ use std::{
 use crate::{
     clock,
     error::{LockError, Result},
-    own_threads,
     scope::Scope,
+    thread_number::thread_number,
     time::Time,
     token::Token,
 };
@@ -46,8 +46,8 @@ impl Named {
     /// What this token was got with stays with the calling thread.
     #[cold]
     fn stays_here(&self, token: Token) {
-        if let Some(tier) = self.host_tier() {
-            tier.word.stays_with(token, own_threads::number());
+        if let (Some(tier), Some(number)) = (self.host_tier(), thread_number()) {
+            tier.word.stays_with(token, number);
         }
     }
 

@@ -120,9 +120,8 @@ impl LockManagerBuilder {
     /// that a blocking call of its own returned; `false` unless it is set.
     ///
     /// With that a leader finds deadlocks of threads: see
-    /// [the page on guarantees](crate::guide::guarantees#deadlocks). Without it only a process that has no
-    /// other threads takes part in that, since guards may be sent to other threads, and nothing tells where
-    /// one is. A promise that is not kept makes a [`Deadlock`](crate::LockErrorKind::Deadlock) of what would
+    /// [the page on guarantees](crate::guide::guarantees#deadlocks). Without it they take no part in
+    /// that, since guards may be sent to other threads, and nothing tells where one is. A promise that is not kept makes a [`Deadlock`](crate::LockErrorKind::Deadlock) of what would
     /// have come free.
     ///
     /// # Example

@@ -16,6 +16,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -38,7 +39,6 @@ use crate::{
         },
         random,
     },
-    own_threads,
     proto::client::{Client, ClientConfig},
     time::Time,
 };
@@ -237,7 +237,8 @@ impl Drive for ClientDriver {
             return Ok(());
         }
         let driver = self.me.upgrade().expect("the caller holds it");
-        let spawned = own_threads::spawn("tierlock-client", move || driver.serve());
+        let spawned =
+            thread::Builder::new().name("tierlock-client".into()).spawn(move || driver.serve());
         spawned.map_err(no_thread)?;
         thread.is_running = true;
         let link: Weak<dyn exit::LeavesAtExit> = self.link.clone();

@@ -7,6 +7,7 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     sync::{Arc, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,6 @@ use crate::{
         client_keys::ClientKeys,
         quic::{CloseCode, Port, PortEvent},
     },
-    own_threads,
     proto::{
         ConnectionId,
         client::{Client, Ended},
@@ -255,7 +255,7 @@ impl Routes {
     /// The system's resolver takes its time; renewals over other connections do not wait for it.
     fn look_up(&mut self, id: ConnectionId, address: Address) {
         let (finder, wake) = (self.finder.clone(), (self.wake)());
-        let spawned = own_threads::spawn("tierlock-lookup", move || {
+        let spawned = thread::Builder::new().name("tierlock-lookup".into()).spawn(move || {
             let found = address.resolve();
             let found = found.map_err(|error| {
                 io::Error::new(error.kind(), format!("cannot look up {address}: {error}"))

@@ -1,6 +1,6 @@
 //! An open lock file, and the thread that waits at the kernel's queue for one.
 
-use std::{io, mem, sync::Arc};
+use std::{io, mem, sync::Arc, thread};
 
 use fs4::{FileExt, TryLockError};
 
@@ -13,7 +13,6 @@ use crate::{
     error::LockError,
     fork::{Condvar, LockFile, Mutex},
     name::Name,
-    own_threads,
     process::{
         dir::{
             files::{FileFailure, FileIdentity},
@@ -42,7 +41,8 @@ impl Queued {
         let queued =
             Arc::new(Queued { state: Mutex::new(QueuedState::Waiting), changed: Condvar::new() });
         let waiting = queued.clone();
-        let started = own_threads::spawn("tierlock-flock", move || {
+        let thread = thread::Builder::new().name("tierlock-flock".into());
+        let started = thread.spawn(move || {
             let locked = open.lock().map(|()| open);
             let mut state = waiting.state.lock();
             if let QueuedState::Waiting = *state {

@@ -15,13 +15,13 @@ use std::{
         atomic::{AtomicU32, Ordering::*},
     },
     task::{Context, Poll, Waker},
+    thread,
     time::Duration,
 };
 
 use crate::{
     alarm::contain,
     fork::{Mutex, PerFork},
-    own_threads,
     process::sys::futex,
 };
 
@@ -122,9 +122,9 @@ impl BellThread {
         all.next += 1;
         all.waiters.push(BellWaiter { ticket, slot: slot.clone(), bell, waker });
         if !all.is_served {
-            let serving = own_threads::spawn("tierlock-bells", move || self.serve());
+            let serving = thread::Builder::new().name("tierlock-bells".into());
             // Without a thread each task looks by itself.
-            all.is_served = serving.is_ok();
+            all.is_served = serving.spawn(move || self.serve()).is_ok();
         }
         drop(all);
         self.poked.fetch_add(1, SeqCst);

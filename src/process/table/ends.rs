@@ -28,10 +28,7 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use crate::{
-    fork::{Mutex, PerFork},
-    own_threads,
-};
+use crate::fork::{Mutex, PerFork};
 
 use super::{
     super::{DirectoryKey, sys::futex},
@@ -130,7 +127,7 @@ impl EndHints {
         let poke = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?);
         let poked = poke.clone();
         let serve = move || self.serve(&poked);
-        own_threads::spawn("tierlock-ends", serve).ok()?;
+        thread::Builder::new().name("tierlock-ends".into()).spawn(serve).ok()?;
         inner.poke = Some(poke);
         Some(())
     }

@@ -43,6 +43,7 @@ use std::{
         atomic::{AtomicU32, AtomicUsize, Ordering::*},
     },
     task::{Context, Poll, Waker},
+    thread,
     time::Duration,
 };
 
@@ -53,7 +54,6 @@ use crate::{
     clock,
     error::{LockError, LockErrorKind, LostReason},
     fork::{Mutex, MutexGuard, PerFork},
-    own_threads,
     time::Time,
 };
 
@@ -508,7 +508,7 @@ impl Sleepers {
             poked: AtomicU32::new(0),
         });
         let served = sleeper.clone();
-        own_threads::spawn("tierlock-wait", move || served.serve(self))?;
+        thread::Builder::new().name("tierlock-wait".into()).spawn(move || served.serve(self))?;
         threads.push(sleeper.clone());
         Ok(sleeper)
     }

@@ -137,3 +137,21 @@ fn what_runs_in_the_background_holds_no_lock_above_it() {
     assert_eq!((second.line().as_str(), second.line().as_str()), ("inner", "0"));
     assert_eq!(first.line(), "background");
 }
+
+#[test]
+fn what_a_limit_of_its_own_ends_holds_no_lock_above_it() {
+    let place = Place::new();
+    let leader = place.leader();
+    let mut first = script(&leader, &["a"], "timeout 1000 RUN b -- echo inner; echo $?");
+    let mut second = script(&leader, &["b"], "RUN a -- echo inner; echo $?");
+    go_on(&mut first);
+    is_waited_for(&leader, "b");
+    go_on(&mut second);
+    is_waited_for(&leader, "a");
+    for name in ["a", "b"] {
+        is_renewed(&leader, name, 12);
+    }
+    // Only what ends it makes the other go on.
+    drop(first);
+    assert_eq!((second.line().as_str(), second.line().as_str()), ("inner", "0"));
+}

@@ -5,10 +5,10 @@
 //! thread that locked a guard need not have it any more: guards may be sent, a borrowed one to a scoped
 //! thread, one of a mutex that lives for ever to any. Nothing tells where a guard is, since it is but two
 //! words that are moved by copying. (For that reason parking_lot has either guards that may be sent or a
-//! search for deadlocks, and not both.) So what a thread's session holds is pinned while it waits
+//! search for deadlocks, and not both.) A thread that is the only one of its process is no proof either:
+//! callbacks and wakers of this library's own threads may drop guards. So what a thread's session holds is
+//! pinned while it waits
 //!
-//! - if the process has no other thread but this library's own: then no code runs that could drop a guard,
-//!   wherever that is, in a task or in a collection; or
 //! - if the manager is known to be used by one at a time: the program's `run`, `hold` and `elect` say so; or
 //! - as far as the thread has locked it itself, if its user promises that guards stay with their threads: each
 //!   blocking call notes its thread beside the token in the lease word.
@@ -22,12 +22,8 @@
 
 use crate::{
     host::lease_word::HeldWord,
-    own_threads,
-    proto::{
-        LeaseId,
-        mistake::{Mistake, planted},
-        wire::HeldAbove,
-    },
+    proto::{LeaseId, wire::HeldAbove},
+    thread_number::thread_number,
 };
 
 use super::{Link, LinkState};
@@ -68,18 +64,15 @@ impl Link {
         if state.leases.is_empty() || state.leases.len() > LOOKED_AT_MAX {
             return PinsMade { holds: Vec::new(), above };
         }
-        if state.pins.is_used_by_one {
-            return PinsMade { holds: state.held_until_left(None), above };
-        }
-        let stays = state.pins.guards_stay.then(own_threads::number);
-        // The system is asked, which takes a while.
-        drop(state);
-        let is_only_one = own_threads::is_only_one_of_users() || planted(Mistake::SessionPins);
-        let thread = if is_only_one { None } else { stays };
-        if !is_only_one && thread.is_none() {
-            return PinsMade { holds: Vec::new(), above };
-        }
-        PinsMade { holds: self.state.lock().held_until_left(thread), above }
+        let thread = match (state.pins.is_used_by_one, state.pins.guards_stay) {
+            (true, _) => None,
+            (false, true) => match thread_number() {
+                Some(number) => Some(number),
+                None => return PinsMade { holds: Vec::new(), above },
+            },
+            (false, false) => return PinsMade { holds: Vec::new(), above },
+        };
+        PinsMade { holds: state.held_until_left(thread), above }
     }
 }
 
@@ -98,7 +91,8 @@ impl LinkState {
                 _ => {}
             }
         }
-        held.sort_unstable();
+        // The youngest first: a leader believes so many.
+        held.sort_unstable_by(|one, other| other.cmp(one));
         held
     }
 }
