@@ -138,7 +138,17 @@ impl PortConnection {
     ) {
         let told = Bytes::copy_from_slice(reason.as_bytes());
         self.inner.close(now, VarInt::from_u32(code as u32), told);
+        if code == CloseCode::Unaccepted {
+            self.silence();
+        }
         self.end(Ended::Disconnected(reason.to_owned()), shared);
+    }
+
+    /// What it has said and was not read counts for nothing. Read as last words, it would be done with
+    /// rights that its peer has no more: a peer that reads no answers has up to a window of it waiting.
+    fn silence(&mut self) {
+        (self.reader, self.has_more) = (FrameReader::new(), false);
+        self.stream = None;
     }
 
     /// Reports its end, once.
