@@ -55,7 +55,7 @@ pub(in crate::host) enum CredentialPurpose {
 impl CredentialPurpose {
     /// Of a client with the secret: everything.
     pub(in crate::host) fn admin() -> CredentialPurpose {
-        CredentialPurpose::Client(Rights::default())
+        CredentialPurpose::Client(Rights::everything())
     }
 
     pub(super) fn uri(&self) -> String {

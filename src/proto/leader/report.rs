@@ -261,6 +261,7 @@ impl LeaderMachine {
             // believe in leases that are another session's by now.
             let is_new = !self.sessions.was_dismissed(report.session);
             if is_new && report.count == 1 && report.held.is_empty() {
+                let own_max = self.rights_of(connection)?.time_to_live_max();
                 return Some(self.sessions.add(Session::new(
                     report.session,
                     report.proof,
@@ -268,7 +269,7 @@ impl LeaderMachine {
                         asked: report.time_to_live,
                         // So that a lease outlives a change of reign.
                         least: 4 * self.config.reign_lasts.unwrap_or_default(),
-                        own_max: self.rights_of(connection).time_to_live_max(),
+                        own_max,
                         max: self.config.time_to_live_max,
                     },
                     report.identity.clone(),

@@ -107,6 +107,7 @@ impl PortConnection {
     /// Its peer, as the protocol knows it.
     pub(super) fn client(&self) -> ConnectedClient {
         let at = client_at(self.remote);
+        // On a client's own port its peer, a leader, has none; nor has a member of a group.
         let terms = self.credential.as_ref().map(|credential| &credential.terms);
         let rights = terms.and_then(|terms| match &terms.purpose {
             CredentialPurpose::Client(rights) => Some(Arc::new(rights.clone())),
@@ -116,7 +117,7 @@ impl PortConnection {
         ConnectedClient {
             share: self.admitted.client(),
             at,
-            rights: rights.unwrap_or_default(),
+            rights,
             label: label.map(|text| ProvedLabel { text, bind: bind_proof }),
         }
     }

@@ -347,7 +347,7 @@ fn a_credential_bounds_the_time_to_live_that_is_asked_for_and_not_the_raised_one
     let mut reign = ReignScene::new(config, fresh());
     let mut asks = |number: u64, wanted| {
         let connection = ConnectionId(number * 100);
-        let rights = Arc::new(Rights::new(Role::Lock, Vec::new(), Some(ms(3000))));
+        let rights = Some(Arc::new(Rights::new(Role::Lock, Vec::new(), Some(ms(3000)))));
         let client = ConnectedClient { rights, ..ClientId(number.into()).into() };
         reign.leader.handle_connected(connection, client, reign.now);
         let speaker = Speaker { connection, session: number.into(), count: 1 };
