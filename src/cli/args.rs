@@ -456,8 +456,8 @@ refused, as is a file system that forgets (tmpfs) or is far away, and a copy of 
 
 To exchange the secret, without a pause: a secret file may hold several, one a line; the first is
 presented, all are accepted. Add the new one as the second line at the leader, then at every client;
-issue credentials anew; make it the first everywhere; then take the old one out. Clients read the file
-again whenever they connect.
+issue credentials anew; make it the first everywhere; then take the old one out, and issue none before
+that is done. Clients read the file again whenever they connect.
 
 The secret file belongs to the user that runs this or to root, only its owner may write it, and not
 all users may read it (0600, or 0440 for a group). A pipe such as <(cat key) is read once.

@@ -218,9 +218,10 @@ pub struct CredentialBuilder {
 impl Secret {
     /// Begins to issue a credential: of this role, for a client with this label.
     ///
-    /// Of a file with several secrets the last one signs it, which is the new one while they are
-    /// exchanged: the credential is good when the others are gone. Its holder accepts the leaders of
-    /// all.
+    /// Of a file with several secrets the last one signs it, and its holder accepts the leaders of all.
+    /// While secrets are exchanged the last is the new one, so that the credential is good when the
+    /// others are gone, until that is made the first: from then on issue none before the old one is
+    /// taken out.
     pub fn issue(&self, role: Role, label: impl Into<String>) -> CredentialBuilder {
         CredentialBuilder {
             secret: self.clone(),
