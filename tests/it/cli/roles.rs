@@ -473,11 +473,13 @@ fn a_revoked_credential_is_out_and_no_other_is() {
     }
     succeeds(&leader.run_with(&good).args(["c", "--", "true"]).output().unwrap());
     // At a start there is no old one.
-    fs::write(&file, &text[..text.len() - 2]).unwrap();
-    let other = Place::new();
-    let mut serve = other.serve("127.0.0.1:0");
-    serve.arg("--init").arg("--revoked").arg(&file);
-    fails_with(&serve.output().unwrap(), 78, "ends within a line");
+    for (half, why) in [(&text[..text.len() - 2], "ends within a line"), ("", "is empty")] {
+        fs::write(&file, half).unwrap();
+        let other = Place::new();
+        let mut serve = other.serve("127.0.0.1:0");
+        serve.arg("--init").arg("--revoked").arg(&file);
+        fails_with(&serve.output().unwrap(), 78, why);
+    }
 }
 
 #[test]
