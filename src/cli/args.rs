@@ -416,7 +416,8 @@ pub(super) struct Serve {
     #[arg(long, value_name = "FILE")]
     pub(super) secret_file: Option<PathBuf>,
     /// File with the serials of credentials that are accepted no longer, one a line; read again every
-    /// minute and on SIGHUP. Replace it by renaming another to it
+    /// minute and on SIGHUP. Replace it by renaming another to it; an empty one is refused, and `# none`
+    /// is a list of none
     #[arg(long, value_name = "FILE")]
     pub(super) revoked: Option<PathBuf>,
     /// The longest time to live that a client may ask for
