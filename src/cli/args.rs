@@ -416,7 +416,8 @@ pub(super) struct Serve {
     #[arg(long, value_name = "FILE")]
     pub(super) secret_file: Option<PathBuf>,
     /// File with the serials of credentials that are accepted no longer, one a line; read again every
-    /// minute and on SIGHUP. Replace it by renaming another to it
+    /// minute and on SIGHUP. Replace it by renaming another to it; an empty one is refused, and `# none`
+    /// is a list of none
     #[arg(long, value_name = "FILE")]
     pub(super) revoked: Option<PathBuf>,
     /// The longest time to live that a client may ask for
@@ -456,8 +457,8 @@ refused, as is a file system that forgets (tmpfs) or is far away, and a copy of 
 
 To exchange the secret, without a pause: a secret file may hold several, one a line; the first is
 presented, all are accepted. Add the new one as the second line at the leader, then at every client;
-issue credentials anew; make it the first everywhere; then take the old one out. Clients read the file
-again whenever they connect.
+issue credentials anew; make it the first everywhere; then take the old one out, and issue none before
+that is done. Clients read the file again whenever they connect.
 
 The secret file belongs to the user that runs this or to root, only its owner may write it, and not
 all users may read it (0600, or 0440 for a group). A pipe such as <(cat key) is read once.

@@ -16,22 +16,30 @@ use crate::{
 pub(super) fn secret(command: SecretCommand) -> Result<u8, Failure> {
     match command {
         SecretCommand::New { file } => drop(Secret::create(file)?),
-        SecretCommand::Issue(what) => print(&lines(&issue(*what)?))?,
+        SecretCommand::Issue(what) => print(&issue(*what)?)?,
         SecretCommand::Show { file } => print(&show(&file)?)?,
     }
     Ok(0)
 }
 
-fn issue(what: SecretIssue) -> Result<Credential, Failure> {
+/// What it has issued, and by which secret of several: while they are exchanged, the last may be the old
+/// one, and the credential would end with that.
+fn issue(what: SecretIssue) -> Result<String, Failure> {
     let SecretIssue { role, label, names, until, ttl_max, secret, file } = what;
-    let mut credential = Secret::read(secret)?.issue(role, label).names(names);
+    let secret = Secret::read(secret)?;
+    let mut credential = secret.issue(role, label).names(names);
     if let Some(until) = until {
         credential = credential.until(until);
     }
     if let Some(limit) = ttl_max {
         credential = credential.time_to_live_max(limit);
     }
-    Ok(credential.write(file)?)
+    let mut text = lines(&credential.write(file)?);
+    let count = secret.count();
+    if count > 1 {
+        let _ = writeln!(text, "signed   by secret {count} of {count}, the last line");
+    }
+    Ok(text)
 }
 
 fn show(file: &Path) -> Result<String, Failure> {

@@ -358,7 +358,8 @@ impl Client {
             events: VecDeque::new(),
             losses_untold: 0,
             closing: Closing::No,
-            rights: Arc::default(),
+            // Until it is told otherwise; the leader judges it in any case.
+            rights: Arc::new(Rights::everything()),
             config,
             random,
         }

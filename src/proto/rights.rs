@@ -74,13 +74,6 @@ pub struct Rights {
     time_to_live_max: Option<Duration>,
 }
 
-impl Default for Rights {
-    /// Those of a client with the secret: everything.
-    fn default() -> Rights {
-        Rights { role: Role::Admin, names: Vec::new(), time_to_live_max: None }
-    }
-}
-
 /// A message that its client may say. There is no other way to one than [`Rights::permit`].
 #[derive(Debug)]
 pub struct PermittedMessage(ClientMessage);
@@ -108,6 +101,12 @@ pub enum Forbidden {
 }
 
 impl Rights {
+    /// Those of a client with the secret. They are no default: where it is not known what a client has
+    /// proved, it has none.
+    pub fn everything() -> Rights {
+        Rights { role: Role::Admin, names: Vec::new(), time_to_live_max: None }
+    }
+
     /// Of this role, for the names that begin with one of these (or all), with sessions of at most this
     /// time to live.
     pub fn new(role: Role, names: Vec<Name>, time_to_live_max: Option<Duration>) -> Rights {
@@ -213,7 +212,8 @@ pub struct ConnectedClient {
     pub share: ClientId,
     /// Where it is.
     pub at: ClientId,
-    pub rights: Arc<Rights>,
+    /// What it has proved that it may do; none: nothing that it says is permitted.
+    pub rights: Option<Arc<Rights>>,
     /// The label of its credential; without one its label is what it says.
     pub label: Option<ProvedLabel>,
 }
@@ -238,7 +238,8 @@ impl ConnectedClient {
 /// One with the secret, at an address that this stands for.
 impl From<ClientId> for ConnectedClient {
     fn from(at: ClientId) -> ConnectedClient {
-        ConnectedClient { share: at, at, rights: Arc::default(), label: None }
+        let rights = Some(Arc::new(Rights::everything()));
+        ConnectedClient { share: at, at, rights, label: None }
     }
 }
 

@@ -61,7 +61,7 @@ pub struct Successor {
     /// A reign has begun since the driver has closed what it has.
     is_to_sweep: bool,
     /// The connections that are not closed, and what their clients may do.
-    connections: BTreeMap<ConnectionId, Arc<Rights>>,
+    connections: BTreeMap<ConnectionId, Option<Arc<Rights>>>,
     messages: VecDeque<(ConnectionId, LeaderMessage)>,
     closes: VecDeque<(ConnectionId, Close)>,
     notices: VecDeque<SuccessionNotice>,
@@ -256,14 +256,15 @@ impl SuccessorTurn<'_> {
     }
 
     /// A message, if the connection's client may say it; else it is refused here, whether this leader
-    /// reigns or stands by. What a closed connection said counts for nothing.
+    /// reigns or stands by. What a closed connection said counts for nothing, nor does what a client says
+    /// that has proved nothing.
     pub fn permit(
         &mut self,
         connection: ConnectionId,
         message: ClientMessage,
     ) -> Option<PermittedMessage> {
         let Successor { leader, connections, messages, closes, .. } = &mut *self.successor;
-        let said = match connections.get(&connection)?.permit(message) {
+        let said = match connections.get(&connection)?.as_ref()?.permit(message) {
             Ok(permitted) => return Some(permitted),
             Err(said) => said,
         };

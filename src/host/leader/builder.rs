@@ -150,7 +150,7 @@ impl LeaderBuilder {
 
     /// A file with the serials of credentials that are accepted no longer, one a line; what follows a `#`
     /// is a remark. It is read again every minute and at [`reload`](Leader::reload): replace it by
-    /// renaming another to it, since one that ends within a line is not believed.
+    /// renaming another to it, since one that is empty or ends within a line is not believed.
     pub fn revoked_file(mut self, file: impl AsRef<Path>) -> Self {
         self.revoked_file = Some(file.as_ref().to_owned());
         self

@@ -146,7 +146,7 @@ impl Look {
             }
         }
         if let Some(file) = revoked {
-            match file.read(|path| read_over(&known.revoked, path)) {
+            match file.read(|path| RevokedSerials::read(path)) {
                 Ok(read) => known.revoked = Arc::new(read),
                 Err(trouble) => {
                     news.extend(trouble.map(|text| News::Trouble(LookedFile::Revoked, text)));
@@ -156,19 +156,6 @@ impl Look {
         news.push(News::Accepted { accepted: known.clone(), is_new_secret });
         news
     }
-}
-
-/// The serials of a file that had `known` before.
-fn read_over(known: &RevokedSerials, path: &Path) -> Result<RevokedSerials, LockError> {
-    let read = RevokedSerials::read(path)?;
-    if read.is_cut_from(known) {
-        return Err(LockError::config(format!(
-            "the revocation file {} is empty, and had serials: it is being written, or was cut off; a \
-             remark (`# none`) says that no credential is revoked any more",
-            path.display()
-        )));
-    }
-    Ok(read)
 }
 
 #[cfg(test)]

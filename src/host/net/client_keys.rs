@@ -45,7 +45,7 @@ impl ClientKeys {
     /// What a client with them may do.
     pub(in crate::host) fn rights(&self) -> Arc<Rights> {
         match self {
-            ClientKeys::Secret(_) => Arc::default(),
+            ClientKeys::Secret(_) => Arc::new(Rights::everything()),
             ClientKeys::Credential(credential) => credential.rights().clone(),
         }
     }

@@ -55,7 +55,7 @@ pub(in crate::host) enum CredentialPurpose {
 impl CredentialPurpose {
     /// Of a client with the secret: everything.
     pub(in crate::host) fn admin() -> CredentialPurpose {
-        CredentialPurpose::Client(Rights::default())
+        CredentialPurpose::Client(Rights::everything())
     }
 
     pub(super) fn uri(&self) -> String {
@@ -198,9 +198,12 @@ impl IssuerKey {
 fn certificate(subject: &str) -> CertificateParams {
     let mut about = CertificateParams::default();
     about.distinguished_name.push(DnType::CommonName, subject);
-    (about.not_before, about.not_after) = (date_time_ymd(1975, 1, 1), date_time_ymd(NO_END, 1, 1));
+    (about.not_before, about.not_after) = (date_time_ymd(BEGIN, 1, 1), date_time_ymd(NO_END, 1, 1));
     about
 }
+
+/// The year in which all certificates begin: no clock that is behind refuses them.
+const BEGIN: i32 = 1975;
 
 /// The year in which certificates without an end end.
 const NO_END: i32 = 4096;
@@ -217,7 +220,12 @@ pub(in crate::host) fn bind_proof(label: &str, proof: Proof) -> Proof {
 
 /// From then on, since the Unix epoch, an end is none.
 pub(in crate::host) fn no_end() -> Duration {
-    let years = date_time_ymd(NO_END, 1, 1) - date_time_ymd(1970, 1, 1);
+    since_epoch(NO_END)
+}
+
+/// When this year begins.
+fn since_epoch(year: i32) -> Duration {
+    let years = date_time_ymd(year, 1, 1) - date_time_ymd(1970, 1, 1);
     years.try_into().expect("it is after the epoch")
 }
 
@@ -318,12 +326,18 @@ impl AcceptedIssuers {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(&IssuerId, ClientCertVerified), rustls::Error> {
-        let mut refused = rustls::Error::General("there is no issuer".into());
+        let mut refused = CertificateError::UnknownIssuer.into();
         for (issuer, verifier) in &self.0 {
             match verifier.verify_client_cert(presented, intermediates, now) {
                 Ok(verified) => return Ok((issuer, verified)),
-                // Its issuer is known, and the time is over.
-                Err(error) if has_expired(&error) => return Err(error),
+                // The time is looked at before the signature, so any certificate says that it is over.
+                // It is if this issuer has signed that: then it was good at its beginning.
+                Err(error) if is_of_time(&error) => {
+                    let begins = UnixTime::since_unix_epoch(since_epoch(BEGIN));
+                    if verifier.verify_client_cert(presented, intermediates, begins).is_ok() {
+                        return Err(error);
+                    }
+                }
                 Err(error) => refused = error,
             }
         }
@@ -335,12 +349,11 @@ impl AcceptedIssuers {
     }
 }
 
-fn has_expired(error: &rustls::Error) -> bool {
-    use rustls::Error::InvalidCertificate;
-    matches!(
-        error,
-        InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })
-    )
+/// Whether it says that the time is not within that of the certificate. A peer is told of all alike.
+fn is_of_time(error: &rustls::Error) -> bool {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let rustls::Error::InvalidCertificate(why) = error else { return false };
+    matches!(why, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
 }
 
 impl ClientCertVerifier for AcceptedIssuers {

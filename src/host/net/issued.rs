@@ -30,6 +30,7 @@ use crate::{
     proto::{
         TIME_TO_LIVE,
         rights::{Rights, Role},
+        wire::Identity,
     },
 };
 
@@ -203,6 +204,9 @@ const URI_BYTES_MAX: usize = 2048;
 /// The longest label, in characters, as certificates bound it.
 const LABEL_MAX: usize = 64;
 
+/// The same in bytes, of which the protocol would cut off the rest: two labels would be shown alike.
+const LABEL_BYTES_MAX: usize = Identity::TEXT_BYTES_MAX;
+
 /// What a [`Credential`] is to say, until it is [written](CredentialBuilder::write).
 #[derive(Clone, Debug)]
 #[must_use = "no credential is issued before it is written"]
@@ -218,9 +222,10 @@ pub struct CredentialBuilder {
 impl Secret {
     /// Begins to issue a credential: of this role, for a client with this label.
     ///
-    /// Of a file with several secrets the last one signs it, which is the new one while they are
-    /// exchanged: the credential is good when the others are gone. Its holder accepts the leaders of
-    /// all.
+    /// Of a file with several secrets the last one signs it, and its holder accepts the leaders of all.
+    /// While secrets are exchanged the last is the new one, so that the credential is good when the
+    /// others are gone, until that is made the first: from then on issue none before the old one is
+    /// taken out.
     pub fn issue(&self, role: Role, label: impl Into<String>) -> CredentialBuilder {
         CredentialBuilder {
             secret: self.clone(),
@@ -281,12 +286,13 @@ impl CredentialBuilder {
         let label = &self.label;
         let is_label = !label.is_empty()
             && label.chars().count() <= LABEL_MAX
+            && label.len() <= LABEL_BYTES_MAX
             && !label.chars().any(char::is_control)
             && label.as_str() != OWN_SUBJECT;
         if !is_label {
             return Err(LockError::config(format!(
-                "a credential's label has 1 to {LABEL_MAX} characters, none of them a control character, \
-                 and is not {OWN_SUBJECT:?}"
+                "a credential's label has 1 to {LABEL_MAX} characters, none of them a control character, in \
+                 at most {LABEL_BYTES_MAX} bytes, and is not {OWN_SUBJECT:?}"
             )));
         }
         let names = self.names.iter().map(|text| {

@@ -2,19 +2,20 @@
 //!
 //! The file has a serial a line, as `tierlock secret issue` prints it; what follows a `#` is a remark. A
 //! file that ends within a line is being written, or was cut off: read as it stands, it would accept a
-//! credential that it is about to revoke.
+//! credential that it is about to revoke. So would one without a byte: a remark says that there is none.
 
 use std::{
     collections::BTreeSet,
     fmt,
-    fs::File,
+    fs::OpenOptions,
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::Arc,
 };
 
 use ring::digest;
+use rustix::fs::OFlags;
 
 use super::hex::{from_hex, to_hex};
 use crate::{
@@ -68,8 +69,6 @@ impl fmt::Display for CredentialSerial {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::host) struct RevokedSerials {
     serials: BTreeSet<CredentialSerial>,
-    /// The file has no byte.
-    is_blank: bool,
 }
 
 impl RevokedSerials {
@@ -81,7 +80,7 @@ impl RevokedSerials {
     ///
     /// # Errors
     ///
-    /// `Config` if it is missing, not whole, has anything but serials and remarks, or may be written by
+    /// `Config` if it is missing, empty, no regular file, not whole, has anything but serials and remarks, or may be written by
     /// others than its owner; `Io` if it cannot be read.
     pub(in crate::host) fn read(path: &Path) -> Result<RevokedSerials, LockError> {
         let shown = path.display();
@@ -93,7 +92,10 @@ impl RevokedSerials {
             };
             LockError::new(kind, what).with_source(error)
         };
-        let file = File::open(path).map_err(unreadable)?;
+        // Without `NONBLOCK` the open of a named pipe waits for its writer.
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+        let file = opened.map_err(unreadable)?;
         let about = file.metadata().map_err(unreadable)?;
         if !about.is_file() {
             let what = format!("the revocation file {shown} is no regular file");
@@ -117,6 +119,10 @@ impl RevokedSerials {
         }
         RevokedSerials::decode(&text).map_err(|trouble| {
             LockError::config(match trouble {
+                DecodeTrouble::Blank => format!(
+                    "the revocation file {shown} is empty: it is being written, or was cut off; a remark \
+                     (`# none`) says that no credential is revoked"
+                ),
                 DecodeTrouble::Cut => format!(
                     "the revocation file {shown} ends within a line: it is being written, or was cut off; \
                      write another file and rename that to it"
@@ -132,7 +138,7 @@ impl RevokedSerials {
     fn decode(text: &[u8]) -> Result<RevokedSerials, DecodeTrouble> {
         let Some(text) = text.strip_suffix(b"\n") else {
             return match text {
-                b"" => Ok(RevokedSerials { is_blank: true, ..RevokedSerials::default() }),
+                b"" => Err(DecodeTrouble::Blank),
                 _ => Err(DecodeTrouble::Cut),
             };
         };
@@ -145,18 +151,14 @@ impl RevokedSerials {
             let serial: [u8; SERIAL_BYTES] = from_hex(said).ok_or(DecodeTrouble::Line(at + 1))?;
             serials.insert(CredentialSerial::new(&serial));
         }
-        Ok(RevokedSerials { serials, is_blank: false })
-    }
-
-    /// Whether this file may be one that is about to be written over `known`: it has no byte, and that
-    /// has serials.
-    pub(in crate::host) fn is_cut_from(&self, known: &RevokedSerials) -> bool {
-        self.is_blank && !known.serials.is_empty()
+        Ok(RevokedSerials { serials })
     }
 }
 
 /// Why a text is no list of serials.
 enum DecodeTrouble {
+    /// It has no byte.
+    Blank,
     /// It ends within a line.
     Cut,
     /// Of this line, counted from 1.

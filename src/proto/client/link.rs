@@ -372,7 +372,9 @@ impl Client {
             LeaderMessage::Welcome { .. } => self.welcome(message, now),
             // Told before the welcome.
             LeaderMessage::Lost { lease, why } => self.lost(lease, why, now),
-            LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
+            LeaderMessage::Refused { request, why, holder } => {
+                self.any_refused(request, why, holder);
+            }
             _ => {}
         }
     }

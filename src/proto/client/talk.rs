@@ -129,9 +129,7 @@ impl Client {
                 self.granted(request, grant, now);
             }
             LeaderMessage::Refused { request, why, holder } => {
-                if !self.question_refused(request, why) {
-                    self.refused(request, why, holder);
-                }
+                self.any_refused(request, why, holder);
             }
             LeaderMessage::Deadlocked { request, circle } => {
                 self.ended(request, RequestFailure::Deadlock(circle), None);
@@ -175,7 +173,19 @@ impl Client {
         }
     }
 
-    pub(super) fn refused(&mut self, request: RequestId, why: Refusal, holder: Option<HolderInfo>) {
+    /// Whichever it was.
+    pub(super) fn any_refused(
+        &mut self,
+        request: RequestId,
+        why: Refusal,
+        holder: Option<HolderInfo>,
+    ) {
+        if !self.question_refused(request, why) {
+            self.refused(request, why, holder);
+        }
+    }
+
+    fn refused(&mut self, request: RequestId, why: Refusal, holder: Option<HolderInfo>) {
         let Some(state) = self.requests.get(&request) else { return };
         let known = state.holder.clone();
         let failure = match why {
@@ -210,9 +220,7 @@ impl Client {
     /// The leader is of an earlier release.
     fn not_understood(&mut self, request: Option<RequestId>) {
         let Some(request) = request else { return };
-        if !self.question_refused(request, Refusal::NotSupported) {
-            self.refused(request, Refusal::NotSupported, None);
-        }
+        self.any_refused(request, Refusal::NotSupported, None);
     }
 
     /// Whether that was an observation, a change of mode or a question, which is refused.

@@ -53,8 +53,8 @@ impl LeaderMachine {
         self.clients.get(&connection).map_or(ClientId(0), |client| client.at)
     }
 
-    /// What the client of a connection may do.
-    pub(super) fn rights_of(&self, connection: ConnectionId) -> Arc<Rights> {
-        self.clients.get(&connection).map(|client| client.rights.clone()).unwrap_or_default()
+    /// What the client of a connection may do; none: nothing.
+    pub(super) fn rights_of(&self, connection: ConnectionId) -> Option<Arc<Rights>> {
+        self.clients.get(&connection)?.rights.clone()
     }
 }

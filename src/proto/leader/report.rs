@@ -16,7 +16,7 @@ use crate::{
         lock::{HoldKey, PackedId, Recall, Right, SessionKey},
         mistake::{Mistake, planted},
         rights::ConnectedClient,
-        sessions::{Session, Standing},
+        sessions::{AskedTimeToLive, Session, Standing},
         shares::largest_share,
         wire::{
             self, Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal,
@@ -261,12 +261,17 @@ impl LeaderMachine {
             // believe in leases that are another session's by now.
             let is_new = !self.sessions.was_dismissed(report.session);
             if is_new && report.count == 1 && report.held.is_empty() {
+                let own_max = self.rights_of(connection)?.time_to_live_max();
                 return Some(self.sessions.add(Session::new(
                     report.session,
                     report.proof,
-                    // So that a lease outlives a change of reign.
-                    report.time_to_live.max(4 * self.config.reign_lasts.unwrap_or_default()),
-                    self.time_to_live_max(connection),
+                    AskedTimeToLive {
+                        asked: report.time_to_live,
+                        // So that a lease outlives a change of reign.
+                        least: 4 * self.config.reign_lasts.unwrap_or_default(),
+                        own_max,
+                        max: self.config.time_to_live_max,
+                    },
                     report.identity.clone(),
                     report.process,
                 )));
@@ -287,12 +292,6 @@ impl LeaderMachine {
             return Some(key);
         }
         None
-    }
-
-    /// The longest time to live that a new session of this connection may have.
-    fn time_to_live_max(&self, connection: ConnectionId) -> Duration {
-        let own = self.rights_of(connection).time_to_live_max();
-        own.map_or(self.config.time_to_live_max, |own| own.min(self.config.time_to_live_max))
     }
 
     /// A session reported leases that it cannot have.

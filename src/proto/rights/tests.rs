@@ -170,10 +170,10 @@ fn what_names_no_lock_is_permitted_to_all() {
 #[test]
 fn a_client_with_the_secret_may_do_everything() {
     for (message, ..) in about("any/name") {
-        assert_eq!(Rights::default().forbids(&message), None);
+        assert_eq!(Rights::everything().forbids(&message), None);
     }
     let step_down = ClientMessage::StepDown { query: REQUEST, reign: ReignId(1) };
-    assert!(Rights::default().permit(step_down).is_ok());
+    assert!(Rights::everything().permit(step_down).is_ok());
 }
 
 #[test]

@@ -473,11 +473,13 @@ fn a_revoked_credential_is_out_and_no_other_is() {
     }
     succeeds(&leader.run_with(&good).args(["c", "--", "true"]).output().unwrap());
     // At a start there is no old one.
-    fs::write(&file, &text[..text.len() - 2]).unwrap();
-    let other = Place::new();
-    let mut serve = other.serve("127.0.0.1:0");
-    serve.arg("--init").arg("--revoked").arg(&file);
-    fails_with(&serve.output().unwrap(), 78, "ends within a line");
+    for (half, why) in [(&text[..text.len() - 2], "ends within a line"), ("", "is empty")] {
+        fs::write(&file, half).unwrap();
+        let other = Place::new();
+        let mut serve = other.serve("127.0.0.1:0");
+        serve.arg("--init").arg("--revoked").arg(&file);
+        fails_with(&serve.output().unwrap(), 78, why);
+    }
 }
 
 #[test]
@@ -617,6 +619,27 @@ fn a_credential_is_shown_and_never_overwritten() {
     let mut again = tierlock(&["secret", "issue", "--role", "lock", "--label", "a"]);
     let output = again.arg(&credential).arg(place.path("more")).output().unwrap();
     fails_with(&output, 78, "credentials are issued from it");
+}
+
+/// The last is the old one once the new one is the first, and what it signs ends with it.
+#[test]
+fn of_several_secrets_it_is_said_which_one_has_signed() {
+    let place = Place::new();
+    let [one, other] = ["one", "other"].map(|text| {
+        let file = place.path(text);
+        new_secret(&file);
+        fs::read_to_string(file).unwrap().trim().to_owned()
+    });
+    let secrets = place.path("secrets");
+    let issue = |label: &str| {
+        let mut issue = tierlock(&["secret", "issue", "--role", "lock", "--label", label]);
+        succeeds(&issue.arg(&secrets).arg(place.path(label)).output().unwrap())
+    };
+    write_secrets(&secrets, &[&one]);
+    assert!(!issue("a").contains("signed"));
+    write_secrets(&secrets, &[&one, &other]);
+    let told = issue("b");
+    assert!(told.ends_with("signed   by secret 2 of 2, the last line\n"), "{told}");
 }
 
 /// Every file is replaced as a whole: a reader sees the one or the other.

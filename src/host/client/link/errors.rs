@@ -44,8 +44,13 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
 
     fn refused(why: Refusal) -> (LockErrorKind, &'static str) {
         match why {
-            Refusal::WouldBlock | Refusal::TimedOut => unreachable!("another session holds it"),
-            Refusal::UsedAs(_) => unreachable!("it is told as the answer to an acquire alone"),
+            // The first two are told otherwise where they are answers, and the third where a lock was asked
+            // for. A leader can say any of them to anything: that is its fault, and no reason to panic.
+            Refusal::WouldBlock | Refusal::TimedOut | Refusal::UsedAs(_) => (
+                Refused,
+                "the leader has broken the protocol: it has refused this for a reason that only a request \
+                 for a lock can be refused for",
+            ),
             Refusal::NotPermitted => (
                 Refused,
                 "this client's credential is not for that: `tierlock secret show FILE` says which role \

@@ -52,6 +52,19 @@ fn what_is_no_certificate_of_the_issuer_is_refused() {
     assert!(accepted.accept(&CertificateDer::from(&b""[..])).is_err());
 }
 
+/// Which alert a peer gets, and what its operator is told, goes by this: of a certificate that no issuer
+/// of its own has signed it is not to be believed that its time is over.
+#[test]
+fn an_end_is_believed_of_a_signed_certificate_alone() {
+    let (one, other) = (issuer(), issuer());
+    let past = since_epoch(2001);
+    let (ended, _) = one.issue(&terms(CredentialPurpose::admin(), Some(past)));
+    let refused = |issuers: &[IssuerKey]| accepting(issuers).accept(&ended).unwrap_err();
+    assert!(!is_of_time(&refused(std::slice::from_ref(&other))));
+    assert!(is_of_time(&refused(std::slice::from_ref(&one))));
+    assert!(is_of_time(&refused(&[other, one])), "whichever is asked first");
+}
+
 #[test]
 fn a_role_or_parameter_that_is_not_known_is_refused() {
     let one = issuer();
@@ -128,7 +141,7 @@ fn an_issued_credential_bears_its_label_its_serial_and_its_end() {
     assert_eq!(credential.terms, read);
     assert!(!credential.has_ended());
     assert_eq!(accepted.accept(&endless).unwrap().terms.until, None);
-    assert!(has_expired(&accepted.accept(&ended).unwrap_err()));
+    assert!(is_of_time(&accepted.accept(&ended).unwrap_err()));
     let later = AcceptedCredential {
         terms: CredentialTerms { until: Some(now), ..read },
         issuer: credential.issuer,

@@ -84,6 +84,7 @@ fn what_cannot_be_is_not_issued() {
     for (builder, why) in [
         (issue(""), "label"),
         (issue(&"x".repeat(65)), "label"),
+        (issue(&"€".repeat(43)), "128 bytes"),
         (issue("a\nb"), "label"),
         (issue("tierlock client"), "label"),
         (issue("a").names([""]), "name"),

@@ -107,6 +107,7 @@ impl PortConnection {
     /// Its peer, as the protocol knows it.
     pub(super) fn client(&self) -> ConnectedClient {
         let at = client_at(self.remote);
+        // On a client's own port its peer, a leader, has none; nor has a member of a group.
         let terms = self.credential.as_ref().map(|credential| &credential.terms);
         let rights = terms.and_then(|terms| match &terms.purpose {
             CredentialPurpose::Client(rights) => Some(Arc::new(rights.clone())),
@@ -116,7 +117,7 @@ impl PortConnection {
         ConnectedClient {
             share: self.admitted.client(),
             at,
-            rights: rights.unwrap_or_default(),
+            rights,
             label: label.map(|text| ProvedLabel { text, bind: bind_proof }),
         }
     }
@@ -138,7 +139,17 @@ impl PortConnection {
     ) {
         let told = Bytes::copy_from_slice(reason.as_bytes());
         self.inner.close(now, VarInt::from_u32(code as u32), told);
+        if code == CloseCode::Unaccepted {
+            self.silence();
+        }
         self.end(Ended::Disconnected(reason.to_owned()), shared);
+    }
+
+    /// What it has said and was not read counts for nothing. Read as last words, it would be done with
+    /// rights that its peer has no more: a peer that reads no answers has up to a window of it waiting.
+    fn silence(&mut self) {
+        (self.reader, self.has_more) = (FrameReader::new(), false);
+        self.stream = None;
     }
 
     /// Reports its end, once.

@@ -785,6 +785,43 @@ fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
     });
 }
 
+/// Its last words would be done with rights that it has no more.
+#[test]
+fn what_a_refused_peer_has_said_is_not_read() {
+    let [old, new] = [[1; 32], [2; 32]].map(|bytes| Secret::from_secrets(&[bytes]));
+    let (mut leader, address) = listen(&old);
+    let mut client = connect(1, address, &old);
+    let (mut said, mut connected) = (None, false);
+    drive(&mut [&mut leader, &mut client], |index, event, port| {
+        match (index, event) {
+            (1, PortEvent::Connected(id, _)) => {
+                (0..100).for_each(|number| port.write(id, &renew(number)));
+            }
+            (0, PortEvent::Connected(..)) => connected = true,
+            // It is there, and the leader has had no turn to read it.
+            (0, PortEvent::Readable(id)) => said = Some(id),
+            _ => {}
+        }
+        said.is_some()
+    });
+    let id = said.expect("it has said something");
+    assert!(connected && leader.connection_mut(id).unwrap().reader.buffered() > 0);
+    leader.accept_credentials(&new);
+    let mut ended = false;
+    while let Some(event) = leader.poll_event() {
+        ended |= matches!(event, PortEvent::Ended(at, _) if at == id);
+        assert_eq!(leader.read::<ClientMessage>(id), None);
+    }
+    assert!(ended);
+    // What comes later is not read either.
+    drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
+        (0, event) => panic!("{event:?}"),
+        (1, PortEvent::Ended(..)) => true,
+        _ => false,
+    });
+    assert_eq!(leader.read::<ClientMessage>(id), None);
+}
+
 // ---- members of a group ---------------------------------------------------------------------------
 
 fn listen_to_members(secret: &Secret) -> (Port, SocketAddr) {

@@ -16,10 +16,24 @@ fn serials_stand_one_a_line_and_remarks_behind_them() {
     let revoked = read(&text).unwrap();
     assert!(revoked.has(&one) && revoked.has(&other));
     assert!(!revoked.has(&CredentialSerial::of_random([0x43; SERIAL_BYTES])));
-    // It is made before it is written; written over one with serials it is not believed.
-    let blank = read("").unwrap();
-    assert!(blank.is_cut_from(&revoked) && !blank.is_cut_from(&blank));
-    assert!(!read("# none any more\n").unwrap().is_cut_from(&revoked));
+    assert_eq!(read("# none any more\n"), Ok(RevokedSerials::default()));
+}
+
+/// It is made before it is written.
+#[test]
+fn an_empty_file_is_no_list() {
+    let trouble = read("").unwrap_err();
+    assert!(trouble.contains("is empty") && trouble.contains("# none"), "{trouble}");
+}
+
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("revoked");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+    let error = RevokedSerials::read(&path).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+    assert!(error.to_string().contains("no regular file"), "{error}");
 }
 
 #[test]
@@ -39,7 +53,7 @@ fn a_file_that_is_not_whole_is_refused_wherever_it_was_cut() {
 fn a_file_that_others_may_write_revokes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("revoked");
-    fs::write(&path, "").unwrap();
+    fs::write(&path, "# none\n").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     RevokedSerials::read(&path).unwrap();
     for mode in [0o664, 0o646] {

@@ -1270,6 +1270,26 @@ fn a_leader_that_is_too_old_is_named_so() {
     assert!(text.contains("too old"), "{text}");
 }
 
+/// It was taken for the refusal of a request, and the question waited until its time was over.
+#[test]
+fn a_question_that_is_refused_before_the_welcome_has_failed() {
+    let mut manager = Manager::new(1);
+    let observation = manager.client.observe_leader(name("x"), None, manager.now);
+    manager.connected();
+    let question = manager.client.list(None, 1, None, manager.now);
+    let why = Refusal::NotPermitted;
+    for query in [observation, question] {
+        manager.hear(LeaderMessage::Refused { request: query, why, holder: None });
+        let failure = RequestFailure::Refused { why };
+        assert_eq!(manager.take_events(), [Event::QueryFailed { query, failure }]);
+    }
+    // The next connection does not ask again.
+    manager.welcome();
+    let observes = |said: &ClientMessage| matches!(said, ClientMessage::Observe { .. });
+    let again = manager.take_said().iter().filter(|said| observes(said)).count();
+    assert_eq!(again, 1, "it was asked once, with the report");
+}
+
 #[test]
 fn what_an_earlier_leader_does_not_understand_fails_and_nothing_else_does() {
     let (mut manager, lease) = Manager::holding("x");
