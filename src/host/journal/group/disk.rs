@@ -14,6 +14,7 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::OFlags;
@@ -39,6 +40,8 @@ const UNFINISHED: &str = "group.new";
 /// The log of a disk that was put back to an earlier state, kept to be looked at.
 const PUT_BACK: &str = "group.put-back";
 const FORMAT_VERSION: u32 = 1;
+/// For how long a disk without room is not asked for more.
+pub(super) const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// A member's disk, open for writing.
 pub(super) struct GroupDisk {
@@ -55,6 +58,8 @@ pub(super) struct GroupDisk {
     spare: Spare,
     /// What was set aside is given away, and there is no room to set it aside again.
     is_low: bool,
+    /// Room is not looked for before that: there was none.
+    next_look: Option<Instant>,
     #[cfg(test)]
     room: tests::TriedRoom,
 }
@@ -82,7 +87,7 @@ impl GroupDisk {
         put_in_place(&directory.join(UNFINISHED), GROUP_LOG)?;
         let mut disk = GroupDisk::of(directory, file, id, commits);
         disk.end = bytes;
-        disk.set_aside();
+        disk.set_aside(Instant::now());
         Ok(disk)
     }
 
@@ -97,6 +102,7 @@ impl GroupDisk {
             is_marked: false,
             spare: Spare::new(directory.join(SPARE)),
             is_low: false,
+            next_look: None,
             #[cfg(test)]
             room: tests::TriedRoom::Plenty,
         }
@@ -167,7 +173,7 @@ impl GroupDisk {
             made => made,
         };
         anew.map_err(|error| io_trouble(&disk.directory, error))?;
-        disk.set_aside();
+        disk.set_aside(Instant::now());
         Ok((disk, stored))
     }
 
@@ -187,7 +193,8 @@ impl GroupDisk {
         self.id
     }
 
-    /// Makes these writes durable, all at once.
+    /// Makes these writes durable, all at once. [`set_aside`](GroupDisk::set_aside) is to be called once they
+    /// are confirmed.
     pub(super) fn write(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {
         match self.write_once(batch) {
             Err(DiskTrouble::Full(_)) if self.spare.bytes() > 0 => {
@@ -197,7 +204,6 @@ impl GroupDisk {
             }
             written => written?,
         }
-        self.set_aside();
         // Waited for by nothing: after a loss of power it may be too low, which harms nothing.
         let _ = self.commits.note(self.number);
         self.mark(batch).map_err(DiskTrouble::Failed)
@@ -208,19 +214,28 @@ impl GroupDisk {
         self.is_low
     }
 
-    /// Sets room aside for as much as the log has, once there is some to spare.
-    fn set_aside(&mut self) {
-        let bytes = self.end.max(SPARE_BYTES_MIN);
-        #[cfg(test)]
-        if self.room != tests::TriedRoom::Plenty {
+    /// Sets room aside for as much as the log has, once there is some to spare. A log that grows asks for more
+    /// only now and then, and where there was none it is looked for again after [`LOOK_PAUSE`]: all of it may have
+    /// to be written.
+    pub(super) fn set_aside(&mut self, now: Instant) {
+        let bytes = self.end.max(SPARE_BYTES_MIN).next_power_of_two();
+        let is_enough = !self.is_low && self.spare.bytes() >= bytes;
+        if is_enough || self.next_look.is_some_and(|at| now < at) {
             return;
         }
-        if !self.is_low {
-            // One that cannot be set aside is missed only when the disk is full.
-            let _ = self.spare.set_aside(bytes);
-        } else if self.spare.set_aside(2 * bytes).is_ok() && self.spare.reduce(bytes).is_ok() {
-            self.is_low = false;
+        // One that is low has room again once there is more than it needs.
+        let asked = if self.is_low { 2 * bytes } else { bytes };
+        let set = self.try_to_set_aside(asked).and_then(|()| self.spare.reduce(bytes));
+        self.is_low &= set.is_err();
+        self.next_look = set.is_err().then_some(now + LOOK_PAUSE);
+    }
+
+    fn try_to_set_aside(&mut self, bytes: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if self.room != tests::TriedRoom::Plenty {
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        self.spare.set_aside(bytes)
     }
 
     fn write_once(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {

@@ -1,13 +1,16 @@
 //! The thread that writes a member's disk, so that nothing else ever waits for it.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
-    disk::{DiskTrouble, GroupDisk},
+    disk::{DiskTrouble, GroupDisk, LOOK_PAUSE},
     mail::{GroupMail, GroupNews, StoredNews},
 };
 use crate::proto::group::{GroupWrite, WriteId};
@@ -70,7 +73,17 @@ impl Drop for DiskWriter {
 fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupMail) {
     let mut next = None;
     let mut was_low = false;
-    while let Some(job) = next.take().or_else(|| asked.recv().ok()) {
+    loop {
+        tell_room(was_low, disk.is_low(), mail);
+        was_low = disk.is_low();
+        let job = match next.take().map_or_else(|| next_job(asked, was_low), Ok) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                disk.set_aside(Instant::now());
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let done = match job {
             DiskJob::BecomeAnother => when_there_is_room(mail, || disk.become_another())
                 .map(|id| id.map(StoredNews::Another)),
@@ -89,16 +102,26 @@ fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupM
                     }
                 }
                 let done = when_there_is_room(mail, || disk.write(&batch));
-                tell_room(was_low, disk.is_low(), mail);
-                was_low = disk.is_low();
                 done.map(|done| done.map(|()| StoredNews::Durable(last)))
             }
         };
         match done {
-            Ok(Some(news)) => mail.stored(news),
+            Ok(Some(news)) => {
+                mail.stored(news);
+                // What waits for the disk has gone on by now.
+                disk.set_aside(Instant::now());
+            }
             Ok(None) => return,
             Err(error) => return mail.stored(StoredNews::Failed(error.to_string())),
         }
+    }
+}
+
+/// The next one; a disk that is low looks for room meanwhile.
+fn next_job(asked: &mpsc::Receiver<DiskJob>, is_low: bool) -> Result<DiskJob, RecvTimeoutError> {
+    match is_low {
+        true => asked.recv_timeout(LOOK_PAUSE),
+        false => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
     }
 }
 

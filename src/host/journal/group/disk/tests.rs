@@ -328,14 +328,54 @@ fn a_full_disk_writes_into_what_was_set_aside_and_sets_it_aside_again() {
     disk.room = TriedRoom::Spare;
     disk.write(&writes[2..3]).unwrap();
     assert!(disk.is_low() && !spare.exists());
+    let looks = Instant::now();
+    disk.set_aside(looks);
+    assert!(disk.is_low() && !spare.exists());
     disk.write(&writes[3..4]).unwrap();
     disk.room = TriedRoom::None;
     assert!(matches!(disk.write(&writes[4..]), Err(DiskTrouble::Full(_))));
     assert!(disk.is_low());
     disk.room = TriedRoom::Plenty;
     disk.write(&writes[4..]).unwrap();
+    disk.set_aside(looks + LOOK_PAUSE / 2);
+    assert!(disk.is_low(), "it looked just before");
+    disk.set_aside(looks + LOOK_PAUSE);
     assert!(!disk.is_low());
     assert_eq!(fs::metadata(&spare).unwrap().len(), SPARE_BYTES_MIN);
     drop(disk);
     assert_eq!(place.open().unwrap().1, after(&writes));
+}
+
+#[test]
+fn what_was_set_aside_is_there_after_a_restart_and_grows_with_the_log_by_doubling() {
+    let place = DiskPlace::new();
+    let spare = place.0.path().join(SPARE);
+    let mut disk = place.make();
+    let now = Instant::now();
+    disk.end = SPARE_BYTES_MIN + 1;
+    disk.set_aside(now);
+    assert_eq!(disk.spare.bytes(), 2 * SPARE_BYTES_MIN);
+    // The log grows within that: it is not even looked at.
+    fs::remove_file(&spare).unwrap();
+    disk.end = 2 * SPARE_BYTES_MIN;
+    disk.set_aside(now);
+    assert!(!spare.exists());
+    drop(disk);
+    fs::write(&spare, vec![7; 3 * SPARE_BYTES_MIN as usize]).unwrap();
+    assert_eq!(Spare::new(spare).bytes(), 3 * SPARE_BYTES_MIN);
+}
+
+#[test]
+fn more_that_cannot_be_set_aside_takes_nothing_from_what_is() {
+    let place = DiskPlace::new();
+    let mut disk = place.make();
+    disk.end = SPARE_BYTES_MIN + 1;
+    disk.room = TriedRoom::None;
+    disk.set_aside(Instant::now());
+    assert_eq!((disk.spare.bytes(), disk.is_low()), (SPARE_BYTES_MIN, false));
+    disk.room = TriedRoom::Plenty;
+    // No file is that long.
+    disk.spare.set_aside(i64::MAX as u64).unwrap_err();
+    assert_eq!(disk.spare.bytes(), SPARE_BYTES_MIN);
+    assert_eq!(fs::metadata(place.0.path().join(SPARE)).unwrap().len(), SPARE_BYTES_MIN);
 }
