@@ -56,6 +56,8 @@ pub(super) struct GroupDisk {
     /// The directory says which cluster it is of.
     is_marked: bool,
     spare: Spare,
+    /// The disk whose log is kept since this process has it.
+    kept: Option<DiskId>,
     /// What was set aside is given away, and there is no room to set it aside again.
     is_low: bool,
     /// Room is not looked for before that: there was none.
@@ -71,6 +73,16 @@ pub(super) enum DiskTrouble {
     Full(io::Error),
     /// Nothing is known about what it has now.
     Failed(io::Error),
+}
+
+impl DiskTrouble {
+    /// What came of making a file beside the one that there is.
+    fn of_new_file(error: io::Error) -> DiskTrouble {
+        match is_full(&error) {
+            true => DiskTrouble::Full(error),
+            false => DiskTrouble::Failed(error),
+        }
+    }
 }
 
 impl GroupDisk {
@@ -101,6 +113,7 @@ impl GroupDisk {
             commits,
             is_marked: false,
             spare: Spare::new(directory.join(SPARE)),
+            kept: None,
             is_low: false,
             next_look: None,
             #[cfg(test)]
@@ -196,17 +209,25 @@ impl GroupDisk {
     /// Makes these writes durable, all at once. [`set_aside`](GroupDisk::set_aside) is to be called once they
     /// are confirmed.
     pub(super) fn write(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {
-        match self.write_once(batch) {
-            Err(DiskTrouble::Full(_)) if self.spare.bytes() > 0 => {
-                self.spare.release();
-                self.is_low = true;
-                self.write_once(batch)?;
-            }
-            written => written?,
-        }
+        self.with_spare(|disk| disk.write_once(batch))?;
         // Waited for by nothing: after a loss of power it may be too low, which harms nothing.
         let _ = self.commits.note(self.number);
         self.mark(batch).map_err(DiskTrouble::Failed)
+    }
+
+    /// If it is full, what was set aside is given to another attempt.
+    fn with_spare<T>(
+        &mut self,
+        mut write: impl FnMut(&mut GroupDisk) -> Result<T, DiskTrouble>,
+    ) -> Result<T, DiskTrouble> {
+        match write(self) {
+            Err(DiskTrouble::Full(_)) if self.spare.bytes() > 0 => {
+                self.spare.release();
+                self.is_low = true;
+                write(self)
+            }
+            written => written,
+        }
     }
 
     /// Whether it is full but for what was set aside.
@@ -246,22 +267,22 @@ impl GroupDisk {
         let whole = batch.iter().rposition(|write| matches!(write, GroupWrite::Whole(_)));
         match whole {
             // What it had before is of no more use, and neither is what was to be written before.
-            Some(at) => self.begin_anew(&batch[at..]).map_err(|error| match is_full(&error) {
-                true => DiskTrouble::Full(error),
-                false => DiskTrouble::Failed(error),
-            })?,
+            Some(at) => self.begin_anew(&batch[at..]).map_err(DiskTrouble::of_new_file)?,
             None => self.append(batch)?,
         }
         Ok(())
     }
 
     /// Begins anew as another disk, which has nothing: this one was put back to an earlier state. Its log is
-    /// kept beside the new one.
+    /// kept beside the new one. After an error it may be tried again: on the disk is the old one or a new one.
     pub(super) fn become_another(&mut self) -> Result<DiskId, DiskTrouble> {
         let id = DiskId(random());
-        self.begin_as(id).map_err(|error| match is_full(&error) {
-            true => DiskTrouble::Full(error),
-            false => DiskTrouble::Failed(error),
+        self.with_spare(|disk| {
+            #[cfg(test)]
+            if !disk.room.is_for_write(disk.spare.bytes()) {
+                return Err(DiskTrouble::Full(io::ErrorKind::StorageFull.into()));
+            }
+            disk.begin_as(id).map_err(DiskTrouble::of_new_file)
         })?;
         let _ = self.commits.note(self.number);
         Ok(id)
@@ -270,13 +291,27 @@ impl GroupDisk {
     fn begin_as(&mut self, id: DiskId) -> io::Result<()> {
         let number = self.number + 1;
         let (file, end) = begin_file(&self.directory, id, number)?;
-        let kept = self.directory.join(PUT_BACK);
-        match fs::remove_file(&kept) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::hard_link(self.directory.join(GROUP_LOG), &kept)?,
-        }
+        self.keep_log()?;
         put_in_place(&self.directory.join(UNFINISHED), GROUP_LOG)?;
         (self.file, self.end, self.number, self.id) = (file, end, number, id);
+        Ok(())
+    }
+
+    /// Keeps the log of this disk, once: when it is tried again, the log may be that of the new disk already.
+    fn keep_log(&mut self) -> io::Result<()> {
+        if self.kept == Some(self.id) {
+            return Ok(());
+        }
+        let (log, kept) = (self.directory.join(GROUP_LOG), self.directory.join(PUT_BACK));
+        match fs::remove_file(&kept) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Not every file system has hard links.
+        if fs::hard_link(&log, &kept).is_err() {
+            copy_whole(&log, &kept)?;
+        }
+        self.kept = Some(self.id);
         Ok(())
     }
 
@@ -373,6 +408,14 @@ fn begin_file(directory: &Path, id: DiskId, number: u64) -> io::Result<(File, u6
     append_frame(number, &about, &mut bytes);
     file.write_all_at(&bytes, 0)?;
     Ok((file, bytes.len() as u64))
+}
+
+/// A copy of a file that is not written meanwhile. One that did not become whole is not left.
+fn copy_whole(from: &Path, to: &Path) -> io::Result<()> {
+    let copied = fs::copy(from, to).and_then(|_| File::open(to)?.sync_all());
+    copied.inspect_err(|_| {
+        let _ = fs::remove_file(to);
+    })
 }
 
 fn read_about(about: &[u8]) -> Result<(DiskId, JournalFileId), String> {

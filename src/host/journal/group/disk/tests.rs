@@ -379,3 +379,39 @@ fn more_that_cannot_be_set_aside_takes_nothing_from_what_is() {
     assert_eq!(disk.spare.bytes(), SPARE_BYTES_MIN);
     assert_eq!(fs::metadata(place.0.path().join(SPARE)).unwrap().len(), SPARE_BYTES_MIN);
 }
+
+#[test]
+fn a_disk_that_is_full_becomes_another_with_what_was_set_aside() {
+    let place = DiskPlace::new();
+    let mut disk = place.make();
+    disk.write(&[members(), entries(1, &[1, 1])]).unwrap();
+    disk.room = TriedRoom::None;
+    assert!(matches!(disk.become_another(), Err(DiskTrouble::Full(_))));
+    assert!(disk.is_low());
+    disk.room = TriedRoom::Spare;
+    let new = disk.become_another().unwrap();
+    assert!(disk.is_low() && disk.id() == new);
+    drop(disk);
+    assert_eq!(place.open().unwrap().0.id(), new);
+}
+
+#[test]
+fn the_log_that_is_kept_is_that_of_the_disk_that_was_put_back_however_often_it_is_tried() {
+    let place = DiskPlace::new();
+    let kept = place.0.path().join(PUT_BACK);
+    fs::write(&kept, "of an earlier time").unwrap();
+    let mut disk = place.make();
+    disk.write(&[members(), entries(1, &[1, 1])]).unwrap();
+    let before = fs::read(place.log()).unwrap();
+    disk.keep_log().unwrap();
+    // The new log has the name already, and the directory could not be synced.
+    drop(begin_file(place.0.path(), DiskId(9), 3).unwrap());
+    put_in_place(&place.0.path().join(UNFINISHED), GROUP_LOG).unwrap();
+    disk.become_another().unwrap();
+    assert_eq!(fs::read(&kept).unwrap(), before);
+    // Where there are no hard links it is copied; what cannot be copied leaves nothing.
+    fs::remove_file(&kept).unwrap();
+    copy_whole(&place.log(), &kept).unwrap();
+    assert_eq!(fs::read(&kept).unwrap(), fs::read(place.log()).unwrap());
+    copy_whole(&place.0.path().join("nothing"), &kept).unwrap_err();
+}
