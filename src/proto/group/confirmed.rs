@@ -138,9 +138,7 @@ impl GroupMachine {
         if (term <= own_term && index <= last) || planted(Mistake::PutBackDiskVotes) {
             return;
         }
-        self.is_out = true;
-        self.raft.step_down();
-        self.note_role();
+        self.leave();
         let (had, has) = ((term, index), (own_term, last));
         self.notices.push_back(GroupNotice::OwnDiskPutBack { had, has });
     }

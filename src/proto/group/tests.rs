@@ -915,3 +915,28 @@ fn a_leader_commits_nothing_of_an_earlier_term_before_its_disk_has_an_entry_of_i
     table.run(20);
     assert_eq!(stamps(&mut table), [Some(Stamp(2)); 2]);
 }
+
+/// An answer waits for a disk of which it comes out meanwhile that it was put back.
+#[test]
+fn nothing_leaves_a_member_that_is_out() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    table.seats[one].syncs = false;
+    drop(table.ask(leader, append(5, 1)));
+    table.run(20);
+    assert!(!table.seats[one].unsynced.is_empty());
+    let (from, to) = (table.seats[leader].config.disk, Some(table.seats[one].config.disk));
+    let LogPlace { term, index } = table.machine(one).raft.last();
+    let body = GroupBody::Confirmed { term, index: index + 1 };
+    let now = table.now;
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+    let machine = table.machine(one);
+    machine.handle_frame(&name(leader), frame, now);
+    machine.handle_stored(WriteId(u64::MAX), now);
+    assert!(machine.poll_frame().is_none() && machine.poll_write().is_none());
+    machine.handle_peer(&name(leader), true, now);
+    assert!(machine.poll_frame().is_none());
+}

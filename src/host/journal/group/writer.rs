@@ -13,7 +13,7 @@ use super::{
     disk::{DiskTrouble, GroupDisk, LOOK_PAUSE},
     mail::{GroupMail, GroupNews, StoredNews},
 };
-use crate::proto::group::{GroupWrite, WriteId};
+use crate::proto::group::{DiskId, GroupWrite, WriteId};
 
 /// How long it waits before it tries a full disk again.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
@@ -22,7 +22,8 @@ const BATCH_MAX: usize = 256;
 
 /// What the writer is to do next.
 enum DiskJob {
-    Write(WriteId, GroupWrite),
+    /// Of the machine of this disk: nothing of it gets to another one.
+    Write(DiskId, WriteId, GroupWrite),
     /// The disk begins anew, as another one that has nothing.
     BecomeAnother,
 }
@@ -42,9 +43,10 @@ impl DiskWriter {
         Ok(DiskWriter { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// Writes it, after all before it; the mail says when it is durable.
-    pub(super) fn write(&self, id: WriteId, write: GroupWrite) {
-        self.ask(DiskJob::Write(id, write));
+    /// Writes it to this disk, after all before it; the mail says when it is durable. If the disk has become
+    /// another one meanwhile, nothing is written.
+    pub(super) fn write(&self, disk: DiskId, id: WriteId, write: GroupWrite) {
+        self.ask(DiskJob::Write(disk, id, write));
     }
 
     /// Begins anew as another disk, after all that was to be written; the mail says which one it is.
@@ -87,22 +89,24 @@ fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupM
         let done = match job {
             DiskJob::BecomeAnother => when_there_is_room(mail, || disk.become_another())
                 .map(|id| id.map(StoredNews::Another)),
-            DiskJob::Write(first, write) => {
+            DiskJob::Write(of, ..) if of != disk.id() => continue,
+            DiskJob::Write(_, first, write) => {
                 let (mut last, mut batch) = (first, vec![write]);
                 while batch.len() < BATCH_MAX
                     && next.is_none()
                     && let Ok(job) = asked.try_recv()
                 {
                     match job {
-                        DiskJob::Write(id, write) => {
+                        DiskJob::Write(of, id, write) if of == disk.id() => {
                             last = id;
                             batch.push(write);
                         }
+                        DiskJob::Write(..) => {}
                         DiskJob::BecomeAnother => next = Some(job),
                     }
                 }
                 let done = when_there_is_room(mail, || disk.write(&batch));
-                done.map(|done| done.map(|()| StoredNews::Durable(last)))
+                done.map(|done| done.map(|()| StoredNews::Durable(disk.id(), last)))
             }
         };
         match done {
@@ -172,3 +176,6 @@ fn when_there_is_room<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
