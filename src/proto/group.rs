@@ -407,7 +407,7 @@ impl GroupMachine {
     fn handle_body(&mut self, from: VoterId, body: GroupBody) {
         match body {
             GroupBody::Hello { .. } | GroupBody::UnknownDisk | GroupBody::AskConfirmed => {}
-            GroupBody::Confirmed { term, index } => self.handle_confirmed(from, term, index),
+            GroupBody::Confirmed { term, place } => self.handle_confirmed(from, term, place),
             GroupBody::AskPreVote { term, last, is_leader_gone } => {
                 self.handle_ask_pre_vote(from, term, last, is_leader_gone);
             }

@@ -930,7 +930,7 @@ fn nothing_leaves_a_member_that_is_out() {
     assert!(!table.seats[one].unsynced.is_empty());
     let (from, to) = (table.seats[leader].config.disk, Some(table.seats[one].config.disk));
     let LogPlace { term, index } = table.machine(one).raft.last();
-    let body = GroupBody::Confirmed { term, index: index + 1 };
+    let body = GroupBody::Confirmed { term, place: LogPlace { term, index: index + 1 } };
     let now = table.now;
     let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
     let machine = table.machine(one);
@@ -939,4 +939,27 @@ fn nothing_leaves_a_member_that_is_out() {
     assert!(machine.poll_frame().is_none() && machine.poll_write().is_none());
     machine.handle_peer(&name(leader), true, now);
     assert!(machine.poll_frame().is_none());
+}
+
+/// A disk that was put back, and has got other entries since, is as long as it was.
+#[test]
+fn a_disk_with_another_entry_at_a_place_that_it_has_confirmed_is_out() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    let (from, to) = (table.seats[leader].config.disk, Some(table.seats[one].config.disk));
+    let term = table.machine(one).raft.term();
+    let now = table.now;
+    let last = table.machine(one).raft.last();
+    let is_out = |table: &mut TriedGroup, place| {
+        let body = GroupBody::Confirmed { term, place };
+        let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+        table.machine(one).handle_frame(&name(leader), frame, now);
+        table.machine(one).poll_timeout().is_none()
+    };
+    assert!(!is_out(&mut table, LogPlace::default()));
+    assert!(!is_out(&mut table, last));
+    assert!(is_out(&mut table, LogPlace { term: last.term - 1, ..last }));
 }
