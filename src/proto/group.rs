@@ -263,6 +263,9 @@ impl GroupMachine {
     /// This write and all before it are durable.
     pub fn handle_stored(&mut self, write: WriteId, now: Time) {
         self.now = now;
+        if self.is_out {
+            return;
+        }
         self.outbox.handle_stored(write);
         self.settle();
     }
@@ -404,7 +407,7 @@ impl GroupMachine {
     fn handle_body(&mut self, from: VoterId, body: GroupBody) {
         match body {
             GroupBody::Hello { .. } | GroupBody::UnknownDisk | GroupBody::AskConfirmed => {}
-            GroupBody::Confirmed { term, index } => self.handle_confirmed(from, term, index),
+            GroupBody::Confirmed { term, place } => self.handle_confirmed(from, term, place),
             GroupBody::AskPreVote { term, last, is_leader_gone } => {
                 self.handle_ask_pre_vote(from, term, last, is_leader_gone);
             }
@@ -475,10 +478,17 @@ impl GroupMachine {
 
     /// What cannot be has been seen: another step could make it worse.
     fn fail(&mut self, words: &str) {
+        self.leave();
+        self.notices.push_back(GroupNotice::Failed(words.to_owned()));
+    }
+
+    /// Takes no part any more. Nothing leaves it from here on: what waits for the disk is said in the name of one
+    /// that does not count, or that must not be written.
+    fn leave(&mut self) {
         self.is_out = true;
         self.raft.step_down();
         self.note_role();
-        self.notices.push_back(GroupNotice::Failed(words.to_owned()));
+        self.outbox.close();
     }
 
     /// Does what follows from what has happened.

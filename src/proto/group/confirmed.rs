@@ -18,7 +18,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    GroupMachine, entry::MemberName, entry::VoterId, frame::GroupBody, standing::GroupNotice,
+    GroupMachine,
+    entry::{LogPlace, MemberName, VoterId},
+    frame::GroupBody,
+    standing::GroupNotice,
 };
 use crate::{
     proto::mistake::{Mistake, planted},
@@ -42,7 +45,7 @@ pub(super) struct ConfirmedDisks {
 struct Confirmed {
     term: u64,
     /// Up to there it has the log, which is committed as far as that.
-    index: u64,
+    place: LogPlace,
 }
 
 impl ConfirmedDisks {
@@ -95,9 +98,9 @@ impl GroupMachine {
 
     /// A disk asks what this member knows of it, or shows that it has less.
     pub(super) fn tell_confirmed(&mut self, disk: VoterId) {
-        let Confirmed { term, index } =
+        let Confirmed { term, place } =
             self.confirmed.confirmed.get(&disk).copied().unwrap_or_default();
-        self.send(disk, GroupBody::Confirmed { term, index });
+        self.send(disk, GroupBody::Confirmed { term, place });
     }
 
     /// A disk has stored this term: it has said so in a vote or an answer.
@@ -109,7 +112,7 @@ impl GroupMachine {
     /// A disk answers with this as the last of its log.
     pub(super) fn tell_confirmed_if_less(&mut self, disk: VoterId, last: u64) {
         let known = self.confirmed.confirmed.get(&disk);
-        if self.lead.is_some() && known.is_some_and(|known| last < known.index) {
+        if self.lead.is_some() && known.is_some_and(|known| last < known.place.index) {
             self.tell_confirmed(disk);
         }
     }
@@ -122,26 +125,31 @@ impl GroupMachine {
         }
         self.confirmed.noted = committed;
         for disk in self.other_disks() {
-            if let Some(matched) = self.raft.matched(disk.voter()) {
-                let confirmed = self.confirmed.confirmed.entry(disk.voter()).or_default();
-                confirmed.index = confirmed.index.max(matched.min(committed));
+            let matched = self.raft.matched(disk.voter());
+            let Some(index) = matched.map(|matched| matched.min(committed)) else { continue };
+            // Of a place in the middle of a snapshot the term is not known; soon the disk has a later one.
+            let Some(term) = self.raft.term_at(index) else { continue };
+            let confirmed = self.confirmed.confirmed.entry(disk.voter()).or_default();
+            if confirmed.place.index < index {
+                confirmed.place = LogPlace { term, index };
             }
         }
     }
 
     /// A member says what this disk has confirmed to it.
-    pub(super) fn handle_confirmed(&mut self, from: VoterId, term: u64, index: u64) {
+    pub(super) fn handle_confirmed(&mut self, from: VoterId, term: u64, place: LogPlace) {
         if let Some((member, _)) = self.route(from) {
             self.confirmed.unanswered.remove(&member);
         }
         let (own_term, last) = (self.raft.term(), self.raft.last().index);
-        if (term <= own_term && index <= last) || planted(Mistake::PutBackDiskVotes) {
+        // What is committed is overwritten by nothing: with another entry there, the disk is one that has less too.
+        let has_place =
+            place.index <= self.raft.before() || self.raft.term_at(place.index) == Some(place.term);
+        if (term <= own_term && has_place) || planted(Mistake::PutBackDiskVotes) {
             return;
         }
-        self.is_out = true;
-        self.raft.step_down();
-        self.note_role();
-        let (had, has) = ((term, index), (own_term, last));
+        self.leave();
+        let (had, has) = ((term, place.index), (own_term, last));
         self.notices.push_back(GroupNotice::OwnDiskPutBack { had, has });
     }
 }

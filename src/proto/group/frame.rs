@@ -99,7 +99,7 @@ pub enum GroupBody {
     /// them, or was put back to an earlier state.
     Confirmed {
         term: u64,
-        index: u64,
+        place: LogPlace,
     },
 }
 
@@ -108,7 +108,7 @@ impl GroupBody {
     pub(super) fn is_beyond(&self, own_term: u64) -> bool {
         let (term, index) = match self {
             GroupBody::Hello { .. } | GroupBody::UnknownDisk | GroupBody::AskConfirmed => (0, 0),
-            GroupBody::Confirmed { term, index } => (*term, *index),
+            GroupBody::Confirmed { term, place } => ((*term).max(place.term), place.index),
             GroupBody::AskPreVote { term, last, .. }
             | GroupBody::AskVote { term, last, .. }
             | GroupBody::Appended { term, last } => (*term, last.index),

@@ -908,10 +908,58 @@ fn a_leader_commits_nothing_of_an_earlier_term_before_its_disk_has_an_entry_of_i
     assert!(table.machine(leader).raft.is_leader());
     assert_eq!(table.machine(leader).raft.commit_index(), last, "as if its disk had all of it");
     let stamps = |table: &mut TriedGroup| {
-        [leader, one].map(|seat| table.machine(seat).head().unwrap().stamp)
+        [leader, one].map(|seat| table.machine(seat).head().map(|head| head.stamp))
     };
-    assert_eq!(stamps(&mut table), [Stamp(1); 2]);
+    assert_eq!(stamps(&mut table), [None, Some(Stamp(1))], "it has started, and applied nothing");
     table.seats[leader].syncs = true;
     table.run(20);
-    assert_eq!(stamps(&mut table), [Stamp(2); 2]);
+    assert_eq!(stamps(&mut table), [Some(Stamp(2)); 2]);
+}
+
+/// An answer waits for a disk of which it comes out meanwhile that it was put back.
+#[test]
+fn nothing_leaves_a_member_that_is_out() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    table.seats[one].syncs = false;
+    drop(table.ask(leader, append(5, 1)));
+    table.run(20);
+    assert!(!table.seats[one].unsynced.is_empty());
+    let (from, to) = (table.seats[leader].config.disk, Some(table.seats[one].config.disk));
+    let LogPlace { term, index } = table.machine(one).raft.last();
+    let body = GroupBody::Confirmed { term, place: LogPlace { term, index: index + 1 } };
+    let now = table.now;
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+    let machine = table.machine(one);
+    machine.handle_frame(&name(leader), frame, now);
+    machine.handle_stored(WriteId(u64::MAX), now);
+    assert!(machine.poll_frame().is_none() && machine.poll_write().is_none());
+    machine.handle_peer(&name(leader), true, now);
+    assert!(machine.poll_frame().is_none());
+}
+
+/// A disk that was put back, and has got other entries since, is as long as it was.
+#[test]
+fn a_disk_with_another_entry_at_a_place_that_it_has_confirmed_is_out() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    let (from, to) = (table.seats[leader].config.disk, Some(table.seats[one].config.disk));
+    let term = table.machine(one).raft.term();
+    let now = table.now;
+    let last = table.machine(one).raft.last();
+    let is_out = |table: &mut TriedGroup, place| {
+        let body = GroupBody::Confirmed { term, place };
+        let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+        table.machine(one).handle_frame(&name(leader), frame, now);
+        table.machine(one).poll_timeout().is_none()
+    };
+    assert!(!is_out(&mut table, LogPlace::default()));
+    assert!(!is_out(&mut table, last));
+    assert!(is_out(&mut table, LogPlace { term: last.term - 1, ..last }));
 }

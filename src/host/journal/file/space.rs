@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     ops::Bound,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::PathBuf,
     sync::{
         Arc,
@@ -24,9 +24,11 @@ pub(in crate::host::journal) struct Spare {
 pub(in crate::host::journal) const SPARE_BYTES_MIN: u64 = 1 << 20;
 
 impl Spare {
-    /// Nothing is set aside yet, as far as is known.
+    /// With what was set aside there before. Of a copy without some of its blocks that is only as much as it has.
     pub(in crate::host::journal) fn new(path: PathBuf) -> Spare {
-        Spare { path, bytes: 0 }
+        let there = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file);
+        let bytes = there.map_or(0, |there| there.len().min(there.blocks() * 512));
+        Spare { path, bytes }
     }
 
     pub(in crate::host::journal) fn bytes(&self) -> u64 {
@@ -42,12 +44,12 @@ impl Spare {
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&self.path)?;
         let filled = match allocate(&file, 0, bytes) {
-            Err(error) if is_unknown(&error) => write_noise(&file, bytes),
+            Err(error) if is_unknown(&error) => write_noise(&file, self.bytes, bytes),
             other => other,
         };
         match filled {
             Ok(()) => self.bytes = bytes,
-            // What was got of it would be missing elsewhere.
+            // What was got of it would be missing elsewhere; what was there before stays.
             Err(_) => file.set_len(self.bytes)?,
         }
         filled
@@ -90,12 +92,15 @@ fn is_unknown(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::NOSYS.raw_os_error())
 }
 
-/// Bytes that no file system stores as less than they are.
-fn write_noise(file: &File, bytes: u64) -> io::Result<()> {
+/// Bytes that no file system stores as less than they are, between these places.
+fn write_noise(file: &File, from: u64, to: u64) -> io::Result<()> {
     let mut block = [0; 4096];
-    for at in (0..bytes).step_by(block.len()) {
-        getrandom::fill(&mut block)?;
-        file.write_all_at(&block, at)?;
+    let mut at = from;
+    while at < to {
+        let some = &mut block[..(to - at).min(4096) as usize];
+        getrandom::fill(some)?;
+        file.write_all_at(some, at)?;
+        at += some.len() as u64;
     }
     file.sync_data()
 }

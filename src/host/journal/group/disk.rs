@@ -14,6 +14,7 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::OFlags;
@@ -39,6 +40,8 @@ const UNFINISHED: &str = "group.new";
 /// The log of a disk that was put back to an earlier state, kept to be looked at.
 const PUT_BACK: &str = "group.put-back";
 const FORMAT_VERSION: u32 = 1;
+/// For how long a disk without room is not asked for more.
+pub(super) const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// A member's disk, open for writing.
 pub(super) struct GroupDisk {
@@ -53,8 +56,12 @@ pub(super) struct GroupDisk {
     /// The directory says which cluster it is of.
     is_marked: bool,
     spare: Spare,
+    /// The disk whose log is kept since this process has it.
+    kept: Option<DiskId>,
     /// What was set aside is given away, and there is no room to set it aside again.
     is_low: bool,
+    /// Room is not looked for before that: there was none.
+    next_look: Option<Instant>,
     #[cfg(test)]
     room: tests::TriedRoom,
 }
@@ -66,6 +73,16 @@ pub(super) enum DiskTrouble {
     Full(io::Error),
     /// Nothing is known about what it has now.
     Failed(io::Error),
+}
+
+impl DiskTrouble {
+    /// What came of making a file beside the one that there is.
+    fn of_new_file(error: io::Error) -> DiskTrouble {
+        match is_full(&error) {
+            true => DiskTrouble::Full(error),
+            false => DiskTrouble::Failed(error),
+        }
+    }
 }
 
 impl GroupDisk {
@@ -82,7 +99,7 @@ impl GroupDisk {
         put_in_place(&directory.join(UNFINISHED), GROUP_LOG)?;
         let mut disk = GroupDisk::of(directory, file, id, commits);
         disk.end = bytes;
-        disk.set_aside();
+        disk.set_aside(Instant::now());
         Ok(disk)
     }
 
@@ -96,7 +113,9 @@ impl GroupDisk {
             commits,
             is_marked: false,
             spare: Spare::new(directory.join(SPARE)),
+            kept: None,
             is_low: false,
+            next_look: None,
             #[cfg(test)]
             room: tests::TriedRoom::Plenty,
         }
@@ -167,7 +186,7 @@ impl GroupDisk {
             made => made,
         };
         anew.map_err(|error| io_trouble(&disk.directory, error))?;
-        disk.set_aside();
+        disk.set_aside(Instant::now());
         Ok((disk, stored))
     }
 
@@ -187,20 +206,28 @@ impl GroupDisk {
         self.id
     }
 
-    /// Makes these writes durable, all at once.
+    /// Makes these writes durable, all at once. [`set_aside`](GroupDisk::set_aside) is to be called once they
+    /// are confirmed.
     pub(super) fn write(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {
-        match self.write_once(batch) {
-            Err(DiskTrouble::Full(_)) if self.spare.bytes() > 0 => {
-                self.spare.release();
-                self.is_low = true;
-                self.write_once(batch)?;
-            }
-            written => written?,
-        }
-        self.set_aside();
+        self.with_spare(|disk| disk.write_once(batch))?;
         // Waited for by nothing: after a loss of power it may be too low, which harms nothing.
         let _ = self.commits.note(self.number);
         self.mark(batch).map_err(DiskTrouble::Failed)
+    }
+
+    /// If it is full, what was set aside is given to another attempt.
+    fn with_spare<T>(
+        &mut self,
+        mut write: impl FnMut(&mut GroupDisk) -> Result<T, DiskTrouble>,
+    ) -> Result<T, DiskTrouble> {
+        match write(self) {
+            Err(DiskTrouble::Full(_)) if self.spare.bytes() > 0 => {
+                self.spare.release();
+                self.is_low = true;
+                write(self)
+            }
+            written => written,
+        }
     }
 
     /// Whether it is full but for what was set aside.
@@ -208,19 +235,28 @@ impl GroupDisk {
         self.is_low
     }
 
-    /// Sets room aside for as much as the log has, once there is some to spare.
-    fn set_aside(&mut self) {
-        let bytes = self.end.max(SPARE_BYTES_MIN);
-        #[cfg(test)]
-        if self.room != tests::TriedRoom::Plenty {
+    /// Sets room aside for as much as the log has, once there is some to spare. A log that grows asks for more
+    /// only now and then, and where there was none it is looked for again after [`LOOK_PAUSE`]: all of it may have
+    /// to be written.
+    pub(super) fn set_aside(&mut self, now: Instant) {
+        let bytes = self.end.max(SPARE_BYTES_MIN).next_power_of_two();
+        let is_enough = !self.is_low && self.spare.bytes() >= bytes;
+        if is_enough || self.next_look.is_some_and(|at| now < at) {
             return;
         }
-        if !self.is_low {
-            // One that cannot be set aside is missed only when the disk is full.
-            let _ = self.spare.set_aside(bytes);
-        } else if self.spare.set_aside(2 * bytes).is_ok() && self.spare.reduce(bytes).is_ok() {
-            self.is_low = false;
+        // One that is low has room again once there is more than it needs.
+        let asked = if self.is_low { 2 * bytes } else { bytes };
+        let set = self.try_to_set_aside(asked).and_then(|()| self.spare.reduce(bytes));
+        self.is_low &= set.is_err();
+        self.next_look = set.is_err().then_some(now + LOOK_PAUSE);
+    }
+
+    fn try_to_set_aside(&mut self, bytes: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if self.room != tests::TriedRoom::Plenty {
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        self.spare.set_aside(bytes)
     }
 
     fn write_once(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {
@@ -231,22 +267,22 @@ impl GroupDisk {
         let whole = batch.iter().rposition(|write| matches!(write, GroupWrite::Whole(_)));
         match whole {
             // What it had before is of no more use, and neither is what was to be written before.
-            Some(at) => self.begin_anew(&batch[at..]).map_err(|error| match is_full(&error) {
-                true => DiskTrouble::Full(error),
-                false => DiskTrouble::Failed(error),
-            })?,
+            Some(at) => self.begin_anew(&batch[at..]).map_err(DiskTrouble::of_new_file)?,
             None => self.append(batch)?,
         }
         Ok(())
     }
 
     /// Begins anew as another disk, which has nothing: this one was put back to an earlier state. Its log is
-    /// kept beside the new one.
+    /// kept beside the new one. After an error it may be tried again: on the disk is the old one or a new one.
     pub(super) fn become_another(&mut self) -> Result<DiskId, DiskTrouble> {
         let id = DiskId(random());
-        self.begin_as(id).map_err(|error| match is_full(&error) {
-            true => DiskTrouble::Full(error),
-            false => DiskTrouble::Failed(error),
+        self.with_spare(|disk| {
+            #[cfg(test)]
+            if !disk.room.is_for_write(disk.spare.bytes()) {
+                return Err(DiskTrouble::Full(io::ErrorKind::StorageFull.into()));
+            }
+            disk.begin_as(id).map_err(DiskTrouble::of_new_file)
         })?;
         let _ = self.commits.note(self.number);
         Ok(id)
@@ -255,13 +291,27 @@ impl GroupDisk {
     fn begin_as(&mut self, id: DiskId) -> io::Result<()> {
         let number = self.number + 1;
         let (file, end) = begin_file(&self.directory, id, number)?;
-        let kept = self.directory.join(PUT_BACK);
-        match fs::remove_file(&kept) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::hard_link(self.directory.join(GROUP_LOG), &kept)?,
-        }
+        self.keep_log()?;
         put_in_place(&self.directory.join(UNFINISHED), GROUP_LOG)?;
         (self.file, self.end, self.number, self.id) = (file, end, number, id);
+        Ok(())
+    }
+
+    /// Keeps the log of this disk, once: when it is tried again, the log may be that of the new disk already.
+    fn keep_log(&mut self) -> io::Result<()> {
+        if self.kept == Some(self.id) {
+            return Ok(());
+        }
+        let (log, kept) = (self.directory.join(GROUP_LOG), self.directory.join(PUT_BACK));
+        match fs::remove_file(&kept) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Not every file system has hard links.
+        if fs::hard_link(&log, &kept).is_err() {
+            copy_whole(&log, &kept)?;
+        }
+        self.kept = Some(self.id);
         Ok(())
     }
 
@@ -358,6 +408,14 @@ fn begin_file(directory: &Path, id: DiskId, number: u64) -> io::Result<(File, u6
     append_frame(number, &about, &mut bytes);
     file.write_all_at(&bytes, 0)?;
     Ok((file, bytes.len() as u64))
+}
+
+/// A copy of a file that is not written meanwhile. One that did not become whole is not left.
+fn copy_whole(from: &Path, to: &Path) -> io::Result<()> {
+    let copied = fs::copy(from, to).and_then(|_| File::open(to)?.sync_all());
+    copied.inspect_err(|_| {
+        let _ = fs::remove_file(to);
+    })
 }
 
 fn read_about(about: &[u8]) -> Result<(DiskId, JournalFileId), String> {

@@ -170,7 +170,10 @@ impl GroupDriver {
         }
         for news in stored {
             match news {
-                StoredNews::Durable(write) => self.machine.handle_stored(write, now),
+                StoredNews::Durable(disk, write) if disk == self.config.disk => {
+                    self.machine.handle_stored(write, now);
+                }
+                StoredNews::Durable(..) => {}
                 StoredNews::Another(disk) => {
                     self.config.disk = disk;
                     self.machine = GroupMachine::new(self.config.clone(), None, now);
@@ -210,7 +213,7 @@ impl GroupDriver {
     fn take_out(&mut self, now: Time) {
         loop {
             while let Some((id, write)) = self.machine.poll_write() {
-                self.disk.write(id, write);
+                self.disk.write(self.config.disk, id, write);
             }
             while let Some((to, frame)) = self.machine.poll_frame() {
                 if let Some(peer) = self.peers.get_mut(&to) {

@@ -49,8 +49,8 @@ pub(super) enum GroupAsk {
 
 /// What has become of writes.
 pub(super) enum StoredNews {
-    /// This one and all before it are durable.
-    Durable(WriteId),
+    /// On this disk this one and all before it are durable. A machine of another disk counts its own anew.
+    Durable(DiskId, WriteId),
     /// The disk has nothing, and is this one now.
     Another(DiskId),
     Failed(String),

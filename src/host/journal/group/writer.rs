@@ -1,16 +1,19 @@
 //! The thread that writes a member's disk, so that nothing else ever waits for it.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
-    disk::{DiskTrouble, GroupDisk},
+    disk::{DiskTrouble, GroupDisk, LOOK_PAUSE},
     mail::{GroupMail, GroupNews, StoredNews},
 };
-use crate::proto::group::{GroupWrite, WriteId};
+use crate::proto::group::{DiskId, GroupWrite, WriteId};
 
 /// How long it waits before it tries a full disk again.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
@@ -19,7 +22,8 @@ const BATCH_MAX: usize = 256;
 
 /// What the writer is to do next.
 enum DiskJob {
-    Write(WriteId, GroupWrite),
+    /// Of the machine of this disk: nothing of it gets to another one.
+    Write(DiskId, WriteId, GroupWrite),
     /// The disk begins anew, as another one that has nothing.
     BecomeAnother,
 }
@@ -39,9 +43,10 @@ impl DiskWriter {
         Ok(DiskWriter { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// Writes it, after all before it; the mail says when it is durable.
-    pub(super) fn write(&self, id: WriteId, write: GroupWrite) {
-        self.ask(DiskJob::Write(id, write));
+    /// Writes it to this disk, after all before it; the mail says when it is durable. If the disk has become
+    /// another one meanwhile, nothing is written.
+    pub(super) fn write(&self, disk: DiskId, id: WriteId, write: GroupWrite) {
+        self.ask(DiskJob::Write(disk, id, write));
     }
 
     /// Begins anew as another disk, after all that was to be written; the mail says which one it is.
@@ -70,35 +75,57 @@ impl Drop for DiskWriter {
 fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupMail) {
     let mut next = None;
     let mut was_low = false;
-    while let Some(job) = next.take().or_else(|| asked.recv().ok()) {
+    loop {
+        tell_room(was_low, disk.is_low(), mail);
+        was_low = disk.is_low();
+        let job = match next.take().map_or_else(|| next_job(asked, was_low), Ok) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                disk.set_aside(Instant::now());
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let done = match job {
             DiskJob::BecomeAnother => when_there_is_room(mail, || disk.become_another())
                 .map(|id| id.map(StoredNews::Another)),
-            DiskJob::Write(first, write) => {
+            DiskJob::Write(of, ..) if of != disk.id() => continue,
+            DiskJob::Write(_, first, write) => {
                 let (mut last, mut batch) = (first, vec![write]);
                 while batch.len() < BATCH_MAX
                     && next.is_none()
                     && let Ok(job) = asked.try_recv()
                 {
                     match job {
-                        DiskJob::Write(id, write) => {
+                        DiskJob::Write(of, id, write) if of == disk.id() => {
                             last = id;
                             batch.push(write);
                         }
+                        DiskJob::Write(..) => {}
                         DiskJob::BecomeAnother => next = Some(job),
                     }
                 }
                 let done = when_there_is_room(mail, || disk.write(&batch));
-                tell_room(was_low, disk.is_low(), mail);
-                was_low = disk.is_low();
-                done.map(|done| done.map(|()| StoredNews::Durable(last)))
+                done.map(|done| done.map(|()| StoredNews::Durable(disk.id(), last)))
             }
         };
         match done {
-            Ok(Some(news)) => mail.stored(news),
+            Ok(Some(news)) => {
+                mail.stored(news);
+                // What waits for the disk has gone on by now.
+                disk.set_aside(Instant::now());
+            }
             Ok(None) => return,
             Err(error) => return mail.stored(StoredNews::Failed(error.to_string())),
         }
+    }
+}
+
+/// The next one; a disk that is low looks for room meanwhile.
+fn next_job(asked: &mpsc::Receiver<DiskJob>, is_low: bool) -> Result<DiskJob, RecvTimeoutError> {
+    match is_low {
+        true => asked.recv_timeout(LOOK_PAUSE),
+        false => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
     }
 }
 
@@ -149,3 +176,6 @@ fn when_there_is_room<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
