@@ -253,7 +253,7 @@ impl LeaderMachine {
     fn name_for(&self, session: SessionKey, lock: LockKey) -> Option<Name> {
         let name = &self.table.lock(lock).name;
         let connection = self.sessions.get(session).connection?;
-        self.rights_of(connection).may_see(name).then(|| name.clone())
+        self.rights_of(connection)?.may_see(name).then(|| name.clone())
     }
 }
 
