@@ -191,6 +191,7 @@ impl Port {
         for (id, client, why) in refused {
             self.shared.events.push_back(PortEvent::Unaccepted(client, why));
             let (code, reason) = closes_for(why, Dialect::Locks);
+            self.connection_mut(id).into_iter().for_each(PortConnection::silence);
             self.close(id, code, reason);
         }
         self.accepted = Some(accepted);
@@ -352,6 +353,7 @@ impl Port {
             remote,
             stream: None,
             reader: FrameReader::new(),
+            is_silenced: false,
             has_more: false,
             out: Vec::new(),
             written: 0,

@@ -49,6 +49,8 @@ pub(super) struct PortConnection {
     pub(super) remote: SocketAddr,
     pub(super) stream: Option<StreamId>,
     pub(super) reader: FrameReader,
+    /// Nothing of it is read any more.
+    pub(super) is_silenced: bool,
     /// The stream may have more than the reader was given.
     pub(super) has_more: bool,
     /// Frames to be written, the first `written` bytes of which are.
@@ -147,9 +149,8 @@ impl PortConnection {
 
     /// What it has said and was not read counts for nothing. Read as last words, it would be done with
     /// rights that its peer has no more: a peer that reads no answers has up to a window of it waiting.
-    fn silence(&mut self) {
-        (self.reader, self.has_more) = (FrameReader::new(), false);
-        self.stream = None;
+    pub(super) fn silence(&mut self) {
+        (self.reader, self.has_more, self.is_silenced) = (FrameReader::new(), false, true);
     }
 
     /// Reports its end, once.
@@ -181,7 +182,7 @@ impl PortConnection {
     /// Moves what the stream has to the frame reader, until that has so much; whether there was
     /// anything.
     pub(super) fn take_in(&mut self, limit: usize) -> bool {
-        let Some(id) = self.stream else { return false };
+        let Some(id) = self.stream.filter(|_| !self.is_silenced) else { return false };
         self.has_more = false;
         let mut stream = self.inner.recv_stream(id);
         let Ok(mut chunks) = stream.read(true) else { return false };

@@ -1275,6 +1275,7 @@ fn a_leader_that_is_too_old_is_named_so() {
 fn a_question_that_is_refused_before_the_welcome_has_failed() {
     let mut manager = Manager::new(1);
     let observation = manager.client.observe_leader(name("x"), None, manager.now);
+    manager.drive();
     manager.connected();
     let question = manager.client.list(None, 1, None, manager.now);
     let why = Refusal::NotPermitted;
