@@ -65,7 +65,7 @@
 //! | layer | place | owns | never |
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mode` `elected` `mistake` | the vocabulary | imports ours |
-//! | 0 | `fork` `latches` `own_threads` `system` | what a forked child has of its own, threads that run nothing of users, calls of the C library; islands of `unsafe` | knows locks |
+//! | 0 | `fork` `latches` `thread_number` `system` | what a forked child has of its own, numbers of threads, calls of the C library; islands of `unsafe` | knows locks |
 //! | 1 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` `filesystem` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget, which file systems are trusted | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client; `group/`, the journal that leaders keep themselves | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |

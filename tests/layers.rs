@@ -25,7 +25,7 @@ const LAYERS: [&[&str]; 7] = [
         "system",
         "fork",
         "latches",
-        "own_threads",
+        "thread_number",
     ],
     &["clock", "alarm", "callbacks", "watch", "blocking", "cooperate", "filesystem", "proto"],
     &["thread", "process", "host"],

@@ -205,7 +205,7 @@ pub(super) fn reaches(known: &Name, name: &Name) -> bool {
     }
 }
 
-/// A client whose connection is there, as its driver knows it.
+/// A connected client, as its driver knows it.
 #[derive(Clone, Debug)]
 pub struct ConnectedClient {
     /// What it counts as where limits are shared out: its credential, or its address.

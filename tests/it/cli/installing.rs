@@ -149,7 +149,7 @@ fn of_fifty_starts_at_once_one_runs_the_job_of_the_unit() {
     assert_eq!(ran.count(), 1, "{outputs:?}");
     let others = outputs.iter().filter(|output| output.status.code() == Some(75));
     assert_eq!(others.count(), 49, "{outputs:?}");
-    // One more, whose clock is behind.
+    // One more, with a clock that is behind.
     assert_eq!(job(&leader, "late").output().unwrap().status.code(), Some(75));
     assert!(unit("tierlock-job@.service").contains("SuccessExitStatus=75"));
 }

@@ -73,7 +73,7 @@ const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
 const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
 const CERTIFICATE_EXPIRED: u64 = 0x100 + 45;
 
-/// How a connection ends whose peer is not accepted for this.
+/// How the connection of a peer ends that is not accepted for this.
 pub(super) fn closes_for(why: Unaccepted, dialect: Dialect) -> (CloseCode, &'static str) {
     let code = match dialect {
         Dialect::Locks => CloseCode::Protocol,
@@ -93,7 +93,7 @@ pub(super) fn closes_for(why: Unaccepted, dialect: Dialect) -> (CloseCode, &'sta
     }
 }
 
-/// Why a connection ends whose client has as many as are still free.
+/// Why the connection of a client ends that has as many as are still free.
 pub(super) const HAS_ITS_SHARE: &str = "the leader has no room for another connection with this \
     credential; close managers that are not needed, or start it with a larger --sessions-max";
 

@@ -25,7 +25,7 @@ pub(in crate::proto::leader) struct Deadlocks {
     next_number: u64,
     circle_of: BTreeMap<WaiterKey, u64>,
     circles_of: BTreeMap<SessionId, BTreeSet<u64>>,
-    /// Circles one of whose sessions has renewed since.
+    /// Circles with a session that has renewed since.
     heard: BTreeSet<u64>,
 }
 
