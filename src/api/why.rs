@@ -121,7 +121,7 @@ impl fmt::Display for Explanation {
 /// A way from the lock back to it: the process of a holder waits for the next name.
 fn ring_through(start: &LockStatus, all: &[LockStatus]) -> Option<Vec<(Holder, Name)>> {
     /// A process, as far as others tell it apart.
-    fn key<'a>(host: &'a str, pid: Option<u32>) -> Option<(&'a str, u32)> {
+    fn key(host: &str, pid: Option<u32>) -> Option<(&str, u32)> {
         pid.map(|pid| (host, pid))
     }
     let mut wanted: BTreeMap<(&str, u32), Vec<&Name>> = BTreeMap::new();

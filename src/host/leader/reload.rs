@@ -146,7 +146,7 @@ impl Look {
             }
         }
         if let Some(file) = revoked {
-            match file.read(|path| RevokedSerials::read(path)) {
+            match file.read(RevokedSerials::read) {
                 Ok(read) => known.revoked = Arc::new(read),
                 Err(trouble) => {
                     news.extend(trouble.map(|text| News::Trouble(LookedFile::Revoked, text)));

@@ -89,7 +89,7 @@ impl CredentialPurpose {
             match parameter.split_once('=')? {
                 (NAMES, encoded) => {
                     let name = percent_decode_str(encoded).decode_utf8().ok()?;
-                    names.push(Name::new(&*name).ok()?);
+                    names.push(Name::new(&name).ok()?);
                 }
                 (TTL_MAX_MS, digits) if limit.is_none() => {
                     let is_number = digits.bytes().all(|digit| digit.is_ascii_digit());

@@ -596,17 +596,17 @@ impl Port {
                 _ if connection.is_over => {}
                 quinn_proto::Event::Connected => {
                     connection.admitted.end_handshake();
-                    if let Some(accepted) = accepted {
-                        if let Err(unsettled) = connection.settle(accepted) {
-                            if let Some(why) = unsettled.why {
-                                let client = connection.client();
-                                shared.events.push_back(PortEvent::Unaccepted(client, why));
-                            }
-                            // No byte of it has been read.
-                            let (code, reason) = unsettled.closes;
-                            connection.close(code, reason, Instant::now(), shared);
-                            continue;
+                    if let Some(accepted) = accepted
+                        && let Err(unsettled) = connection.settle(accepted)
+                    {
+                        if let Some(why) = unsettled.why {
+                            let client = connection.client();
+                            shared.events.push_back(PortEvent::Unaccepted(client, why));
                         }
+                        // No byte of it has been read.
+                        let (code, reason) = unsettled.closes;
+                        connection.close(code, reason, Instant::now(), shared);
+                        continue;
                     }
                     if connection.inner.side().is_client() {
                         connection.stream = connection.inner.streams().open(Dir::Bi);

@@ -141,7 +141,7 @@ fn a_promoted_replica_has_no_holder_and_higher_tokens(rig: &EngineRig) {
     let token = MutexGuard::token(&held);
     until("a replica that has its token", || {
         let tokens = "SELECT COALESCE(MAX(token), 0) FROM tierlock_locks WHERE name = 'held'";
-        let is_made = replica.cli(&["SHOW TABLES LIKE 'tierlock_locks'"]) != "";
+        let is_made = !replica.cli(&["SHOW TABLES LIKE 'tierlock_locks'"]).is_empty();
         is_made && replica.cli(&[tokens]).parse::<u64>().unwrap() >= token.get()
     });
     let waiter = mutex(&another, "held");
