@@ -182,7 +182,7 @@ fn ask_any<T>(
     for (tried, remote) in found.iter().enumerate() {
         let left = limit.saturating_sub(begun.elapsed());
         let until = Instant::now() + left / (found.len() - tried) as u32;
-        let connected = Port::connect_with(CONNECTION, *remote, keys, limit).map(Questioner);
+        let connected = Port::connect(CONNECTION, *remote, keys, limit).map(Questioner);
         let answer = match connected {
             Ok(mut questioner) => questioner.ask(ask, until, &answered),
             Err(error) => Err(NotTold::Silent(format!("cannot reach {remote}: {error}"))),

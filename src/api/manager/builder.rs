@@ -121,8 +121,8 @@ impl LockManagerBuilder {
     ///
     /// With that a leader finds deadlocks of threads: see
     /// [the page on guarantees](crate::guide::guarantees#deadlocks). Without it they take no part in
-    /// that, since guards may be sent to other threads, and nothing tells where one is. A promise that is not kept makes a [`Deadlock`](crate::LockErrorKind::Deadlock) of what would
-    /// have come free.
+    /// that, since guards may be sent to other threads, and nothing tells where one is. A promise that is not
+    /// kept makes a [`Deadlock`](crate::LockErrorKind::Deadlock) of what would have come free.
     ///
     /// # Example
     /// ```no_run

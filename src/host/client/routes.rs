@@ -307,7 +307,7 @@ impl Route {
         {
             // The file may have another secret by now, while the leader exchanges its own.
             map.keys.refresh();
-            match Port::connect_with(self.id, address, &map.keys, map.silence) {
+            match Port::connect(self.id, address, &map.keys, map.silence) {
                 Ok(port) => {
                     self.port = Some(port);
                     let others = !self.untried.is_empty();

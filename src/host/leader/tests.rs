@@ -30,7 +30,8 @@ struct Stranger {
 impl Stranger {
     fn new(number: u64, address: SocketAddr, secret: &Secret) -> Stranger {
         let id = ConnectionId(number);
-        let port = Port::connect(id, address, secret, Duration::from_secs(30)).unwrap();
+        let port =
+            Port::connect(id, address, &secret.clone().into(), Duration::from_secs(30)).unwrap();
         Stranger { port, id }
     }
 

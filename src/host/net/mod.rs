@@ -9,6 +9,7 @@ pub(super) mod credential;
 pub(super) mod hex;
 pub(super) mod issued;
 pub(super) mod own_id;
+mod owned_file;
 pub(super) mod patience;
 pub(super) mod quic;
 pub(super) mod secret_file;

@@ -8,13 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::OFlags,
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     hex::{from_hex, to_hex},
+    owned_file::{is_ours, open_at_once},
     tls::{SECRET_BYTES, Secret},
 };
 use crate::{
@@ -134,10 +132,7 @@ pub(crate) fn read_private(path: &Path) -> Result<(Vec<u8>, bool), LockError> {
         let what = format!("cannot read the secret file {shown}: {error}");
         LockError::new(LockErrorKind::Io, what).with_source(error)
     };
-    // Without `NONBLOCK` the open of a named pipe waits for its writer.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
-    let mut file = opened.map_err(|error| match error.kind() {
+    let mut file = open_at_once(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => LockError::config(format!(
             "there is no secret file {shown}; `tierlock secret new {shown}` makes one"
         ))
@@ -172,8 +167,8 @@ pub(crate) fn read_private(path: &Path) -> Result<(Vec<u8>, bool), LockError> {
 /// A file of another user gives that user's secret, and one that others may write is theirs, too.
 fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
     let shown = path.display();
-    let user = rustix::process::geteuid().as_raw();
-    if about.uid() != user && about.uid() != 0 {
+    if !is_ours(about) {
+        let user = rustix::process::geteuid().as_raw();
         return Err(LockError::config(format!(
             "the secret file {shown} belongs to user {}, which could replace it; it has to \
              belong to root or to the user that runs this (user {user})",

@@ -7,17 +7,18 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    fs::OpenOptions,
     io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::Arc,
 };
 
 use ring::digest;
-use rustix::fs::OFlags;
 
-use super::hex::{from_hex, to_hex};
+use super::{
+    hex::{from_hex, to_hex},
+    owned_file::{is_ours, open_at_once},
+};
 use crate::{
     error::{LockError, LockErrorKind},
     proto::ClientId,
@@ -92,18 +93,13 @@ impl RevokedSerials {
             };
             LockError::new(kind, what).with_source(error)
         };
-        // Without `NONBLOCK` the open of a named pipe waits for its writer.
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
-        let file = opened.map_err(unreadable)?;
+        let file = open_at_once(path).map_err(unreadable)?;
         let about = file.metadata().map_err(unreadable)?;
         if !about.is_file() {
             let what = format!("the revocation file {shown} is no regular file");
             return Err(LockError::config(what));
         }
-        let user = rustix::process::geteuid().as_raw();
-        let is_ours = about.uid() == user || about.uid() == 0;
-        if !is_ours || about.mode() & 0o022 != 0 {
+        if !is_ours(&about) || about.mode() & 0o022 != 0 {
             return Err(LockError::config(format!(
                 "the revocation file {shown} may be written by others than root and the user that runs \
                  this (owner {}, mode {:03o}): they could accept again what is revoked",

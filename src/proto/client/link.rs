@@ -502,13 +502,8 @@ impl Client {
     }
 
     fn retry(&mut self, trouble: String, now: Time) {
-        self.outgoing.clear();
-        self.unsaid_since = None;
-        self.renewal_queued = false;
-        if self.closing == Closing::Leaving {
-            // The goodbye did not get out. It is said again if there is something to say.
-            self.closing = Closing::Asked;
-        }
+        // A goodbye is said again if there is something to say.
+        self.forget_unsaid();
         self.link.trouble = trouble;
         self.link.next_address = (self.link.next_address + 1) % self.link.addresses;
         self.link.attempts += 1;

@@ -29,6 +29,16 @@ impl Client {
         self.outgoing.push_back(outgoing);
     }
 
+    /// What is queued goes nowhere any more. A goodbye may be among it, which is then to be said again.
+    pub(super) fn forget_unsaid(&mut self) {
+        self.outgoing.clear();
+        self.unsaid_since = None;
+        self.renewal_queued = false;
+        if self.closing == Closing::Leaving {
+            self.closing = Closing::Asked;
+        }
+    }
+
     pub(super) fn hello(&self) -> ClientMessage {
         ClientMessage::Hello {
             version: wire::VERSION,
@@ -49,13 +59,8 @@ impl Client {
     /// be told what this one was told.
     pub(super) fn report(&mut self, now: Time) {
         self.reports += 1;
-        self.outgoing.clear();
-        self.unsaid_since = None;
-        self.renewal_queued = false;
-        if self.closing == Closing::Leaving {
-            // The goodbye was among them: it is said again behind this.
-            self.closing = Closing::Asked;
-        }
+        // A goodbye is said again behind this.
+        self.forget_unsaid();
         let mut held = Vec::new();
         let mut releases = Vec::new();
         for lease in sorted(&self.leases) {

@@ -68,11 +68,6 @@ impl LeaderMachine {
         self.deadlocks.add(waiter, leases, above);
     }
 
-    /// All that is pinned may be of circles that nothing has looked for: leases of an earlier reign are back.
-    pub(super) fn look_for_reported_deadlocks(&mut self) {
-        self.deadlocks.look_at_all();
-    }
-
     /// Looks for circles with the requests that have begun to wait: for so many at a time, and for the
     /// rest at the next message.
     pub(super) fn look_for_deadlocks(&mut self, now: Time) {

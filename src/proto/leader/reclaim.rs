@@ -60,7 +60,7 @@ impl LeaderMachine {
             return;
         }
         self.in_grace = false;
-        self.look_for_reported_deadlocks();
+        self.deadlocks.look_at_all();
         self.tell_grace_over();
         self.sessions.absent = AbsentBounds::default();
         self.table.grace_is_over();

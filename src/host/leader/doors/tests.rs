@@ -34,7 +34,13 @@ fn a_leader_is_reached_at_every_address_of_its_name_under_one_port_number() {
     assert_eq!(opened, addresses(&[&expected[0], &expected[1]]));
     let connect = |number: usize, address| {
         let id = ConnectionId(number as u64);
-        Port::connect(id, address, &entrance.accepted.secret, Duration::from_secs(30)).unwrap()
+        Port::connect(
+            id,
+            address,
+            &entrance.accepted.secret.clone().into(),
+            Duration::from_secs(30),
+        )
+        .unwrap()
     };
     let mut clients: Vec<_> = (0..4).map(|n| connect(n, opened[n % 2])).collect();
     let mut connected = BTreeSet::new();

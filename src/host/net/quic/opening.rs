@@ -41,19 +41,8 @@ impl Port {
         Ok(Port { accepted: Some(accepted.clone()), dialects, ids, ..port })
     }
 
-    /// A port for one connection to a leader, which is begun.
-    #[cfg(test)]
+    /// A port for one connection of a client to a leader, which is begun.
     pub(in crate::host) fn connect(
-        id: ConnectionId,
-        remote: SocketAddr,
-        secret: &Secret,
-        silence: Duration,
-    ) -> io::Result<Port> {
-        Port::connect_by(secret.client(), id, remote, silence)
-    }
-
-    /// The same with what a client has.
-    pub(in crate::host) fn connect_with(
         id: ConnectionId,
         remote: SocketAddr,
         keys: &ClientKeys,

@@ -54,7 +54,7 @@ fn handshakes(port: &Port) -> usize {
 }
 
 fn connect(number: u64, address: SocketAddr, secret: &Secret) -> Port {
-    Port::connect(ConnectionId(number), address, secret, SILENCE).unwrap()
+    Port::connect(ConnectionId(number), address, &secret.clone().into(), SILENCE).unwrap()
 }
 
 /// Drives ports in turn until `done` says so of an event, which it is shown with its port.

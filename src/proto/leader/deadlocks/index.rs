@@ -134,7 +134,8 @@ impl Deadlocks {
         }
     }
 
-    pub(super) fn look_at_all(&mut self) {
+    /// All that is pinned may be of circles that nothing has looked for: leases of an earlier reign are back.
+    pub(in crate::proto::leader) fn look_at_all(&mut self) {
         self.unlooked.extend(self.pins.keys());
     }
 
