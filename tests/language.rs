@@ -36,6 +36,9 @@ const STAND_INS: [&str; 1] = ["src/process/no_table.rs"];
 /// Where comments, docs and help texts are.
 const PLACES: [&str; 6] = ["src", "tests", "examples", "benches", "README.md", "CONTRIBUTING.md"];
 
+/// The page that follows one lock from file to file.
+const WALK: &str = "src/guide/walk.md";
+
 /// Files with string literals that are help texts and messages for people.
 const HELP: &str = "src/cli/";
 
@@ -98,22 +101,32 @@ fn pages_name_files_that_exist() {
 
 #[test]
 fn the_walk_names_what_stands_in_its_files() {
-    let walk = texts().find(|(path, _)| path == "src/guide/walk.md").expect("the walk is there").1;
+    let walk = texts().find(|(path, _)| path == WALK).expect("the walk is there").1;
     let steps: Vec<_> = walk.lines().filter(|line| line.starts_with("| `src/")).collect();
     assert!(steps.len() > 20, "the walk's tables are not where this test looks for them");
     let missing: Vec<_> = steps.into_iter().flat_map(lost_steps).collect();
     assert!(missing.is_empty(), "\n{}", missing.join("\n"));
 }
 
+#[test]
+fn each_row_of_the_walk_is_called_from_where_it_says() {
+    let walk = texts().find(|(path, _)| path == WALK).expect("the walk is there").1;
+    let broken = broken_calls(&walk);
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
 /// A reader opens no more files than this to follow a lock of a scope: the headings say so.
 #[test]
 fn the_walk_is_as_short_as_its_headings_say() {
-    let walk = texts().find(|(path, _)| path == "src/guide/walk.md").expect("the walk is there").1;
-    for (heading, files) in [("# Thread", 3), ("# Process", 8), ("one round trip: fifteen", 15)] {
+    let walk = texts().find(|(path, _)| path == WALK).expect("the walk is there").1;
+    let kept = "the lease kept: five";
+    let trip = "one round trip: fifteen";
+    for (heading, files) in [("# Thread", 3), ("# Process", 8), (kept, 5), (trip, 15)] {
         let mut lines = walk.lines().skip_while(|line| !line.contains(heading)).skip(1);
         let section = lines.by_ref().take_while(|line| !line.starts_with("# "));
-        let steps = section.filter(|line| line.starts_with("| `src/")).count();
-        assert_eq!(steps, files, "{heading}");
+        let steps = section.filter(|line| line.starts_with("| `src/"));
+        let opened: BTreeSet<_> = steps.map(|step| step.split('`').nth(1)).collect();
+        assert_eq!(opened.len(), files, "{heading}");
     }
 }
 
@@ -125,7 +138,28 @@ fn a_planted_lost_path_is_found() {
     assert_eq!(lost_paths("src/guide/index.md", "[a](walk.md) [b](walks.md)").len(), 1);
     assert_eq!(lost_steps("| `src/api/mutex.rs` | `lock_named`, `lock_nobody` | … |").len(), 1);
     // It is called there, and defined elsewhere.
-    assert_eq!(lost_steps("| `src/api/mutex.rs` | `Named::lock_quietly_at` | … |").len(), 1);
+    assert_eq!(lost_steps("| `src/api/mutex.rs` | `Named::lock_quietly` | | … |").len(), 0);
+    assert_eq!(lost_steps("| `src/api/mutex.rs` | `lock_slow` | | … |").len(), 1);
+}
+
+#[test]
+fn a_planted_broken_call_is_found() {
+    let rows = |second: &str| {
+        let first = "| `src/api/mutex.rs` | `lock_named` | | … |";
+        broken_calls(&format!("# A way\n| file | look for |\n|---|---|\n{first}\n{second}")).len()
+    };
+    assert_eq!(rows("| `src/path/quiet.rs` | `lock_quietly` | | … |"), 0);
+    assert_eq!(rows("| `src/path/quiet.rs` | `enter_slot` | | … |"), 1);
+    let through = "the row above by `src/path/lock.rs::lock_slow`";
+    assert_eq!(rows(&format!("| `src/path/climb.rs` | `run` | {through} | … |")), 0);
+    assert_eq!(rows(&format!("| `src/path/climb.rs` | `next` | {through} | … |")), 1);
+    // What only passes the call on is called there, too, and makes the call on.
+    let through = "the row above by `src/path/lock.rs::escalate_async`";
+    assert_eq!(rows(&format!("| `src/path/climb.rs` | `run` | {through} | … |")), 0);
+    let through = "the row above by `src/path/lock.rs::climb_async`";
+    assert_eq!(rows(&format!("| `src/path/climb.rs` | `run` | {through} | … |")), 1);
+    assert_eq!(rows("| `src/path/climb.rs` | `run` | `src/path/lock.rs` | … |"), 0);
+    assert_eq!(rows("| `src/path/climb.rs` | `run` | `src/path/quiet.rs` | … |"), 1);
 }
 
 /// The words of some text, and which of them are vague.
@@ -267,6 +301,59 @@ fn lost_steps(row: &str) -> Vec<String> {
     };
     let lost = parts.filter(|part| !is_there(part));
     lost.map(|part| format!("{file} has no {part}")).collect()
+}
+
+/// Which rows of the walk are not called from where they say: from the row above, or from the file that the
+/// third column names, there by way of each function that it names.
+fn broken_calls(walk: &str) -> Vec<String> {
+    let mut broken = Vec::new();
+    // The file that calls, of the row above.
+    let mut above: Option<String> = None;
+    for line in walk.lines() {
+        if !line.starts_with("| `src/") {
+            // Another table begins anew.
+            above = above.filter(|_| line.starts_with('|'));
+            continue;
+        }
+        let cells: Vec<_> = line.trim_matches('|').split(" | ").collect();
+        let quoted = |cell: usize| {
+            cells.get(cell).into_iter().flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        };
+        let file = quoted(0).next().expect("a row begins with its file").to_owned();
+        let mut caller = above.replace(file.clone());
+        let mut steps = Vec::new();
+        for place in quoted(2) {
+            match place.split_once("::") {
+                Some((by, function)) => steps.push((by.to_owned(), function.to_owned())),
+                None => caller = Some(place.to_owned()),
+            }
+        }
+        let first = quoted(1).next().unwrap_or_default();
+        let first = first.rsplit("::").next().unwrap_or_default().to_owned();
+        steps.push((file, first));
+        for (file, function) in steps {
+            if let Some(caller) = caller.replace(file)
+                && !calls(&caller, &function)
+            {
+                broken.push(format!("{caller} does not call {function}"));
+            }
+        }
+    }
+    broken
+}
+
+/// Whether a file has that function's name as that of a function of another file.
+fn calls(file: &str, function: &str) -> bool {
+    let code = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    code.lines()
+        .filter(|line| comment_of(line).is_none_or(|text| text.len() < line.trim().len()))
+        .any(|line| {
+            line.match_indices(function).any(|(at, _)| {
+                let (before, after) = (&line[..at], &line[at + function.len()..]);
+                !before.ends_with(is_part) && !before.ends_with("fn ") && after.starts_with('(')
+            })
+        })
 }
 
 fn is_of_the_crate(path: &str) -> bool {

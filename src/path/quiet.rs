@@ -23,28 +23,26 @@ impl Named {
     /// A lock that nothing stands in the way of: its gate is open, and no guard of this process is
     /// inside. `None` leaves everything as it was, and the climb finds out what it is.
     #[inline]
-    pub(crate) fn lock_quietly(&self) -> Option<Won> {
-        if spans::are_wanted() {
+    pub(crate) fn lock_quietly(&self, caller: QuietCaller) -> Option<Won> {
+        if caller != QuietCaller::Look && spans::are_wanted() {
             return None; // the climb has them
         }
-        self.lock_unseen()
-    }
-
-    /// The same, past those that look on.
-    #[inline]
-    pub(super) fn lock_unseen(&self) -> Option<Won> {
         let generation = fork::generation();
         let in_force = self.entry.scope_in_force_in(generation);
         if self.scope() > in_force {
             return None; // the first lock at this scope widens the name
         }
-        self.lock_quietly_at(in_force, generation)
+        let won = self.enter_gate(in_force, generation)?;
+        if caller == QuietCaller::Thread && self.reach.guards_stay {
+            self.stays_here(won.token);
+        }
+        Some(won)
     }
 
-    /// The same, after a look at the scope in force. It may have grown since: that shows in the
-    /// word of the narrower gate, or once the narrower gate is won.
+    /// The gate of the scope in force, which may have grown since it was read: that shows in the word of
+    /// the narrower gate, or once the narrower gate is won.
     #[inline]
-    pub(crate) fn lock_quietly_at(&self, in_force: Scope, generation: u64) -> Option<Won> {
+    pub(crate) fn enter_gate(&self, in_force: Scope, generation: u64) -> Option<Won> {
         if self.has_terms {
             return None;
         }
@@ -154,6 +152,17 @@ impl Named {
     pub(super) fn enters_kept(&self) -> bool {
         self.keep != Keep::Never && !self.has_terms
     }
+}
+
+/// What takes a lock quietly. A constant wherever it is passed, so that the fast path asks nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuietCaller {
+    /// A thread that blocks: a manager may have promised that its guards stay with their threads.
+    Thread,
+    /// A task, which other threads may poll.
+    Task,
+    /// A look at the data, which makes no guard, and no span.
+    Look,
 }
 
 /// The lease word of a name, and what grants its leases.

@@ -227,6 +227,17 @@ pub(super) fn take_unraised(
         && (slot.generation.with_head() == u64::from(generation) || stays())
 }
 
+/// Exchanges the word of a free and quiet slot for this process's; else this is what it was.
+#[inline]
+fn take_quietly(slot: &MappedSlot, me: OwnerId) -> Result<(), Word> {
+    step!(TakeQuiet);
+    let (from, to) = Word::taken_quietly(me);
+    let swapped =
+        slot.word.compare_exchange(from.bits(), to.bits(), Ordering::SeqCst, Ordering::Relaxed);
+    step!(TakeEnd);
+    swapped.map(drop).map_err(Word::from_bits)
+}
+
 /// The name was shared once, or is not here any more: whether it is, and no reader is inside. If
 /// not, the word is given back. `is_counted`: readers of this process are still counted; asked only
 /// where the name was shared.
@@ -292,7 +303,7 @@ pub(super) fn leave_quietly(slot: &MappedSlot, me: OwnerId, exit: Exit) -> Resul
         return Err(Word::from_bits(slot.word.load(Ordering::Relaxed)));
     }
     // Others may put flags to it, so it is read again with the swap.
-    let (from, to) = Leaving::quiet(me, exit.how);
+    let (from, to) = Word::left_quietly(me, exit.how);
     let swapped =
         slot.word.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Relaxed);
     step!(LeaveEnd);
@@ -402,16 +413,6 @@ pub(super) fn wake_all(slot: &MappedSlot) {
 }
 
 // ---- the slow paths ------------------------------------------------------------------------
-
-#[inline]
-fn take_quietly(slot: &MappedSlot, me: OwnerId) -> Result<(), Word> {
-    step!(TakeQuiet);
-    let (from, to) = Taking::quiet(me);
-    let swapped =
-        slot.word.compare_exchange(from.bits(), to.bits(), Ordering::SeqCst, Ordering::Relaxed);
-    step!(TakeEnd);
-    swapped.map(drop).map_err(Word::from_bits)
-}
 
 /// Has the word by the quiet way: compares the generation, then raises the token.
 #[inline]

@@ -328,12 +328,6 @@ impl Leaving {
         Leaving { me, how: Predecessor::Clean, may_stay: false, phase }
     }
 
-    /// The quiet path: what it swaps for what.
-    #[inline]
-    pub(super) const fn quiet(me: OwnerId, how: Predecessor) -> (Word, Word) {
-        (Word::held(me), Word::left_so(how))
-    }
-
     fn look(&self, found: Word) -> LeavingPhase {
         match found.state() {
             Some(SlotState::Held(owner)) if owner == self.me => LeavingPhase::SeeToken(found),

@@ -145,12 +145,6 @@ impl Taking {
         Taking { is_task: true, ..Taking::new(me, true, spins) }
     }
 
-    /// The quiet path: what it swaps for what.
-    #[inline]
-    pub(in super::super) const fn quiet(me: OwnerId) -> (Word, Word) {
-        (Word::FREE, Word::held(me))
-    }
-
     pub(in super::super) fn me(&self) -> OwnerId {
         self.me
     }
@@ -298,7 +292,7 @@ impl Machine for Taking {
     fn op(&self) -> Op {
         match self.phase {
             TakePhase::Quiet => {
-                let (from, to) = Taking::quiet(self.me);
+                let (from, to) = Word::taken_quietly(self.me);
                 Op::Swap { from, to }
             }
             TakePhase::Look | TakePhase::Recheck(_) | TakePhase::FindReservation(..) => Op::Load,

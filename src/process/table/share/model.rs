@@ -188,7 +188,7 @@ impl SharedSlot {
 
     /// Wins the word, which is free; another may have it.
     fn try_win(&self, number: u64) -> bool {
-        let (held, free) = Leaving::quiet(process(number), Predecessor::Clean);
+        let (held, free) = Word::left_quietly(process(number), Predecessor::Clean);
         swap(&self.word, free.bits(), held.bits(), AcqRel) == free.bits()
     }
 
