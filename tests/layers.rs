@@ -278,6 +278,45 @@ fn no_file_is_too_long_to_read_at_once() {
 }
 
 #[test]
+fn test_bodies_stand_beside_product_files() {
+    let places = ["src", "benches/compare/src"].map(|folder| {
+        let mut files = Vec::new();
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
+        files
+    });
+    let inside = places.into_iter().flatten().filter(|file| {
+        let text = fs::read_to_string(file).unwrap();
+        has_tests_inside(text.parse().unwrap_or_else(|error| panic!("{}: {error}", file.display())))
+    });
+    let inside: Vec<_> = inside.map(|file| format!("{} has a `mod tests {{`", file.display())).collect();
+    assert!(inside.is_empty(), "their bodies belong into tests.rs:\n{}", inside.join("\n"));
+}
+
+#[test]
+fn planted_tests_inside_are_found() {
+    let finds = |text: &str| has_tests_inside(text.parse().unwrap());
+    assert!(finds("fn f() {} #[cfg(test)] mod tests { #[test] fn g() {} }"));
+    assert!(finds("mod a { #[cfg(all(test, feature = \"process\"))] pub(crate) mod tests {} }"));
+    assert!(!finds("#[cfg(test)] mod tests; // mod tests { }"));
+    assert!(!finds("mod testing { fn tests() {} }"));
+}
+
+/// Whether a module `tests` has its body in the file.
+fn has_tests_inside(tokens: TokenStream) -> bool {
+    let tokens = Vec::from_iter(tokens);
+    let is_word = |token: &TokenTree, word: &str| token.to_string() == word;
+    let has_body = |next: &TokenTree| {
+        matches!(next, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace)
+    };
+    tokens.windows(3).any(|window| {
+        is_word(&window[0], "mod") && is_word(&window[1], "tests") && has_body(&window[2])
+    }) || tokens.into_iter().any(|token| match token {
+        TokenTree::Group(group) => has_tests_inside(group.stream()),
+        _ => false,
+    })
+}
+
+#[test]
 fn every_file_is_in_a_layer() {
     for source in sources() {
         assert!(layer_of(source.place()).is_some(), "{} is in no layer", source.path);

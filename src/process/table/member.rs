@@ -114,7 +114,7 @@ fn is_current(home: &Home) -> Result<bool, LockError> {
 fn renew(home: &Home) -> Result<(), LockError> {
     let presences = Presences::open(home)?;
     let alive =
-        || presences.is_anybody_alive().map_err(|e| home.failed("cannot list its presences", e));
+        || presences.is_any_alive().map_err(|e| home.failed("cannot list its presences", e));
     let table = MappedTable::open(home, Access::Look)?;
     let (floor, last_id) = match &table {
         None if alive()? => {
@@ -676,12 +676,12 @@ impl<'a> Change<'a> {
         let taken = lock::take(structure, member.id, 0, member, until);
         let admission = taken.map_err(|stop| match stop {
             Stop::TimedOut => {
-                let who = Word::from_bits(structure.slot.word.load(Relaxed)).owner();
-                let who = who.and_then(|owner| member.living(owner)).unwrap_or_default();
+                let process = Word::from_bits(structure.slot.word.load(Relaxed)).owner();
+                let process = process.and_then(|owner| member.living(owner)).unwrap_or_default();
                 about(LockError::new(
                     LockErrorKind::TimedOut,
                     format!(
-                        "{who} has been changing it for {LONGEST_CHANGE:?}; it is probably \
+                        "{process} has been changing it for {LONGEST_CHANGE:?}; it is probably \
                          stopped: let it go on (kill -CONT), or end it"
                     ),
                 ))
