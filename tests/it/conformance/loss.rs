@@ -195,7 +195,7 @@ fn a_callback_that_blocks_holds_up_nothing_else(setting: &Setting) {
     assert_eq!(told.recv_timeout(LONG), Ok("a"));
 }
 
-at!([thread process memory_thread memory_process] at_most_below_host_scope_waits_for_the_guard);
+at!([thread process memory_below_host] at_most_below_host_scope_waits_for_the_guard);
 fn at_most_below_host_scope_waits_for_the_guard(setting: &Setting) {
     let locks = setting.locks();
     let mutex = locks.mutex("a", 1).scope(setting.scope).at_most(Duration::from_millis(20));

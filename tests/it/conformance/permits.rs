@@ -26,7 +26,7 @@ use crate::{
 macro_rules! at_each {
     ($situation:ident) => {
         at!(
-            [thread process host host_with_directory memory_thread memory_process memory_host]
+            [thread process host host_with_directory memory_below_host memory_host]
             $situation
         );
     };

@@ -26,7 +26,7 @@ use crate::{
 /// their own.
 macro_rules! at_each {
     ($situation:ident) => {
-        at!([thread process process_file memory_thread memory_process] $situation);
+        at!([thread process process_file memory_below_host] $situation);
     };
 }
 
@@ -116,9 +116,9 @@ fn a_second_read_lock_behind_a_waiting_writer_times_out(setting: &Setting) {
     drop(lock.read().unwrap());
 }
 
-at!(everywhere, whoever_waits_in_vain_leaves_no_trace);
+at!(everywhere, a_wait_in_vain_leaves_no_trace);
 /// llvm#201937: a writer that times out eats the wake of a reader.
-fn whoever_waits_in_vain_leaves_no_trace(setting: &Setting) {
+fn a_wait_in_vain_leaves_no_trace(setting: &Setting) {
     const SHORT: Duration = Duration::from_millis(20);
     let lock = lock_of(setting, &setting.locks(), ());
     let far = lock_of(setting, &setting.stranger(), ());
@@ -390,9 +390,9 @@ fn a_process_that_comes_later_reads_beside_the_others(setting: &Setting) {
     }
 }
 
-at!([process process_file] a_killed_reader_blocks_nobody);
+at!([process process_file] a_killed_reader_blocks_no_writer);
 /// apcu#632: a reader killed in shared memory blocks every writer for ever.
-fn a_killed_reader_blocks_nobody(setting: &Setting) {
+fn a_killed_reader_blocks_no_writer(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
     for how in ["read", "upgradable"] {
         let mut reader = setting.helper();
@@ -429,8 +429,8 @@ fn a_killed_writer_is_told_to_readers_until_a_writer_has_left(setting: &Setting)
     assert_eq!(RwLockReadGuard::predecessor(&lock.read().unwrap()), Predecessor::Clean);
 }
 
-at!([process process_file] a_writer_killed_while_it_waits_for_readers_blocks_nobody);
-fn a_writer_killed_while_it_waits_for_readers_blocks_nobody(setting: &Setting) {
+at!([process process_file] a_writer_killed_while_it_waits_for_readers_blocks_no_reader);
+fn a_writer_killed_while_it_waits_for_readers_blocks_no_reader(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
     let reader = lock.read().unwrap();
     let mut writer = setting.helper();
@@ -502,9 +502,9 @@ fn rounds(folder: &Path) -> u64 {
     std::fs::metadata(folder.join("rounds")).map_or(0, |found| found.len())
 }
 
-at!([thread process process_file memory_process] a_leaked_writer_holds_nobody_up);
+at!([thread process process_file memory_process] a_leaked_writer_holds_up_no_other);
 /// tokio#6450, and what a future does that is never polled again.
-fn a_leaked_writer_holds_nobody_up(setting: &Setting) {
+fn a_leaked_writer_holds_up_no_other(setting: &Setting) {
     let lock = Arc::new(lock_of(setting, &setting.locks(), ()));
     let far = lock_of(setting, &setting.stranger(), ());
     let reader = lock.read().unwrap();
@@ -619,7 +619,7 @@ fn habits_of_std_and_tokio(setting: &Setting) {
     drop(RwLockUpgradableReadGuard::try_upgrade_until(seen, soon).unwrap());
 }
 
-at!([process process_file host host_with_directory memory_thread memory_process memory_host] a_lock_made_at_run_time_is_owned_by_its_guard);
+at!([process process_file host host_with_directory memory_below_host memory_host] a_lock_made_at_run_time_is_owned_by_its_guard);
 fn a_lock_made_at_run_time_is_owned_by_its_guard(setting: &Setting) {
     let locks = setting.locks();
     let made = || locks.rw_lock("made", 7).scope(setting.scope);

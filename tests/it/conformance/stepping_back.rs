@@ -61,7 +61,7 @@ fn a_long_job_lets_a_waiter_go_first(setting: &Setting) {
     assert_eq!(*guard, 2);
 }
 
-at!([thread process host memory_thread memory_process memory_host] a_bump_that_none_waits_for_keeps_the_token);
+at!([thread process host memory_below_host memory_host] a_bump_that_none_waits_for_keeps_the_token);
 fn a_bump_that_none_waits_for_keeps_the_token(setting: &Setting) {
     let keep = tierlock::Keep::Always;
     let lock = setting.locks().mutex("a", [1, 2]).scope(setting.scope).keep(keep).build().unwrap();
