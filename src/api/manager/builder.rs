@@ -78,6 +78,21 @@ impl LockManagerBuilder {
     /// # Errors
     /// `Config`, if neither a directory nor a leader nor a service is set, if both of the latter are, or
     /// a value is not UTF-8.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use tierlock::LockManagerBuilder;
+    ///
+    /// // the site says where the locks are, and the program how it uses them
+    /// let locks = LockManagerBuilder::from_env()?
+    ///     .label("checkout")
+    ///     .time_to_live(Duration::from_secs(10))
+    ///     .open()?;
+    /// # drop(locks);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn from_env() -> Result<LockManagerBuilder> {
         let mut builder = LockManagerBuilder::default();
         if let Some(directory) = std::env::var_os("TIERLOCK_DIR").filter(|dir| !dir.is_empty()) {
