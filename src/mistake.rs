@@ -98,7 +98,7 @@ pub enum Mistake {
     /// A report is answered with a grant while its entry is still being written.
     ReportAnsweredEarly,
     /// The entry stays though the request that it was written for is gone.
-    ReservedForNobody,
+    ReservedForNone,
     /// A name stays reserved by a grant that was given back unused.
     UnusedReserved,
     /// An entry is written anew behind its deletion.

@@ -1,4 +1,4 @@
-//! Holds the language of comments, docs and help texts: an actor is named by its role (holder,
+//! Holds the language of comments, docs, messages and names: an actor is named by its role (holder,
 //! waiter, caller, leader …), and a type's name means one thing in the whole crate. And pages name
 //! files that exist.
 //!
@@ -34,13 +34,22 @@ const VAGUE_PER_THOUSAND: f64 = 0.3;
 const STAND_INS: [&str; 1] = ["src/process/no_table.rs"];
 
 /// Where comments, docs and help texts are.
-const PLACES: [&str; 6] = ["src", "tests", "examples", "benches", "README.md", "CONTRIBUTING.md"];
+const PLACES: [&str; 8] = [
+    "src",
+    "tests",
+    "examples",
+    "benches",
+    "dist",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+];
 
 /// The page that follows one lock from file to file.
 const WALK: &str = "src/guide/walk.md";
 
-/// Files with string literals that are help texts and messages for people.
-const HELP: &str = "src/cli/";
+/// Names that are not ours.
+const FOREIGN_NAMES: [&str; 1] = ["anyone_all"];
 
 #[test]
 fn actors_are_named_by_their_role() {
@@ -55,6 +64,35 @@ fn actors_are_named_by_their_role() {
     );
 }
 
+/// A test is named after what it shows of a holder, a waiter, a client; and so is what the tests call.
+#[test]
+fn no_name_leaves_the_actor_open() {
+    let vague: BTreeSet<String> =
+        texts().filter(|(path, _)| path.ends_with(".rs")).flat_map(|file| vague_names(&file)).collect();
+    assert!(vague.is_empty(), "\n{}", Vec::from_iter(vague).join("\n"));
+}
+
+/// What the program and the library say, in errors and help, in full: no ceiling, none at all.
+#[test]
+fn no_message_leaves_the_actor_open() {
+    let mut all = Count::default();
+    for (path, text) in texts().filter(|(path, _)| is_product(path)) {
+        for literal in literals(&text) {
+            literal.lines().for_each(|line| all.read(&path, 0, line));
+        }
+    }
+    assert!(all.words > 5_000, "the messages are not where this test looks for them");
+    assert!(all.found.is_empty(), "\n{}", all.found.join("\n"));
+}
+
+#[test]
+fn a_planted_vague_name_is_found() {
+    let names = |text: &str| vague_names(&("src/planted.rs".to_owned(), text.to_owned())).len();
+    assert_eq!(names("fn a_reader_blocks_nobody() { mod who_holds {} }"), 2);
+    assert_eq!(names("enum ToldWhom { WakeAnyone }"), 2);
+    assert_eq!(names("fn a_waiter_whose_time_is_over() { whole(); anyone_all(); }"), 0);
+}
+
 #[test]
 fn a_planted_vague_word_is_found() {
     let count = |path: &str, text: &str| Count::of(path, text).found.len();
@@ -62,9 +100,12 @@ fn a_planted_vague_word_is_found() {
     assert_eq!(count("src/planted.rs", planted), 4);
     let help = "const HELP: &str = \"for whoever asks\";\n/// Somebody\nfn f() {}\n";
     assert_eq!(count("src/cli/planted.rs", help), 2);
+    assert_eq!(count("src/planted.rs", help), 2);
+    assert_eq!(count("src/planted/tests.rs", help), 1);
+    assert_eq!(count("dist/planted.service", "# for whoever asks\nUser=tierlock"), 1);
     assert_eq!(count("README.md", "Someone waits, \nand everybody else"), 2);
     let code = "let who = somebody(\"nobody\"); // the holder\nlet url = \"http://who\";";
-    assert_eq!(count("src/planted.rs", code), 0);
+    assert_eq!(count("tests/planted.rs", code), 0);
     let rate = Count::of("README.md", "one who waits for ten").per_thousand();
     assert_eq!(rate, 200.0);
 }
@@ -162,6 +203,39 @@ fn a_planted_broken_call_is_found() {
     assert_eq!(rows("| `src/path/climb.rs` | `run` | `src/path/quiet.rs` | … |"), 1);
 }
 
+/// The library and the program: their string literals are errors and help texts.
+fn is_product(path: &str) -> bool {
+    let is_test = path.split(['/', '.']).any(|part| ["tests", "kills", "model", "misuse"].contains(&part));
+    path.starts_with("src/") && path.ends_with(".rs") && !is_test
+}
+
+/// The names in a file that have such a word among their parts. *Whose* is not one here: it follows the noun
+/// that it is of.
+fn vague_names((path, text): &(String, String)) -> Vec<String> {
+    fn collect(tokens: TokenStream, found: &mut Vec<String>) {
+        for token in tokens {
+            match token {
+                TokenTree::Group(group) => collect(group.stream(), found),
+                TokenTree::Ident(name) => found.push(name.to_string()),
+                _ => {}
+            }
+        }
+    }
+    let is_vague = |name: &String| {
+        let parts = name.split('_').flat_map(|part| {
+            let starts = part.char_indices().filter(|(at, c)| *at == 0 || c.is_uppercase());
+            let starts: Vec<usize> = starts.map(|(at, _)| at).chain([part.len()]).collect();
+            let words = starts.windows(2).map(|word| part[word[0]..word[1]].to_lowercase());
+            Vec::from_iter(words)
+        });
+        let is_open = |part: String| part != "whose" && VAGUE.contains(&part.as_str());
+        !FOREIGN_NAMES.contains(&name.as_str()) && parts.into_iter().any(is_open)
+    };
+    let mut names = Vec::new();
+    collect(text.parse().unwrap_or_else(|error| panic!("{path}: {error}")), &mut names);
+    names.into_iter().filter(is_vague).map(|name| format!("{path}: {name}")).collect()
+}
+
 /// The words of some text, and which of them are vague.
 #[derive(Default)]
 struct Count {
@@ -178,7 +252,7 @@ impl Count {
             let prose = if is_code { comment_of(line) } else { Some(line) };
             count.read(path, at + 1, prose.unwrap_or_default());
         }
-        if is_code && path.starts_with(HELP) {
+        if is_product(path) {
             for literal in literals(text) {
                 literal.lines().for_each(|line| count.read(path, 0, line));
             }
@@ -379,7 +453,9 @@ fn collect(place: &Path, files: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(place).unwrap() {
             collect(&entry.unwrap().path(), files);
         }
-    } else if place.extension().is_some_and(|ending| ending == "rs" || ending == "md") {
+    } else if place.extension().is_some_and(|ending| ending == "rs" || ending == "md")
+        || place.starts_with(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist"))
+    {
         files.push(place.to_owned());
     }
 }

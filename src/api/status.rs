@@ -321,7 +321,7 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
 
 #[cfg(feature = "process")]
 fn in_the_directory(waiter: WaiterStatus) -> WaitingCaller {
-    let WaiterStatus { who, waiting } = waiter;
-    let Holder { label, host, pid, .. } = who;
+    let WaiterStatus { process, waiting } = waiter;
+    let Holder { label, host, pid, .. } = process;
     WaitingCaller { label, label_is_proved: false, host, pid, waiting }
 }

@@ -9,7 +9,7 @@
 //! a hash. An empty name is NULL there, and never sent; a wait is a number of seconds, and never -1,
 //! which MariaDB answers with NULL at once.
 //!
-//! What it cannot promise: a fail-over forgets who holds what, and a cluster of several primaries
+//! What it cannot promise: a fail-over forgets which client holds what, and a cluster of several primaries
 //! (Galera) has locks of each node alone.
 
 mod line;
@@ -310,7 +310,7 @@ impl AdvisoryDatabase for MysqlDatabase {
             ));
         }
         found.push(EngineFinding::note(
-            "a fail-over to a replica forgets who holds what; the tokens of one that lags go back",
+            "a fail-over to a replica forgets which client holds what; the tokens of one that lags go back",
         ));
         Ok(found)
     }

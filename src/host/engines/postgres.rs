@@ -6,7 +6,7 @@
 //! The server releases a lock when its connection ends. Since version 14 it ends one that has been
 //! silent for the time to live, so a holder that is stopped or cut off stands in no way for longer.
 //!
-//! What it cannot promise: a fail-over to a standby forgets who holds what, and a standby that lags
+//! What it cannot promise: a fail-over to a standby forgets which client holds what, and a standby that lags
 //! counts tokens from an earlier number (pg_auto_failover#1028).
 
 mod secured;
@@ -384,7 +384,7 @@ impl AdvisoryDatabase for PostgresDatabase {
         if text("replicas") != "0" && text("synchronous").is_empty() {
             found.push(EngineFinding::note(
                 "it has replicas and none is synchronous (synchronous_standby_names): a fail-over takes \
-                 tokens back, and forgets who holds what",
+                 tokens back, and forgets which client holds what",
             ));
         }
         if text("fsync") != "on" {

@@ -61,7 +61,7 @@ use super::{
     marks::milliseconds,
     protocol::{
         Answer, Leaving, Machine, Marking, Op, Outcome, Reaping, Renaming, Slept, SlotMark, Taking,
-        Verdict, Whom,
+        Verdict, ToWake,
     },
     slot::MappedSlot,
     step::step,
@@ -612,11 +612,11 @@ pub(super) fn advance(machine: &mut impl Machine, at: SlotAt<'_>, exit: Option<E
                 (0..pauses).for_each(|_| hint::spin_loop());
                 Answer::Done
             }
-            Op::Wake(Whom::Wait(wait)) => {
+            Op::Wake(ToWake::Wait(wait)) => {
                 let bit = futex::bit(wait.number());
                 Answer::Yes(futex::wake(&slot.word, bit, u32::MAX >> 1))
             }
-            Op::Wake(Whom::One) => Answer::Yes(futex::wake(&slot.word, futex::ALL, 1)),
+            Op::Wake(ToWake::One) => Answer::Yes(futex::wake(&slot.word, futex::ALL, 1)),
             Op::Share(op) => match chain::perform(at.table, at.slot, op) {
                 Ok(answer) => answer,
                 Err(bell) => return Ahead::SleepOnBell(bell),

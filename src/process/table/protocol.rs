@@ -94,7 +94,7 @@ pub(super) enum Op {
     /// The task is to be polled. `Polled`, or `Slept(GiveUp)`.
     Park,
     /// Wake sleepers. `Yes`: was there one?
-    Wake(Whom),
+    Wake(ToWake),
     /// There is nothing left to do.
     End(Outcome),
 }
@@ -191,7 +191,7 @@ pub(super) enum Slept {
 
 /// Which sleepers are woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Whom {
+pub(super) enum ToWake {
     /// All that share this wait's futex bit, and all that sleep under every bit.
     Wait(WaitId),
     /// Any one.
@@ -306,7 +306,7 @@ enum LeavingPhase {
     Stay(Word, StayEnd),
     LetGo(Word),
     HandOver(HandOver),
-    WakeAnyone,
+    WakeOne,
     Ended(Outcome),
 }
 
@@ -346,7 +346,7 @@ impl Leaving {
 
     fn let_go(from: Word) -> LeavingPhase {
         match from.has_waiters() {
-            true => LeavingPhase::WakeAnyone,
+            true => LeavingPhase::WakeOne,
             false => LeavingPhase::Ended(Outcome::LetGo),
         }
     }
@@ -364,7 +364,7 @@ impl Machine for Leaving {
                 Op::Swap { from: seen, to: seen.staying(self.how, end) }
             }
             LeavingPhase::HandOver(hand_over) => hand_over.op(),
-            LeavingPhase::WakeAnyone => Op::Wake(Whom::One),
+            LeavingPhase::WakeOne => Op::Wake(ToWake::One),
             LeavingPhase::Ended(outcome) => Op::End(outcome),
         }
     }
@@ -391,7 +391,7 @@ impl Machine for Leaving {
                 Some(HandedOver::Lost) => LeavingPhase::Ended(Outcome::Lost),
                 Some(HandedOver::Missed(found)) => self.look(found),
             },
-            (LeavingPhase::WakeAnyone, Answer::Yes(_)) => LeavingPhase::Ended(Outcome::LetGo),
+            (LeavingPhase::WakeOne, Answer::Yes(_)) => LeavingPhase::Ended(Outcome::LetGo),
             (phase, answer) => unreachable!("{answer:?} is no answer in {phase:?}"),
         };
     }
@@ -406,7 +406,7 @@ impl Machine for Leaving {
             LeavingPhase::Stay(..) => Step::LeaveStay,
             LeavingPhase::LetGo(_) => Step::LeaveLetGo,
             LeavingPhase::HandOver(hand_over) => hand_over.step(),
-            LeavingPhase::WakeAnyone => Step::LeaveWakeOne,
+            LeavingPhase::WakeOne => Step::LeaveWakeOne,
             LeavingPhase::Ended(_) => Step::LeaveEnd,
         }
     }
@@ -558,7 +558,7 @@ impl Machine for Reaping {
             }
             ReapingPhase::HandOver(hand_over) => hand_over.op(),
             ReapingPhase::Settle(seen) => Op::Swap { from: seen, to: seen.settled() },
-            ReapingPhase::Wake => Op::Wake(Whom::One),
+            ReapingPhase::Wake => Op::Wake(ToWake::One),
             ReapingPhase::Ended(outcome) => Op::End(outcome),
         }
     }

@@ -7,7 +7,7 @@ use crate::error::Predecessor;
 use super::super::step::Step;
 use super::{
     Answer, HandOver, Machine, Op, Outcome, OwnerId, RecordScan, RecordWord, Slept, SlotState,
-    StayEnd, Verdict, WaitId, Whom, Word,
+    StayEnd, Verdict, WaitId, ToWake, Word,
 };
 
 /// How often to pause, twice as long each time, before sleeping.
@@ -331,7 +331,7 @@ impl Machine for Taking {
             TakePhase::Appoint(Choice { seen, left, .. }, wait) => {
                 Op::Swap { from: seen, to: seen.appointed(wait, left) }
             }
-            TakePhase::WakeWait(wait) => Op::Wake(Whom::Wait(wait)),
+            TakePhase::WakeWait(wait) => Op::Wake(ToWake::Wait(wait)),
             TakePhase::Free(Choice { seen, left, .. }) => {
                 Op::Swap { from: seen, to: seen.freed(left) }
             }
@@ -344,7 +344,7 @@ impl Machine for Taking {
             }
             TakePhase::Mark(seen) => Op::Swap { from: seen, to: self.marked(seen) },
             TakePhase::Sleep(seen) => Op::Sleep { seen, record: self.record },
-            TakePhase::PassWake | TakePhase::WakeAnother(_) => Op::Wake(Whom::One),
+            TakePhase::PassWake | TakePhase::WakeAnother(_) => Op::Wake(ToWake::One),
             TakePhase::Park => Op::Park,
             TakePhase::Erase(_) => Op::Erase(self.record.expect("only a record is erased")),
             TakePhase::GiveOn(hand_over, _) => hand_over.op(),
