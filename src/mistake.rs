@@ -61,7 +61,7 @@ pub enum Mistake {
     EarlierReignsUnknown,
     /// A manager tells no leader what others have seen on its machine before it.
     MachineForgets,
-    /// A leader that was started above an epoch still heeds what was lost below it.
+    /// A leader that was started above an epoch still counts what was lost below it.
     JudgedAbove,
     /// A leader that starts above an epoch does not wait for the promises made in it.
     NoWaitAbove,

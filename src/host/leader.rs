@@ -278,9 +278,9 @@ impl LeaderShared {
     fn end(&self, end: ReignEnd) {
         self.end.lock().get_or_insert(end);
         self.ended.notify_all();
-        self.step_downs.let_go();
+        self.step_downs.drop_all();
         #[cfg(feature = "cli")]
-        self.looks.let_go();
+        self.looks.drop_all();
     }
 }
 

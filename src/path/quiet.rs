@@ -190,7 +190,7 @@ impl HostTier<'_> {
         // What has ended at a deadline is marked before the deadline moves.
         let deadline = self.word.session_deadline();
         if !self.word.is_good(deadline, clock::now()) {
-            if let Some(used) = self.word.leave_shared_for_good() {
+            if let Some(used) = self.word.leave_shared_and_close() {
                 self.give_back(&used);
             }
             return None;
@@ -209,18 +209,18 @@ impl HostTier<'_> {
 
     /// Permits go back: a part of those of their lease, or the last of them.
     pub(super) fn leave_permits(self, leased: &LeasedPermits, count: u32) {
-        if let Some(used) = self.leave_permits_for_good(leased, count) {
+        if let Some(used) = self.leave_permits_and_close(leased, count) {
             self.service.give_back(&leased.word, &used);
         }
     }
 
     /// The same; answers the lease that is to be given back, if that were the last of its permits.
-    pub(super) fn leave_permits_for_good(self, leased: &LeasedPermits, count: u32) -> Option<Used> {
+    pub(super) fn leave_permits_and_close(self, leased: &LeasedPermits, count: u32) -> Option<Used> {
         let left = leased.leave(count);
         if left > 0 {
             self.service.lower(&leased.word, left);
         }
-        leased.word.leave_shared_for_good()
+        leased.word.leave_shared_and_close()
     }
 
     /// Takes the next token of a lease that is kept, if it is good: that, and how the last local
@@ -244,7 +244,7 @@ impl HostTier<'_> {
         // What has ended at a deadline is marked before the deadline moves.
         let deadline = self.word.session_deadline();
         if !self.word.is_good(deadline, clock::now()) {
-            if let Some(used) = self.word.leave_for_good(token, predecessor) {
+            if let Some(used) = self.word.leave_and_close(token, predecessor) {
                 self.give_back(&used);
             }
             return None;

@@ -878,9 +878,9 @@ fn a_directory_of_another_user_is_refused_with_advice() {
     assert!(all.starts_with("held 1"), "a user that may read may look: {all}");
 }
 
-on_both!(members_of_a_group_exclude_each_other_and_strangers_are_refused);
+on_both!(members_of_a_group_exclude_each_other_and_other_users_are_refused);
 /// Each with a user of its own; the directory hands its group down.
-fn members_of_a_group_exclude_each_other_and_strangers_are_refused(engine: EngineKind) {
+fn members_of_a_group_exclude_each_other_and_other_users_are_refused(engine: EngineKind) {
     const GROUP: u32 = 65_533;
     const MEMBER: u32 = 65_532;
     const STRANGER: u32 = 65_531;

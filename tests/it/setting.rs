@@ -193,11 +193,11 @@ impl Setting {
     }
 
     /// Another manager, as far away as the scope reaches: another machine, if it can be one.
-    pub(crate) fn stranger(&self) -> LockManager {
-        self.stranger_with(|builder| builder)
+    pub(crate) fn remote(&self) -> LockManager {
+        self.remote_with(|builder| builder)
     }
 
-    pub(crate) fn stranger_with(
+    pub(crate) fn remote_with(
         &self,
         settings: impl FnOnce(LockManagerBuilder) -> LockManagerBuilder,
     ) -> LockManager {
@@ -206,10 +206,10 @@ impl Setting {
             (kind, _) if kind.has_directories() => {
                 let machine = self.other_machine();
                 open_at(self.scope, self.kind, &machine, self.rig.as_ref(), |builder| {
-                    settings(builder.label("stranger"))
+                    settings(builder.label("remote"))
                 })
             }
-            _ => self.neighbour_with(|builder| settings(builder.label("stranger"))),
+            _ => self.neighbour_with(|builder| settings(builder.label("remote"))),
         }
     }
 
@@ -217,7 +217,7 @@ impl Setting {
     pub(crate) fn crowd(&self, count: usize) -> Vec<LockManager> {
         let one = |number| match number % 3 {
             0 => self.locks(),
-            1 => self.stranger(),
+            1 => self.remote(),
             _ => self.neighbour(),
         };
         (0..count).map(one).collect()

@@ -311,7 +311,7 @@ impl Link {
         let idle = word.idle();
         let is_same = idle.is_some() && idle == seen.idle;
         let has_rested = is_same && clock::now().since(seen.since) >= IDLE;
-        let used = (has_rested && !word.is_for_good())
+        let used = (has_rested && !word.is_kept_always())
             .then(|| word.close_unused(idle.expect("it is idle")))
             .flatten();
         if let Some(used) = used {

@@ -549,7 +549,7 @@ pub(super) fn release_slow(
 
 fn owners_result(outcome: Outcome) -> Result<(), LostHold> {
     match outcome {
-        Outcome::LetGo | Outcome::Marked | Outcome::Renamed => Ok(()),
+        Outcome::Released | Outcome::Marked | Outcome::Renamed => Ok(()),
         Outcome::Lost => Err(LostHold),
         outcome => unreachable!("{outcome:?} of a holder"),
     }

@@ -451,23 +451,23 @@ impl Member {
         self.presences.enter(&self.home, &self.table, &self.label)
     }
 
-    /// Ends a presence, after `let_go` of what is owned under its id: no process may find an owner
+    /// Ends a presence, after `release` of what is owned under its id: no process may find an owner
     /// without a presence. `left_to_others`: not if other processes have a descriptor of it, which
     /// live on under its id.
     pub(super) fn end_presence(
         &self,
         presence: Presence,
         left_to_others: bool,
-        let_go: impl FnOnce(OwnerId),
+        release: impl FnOnce(OwnerId),
     ) {
         let id = presence.id;
         if !left_to_others {
-            let_go(id);
+            release(id);
             return self.presences.leave(presence);
         }
         drop(presence);
         if self.presences.verdict(id, &mut None).0 == Verdict::Dead {
-            let_go(id);
+            release(id);
             self.presences.forget(id);
         }
     }

@@ -208,7 +208,7 @@ pub(super) enum Outcome {
     WouldBlock,
     GaveUp,
     /// Released in good order.
-    LetGo,
+    Released,
     /// The word bears the mark.
     Marked,
     /// No reader is inside, or there are permits enough.
@@ -304,7 +304,7 @@ enum LeavingPhase {
     SeeToken(Word),
     SeeStay(Word),
     Stay(Word, StayEnd),
-    LetGo(Word),
+    Release(Word),
     HandOver(HandOver),
     WakeOne,
     Ended(Outcome),
@@ -331,7 +331,7 @@ impl Leaving {
     fn look(&self, found: Word) -> LeavingPhase {
         match found.state() {
             Some(SlotState::Held(owner)) if owner == self.me => LeavingPhase::SeeToken(found),
-            Some(SlotState::Retiring(owner)) if owner == self.me => LeavingPhase::LetGo(found),
+            Some(SlotState::Retiring(owner)) if owner == self.me => LeavingPhase::Release(found),
             _ => LeavingPhase::Ended(Outcome::Lost),
         }
     }
@@ -340,14 +340,14 @@ impl Leaving {
         if seen.is_hungry() {
             LeavingPhase::HandOver(HandOver::release(seen, self.how))
         } else {
-            LeavingPhase::LetGo(seen)
+            LeavingPhase::Release(seen)
         }
     }
 
-    fn let_go(from: Word) -> LeavingPhase {
+    fn released(from: Word) -> LeavingPhase {
         match from.has_waiters() {
             true => LeavingPhase::WakeOne,
-            false => LeavingPhase::Ended(Outcome::LetGo),
+            false => LeavingPhase::Ended(Outcome::Released),
         }
     }
 }
@@ -355,8 +355,8 @@ impl Leaving {
 impl Machine for Leaving {
     fn op(&self) -> Op {
         match self.phase {
-            LeavingPhase::Quiet(seen) | LeavingPhase::LetGo(seen) => {
-                Op::Swap { from: seen, to: seen.let_go(self.how) }
+            LeavingPhase::Quiet(seen) | LeavingPhase::Release(seen) => {
+                Op::Swap { from: seen, to: seen.released(self.how) }
             }
             LeavingPhase::SeeToken(_) => Op::SeeToken,
             LeavingPhase::SeeStay(_) => Op::SeeStay,
@@ -371,8 +371,8 @@ impl Machine for Leaving {
 
     fn heard(&mut self, answer: Answer) {
         self.phase = match (self.phase, answer) {
-            (LeavingPhase::Quiet(seen) | LeavingPhase::LetGo(seen), Answer::Word(found)) => {
-                if found == seen { Leaving::let_go(seen) } else { self.look(found) }
+            (LeavingPhase::Quiet(seen) | LeavingPhase::Release(seen), Answer::Word(found)) => {
+                if found == seen { Leaving::released(seen) } else { self.look(found) }
             }
             (LeavingPhase::SeeToken(_), Answer::Yes(false)) => LeavingPhase::Ended(Outcome::Lost),
             (LeavingPhase::SeeToken(seen), Answer::Yes(true)) if self.may_stay => {
@@ -382,16 +382,16 @@ impl Machine for Leaving {
             (LeavingPhase::SeeStay(seen), Answer::Stay(Some(end))) => LeavingPhase::Stay(seen, end),
             (LeavingPhase::SeeStay(seen), Answer::Stay(None)) => self.release(seen),
             (LeavingPhase::Stay(seen, _), Answer::Word(found)) if found == seen => {
-                LeavingPhase::Ended(Outcome::LetGo)
+                LeavingPhase::Ended(Outcome::Released)
             }
             (LeavingPhase::Stay(..), Answer::Word(found)) => self.look(found),
             (LeavingPhase::HandOver(mut hand_over), answer) => match hand_over.heard(answer) {
                 None => LeavingPhase::HandOver(hand_over),
-                Some(HandedOver::Yes) => LeavingPhase::Ended(Outcome::LetGo),
+                Some(HandedOver::Yes) => LeavingPhase::Ended(Outcome::Released),
                 Some(HandedOver::Lost) => LeavingPhase::Ended(Outcome::Lost),
                 Some(HandedOver::Missed(found)) => self.look(found),
             },
-            (LeavingPhase::WakeOne, Answer::Yes(_)) => LeavingPhase::Ended(Outcome::LetGo),
+            (LeavingPhase::WakeOne, Answer::Yes(_)) => LeavingPhase::Ended(Outcome::Released),
             (phase, answer) => unreachable!("{answer:?} is no answer in {phase:?}"),
         };
     }
@@ -404,7 +404,7 @@ impl Machine for Leaving {
             LeavingPhase::SeeToken(_) => Step::LeaveSeeToken,
             LeavingPhase::SeeStay(_) => Step::LeaveSeeStay,
             LeavingPhase::Stay(..) => Step::LeaveStay,
-            LeavingPhase::LetGo(_) => Step::LeaveLetGo,
+            LeavingPhase::Release(_) => Step::LeaveRelease,
             LeavingPhase::HandOver(hand_over) => hand_over.step(),
             LeavingPhase::WakeOne => Step::LeaveWakeOne,
             LeavingPhase::Ended(_) => Step::LeaveEnd,

@@ -486,7 +486,7 @@ impl Word {
     }
 
     /// An owned word, released to no wait. One with HUNGRY keeps WAITERS until a second scan.
-    pub(super) fn let_go(self, how: Predecessor) -> Word {
+    pub(super) fn released(self, how: Predecessor) -> Word {
         let waiters = if self.is_hungry() { WAITERS } else { 0 };
         Word(self.0 & WIDE | Word::left_so(how).0 | waiters)
     }

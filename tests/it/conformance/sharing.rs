@@ -41,7 +41,7 @@ fn lock_of<T>(setting: &Setting, locks: &LockManager, value: T) -> RwLock<T> {
 
 at!(everywhere, readers_stand_beside_each_other_and_writers_alone);
 fn readers_stand_beside_each_other_and_writers_alone(setting: &Setting) {
-    let [one, two] = [setting.locks(), setting.stranger()].map(|l| lock_of(setting, &l, ()));
+    let [one, two] = [setting.locks(), setting.remote()].map(|l| lock_of(setting, &l, ()));
     let (first, second) = (one.read().unwrap(), two.read().unwrap());
     let third = one.try_read().unwrap();
     for lock in [&one, &two] {
@@ -65,7 +65,7 @@ fn readers_stand_beside_each_other_and_writers_alone(setting: &Setting) {
 at!(everywhere, a_mutex_of_the_name_is_a_writer);
 /// redisson#4023: an exclusive lock and a read lock of one name are both held.
 fn a_mutex_of_the_name_is_a_writer(setting: &Setting) {
-    let (lock, locks) = (lock_of(setting, &setting.locks(), ()), setting.stranger());
+    let (lock, locks) = (lock_of(setting, &setting.locks(), ()), setting.remote());
     let mutex = setting.mutex(&locks, "a", ());
     drop(mutex.lock().unwrap());
     let reader = lock.read().unwrap();
@@ -84,7 +84,7 @@ at!(everywhere, a_waiting_writer_holds_new_readers_up_and_comes_next);
 /// futures-locks#34: readers without a pause starve writers.
 fn a_waiting_writer_holds_new_readers_up_and_comes_next(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let reader = lock.read().unwrap();
     thread::scope(|scope| {
         let writer = scope.spawn(|| drop(far.write().unwrap()));
@@ -103,7 +103,7 @@ at!([thread process process_file host memory_host] a_second_read_lock_behind_a_w
 fn a_second_read_lock_behind_a_waiting_writer_times_out(setting: &Setting) {
     const SHORT: Duration = Duration::from_millis(20);
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let reader = lock.read().unwrap();
     thread::scope(|scope| {
         let writer = scope.spawn(|| drop(far.write().unwrap()));
@@ -121,7 +121,7 @@ at!(everywhere, a_wait_in_vain_leaves_no_trace);
 fn a_wait_in_vain_leaves_no_trace(setting: &Setting) {
     const SHORT: Duration = Duration::from_millis(20);
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let reader = lock.read().unwrap();
     let error = far.try_write_for(SHORT).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::TimedOut, "{error}");
@@ -144,7 +144,7 @@ fn a_wait_in_vain_leaves_no_trace(setting: &Setting) {
 at!(everywhere, an_upgradable_reader_becomes_a_writer_alone);
 fn an_upgradable_reader_becomes_a_writer_alone(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), 0);
-    let far = lock_of(setting, &setting.stranger(), 0);
+    let far = lock_of(setting, &setting.remote(), 0);
     drop(lock.write().unwrap());
     let seen = lock.upgradable_read().unwrap();
     let token = RwLockUpgradableReadGuard::token(&seen);
@@ -185,7 +185,7 @@ at!(everywhere, no_writer_comes_between_reading_and_upgrading);
 fn no_writer_comes_between_reading_and_upgrading(setting: &Setting) {
     let value = AtomicU64::new(0);
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let waiting = BlockedThread::default();
     thread::scope(|scope| {
         let seen = lock.upgradable_read().unwrap();
@@ -212,7 +212,7 @@ at_each!(readers_come_in_beside_an_upgradable_reader_while_another_waits);
 /// parking_lot#101: a second upgradable reader that waits shuts out plain readers.
 fn readers_come_in_beside_an_upgradable_reader_while_another_waits(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let waiting = BlockedThread::default();
     thread::scope(|scope| {
         let seen = lock.upgradable_read().unwrap();
@@ -238,7 +238,7 @@ fn readers_come_in_beside_an_upgradable_reader_while_another_waits(setting: &Set
 at_each!(tokens_are_counted_by_writers_and_borne_by_readers);
 fn tokens_are_counted_by_writers_and_borne_by_readers(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let mut last = RwLockWriteGuard::token(&lock.write().unwrap());
     for round in 0..3 {
         let (one, two) = (lock.read().unwrap(), far.read().unwrap());
@@ -255,7 +255,7 @@ fn tokens_are_counted_by_writers_and_borne_by_readers(setting: &Setting) {
 at!(everywhere, a_writer_that_panicked_is_told_until_another_has_left_in_good_order);
 fn a_writer_that_panicked_is_told_until_another_has_left_in_good_order(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let _guard = lock.write().unwrap();
         resume_unwind(Box::new("on purpose"));
@@ -407,7 +407,7 @@ fn a_killed_reader_blocks_no_writer(setting: &Setting) {
     let mut reader = setting.helper();
     reader.ask(&format!("read\t{}\ta", setting.scope));
     reader.kill();
-    let mutex = setting.mutex(&setting.stranger(), "a", ());
+    let mutex = setting.mutex(&setting.remote(), "a", ());
     let guard = mutex.try_lock_for(LONG).unwrap();
     assert!(MutexGuard::is_valid(&guard));
 }
@@ -506,7 +506,7 @@ at!([thread process process_file memory_process] a_leaked_writer_holds_up_no_oth
 /// tokio#6450, and what a future does that is never polled again.
 fn a_leaked_writer_holds_up_no_other(setting: &Setting) {
     let lock = Arc::new(lock_of(setting, &setting.locks(), ()));
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let reader = lock.read().unwrap();
     let mut leaked = Box::pin(lock.write_arc_async());
     let waker = std::task::Waker::noop();
@@ -536,7 +536,7 @@ fn a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled(setting: &Setting) 
 at!(with_leader, readers_of_all_machines_bear_one_token_above_the_last_writers);
 fn readers_of_all_machines_bear_one_token_above_the_last_writers(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let mut last = RwLockWriteGuard::token(&lock.write().unwrap());
     for round in 0..3 {
         let (one, two) = (lock.read().unwrap(), far.read().unwrap());
@@ -592,7 +592,7 @@ fn a_shared_lease_is_kept_until_a_writer_asks(setting: &Setting) {
         assert_eq!(token(&lock), first, "no leader is asked");
     }
     setting.start_leader();
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     drop(far.write().unwrap());
     assert!(token(&lock) > first);
 }
