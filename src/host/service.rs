@@ -3,7 +3,8 @@
 //! What climbs the ladder asks a service for a lease and hears whether it was granted. Everything
 //! else goes through the [lease word](super::lease_word) of the name: the service opens it with a
 //! grant, and tells recalls and losses by changing it. No frame, no protocol and no address passes
-//! here, and no file above asks whether this build has host scope: without it there is no service.
+//! here. A build without host scope has this interface and no implementation: above, a manager has
+//! no service then, as one that was given no leader.
 
 mod converting;
 

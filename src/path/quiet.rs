@@ -215,7 +215,11 @@ impl HostTier<'_> {
     }
 
     /// The same; answers the lease that is to be given back, if that were the last of its permits.
-    pub(super) fn leave_permits_and_close(self, leased: &LeasedPermits, count: u32) -> Option<Used> {
+    pub(super) fn leave_permits_and_close(
+        self,
+        leased: &LeasedPermits,
+        count: u32,
+    ) -> Option<Used> {
         let left = leased.leave(count);
         if left > 0 {
             self.service.lower(&leased.word, left);

@@ -12,6 +12,7 @@ mod events;
 mod listing;
 mod observing;
 mod pins;
+mod questions;
 mod service;
 mod waiter;
 mod waiting;
@@ -391,15 +392,15 @@ impl Link {
         Ok(listing.found)
     }
 
-    /// As [`list`](Link::list) of one name, blocking no thread.
+    /// As [`list`](Link::list), blocking no thread.
     pub(crate) async fn list_async(
         self: &Arc<Self>,
-        only: &Name,
+        only: Option<&Name>,
         limit: Option<Time>,
     ) -> Result<Vec<LockInfo>, LockError> {
-        let mut listing = Listing::new(Some(only));
+        let mut listing = Listing::new(only);
         while let Some(after) = listing.next() {
-            listing.add(self.ask_list(Some(only), after, limit).await?);
+            listing.add(self.ask_list(only, after, limit).await?);
         }
         Ok(listing.found)
     }

@@ -57,8 +57,10 @@ pub(super) trait AdvisoryDatabase: Send + Sync + 'static {
     fn key(&self, name: &Name) -> Result<String>;
 
     /// Connects; `end` is told once the connection has ended.
-    fn open(&self, end: SessionEnd)
-    -> impl Future<Output = Result<Self::Connection, EngineFault>> + Send;
+    fn open(
+        &self,
+        end: SessionEnd,
+    ) -> impl Future<Output = Result<Self::Connection, EngineFault>> + Send;
 
     /// Takes a lock, with a token above the known one; `None` if another session has it, which a wait
     /// waits for. After an error the session may have it all the same.
@@ -84,7 +86,10 @@ pub(super) trait AdvisoryDatabase: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<bool>, EngineFault>> + Send;
 
     /// Whether the session is one at the server that others take their locks at.
-    fn ping(&self, line: &Self::Connection) -> impl Future<Output = Result<bool, EngineFault>> + Send;
+    fn ping(
+        &self,
+        line: &Self::Connection,
+    ) -> impl Future<Output = Result<bool, EngineFault>> + Send;
 
     /// Has the server end what the session waits for.
     fn interrupt(&self, line: &Self::Connection) -> impl Future<Output = ()> + Send;

@@ -192,7 +192,11 @@ impl PostgresDatabase {
     }
 
     /// Draws tokens beyond the one that the machine knows.
-    async fn raise(&self, line: &PostgresSession, wanted: &WantedKey) -> Result<Token, EngineFault> {
+    async fn raise(
+        &self,
+        line: &PostgresSession,
+        wanted: &WantedKey,
+    ) -> Result<Token, EngineFault> {
         let client = &line.connection.client;
         let above = wanted.above.get();
         let sql = self.statements.raise(above);

@@ -60,8 +60,8 @@ use super::{
     map::Cell,
     marks::milliseconds,
     protocol::{
-        Answer, Leaving, Machine, Marking, Op, Outcome, Reaping, Renaming, Slept, SlotMark, Taking,
-        Verdict, ToWake,
+        Answer, Leaving, Machine, Marking, Op, Outcome, Reaping, Renaming, Slept, SlotMark, ToWake,
+        Verdict,
     },
     slot::MappedSlot,
     step::step,

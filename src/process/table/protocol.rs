@@ -372,7 +372,11 @@ impl Machine for Leaving {
     fn heard(&mut self, answer: Answer) {
         self.phase = match (self.phase, answer) {
             (LeavingPhase::Quiet(seen) | LeavingPhase::Release(seen), Answer::Word(found)) => {
-                if found == seen { Leaving::released(seen) } else { self.look(found) }
+                if found == seen {
+                    Leaving::released(seen)
+                } else {
+                    self.look(found)
+                }
             }
             (LeavingPhase::SeeToken(_), Answer::Yes(false)) => LeavingPhase::Ended(Outcome::Lost),
             (LeavingPhase::SeeToken(seen), Answer::Yes(true)) if self.may_stay => {

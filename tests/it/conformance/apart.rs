@@ -179,8 +179,7 @@ at!([host] an_upgrade_ends_with_its_session);
 fn an_upgrade_ends_with_its_session(setting: &Setting) {
     let short = setting.neighbour_with(|builder| builder.time_to_live(SHORT_LIFE));
     let lock = lock_of(setting, &short, 0);
-    let far =
-        lock_of(setting, &setting.remote_with(|builder| builder.time_to_live(LONG_LIFE)), 0);
+    let far = lock_of(setting, &setting.remote_with(|builder| builder.time_to_live(LONG_LIFE)), 0);
     let inside = far.read().unwrap();
     let seen = lock.upgradable_read().unwrap();
     thread::scope(|scope| {

@@ -43,7 +43,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl PrefixWatch {
     /// Listens for keys that begin so.
-    pub(super) fn listen(self: &Arc<Self>, line: &Arc<EtcdConnection>, queue: String) -> WatchedQueue {
+    pub(super) fn listen(
+        self: &Arc<Self>,
+        line: &Arc<EtcdConnection>,
+        queue: String,
+    ) -> WatchedQueue {
         let mut state = self.state.lock();
         *state.queues.entry(queue.clone()).or_default() += 1;
         if !state.is_watching {

@@ -232,7 +232,11 @@ impl LockQueue {
 
 /// Deletes a key if that revision has created it; by the key alone it may be a later lock's
 /// (etcd#22082). Whether it was there.
-pub(super) async fn delete(line: &EtcdConnection, key: &str, revision: i64) -> Result<bool, EngineFault> {
+pub(super) async fn delete(
+    line: &EtcdConnection,
+    key: &str,
+    revision: i64,
+) -> Result<bool, EngineFault> {
     let is_it = Compare::create_revision(key, CompareOp::Equal, revision);
     let txn = Txn::new().when([is_it]).and_then([TxnOp::delete(key, None)]);
     let mut client = line.client().await?;

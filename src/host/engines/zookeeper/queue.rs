@@ -56,7 +56,11 @@ pub(super) enum NodeRank {
 }
 
 impl NodeQueue {
-    pub(super) fn new(line: Arc<ZookeeperConnection>, name: &Name, form: NodeForm) -> Result<NodeQueue> {
+    pub(super) fn new(
+        line: Arc<ZookeeperConnection>,
+        name: &Name,
+        form: NodeForm,
+    ) -> Result<NodeQueue> {
         let path = line.paths.of(name)?;
         Ok(NodeQueue { line, name: name.clone(), form, path })
     }

@@ -11,7 +11,7 @@ use crate::{
     process::table::{
         protocol::{
             Answer, Leaving, Machine as _, Marking, Op, ReadRecord, Renaming, Slept, SlotMark,
-            Taking, Verdict, ToWake,
+            Taking, ToWake, Verdict,
         },
         step::Step,
         word::{OwnerId, RecordWord, WaitId, Word},

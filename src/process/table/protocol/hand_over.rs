@@ -5,7 +5,7 @@ use crate::error::Predecessor;
 
 #[cfg(test)]
 use super::super::step::Step;
-use super::{Answer, Op, RecordScan, WaitId, ToWake, Word};
+use super::{Answer, Op, RecordScan, ToWake, WaitId, Word};
 
 /// Hands one word over to the oldest wait, or frees it if none stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

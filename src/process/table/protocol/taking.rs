@@ -7,7 +7,7 @@ use crate::error::Predecessor;
 use super::super::step::Step;
 use super::{
     Answer, HandOver, Machine, Op, Outcome, OwnerId, RecordScan, RecordWord, Slept, SlotState,
-    StayEnd, Verdict, WaitId, ToWake, Word,
+    StayEnd, ToWake, Verdict, WaitId, Word,
 };
 
 /// How often to pause, twice as long each time, before sleeping.
