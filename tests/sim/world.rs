@@ -601,6 +601,9 @@ impl World {
 
     /// Pauses the process for a while; whether it was in the middle of a turn decides the caller.
     pub(crate) fn pause(&mut self, process: usize, pause: Truth) {
+        if self.is_to_run_on(process) {
+            return;
+        }
         let until = &mut self.processes[process].paused_until;
         *until = (*until).max(self.truth + pause);
         let until = *until;
