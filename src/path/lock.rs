@@ -43,9 +43,12 @@ impl Named {
         Some(won)
     }
 
-    /// What this token was got with stays with the calling thread.
+    /// What this token was got with stays with the calling thread, if that is promised.
     #[cold]
-    fn stays_here(&self, token: Token) {
+    pub(super) fn stays_here(&self, token: Token) {
+        if !self.reach.guards_stay {
+            return;
+        }
         if let (Some(tier), Some(number)) = (self.host_tier(), thread_number()) {
             tier.word.stays_with(token, number);
         }
@@ -55,9 +58,7 @@ impl Named {
     #[cold]
     pub(crate) fn lock_slow(&self, patience: Patience) -> Result<Held> {
         let held = self.climb(patience, Scope::Thread, LockMode::Exclusive)?;
-        if self.reach.guards_stay {
-            self.stays_here(held.token);
-        }
+        self.stays_here(held.token);
         Ok(held)
     }
 
