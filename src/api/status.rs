@@ -137,12 +137,20 @@ pub struct WaitingCaller {
     pub label: String,
     /// Its manager has proved the label to the leader; see [`Holder::label_is_proved`].
     pub label_is_proved: bool,
+    /// As of a [`Holder`].
+    pub(crate) claims_label: bool,
     /// The name of its machine.
     pub host: String,
     /// Its process id on that machine (in its own PID namespace).
     pub pid: Option<u32>,
     /// For how long it has waited.
     pub waiting: Duration,
+}
+
+/// Whether a label is proved, as it is said in JSON: of none where the leader knows no proved ones.
+#[cfg(feature = "cli")]
+pub(crate) fn said(label_is_proved: bool, claims_label: bool) -> Option<bool> {
+    (label_is_proved || claims_label).then_some(label_is_proved)
 }
 
 /// The names of the manager's directory and of its leader, or only one; in order of names.
@@ -211,6 +219,7 @@ pub(crate) fn at_the_leader(lock: LockInfo) -> LockStatus {
     let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
         label: waiter.identity.label.clone(),
         label_is_proved: waiter.identity.label_is_proved,
+        claims_label: waiter.claims_label,
         host: waiter.identity.host.clone(),
         pid: Some(waiter.identity.pid),
         waiting: waiter.since,
@@ -253,6 +262,7 @@ fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
     let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
         label: waiter.label,
         label_is_proved: false,
+        claims_label: false,
         host: waiter.host,
         pid: waiter.pid,
         waiting: waiter.held.unwrap_or_default(),
@@ -323,5 +333,5 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
 fn in_the_directory(waiter: WaiterStatus) -> WaitingCaller {
     let WaiterStatus { who, waiting } = waiter;
     let Holder { label, host, pid, .. } = who;
-    WaitingCaller { label, label_is_proved: false, host, pid, waiting }
+    WaitingCaller { label, label_is_proved: false, claims_label: false, host, pid, waiting }
 }
