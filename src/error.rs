@@ -400,6 +400,8 @@ pub struct Holder {
     /// Its manager has proved the label to the leader, by a `Credential`; else it is what the manager
     /// claims.
     pub label_is_proved: bool,
+    /// It is what the manager claims, at a leader that knows proved ones: people are told so.
+    pub(crate) claims_label: bool,
     /// The name of its machine.
     pub host: String,
     /// Its process id on that machine (in its own PID namespace).
@@ -420,6 +422,9 @@ impl fmt::Display for Holder {
         let names = [self.label.as_str(), self.command.as_str()];
         let name = names.into_iter().find(|text| !text.is_empty()).unwrap_or("a process");
         write!(f, "{}", Printable(name))?;
+        if self.claims_label && !self.label.is_empty() {
+            f.write_str(", as it claims,")?;
+        }
         if !self.host.is_empty() {
             write!(f, " on {}", Printable(&self.host))?;
         }

@@ -134,12 +134,20 @@ pub struct WaitingCaller {
     pub label: String,
     /// Its manager has proved the label to the leader; see [`Holder::label_is_proved`].
     pub label_is_proved: bool,
+    /// As of a [`Holder`].
+    pub(crate) claims_label: bool,
     /// The name of its machine.
     pub host: String,
     /// Its process id on that machine (in its own PID namespace).
     pub pid: Option<u32>,
     /// For how long it has waited.
     pub waiting: Duration,
+}
+
+/// Whether a label is proved, as it is said in JSON: of none where the leader knows no proved ones.
+#[cfg(feature = "cli")]
+pub(crate) fn said(label_is_proved: bool, claims_label: bool) -> Option<bool> {
+    (label_is_proved || claims_label).then_some(label_is_proved)
 }
 
 /// The names of the manager's directory and of its leader, or only one; in order of names.
@@ -205,6 +213,7 @@ fn at_the_service(lock: ServedLock) -> LockStatus {
     let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
         label: waiter.label,
         label_is_proved: waiter.label_is_proved,
+        claims_label: waiter.claims_label,
         host: waiter.host,
         pid: waiter.pid,
         waiting: waiter.held.unwrap_or_default(),
@@ -278,5 +287,5 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
 fn in_the_directory(waiter: WaiterStatus) -> WaitingCaller {
     let WaiterStatus { process, waiting } = waiter;
     let Holder { label, host, pid, .. } = process;
-    WaitingCaller { label, label_is_proved: false, host, pid, waiting }
+    WaitingCaller { label, label_is_proved: false, claims_label: false, host, pid, waiting }
 }

@@ -619,6 +619,8 @@ pub struct HolderInfo {
     pub since: Duration,
     pub token: Token,
     pub mode: Mode,
+    /// Its label is what it claims, at a leader that knows clients which have proved theirs.
+    pub claims_label: bool,
 }
 
 /// A name, as `List` tells it.

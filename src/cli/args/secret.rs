@@ -77,8 +77,8 @@ pub(in crate::cli) struct SecretIssue {
 
 const ISSUE_EXAMPLES: &str = "\
 Of a file with several secrets the last one signs: the new one, until it is made
-the first; from then on issue none before the old one is taken out. To take a credential back, write its serial into the leaders'
---revoked file.
+the first; from then on issue none before the old one is taken out. To take a
+credential back, write its serial into the leaders' --revoked file.
 
 Example:
   tierlock secret issue --role lock --label checkout --names orders/ \\

@@ -618,6 +618,7 @@ impl LeaderBuilder {
             notary: Arc::new(secret.notary()),
             tells,
             members,
+            has_credentials: self.revoked_file.is_some(),
             ..LeaderConfig::default()
         };
         #[cfg(test)]

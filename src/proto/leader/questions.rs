@@ -257,8 +257,10 @@ impl LeaderMachine {
                 .into_iter()
                 .map(|waiter| {
                     let waiter = self.table.waiter(waiter);
+                    let identity = &self.sessions.get(waiter.session).identity;
                     HolderInfo {
-                        identity: self.sessions.get(waiter.session).identity.clone(),
+                        claims_label: self.claims_label(identity),
+                        identity: identity.clone(),
                         since: now.since(waiter.since),
                         token: Token::ZERO,
                         mode: waiter.mode,

@@ -154,14 +154,14 @@ with_length! {
     MemberReport { member, address, votes, is_heard, lag, disk_waits }
 }
 
-// That a label is proved comes behind the rest, and is left out of one that is claimed: so each is told
-// of every holder, and only clusters with credentials say more than before there were any.
+// Whether a label is proved comes behind the rest, and only from leaders that know of proved ones: clusters
+// without credentials say no more than before there were any.
 impl Encode for HolderInfo {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let HolderInfo { identity, since, token, mode } = self;
-        match identity.label_is_proved {
-            false => encode_with_length(encoder, &(identity, since, token, mode)),
-            true => encode_with_length(encoder, &(identity, since, token, mode, true)),
+        let HolderInfo { identity, since, token, mode, claims_label } = self;
+        match (identity.label_is_proved, claims_label) {
+            (false, false) => encode_with_length(encoder, &(identity, since, token, mode)),
+            (proved, _) => encode_with_length(encoder, &(identity, since, token, mode, proved)),
         }
     }
 }
@@ -175,7 +175,13 @@ impl<C> Decode<C> for HolderInfo {
             let mode = Decode::<()>::decode(within)?;
             let says_more = within.reader().peek_read(1).is_some();
             let label_is_proved = says_more && Decode::<()>::decode(within)?;
-            Ok(HolderInfo { identity: identity.marked(label_is_proved), since, token, mode })
+            Ok(HolderInfo {
+                identity: identity.marked(label_is_proved),
+                since,
+                token,
+                mode,
+                claims_label: says_more && !label_is_proved,
+            })
         })
     }
 }

@@ -183,6 +183,49 @@ fn a_host_scope_lock_shows_its_holder_its_deadline_and_its_waiters() {
     );
 }
 
+/// Each waiter of a pile-up, in the order in which they came.
+#[test]
+fn a_pile_up_is_shown_with_every_waiter_in_its_order_at_both_scopes() {
+    let place = Place::new();
+    let leader = place.leader();
+    let at_the_directory = |subcommand: &str| {
+        let mut command = tierlock(&[subcommand, "--dir"]);
+        command.arg(place.dir());
+        command
+    };
+    let at_the_leader = |subcommand: &str| leader.command(subcommand);
+    let scopes: [(&dyn Fn(&str) -> Command, &str); 2] =
+        [(&at_the_directory, "process"), (&at_the_leader, "host")];
+    for (at, scope) in scopes {
+        let script = "echo holding; exec sleep 1000";
+        let mut holder = Running::script(&mut at("run"), &["--label", "holder"], "job", script);
+        assert_eq!(holder.line(), "holding");
+        let (mut waiters, mut labels) = (Vec::new(), Vec::new());
+        for number in 0..12 {
+            labels.push(format!("waiter {number}"));
+            let label = ["--label", &labels[number]];
+            waiters.push(Running::script(&mut at("run"), &label, "job", script));
+            let lock = eventually("the next one is seen", || {
+                let lock = shown(at("status"));
+                (lock["waiters"].as_array().unwrap().len() > number).then_some(lock)
+            });
+            let seen: Vec<_> = lock["waiters"].as_array().unwrap().iter().collect();
+            let seen: Vec<_> =
+                seen.iter().map(|waiter| waiter["label"].as_str().unwrap()).collect();
+            assert_eq!(
+                (seen, lock["scope"].as_str()),
+                (labels.iter().map(String::as_str).collect(), Some(scope))
+            );
+        }
+        let lock = shown(at("status"));
+        for (waits, process) in lock["waiters"].as_array().unwrap().iter().zip(&waiters) {
+            assert_eq!(waits["pid"], process.pid().as_raw_nonzero().get(), "{lock}");
+        }
+        let table = succeeds(&at("status").output().unwrap());
+        assert_eq!(table.matches("waits").count(), labels.len(), "{table}");
+    }
+}
+
 /// Of the processes of one directory one waits at the leader, at most; the others wait for it.
 #[test]
 fn a_waiter_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_waiters() {
