@@ -121,7 +121,6 @@ impl TurnstileScene {
             predecessor: Predecessor::Clean,
             at_most: None,
             keeps: self.keeps,
-            is_in_use: false,
             is_shared: false,
         }
     }

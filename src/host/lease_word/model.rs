@@ -102,7 +102,6 @@ impl Scene {
             predecessor: Predecessor::Clean,
             at_most: None,
             keeps: self.keeps,
-            is_in_use: false,
             is_shared: false,
         }
     }

@@ -49,7 +49,6 @@ pub(super) struct AnswerWaiter<T> {
 pub(super) struct Opens {
     pub(super) word: Arc<LeaseWord>,
     pub(super) keep: bool,
-    pub(super) is_in_use: bool,
     pub(super) mode: LeaseMode,
     /// As [`LeaseRequest::lapses`].
     pub(super) lapses: bool,
