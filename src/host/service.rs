@@ -281,5 +281,7 @@ impl Drop for Settlement {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, tierlock_loom))]
+mod model;
+#[cfg(all(test, not(tierlock_loom)))]
 mod tests;
