@@ -838,6 +838,35 @@ fn a_lock_that_is_taken_often_notices_a_replaced_directory_too() {
     assert_eq!(error.kind(), LockErrorKind::Damaged, "{error}");
 }
 
+/// Each sweep has its time, and the next one goes on where it stopped: beside a million names none would
+/// come to the end else.
+#[test]
+fn sweeps_that_have_no_time_come_to_an_end_all_the_same() {
+    let dir = directory();
+    let all = open(dir.path());
+    let names = 5 * 1024;
+    for number in 0..names {
+        all.slot(&name(&format!("name {number}"))).unwrap();
+    }
+    let mut holder = Helper::holding(dir.path(), "last");
+    let before = presences(dir.path());
+    holder.kill();
+    let member = member(&all);
+    let mut sweeps = 0;
+    while presences(dir.path()).len() == before.len() {
+        sweeps += 1;
+        assert!(sweeps < 20, "it begins anew each time");
+        member.sweep(Duration::ZERO);
+        if sweeps == 1 {
+            // The time for looking at presences is over at once: as if the round had begun.
+            member.begin_round(clock::now() + LONG);
+        }
+    }
+    assert!(sweeps >= names / 1024, "{sweeps} sweeps of 1024 slots");
+    let held = slot(dir.path(), "last");
+    assert_eq!(try_take(&held).unwrap().predecessor, Predecessor::Died);
+}
+
 #[test]
 fn presences_of_the_dead_are_swept_once_no_word_names_them() {
     let dir = directory();
