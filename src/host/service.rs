@@ -21,7 +21,7 @@ pub(crate) use self::converting::{ConvertsLeases, ReaderMode};
 use super::lease_word::{LeaseWord, Opening, Used};
 use crate::{
     elected::ElectedLeader,
-    error::{LockError, Result},
+    error::{Holder, LockError, Result},
     mode::Usage,
     name::Name,
     time::Time,
@@ -103,6 +103,13 @@ pub(crate) trait LeaseService: Send + Sync {
     /// Until when the leases of a new word are good without a further word: the session's deadline, or
     /// one of the word's own where each lease is renewed by itself.
     fn word_deadline(&self) -> Arc<Deadline>;
+
+    /// Which holder of the name was told last to a request that waits for it, if that was told: for
+    /// another caller of this process whose own time is over.
+    fn holder_told(&self, name: &Name) -> Option<Holder> {
+        let _ = name;
+        None
+    }
 
     /// Whether it can carry a lock with these terms; else what is to be used instead.
     fn accepts(&self, terms: &AskedTerms) -> Result<()> {

@@ -262,6 +262,7 @@ impl LeaderMachine {
                         since: now.since(waiter.since),
                         token: Token::ZERO,
                         mode: waiter.mode,
+                        ahead: None,
                     }
                 })
                 .collect(),

@@ -261,6 +261,7 @@ fn a_page_is_full_before_its_frame_is() {
         since: Duration::MAX,
         token: Token::MAX,
         mode: Mode::Permits { count: u32::MAX, limit: u32::MAX },
+        ahead: Some(u32::MAX),
     };
     for (label, waiters) in [("a", 0), ("a", 3), (&"n".repeat(255), 40)] {
         let lock = LockInfo {
@@ -467,6 +468,7 @@ fn holder(source: &mut impl Source) -> HolderInfo {
         since: source.duration(1500),
         token: source.token(1 << 42),
         mode: mode(source),
+        ahead: None,
     }
 }
 
@@ -931,6 +933,7 @@ fn a_proved_label_is_told_behind_all_else_and_a_claimed_one_as_before() {
         since: Duration::from_secs(1),
         token: Token::new(5).unwrap(),
         mode: Mode::Exclusive,
+        ahead: None,
     };
     let frame = |identity: &Identity| {
         let mut bytes = Vec::new();
@@ -944,6 +947,18 @@ fn a_proved_label_is_told_behind_all_else_and_a_claimed_one_as_before() {
     let claimed = Identity::new("boss", "vm", 7, "sh");
     let (with, without) = (frame(&proved), frame(&claimed));
     assert_eq!(with.len(), without.len() + 1);
+    for (identity, frame) in [(&proved, &with), (&claimed, &without)] {
+        let counted = HolderInfo { ahead: Some(3), ..holder(identity) };
+        let (request, why, mut longer) = (RequestId(1), Refusal::WouldBlock, Vec::new());
+        let refused = LeaderMessage::Refused { request, why, holder: Some(counted.clone()) };
+        encode_frame(&refused, &mut longer).unwrap();
+        // The flag stands before the count, said or not.
+        assert_eq!(longer.len(), without.len() + 2, "{}", frame.len());
+        let mut reader = FrameReader::new();
+        reader.extend(&longer);
+        let message = reader.next::<LeaderMessage>().unwrap().unwrap().known().unwrap();
+        assert_eq!(message, refused);
+    }
     for (frame, identity) in [(&with, &proved), (&without, &claimed)] {
         let mut reader = FrameReader::new();
         reader.extend(frame);

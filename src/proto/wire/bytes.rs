@@ -155,13 +155,16 @@ with_length! {
 }
 
 // That a label is proved comes behind the rest, and is left out of one that is claimed: so each is told
-// of every holder, and only clusters with credentials say more than before there were any.
+// of every holder, and only clusters with credentials say more than before there were any. How many
+// waiters stood before a request comes behind that, where it is told.
 impl Encode for HolderInfo {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let HolderInfo { identity, since, token, mode } = self;
-        match identity.label_is_proved {
-            false => encode_with_length(encoder, &(identity, since, token, mode)),
-            true => encode_with_length(encoder, &(identity, since, token, mode, true)),
+        let HolderInfo { identity, since, token, mode, ahead } = self;
+        let all = (identity, since, token, mode);
+        match (identity.label_is_proved, ahead) {
+            (false, None) => encode_with_length(encoder, &all),
+            (true, None) => encode_with_length(encoder, &(all, true)),
+            (is_proved, Some(ahead)) => encode_with_length(encoder, &(all, is_proved, ahead)),
         }
     }
 }
@@ -175,7 +178,9 @@ impl<C> Decode<C> for HolderInfo {
             let mode = Decode::<()>::decode(within)?;
             let says_more = within.reader().peek_read(1).is_some();
             let label_is_proved = says_more && Decode::<()>::decode(within)?;
-            Ok(HolderInfo { identity: identity.marked(label_is_proved), since, token, mode })
+            let counts = within.reader().peek_read(1).is_some();
+            let ahead = counts.then(|| Decode::<()>::decode(within)).transpose()?;
+            Ok(HolderInfo { identity: identity.marked(label_is_proved), since, token, mode, ahead })
         })
     }
 }
