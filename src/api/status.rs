@@ -47,8 +47,9 @@ pub struct LockStatus {
     /// How the one before the holder left, as the holder was told; of a free lock, as the next holder
     /// will be told.
     pub predecessor: Predecessor,
-    /// The callers that wait, in the order in which they are served; in a directory of the file-lock
-    /// engine, where waiters leave no trace, none.
+    /// The callers that wait, the one that has waited longest first; in a directory of the file-lock
+    /// engine, where waiters leave no trace, none. At host scope those of one directory wait for each
+    /// other, and one at a time at the leader.
     pub waiters: Vec<WaitingCaller>,
     /// The processes that keep it in the place of a holder that has ended: children that have a copy
     /// of its lock file.
@@ -143,6 +144,42 @@ pub struct WaitingCaller {
     pub pid: Option<u32>,
     /// For how long it has waited.
     pub waiting: Duration,
+    /// What it waits for, where that is known.
+    pub mode: Option<WaitMode>,
+}
+
+/// What a caller waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitMode {
+    /// To have the lock alone.
+    Exclusive,
+    /// To read. In a directory that may be to read and upgrade.
+    Shared,
+    /// To read, and to have it alone later.
+    Upgradable,
+    /// For so many permits. In a directory 2,047 stands for as many or more.
+    Permits(u32),
+}
+
+impl WaitMode {
+    /// The word of `tierlock status --json`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            WaitMode::Exclusive => "exclusive",
+            WaitMode::Shared => "shared",
+            WaitMode::Upgradable => "upgradable",
+            WaitMode::Permits(_) => "permits",
+        }
+    }
+
+    /// How many permits it wants, if it wants any.
+    pub const fn permits(self) -> Option<u32> {
+        match self {
+            WaitMode::Permits(count) => Some(count),
+            _ => None,
+        }
+    }
 }
 
 /// The names of the manager's directory and of its leader, or only one; in order of names.
@@ -214,6 +251,12 @@ pub(crate) fn at_the_leader(lock: LockInfo) -> LockStatus {
         host: waiter.identity.host.clone(),
         pid: Some(waiter.identity.pid),
         waiting: waiter.since,
+        mode: Some(match waiter.mode {
+            Mode::Exclusive => WaitMode::Exclusive,
+            Mode::Shared => WaitMode::Shared,
+            Mode::Upgradable => WaitMode::Upgradable,
+            Mode::Permits { count, .. } => WaitMode::Permits(count),
+        }),
     });
     let mode = lock.holder.as_ref().map(|holder| holder.mode);
     let limit = match mode {
@@ -256,6 +299,7 @@ fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
         host: waiter.host,
         pid: waiter.pid,
         waiting: waiter.held.unwrap_or_default(),
+        mode: None,
     });
     // No engine remembers how the last holder left.
     LockStatus {
@@ -283,7 +327,10 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
         }
         // Of one that is free the leader has none.
         known.limit = known.limit.or(status.limit);
-        known.waiters.extend(status.waiters.into_iter().map(in_the_directory));
+        let is_limited = known.limit.is_some();
+        known.waiters.extend(in_the_directory(status.waiters, is_limited));
+        // Each side's come in order; where one has waited as long as the other, the leader's come first.
+        known.waiters.sort_by_key(|waiter| std::cmp::Reverse(waiter.waiting));
         return;
     }
     let state = match (&status.holder, status.stays_for) {
@@ -312,7 +359,7 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
         #[cfg(feature = "cli")]
         share_proofs: status.share_proofs,
         predecessor: status.predecessor,
-        waiters: status.waiters.into_iter().map(in_the_directory).collect(),
+        waiters: in_the_directory(status.waiters, status.limit.is_some()).collect(),
         #[cfg(feature = "cli")]
         proof: status.proof,
         survivors: status.survivors,
@@ -320,8 +367,18 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
 }
 
 #[cfg(feature = "process")]
-fn in_the_directory(waiter: WaiterStatus) -> WaitingCaller {
-    let WaiterStatus { who, waiting } = waiter;
-    let Holder { label, host, pid, .. } = who;
-    WaitingCaller { label, label_is_proved: false, host, pid, waiting }
+fn in_the_directory(
+    waiters: Vec<WaiterStatus>,
+    is_limited: bool,
+) -> impl Iterator<Item = WaitingCaller> {
+    waiters.into_iter().map(move |waiter| {
+        let WaiterStatus { who, waiting, shares, permits } = waiter;
+        let mode = match (is_limited, shares) {
+            (true, _) => permits.map(WaitMode::Permits),
+            (false, true) => Some(WaitMode::Shared),
+            (false, false) => Some(WaitMode::Exclusive),
+        };
+        let Holder { label, host, pid, .. } = who;
+        WaitingCaller { label, label_is_proved: false, host, pid, waiting, mode }
+    })
 }

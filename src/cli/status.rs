@@ -19,7 +19,7 @@ use super::{
 use crate::{
     api::{
         manager::LockManager,
-        status::{LockState, LockStatus, Sharer, WaitingCaller},
+        status::{LockState, LockStatus, Sharer, WaitMode, WaitingCaller},
         why::{shown, shown_waiter},
     },
     error::Holder,
@@ -238,6 +238,11 @@ struct ShownWaiter<'a> {
     host: &'a str,
     pid: Option<u32>,
     waiting_ms: u64,
+    /// `null` where that is not known.
+    mode: Option<&'static str>,
+    /// Only of one that waits for permits: how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permits: Option<u32>,
 }
 
 fn is_claimed(label_is_proved: &bool) -> bool {
@@ -324,6 +329,8 @@ impl<'a> From<&'a WaitingCaller> for ShownWaiter<'a> {
             host: &waiter.host,
             pid: waiter.pid,
             waiting_ms: in_ms(waiter.waiting),
+            mode: waiter.mode.map(WaitMode::as_str),
+            permits: waiter.mode.and_then(WaitMode::permits),
         }
     }
 }
@@ -388,7 +395,8 @@ pub(super) fn table(
         }
         for waiter in &lock.waiters {
             let waited = in_words(waiter.waiting);
-            table.add_row(["", "waits", &marks.waiter(waiter, lock), &waited, "", ""]);
+            let waits = waits(waiter.mode);
+            table.add_row(["", &waits, &marks.waiter(waiter, lock), &waited, "", ""]);
         }
     }
     for column in table.column_iter_mut() {
@@ -405,6 +413,17 @@ pub(super) fn table(
         );
     }
     text
+}
+
+/// That it waits, and for what, if that is not the whole lock.
+fn waits(mode: Option<WaitMode>) -> String {
+    match mode {
+        None | Some(WaitMode::Exclusive) => "waits".to_owned(),
+        Some(WaitMode::Shared) => "waits to read".to_owned(),
+        Some(WaitMode::Upgradable) => "waits to read and upgrade".to_owned(),
+        Some(WaitMode::Permits(1)) => "waits for 1 permit".to_owned(),
+        Some(WaitMode::Permits(count)) => format!("waits for {count} permits"),
+    }
 }
 
 /// Which labels are marked as claimed: where some are proved by credentials, those of host scope that are
