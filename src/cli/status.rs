@@ -24,6 +24,7 @@ use crate::{
     },
     error::Holder,
     host::asking::AskedLeader,
+    mode::WantedMode,
     name::Name,
     printable::{Printable, in_words},
     process::Survivor,
@@ -238,6 +239,11 @@ struct ShownWaiter<'a> {
     host: &'a str,
     pid: Option<u32>,
     waiting_ms: u64,
+    /// `null` where that is not known.
+    mode: Option<&'static str>,
+    /// Only of one that waits for permits: how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permits: Option<u32>,
 }
 
 fn json(locks: Option<&[LockStatus]>, leaders: &[AskedLeader]) -> String {
@@ -320,6 +326,8 @@ impl<'a> From<&'a WaitingCaller> for ShownWaiter<'a> {
             host: &waiter.host,
             pid: waiter.pid,
             waiting_ms: in_ms(waiter.waiting),
+            mode: waiter.mode.map(WantedMode::as_str),
+            permits: waiter.mode.and_then(WantedMode::permits),
         }
     }
 }
@@ -383,7 +391,8 @@ pub(super) fn table(
         }
         for waiter in &lock.waiters {
             let waited = in_words(waiter.waiting);
-            table.add_row(["", "waits", &shown_waiter(waiter), &waited, "", ""]);
+            let waits = waits(waiter.mode);
+            table.add_row(["", &waits, &shown_waiter(waiter), &waited, "", ""]);
         }
     }
     for column in table.column_iter_mut() {
@@ -400,6 +409,17 @@ pub(super) fn table(
         );
     }
     text
+}
+
+/// That it waits, and for what, if that is not the whole lock.
+fn waits(mode: Option<WantedMode>) -> String {
+    match mode {
+        None | Some(WantedMode::Exclusive) => "waits".to_owned(),
+        Some(WantedMode::Shared) => "waits to read".to_owned(),
+        Some(WantedMode::Upgradable) => "waits to read and upgrade".to_owned(),
+        Some(WantedMode::Permits(1)) => "waits for 1 permit".to_owned(),
+        Some(WantedMode::Permits(count)) => format!("waits for {count} permits"),
+    }
 }
 
 /// What it does just now, in a word or two.

@@ -14,6 +14,7 @@ use super::engines::EngineFinding;
 use crate::{
     blocking,
     error::{Holder, LockError, Predecessor, Result},
+    mode::WantedMode,
     name::Name,
     time::Time,
     token::Token,
@@ -117,7 +118,14 @@ pub(crate) struct ServedLock {
     pub(crate) remaining: Option<Duration>,
     pub(crate) predecessor: Predecessor,
     /// The queue, as far as it is told; each with its time there as the time that it `held`.
-    pub(crate) waiters: Vec<Holder>,
+    pub(crate) waiters: Vec<ServedWaiter>,
+}
+
+/// A waiter as its service knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct ServedWaiter {
+    pub(crate) waiter: Holder,
+    pub(crate) mode: Option<WantedMode>,
 }
 
 impl ServedLock {

@@ -303,6 +303,10 @@ impl FileSlot {
         held.then(|| record::holder(&open.words, || record::sequence(&open.words)))
     }
 
+    pub(super) fn is_held_here(&self) -> bool {
+        self.life.so_far().is_some_and(|life| life.state.lock().held)
+    }
+
     /// The descriptor has close-on-exec set; a caller that passes it on clears that in the child.
     pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
         let not_held = || io::Error::other("the lock is not held");

@@ -638,6 +638,7 @@ impl LeaderMachine {
             since: now.since(holding.since),
             token: self.table.tokens(hold).0,
             mode: self.table.mode(hold),
+            ahead: None,
         }
     }
 

@@ -78,6 +78,7 @@ fn waiters_are_told_in_their_order() {
         host: "web".to_owned(),
         pid: Some(1),
         waiting: Duration::from_millis(ms),
+        mode: None,
     };
     let mut held = LockStatus { holder: Some(holder()), ..lock(LockState::Held, Scope::Process) };
     held.waiters = vec![waiter("b", 2_000)];
@@ -97,6 +98,7 @@ fn processes_that_may_wait_for_each_other_are_told_with_what_each_has() {
             host: "vm".into(),
             pid: Some(pid),
             waiting: Duration::ZERO,
+            mode: None,
         };
         LockStatus {
             state: LockState::Held,

@@ -264,6 +264,7 @@ impl LeaderMachine {
                         since: now.since(waiter.since),
                         token: Token::ZERO,
                         mode: waiter.mode,
+                        ahead: None,
                     }
                 })
                 .collect(),

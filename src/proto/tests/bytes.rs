@@ -262,6 +262,7 @@ fn a_page_is_full_before_its_frame_is() {
         token: Token::MAX,
         mode: Mode::Permits { count: u32::MAX, limit: u32::MAX },
         claims_label: true,
+        ahead: Some(u32::MAX),
     };
     for (label, waiters) in [("a", 0), ("a", 3), (&"n".repeat(255), 40)] {
         let lock = LockInfo {
@@ -469,6 +470,7 @@ fn holder(source: &mut impl Source) -> HolderInfo {
         token: source.token(1 << 42),
         mode: mode(source),
         claims_label: false,
+        ahead: None,
     }
 }
 
@@ -934,6 +936,7 @@ fn whether_a_label_is_proved_is_told_behind_all_else_where_some_are() {
         token: Token::new(5).unwrap(),
         mode: Mode::Exclusive,
         claims_label,
+        ahead: None,
     };
     let frame = |identity: &Identity, claims_label| {
         let mut bytes = Vec::new();
@@ -957,5 +960,15 @@ fn whether_a_label_is_proved_is_told_behind_all_else_where_some_are() {
         let message = reader.next::<LeaderMessage>().unwrap().unwrap().known().unwrap();
         let LeaderMessage::Refused { holder: Some(told), .. } = message else { panic!() };
         assert_eq!(told, holder(identity, claims_label));
+        // How many stood before comes behind that, told or not.
+        let counted = HolderInfo { ahead: Some(3), ..told };
+        let (request, why, mut longer) = (RequestId(1), Refusal::WouldBlock, Vec::new());
+        let refused = LeaderMessage::Refused { request, why, holder: Some(counted) };
+        encode_frame(&refused, &mut longer).unwrap();
+        assert_eq!(longer.len(), plain.len() + 2);
+        let mut reader = FrameReader::new();
+        reader.extend(&longer);
+        let message = reader.next::<LeaderMessage>().unwrap().unwrap().known().unwrap();
+        assert_eq!(message, refused);
     }
 }

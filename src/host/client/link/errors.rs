@@ -166,7 +166,7 @@ pub(super) const UNANSWERED: &str =
 
 /// What the leader tells about a holder, as callers see it.
 pub(crate) fn holder_of(info: HolderInfo) -> Holder {
-    let HolderInfo { identity, since, token, mode: _, claims_label } = info;
+    let HolderInfo { identity, since, token, mode: _, claims_label, ahead: _ } = info;
     Holder {
         claims_label,
         held: Some(since),

@@ -839,6 +839,7 @@ fn the_leaders_own_timeout_is_preferred_since_it_names_the_holder() {
             token: Token::ZERO,
             mode: Mode::Exclusive,
             claims_label: false,
+            ahead: None,
         })
     };
     for request in [a, b] {
