@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a copy of a toolchain's standard library that ThreadSanitizer sees.
+"""Makes a copy of a toolchain's standard library that ThreadSanitizer sees, and of its runtime.
 
     std.py SYSROOT TRIPLE COPY
 
@@ -7,7 +7,7 @@ The library comes compiled, and without this ThreadSanitizer sees neither its mu
 threads: each hand-over through them would be reported as a race. Its objects have their LLVM code in a
 section beside the machine code; here the compiler's own LLVM instruments that, as it does the code of a
 crate that is built with -Zsanitizer=thread. (Where a toolchain has the component rust-src, -Zbuild-std does
-the same from the source.)
+the same from the source.) What the runtime is told of an Arc's count: see count_down.c.
 """
 
 import ctypes
@@ -107,6 +107,16 @@ def copy_instrumented(llvm, archive, copy):
                 subprocess.run(["ar", "r", copy, name], cwd=members, check=True)
 
 
+def copy_runtime(archive, copy):
+    renamed = "__tsan_atomic64_fetch_sub=tierlock_tsan_fetch_sub"
+    subprocess.run(["objcopy", "--redefine-sym", renamed, archive, copy], check=True)
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "count_down.c")
+    with tempfile.TemporaryDirectory() as built:
+        subprocess.run(
+            ["cc", "-O2", "-fPIC", "-c", source, "-o", "count_down.o"], cwd=built, check=True)
+        subprocess.run(["ar", "r", copy, "count_down.o"], cwd=built, check=True)
+
+
 def main():
     sysroot, triple, copy = sys.argv[1:]
     libraries = f"lib/rustlib/{triple}/lib"
@@ -119,6 +129,8 @@ def main():
         crate = name.removeprefix("lib").partition("-")[0]
         if name.endswith(".rlib") and crate in CRATES:
             copy_instrumented(llvm, original, new)
+        elif name.endswith("_rt.tsan.a"):
+            copy_runtime(original, new)
         elif not name.endswith(".so"):
             os.symlink(original, new)
 
