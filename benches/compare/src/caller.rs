@@ -14,7 +14,7 @@ use std::{
 };
 
 use tierlock::{Keep, LockManager, LockManagerBuilder, Mutex, Scope};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinHandle};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -98,9 +98,10 @@ impl Callers {
                         Ok(count)
                     })
                 };
-                let tasks: Vec<_> = mutexes.iter().map(begin).collect();
-                let end = |task| runtime.block_on(task).expect("it does not panic");
-                tasks.into_iter().map(end).sum()
+                let tasks: Vec<JoinHandle<tierlock::Result<u64>>> =
+                    mutexes.iter().map(begin).collect();
+                let ends = tasks.into_iter();
+                ends.map(|task| runtime.block_on(task).expect("it does not panic")).sum()
             }
         }
     }

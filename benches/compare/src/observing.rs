@@ -149,7 +149,7 @@ impl Programs {
         let folder = field.new_directory("observed")?;
         let own = std::env::current_exe().map_err(BenchFailure::io("cannot find this program"))?;
         let built = own.parent().expect("a program is in a directory").to_owned();
-        let made = |name: &str, built_as: &str, arguments: &[&str]| {
+        let made = |name: &str, built_as: &str, arguments: &[&str]| -> Result<PathBuf> {
             build(&built, arguments)?;
             let to = folder.join(name);
             // The next build of the same name replaces it.

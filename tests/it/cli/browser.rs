@@ -97,14 +97,15 @@ impl Browser {
 
     /// Presses a key that is no character, such as `Enter` or `Tab`.
     pub(super) fn presses(&mut self, key: &str, code: u32) {
-        let text = if key == "Enter" { "\r" } else { "" };
-        for kind in ["keyDown", "keyUp"] {
-            let mut params = json!({
-                "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code,
-            });
-            if kind == "keyDown" && !text.is_empty() {
-                params["text"] = json!(text);
-            }
+        // A key with a text is a character as well, by which a button is pressed.
+        let down = match key {
+            "Enter" => json!({"type": "keyDown", "text": "\r"}),
+            _ => json!({"type": "rawKeyDown"}),
+        };
+        for mut params in [down, json!({"type": "keyUp"})] {
+            params["key"] = json!(key);
+            params["code"] = json!(key);
+            params["windowsVirtualKeyCode"] = json!(code);
             self.call("Input.dispatchKeyEvent", params);
         }
     }
