@@ -19,10 +19,10 @@ const LESS: &[&str] = &["has confirmed what it does not have"];
 /// condition that is evaluated too early.
 const PLANTED: &[PlantedInGroup] = &[
     (Mistake::GroupVoteForgotten, LESS, 0),
-    (Mistake::GroupLogNotSynced, LESS, 0),
+    (Mistake::GroupLogNotSynced, LESS, 1),
     (Mistake::EmptiedDiskVotes, LESS, 0),
     (Mistake::PutBackDiskVotes, &["votes on a disk that was put back"], 0),
-    (Mistake::LowDiskToldOnce, &["is low, and it leads"], 0),
+    (Mistake::LowDiskToldOnce, &["is low, and it leads"], 16),
 ];
 
 /// After a change that gives the seeds another course, one of the next finds it, too.
