@@ -66,7 +66,7 @@ const CRATES: [(&str, &[&str]); 18] = [
             "src/host/tests/",
             "src/api/manager/builder.rs",
             "src/bench/",
-            "src/cli/serve/http.rs",
+            "src/cli/serve/http",
         ],
     ),
     ("hyper", &["src/cli/serve/http"]),

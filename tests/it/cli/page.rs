@@ -556,12 +556,12 @@ fn the_token_is_entered_by_keyboard_and_stays_in_memory() {
     holder.line();
     let url = format!("http://{page}/");
     let Some(mut browser) = Browser::open(&place.path("profile"), &url) else { return };
-    browser.becomes("document.activeElement.id === 'token'");
+    browser.becomes("document.activeElement?.id === 'token'");
     browser.types("not the token");
     browser.presses("Enter", 13);
     browser.becomes("document.getElementById('wrong').textContent !== ''");
     assert_eq!(browser.value("document.body.textContent.includes('secret job')"), false);
-    browser.becomes("document.activeElement.id === 'token'");
+    browser.becomes("document.activeElement?.id === 'token'");
     browser.types(&token);
     browser.presses("Enter", 13);
     browser.becomes("document.getElementById('locks').textContent.includes('secret job')");
@@ -570,10 +570,10 @@ fn the_token_is_entered_by_keyboard_and_stays_in_memory() {
     assert_eq!(browser.value("document.cookie"), "");
     assert_eq!(browser.value("document.getElementById('token').value"), "");
     // On to the first lock, which is opened.
-    browser.becomes("document.activeElement.id === 'filter'");
+    browser.becomes("document.activeElement?.id === 'filter'");
     browser.presses("Tab", 9);
     browser.presses("Tab", 9);
-    browser.becomes("document.activeElement.tagName === 'SUMMARY'");
+    browser.becomes("document.activeElement?.tagName === 'SUMMARY'");
     browser.presses("Enter", 13);
     browser
         .becomes("document.querySelector('#locks .more').textContent.includes('night shift on')");
