@@ -384,7 +384,7 @@ fn broken_calls(walk: &str) -> Vec<String> {
             above = above.filter(|_| line.starts_with('|'));
             continue;
         }
-        let cells: Vec<_> = line.trim_matches('|').split(" | ").collect();
+        let cells: Vec<_> = line.trim_matches('|').split('|').collect();
         let quoted = |cell: usize| {
             cells.get(cell).into_iter().flat_map(|cell| cell.split('`').skip(1).step_by(2))
         };
