@@ -62,6 +62,7 @@ const CRATES: [(&str, &[&str]); 18] = [
             "src/host/engines/",
             "src/host/journal/ways.rs",
             "src/host/client/reader/lent.rs",
+            "src/host/settings.rs",
             "src/host/speed.rs",
             "src/host/tests/",
             "src/api/manager/builder.rs",

@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{
     EngineSettings,
     book::{AskedLease, LeasingStage, OpensWord, key},
-    engine::{EngineFinding, EngineLock, LockEngine},
+    engine::{EngineLock, LockEngine},
     fault::EngineFault,
     leasing::{Leasing, broken_down, closed},
     observing::EngineObservation,
@@ -414,7 +414,8 @@ impl<E: LockEngine> LockQuestions for EngineService<E> {
         digest.first_chunk().copied().map(u128::from_le_bytes)
     }
 
-    fn examine(&self) -> Option<AnswerInTime<Vec<EngineFinding>>> {
+    #[cfg(feature = "cli")]
+    fn examine(&self) -> Option<AnswerInTime<Vec<super::engine::EngineFinding>>> {
         Some(self.answer(|leasing| async move { leasing.engine.examine().await }))
     }
 }

@@ -63,9 +63,8 @@ mod zookeeper;
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use self::engine::EngineFinding;
 #[cfg(feature = "cli")]
-pub(crate) use self::engine::FindingKind;
+pub(crate) use super::questions::{EngineFinding, FindingKind};
 use self::engine_service::EngineService;
 use super::{
     service_url::{ServiceKind, ServiceUrl},
