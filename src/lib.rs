@@ -202,7 +202,7 @@ pub use api::{
 };
 #[cfg(any(feature = "process", feature = "host", feature = "testing"))]
 pub use api::{
-    status::{LockState, LockStatus, Sharer, WaitMode, WaitingCaller},
+    status::{LockState, LockStatus, Sharer, WaiterMode, WaitingCaller},
     why::{Explanation, FreedBy},
 };
 pub use elected::ElectedLeader;

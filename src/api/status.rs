@@ -145,13 +145,13 @@ pub struct WaitingCaller {
     /// For how long it has waited.
     pub waiting: Duration,
     /// What it waits for, where that is known.
-    pub mode: Option<WaitMode>,
+    pub mode: Option<WaiterMode>,
 }
 
 /// What a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum WaitMode {
+pub enum WaiterMode {
     /// To have the lock alone.
     Exclusive,
     /// To read. In a directory that may be to read and upgrade.
@@ -162,21 +162,21 @@ pub enum WaitMode {
     Permits(u32),
 }
 
-impl WaitMode {
+impl WaiterMode {
     /// The word of `tierlock status --json`.
     pub const fn as_str(self) -> &'static str {
         match self {
-            WaitMode::Exclusive => "exclusive",
-            WaitMode::Shared => "shared",
-            WaitMode::Upgradable => "upgradable",
-            WaitMode::Permits(_) => "permits",
+            WaiterMode::Exclusive => "exclusive",
+            WaiterMode::Shared => "shared",
+            WaiterMode::Upgradable => "upgradable",
+            WaiterMode::Permits(_) => "permits",
         }
     }
 
     /// How many permits it wants, if it wants any.
     pub const fn permits(self) -> Option<u32> {
         match self {
-            WaitMode::Permits(count) => Some(count),
+            WaiterMode::Permits(count) => Some(count),
             _ => None,
         }
     }
@@ -252,10 +252,10 @@ pub(crate) fn at_the_leader(lock: LockInfo) -> LockStatus {
         pid: Some(waiter.identity.pid),
         waiting: waiter.since,
         mode: Some(match waiter.mode {
-            Mode::Exclusive => WaitMode::Exclusive,
-            Mode::Shared => WaitMode::Shared,
-            Mode::Upgradable => WaitMode::Upgradable,
-            Mode::Permits { count, .. } => WaitMode::Permits(count),
+            Mode::Exclusive => WaiterMode::Exclusive,
+            Mode::Shared => WaiterMode::Shared,
+            Mode::Upgradable => WaiterMode::Upgradable,
+            Mode::Permits { count, .. } => WaiterMode::Permits(count),
         }),
     });
     let mode = lock.holder.as_ref().map(|holder| holder.mode);
@@ -374,9 +374,9 @@ fn in_the_directory(
     waiters.into_iter().map(move |waiter| {
         let WaiterStatus { who, waiting, shares, permits } = waiter;
         let mode = match (is_limited, shares) {
-            (true, _) => permits.map(WaitMode::Permits),
-            (false, true) => Some(WaitMode::Shared),
-            (false, false) => Some(WaitMode::Exclusive),
+            (true, _) => permits.map(WaiterMode::Permits),
+            (false, true) => Some(WaiterMode::Shared),
+            (false, false) => Some(WaiterMode::Exclusive),
         };
         let Holder { label, host, pid, .. } = who;
         WaitingCaller { label, label_is_proved: false, host, pid, waiting, mode }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     api::{
         manager::LockManager,
-        status::{LockState, LockStatus, Sharer, WaitMode, WaitingCaller},
+        status::{LockState, LockStatus, Sharer, WaiterMode, WaitingCaller},
         why::{shown, shown_waiter},
     },
     error::Holder,
@@ -329,8 +329,8 @@ impl<'a> From<&'a WaitingCaller> for ShownWaiter<'a> {
             host: &waiter.host,
             pid: waiter.pid,
             waiting_ms: in_ms(waiter.waiting),
-            mode: waiter.mode.map(WaitMode::as_str),
-            permits: waiter.mode.and_then(WaitMode::permits),
+            mode: waiter.mode.map(WaiterMode::as_str),
+            permits: waiter.mode.and_then(WaiterMode::permits),
         }
     }
 }
@@ -416,13 +416,13 @@ pub(super) fn table(
 }
 
 /// That it waits, and for what, if that is not the whole lock.
-fn waits(mode: Option<WaitMode>) -> String {
+fn waits(mode: Option<WaiterMode>) -> String {
     match mode {
-        None | Some(WaitMode::Exclusive) => "waits".to_owned(),
-        Some(WaitMode::Shared) => "waits to read".to_owned(),
-        Some(WaitMode::Upgradable) => "waits to read and upgrade".to_owned(),
-        Some(WaitMode::Permits(1)) => "waits for 1 permit".to_owned(),
-        Some(WaitMode::Permits(count)) => format!("waits for {count} permits"),
+        None | Some(WaiterMode::Exclusive) => "waits".to_owned(),
+        Some(WaiterMode::Shared) => "waits to read".to_owned(),
+        Some(WaiterMode::Upgradable) => "waits to read and upgrade".to_owned(),
+        Some(WaiterMode::Permits(1)) => "waits for 1 permit".to_owned(),
+        Some(WaiterMode::Permits(count)) => format!("waits for {count} permits"),
     }
 }
 

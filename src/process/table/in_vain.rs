@@ -1,4 +1,4 @@
-//! What a taker of a slot is told whose time is over: which process has it, and how many waiters stood
+//! What a taker of a slot is told that gives up: which process has it, and how many waiters stood
 //! before. Nothing of this is looked at before.
 
 use std::{sync::atomic::Ordering::*, time::Duration};
