@@ -333,8 +333,8 @@ impl LockError {
     }
 }
 
-/// So many waiters are counted that stood before one whose time is over. What counts them does so while
-/// others wait for it: of a crowd whose time ends at once each counts its own.
+/// So many waiters are counted that stood before one that gave up. Counting holds up the queue, and a crowd
+/// that gives up at once counts once for each of it.
 pub(crate) const AHEAD_MAX: u32 = 100;
 
 const WOULD_BLOCK: &str = "another holder has it";

@@ -43,7 +43,7 @@ pub(crate) fn too_few_permits(count: u32, limit: u32) -> String {
 /// What a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum WantedMode {
+pub enum WaiterMode {
     /// To have the lock alone.
     Exclusive,
     /// To read. In a directory that may be to read and upgrade.
@@ -54,21 +54,21 @@ pub enum WantedMode {
     Permits(u32),
 }
 
-impl WantedMode {
+impl WaiterMode {
     /// The word of `tierlock status --json`.
     pub const fn as_str(self) -> &'static str {
         match self {
-            WantedMode::Exclusive => "exclusive",
-            WantedMode::Shared => "shared",
-            WantedMode::Upgradable => "upgradable",
-            WantedMode::Permits(_) => "permits",
+            WaiterMode::Exclusive => "exclusive",
+            WaiterMode::Shared => "shared",
+            WaiterMode::Upgradable => "upgradable",
+            WaiterMode::Permits(_) => "permits",
         }
     }
 
     /// How many permits it wants, if it wants any.
     pub const fn permits(self) -> Option<u32> {
         match self {
-            WantedMode::Permits(count) => Some(count),
+            WaiterMode::Permits(count) => Some(count),
             _ => None,
         }
     }

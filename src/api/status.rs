@@ -10,7 +10,7 @@ use crate::{
     clock,
     error::{Holder, Predecessor, Result},
     host::questions::{ServedLock, ServedWaiter},
-    mode::WantedMode,
+    mode::WaiterMode,
     name::Name,
     path::ground::Reach,
     scope::Scope,
@@ -145,7 +145,7 @@ pub struct WaitingCaller {
     /// For how long it has waited.
     pub waiting: Duration,
     /// What it waits for, where that is known.
-    pub mode: Option<WantedMode>,
+    pub mode: Option<WaiterMode>,
 }
 
 /// Whether a label is proved, as it is said in JSON: of none where the leader knows no proved ones.
@@ -299,9 +299,9 @@ fn in_the_directory(
     waiters.into_iter().map(move |waiter| {
         let WaiterStatus { process, waiting, shares, permits } = waiter;
         let mode = match (is_limited, shares) {
-            (true, _) => permits.map(WantedMode::Permits),
-            (false, true) => Some(WantedMode::Shared),
-            (false, false) => Some(WantedMode::Exclusive),
+            (true, _) => permits.map(WaiterMode::Permits),
+            (false, true) => Some(WaiterMode::Shared),
+            (false, false) => Some(WaiterMode::Exclusive),
         };
         let Holder { label, host, pid, .. } = process;
         WaitingCaller {

@@ -24,7 +24,7 @@ use crate::{
     },
     error::Holder,
     host::asking::AskedLeader,
-    mode::WantedMode,
+    mode::WaiterMode,
     name::Name,
     printable::{Printable, in_words},
     process::Survivor,
@@ -326,8 +326,8 @@ impl<'a> From<&'a WaitingCaller> for ShownWaiter<'a> {
             host: &waiter.host,
             pid: waiter.pid,
             waiting_ms: in_ms(waiter.waiting),
-            mode: waiter.mode.map(WantedMode::as_str),
-            permits: waiter.mode.and_then(WantedMode::permits),
+            mode: waiter.mode.map(WaiterMode::as_str),
+            permits: waiter.mode.and_then(WaiterMode::permits),
         }
     }
 }
@@ -412,13 +412,13 @@ pub(super) fn table(
 }
 
 /// That it waits, and for what, if that is not the whole lock.
-fn waits(mode: Option<WantedMode>) -> String {
+fn waits(mode: Option<WaiterMode>) -> String {
     match mode {
-        None | Some(WantedMode::Exclusive) => "waits".to_owned(),
-        Some(WantedMode::Shared) => "waits to read".to_owned(),
-        Some(WantedMode::Upgradable) => "waits to read and upgrade".to_owned(),
-        Some(WantedMode::Permits(1)) => "waits for 1 permit".to_owned(),
-        Some(WantedMode::Permits(count)) => format!("waits for {count} permits"),
+        None | Some(WaiterMode::Exclusive) => "waits".to_owned(),
+        Some(WaiterMode::Shared) => "waits to read".to_owned(),
+        Some(WaiterMode::Upgradable) => "waits to read and upgrade".to_owned(),
+        Some(WaiterMode::Permits(1)) => "waits for 1 permit".to_owned(),
+        Some(WaiterMode::Permits(count)) => format!("waits for {count} permits"),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     blocking,
     error::{Holder, LockError, Predecessor, Result},
-    mode::WantedMode,
+    mode::WaiterMode,
     name::Name,
     time::Time,
     token::Token,
@@ -123,7 +123,7 @@ pub(crate) struct ServedLock {
 #[derive(Clone, Debug)]
 pub(crate) struct ServedWaiter {
     pub(crate) waiter: Holder,
-    pub(crate) mode: Option<WantedMode>,
+    pub(crate) mode: Option<WaiterMode>,
 }
 
 impl ServedLock {

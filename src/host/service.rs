@@ -106,7 +106,7 @@ pub(crate) trait LeaseService: Send + Sync {
     fn word_deadline(&self) -> Arc<Deadline>;
 
     /// Which holder of the name was told last to a request that waits for it, if that was told: for
-    /// another caller of this process whose own time is over.
+    /// a caller of this process that stood behind that request and gives up.
     fn holder_told(&self, name: &Name) -> Option<Holder> {
         let _ = name;
         None

@@ -125,7 +125,7 @@ impl Plain {
         Plain { lock: ThreadLock::new(), shares: ThreadShares::new() }
     }
 
-    /// What a caller is told whose time is over at the lock, where it has waited since `start`.
+    /// What a caller is told that gives up at the lock, where it has waited since `start`.
     fn timed_out(&self, start: Time) -> LockError {
         let ahead = waiters_before(&self.lock, &self.shares, start);
         timed_out(start, Scope::Thread).with_waiters_ahead(Some(ahead))
@@ -310,6 +310,15 @@ fn lock_plain(plain: &Plain, patience: Patience) -> Result<Held> {
             taken.ok_or_else(|| plain.timed_out(start))
         }
     }
+}
+
+/// Where a wait was when its time came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum InVain {
+    /// It waited for the lock.
+    AtLock,
+    /// It had the lock, and waited for room.
+    InFront,
 }
 
 /// How many waiters stand before a caller that has waited at the lock since `start`, and waits no longer:

@@ -23,21 +23,12 @@ use crate::{
 #[cfg(feature = "process")]
 use super::right::{SHARED_SLOT, SLOT};
 use super::{
-    Core, Patience, Permits, Plain, by,
+    Core, InVain, Patience, Permits, Plain, by,
     named::Named,
     right::{Held, SHARED},
     sharing::StepsOut,
     spans, waiters_before,
 };
-
-/// Where a wait was when its time came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum InVain {
-    /// It waited for the lock.
-    AtLock,
-    /// It had the lock, and waited for room.
-    InFront,
-}
 
 /// A try that finds the gate taken by one that is about to leave it looks again for so long.
 const PASSING: Duration = Duration::from_micros(20);

@@ -441,8 +441,8 @@ impl Named {
         error.with_holder(self.reader_in_the_way())
     }
 
-    /// Which process reads it, or has permits of it, as far as that is known: others before this one,
-    /// whose own guards the caller can see.
+    /// Which process reads it, or has permits of it, as far as that is known: another one first,
+    /// since the caller knows the guards of its own.
     pub(super) fn reader_in_the_way(&self) -> Option<Holder> {
         #[cfg(feature = "process")]
         if let Some(slot) = self.entry.slot()

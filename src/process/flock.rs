@@ -432,7 +432,9 @@ impl FileSlot {
     }
 
     fn timed_out(&self, begin: Time, now: Time) -> LockError {
-        self.named(LockError::timed_out(now.since(begin))).with_holder(self.holder())
+        // What has the file of a wide name is on its way to a lease: it waits like this one.
+        let holder = if self.is_wide() { None } else { self.holder() };
+        self.named(LockError::timed_out(now.since(begin))).with_holder(holder)
     }
 
     /// `error` is about this lock; where the text does not say so, about its file.

@@ -1,5 +1,4 @@
-//! What a climb is told whose time is over in this process: at the turnstile, at the lease word, or in
-//! front, where it has the gate and waits for readers.
+//! What a climb is told that gives up in this process: at the turnstile, at the lease word, or in front, where it has the gate and waits for readers.
 //!
 //! It names the process that has the lock, which is this one only if a guard of this one has it: the
 //! representative that stands before the climb may itself wait for another process or machine. Nothing of
@@ -62,7 +61,7 @@ impl Climb<'_> {
                 here(named.reach.myself(), is_caller)
             }
             // The slot is won on the way to the service, so its holder is a waiter too. The
-            // representative may have been told whom it waits for.
+            // representative may have been told which other session has the lease.
             (Scope::Host, Some(tier)) => {
                 InTheWay::Elsewhere(tier.service.holder_told(named.name()))
             }

@@ -6,8 +6,7 @@ use crate::{
     error::{LockError, Predecessor, Result},
     mode::Room,
     path::{
-        LockMode, Patience, Plain, by,
-        permits::InVain,
+        InVain, LockMode, Patience, Plain, by,
         right::{Held, READABLE, SHARED, THREAD, Won},
         timed_out_in_front,
     },

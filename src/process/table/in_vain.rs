@@ -1,4 +1,4 @@
-//! What a taker of a slot is told whose time is over: which process has it, and how many waiters stood
+//! What a taker of a slot is told that gives up: which process has it, and how many waiters stood
 //! before. Nothing of this is looked at before.
 
 use std::{sync::atomic::Ordering::*, time::Duration};
@@ -78,9 +78,12 @@ fn waiters_before(place: &NamePlace, since: Time) -> usize {
         |owner: &OwnerId| *owner != member.id && member.verdict(*owner, &mut None).may_live();
     let waits = member.table.waits_before(place.number, since).filter(is_alive);
     let waits = waits.take(AHEAD_MAX as usize).count();
-    // What has the word may wait itself: for permits, or for its lease.
+    // What has the word may wait itself: for permits, where this process may be the one; or for its lease,
+    // where this process's own is its representative, which is counted by its turnstile.
     let word = Word::from_bits(place.slot.word.load(Relaxed));
-    let waits_inside =
-        (word.drains() || word.is_wide()) && word.owner().is_some_and(|owner| is_alive(&owner));
+    let waits_inside = word.owner().is_some_and(|owner| match word.drains() {
+        true => owner == member.id || is_alive(&owner),
+        false => word.is_wide() && is_alive(&owner),
+    });
     waits + usize::from(waits_inside)
 }

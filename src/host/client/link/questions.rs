@@ -14,7 +14,7 @@ use crate::{
         AnswerInTime, LockQuestions, PendingAnswer, PendingList, PendingYes, ServedLock,
         ServedWaiter,
     },
-    mode::WantedMode,
+    mode::WaiterMode,
     name::Name,
     proto::wire::{HolderInfo, LockInfo, Mode},
     time::Time,
@@ -123,10 +123,10 @@ impl From<LockInfo> for ServedLock {
 
 fn waiter_of(waiter: HolderInfo) -> ServedWaiter {
     let mode = match waiter.mode {
-        Mode::Exclusive => WantedMode::Exclusive,
-        Mode::Shared => WantedMode::Shared,
-        Mode::Upgradable => WantedMode::Upgradable,
-        Mode::Permits { count, .. } => WantedMode::Permits(count),
+        Mode::Exclusive => WaiterMode::Exclusive,
+        Mode::Shared => WaiterMode::Shared,
+        Mode::Upgradable => WaiterMode::Upgradable,
+        Mode::Permits { count, .. } => WaiterMode::Permits(count),
     };
     ServedWaiter { waiter: holder_of(waiter), mode: Some(mode) }
 }

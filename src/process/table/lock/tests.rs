@@ -590,7 +590,7 @@ fn a_waiter_that_has_waited_at_its_turnstile_has_a_place_at_its_first_look() {
             turn => panic!("{turn:?}"),
         }
     };
-    let (_newcomer, record) = first_look(2, Some(clock::now()));
+    let (_newcomer, record) = first_look(2, Some(clock::now() + LONG));
     assert_eq!(record, None, "it may be served at once");
     let (_waiter, record) = first_look(3, Some(before - PATIENCE));
     assert!(record.is_some() && scene.word().is_hungry());
