@@ -159,7 +159,8 @@ fn the_command_of_the_leaders_unit_serves() {
     assert_eq!(refused.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--init"), "{refused:?}");
     // A core file would hold the secret.
-    for line in ["Type=notify", "WatchdogSec=10s", "LimitCORE=0", "RestartPreventExitStatus=64 78"] {
+    for line in ["Type=notify", "WatchdogSec=10s", "LimitCORE=0", "RestartPreventExitStatus=64 78"]
+    {
         assert!(unit.lines().any(|own| own == line), "no {line}: {unit}");
     }
     let mut leader = Running::start(command.arg("--init"));
