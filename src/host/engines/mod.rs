@@ -63,9 +63,9 @@ mod zookeeper;
 
 use std::{sync::Arc, time::Duration};
 
+use self::engine_service::EngineService;
 #[cfg(feature = "cli")]
 pub(crate) use super::questions::{EngineFinding, FindingKind};
-use self::engine_service::EngineService;
 use super::{
     service_url::{ServiceKind, ServiceUrl},
     settings::OpenedService,
