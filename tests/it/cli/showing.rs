@@ -200,7 +200,8 @@ fn a_pile_up_is_shown_with_every_waiter_in_its_order_at_both_scopes() {
         command
     };
     let at_the_leader = |subcommand: &str| leader.command(subcommand);
-    let scopes: [(&dyn Fn(&str) -> Command, &str); 2] =
+    type Program<'a> = &'a dyn Fn(&str) -> Command;
+    let scopes: [(Program<'_>, &str); 2] =
         [(&at_the_directory, "process"), (&at_the_leader, "host")];
     for (at, scope) in scopes {
         let script = "echo holding; exec sleep 1000";
