@@ -152,6 +152,15 @@ fn a_lease_of_a_lost_history_is_not_taken_for_one_of_its_number() {
     assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
 }
 
+/// Found in a run of 972 from 20,000,000: a leader told of a grant with `at_least`, read its clock and stood
+/// still. When it went on with that reading two reigns had counted what was left anew, and the later one
+/// was judged by the reading.
+#[test]
+fn what_a_stalled_leader_told_does_not_count_for_later_reigns() {
+    let outcome = runner::one(JOINED + 20_000_970, false);
+    assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+}
+
 #[test]
 fn only_a_run_that_names_mistakes_gets_them() {
     let manifest = include_str!("../../Cargo.toml");
