@@ -122,7 +122,8 @@ fn a_lock_outlives_its_time_to_live_while_its_holder_does(rig: &EngineRig) {
     let late = waiter.try_lock_for(SHORT * 2).unwrap_err();
     assert!(late.is_timeout());
     assert!(MutexGuard::is_valid(&guard));
-    assert!(MutexGuard::remaining(&guard).unwrap() > SHORT / 3);
+    // On a busy machine one renewal may be late, not all.
+    until("a renewal", || MutexGuard::remaining(&guard).unwrap() > SHORT / 2);
     give(guard);
 }
 
