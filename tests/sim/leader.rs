@@ -355,7 +355,10 @@ impl World {
             self.check_reserved(&mut host);
             self.check_readers(&host);
             self.check_keepers(&host);
-            self.check_observers(&host);
+            // What one says that was deposed in the middle of its turn is not written down.
+            if self.check_reign(&host) {
+                self.check_observers(&host);
+            }
         }
         let next = host.leader.poll_timeout();
         let more = !host.inbox.is_empty() && is_let_in;

@@ -172,6 +172,24 @@ fn an_unused_grant_of_an_earlier_reign_is_given_back_when_its_end_is_durable() {
     }
 }
 
+/// Found in a run of 4,000 with several leaders: one that stood still in the middle of its turn and was
+/// deposed meanwhile told observers of a leadership, and was judged as if it had told nothing.
+#[test]
+fn a_leader_deposed_in_the_middle_of_its_turn_is_not_judged_by_what_it_told_observers() {
+    for seed in [SEVERAL + 100_806, SEVERAL + 102_391] {
+        let outcome = runner::one(seed, false);
+        assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+    }
+}
+
+/// Found in a run of 9,000: the answers of a disk were lost, and it was put back to before them. None knew of them,
+/// so none could tell it, and none had counted them.
+#[test]
+fn a_disk_may_be_put_back_to_before_what_no_member_has_heard() {
+    let outcome = group::one(101_641, false);
+    assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+}
+
 #[test]
 fn only_a_run_that_names_mistakes_gets_them() {
     let manifest = include_str!("../../Cargo.toml");

@@ -135,8 +135,17 @@ impl GroupWorld {
         if seat.low_until > self.truth {
             machine.handle_room(DiskRoom::Low, now);
         }
-        let lacks = self.rules.confirmed.lacking(seat.disk.id, &seat.disk.stored);
-        if let Some(what) = lacks.as_ref().filter(|_| !seat.disk.is_put_back) {
+        let (disk, is_put_back) = (seat.disk.id, seat.disk.is_put_back);
+        let lacks = if is_put_back {
+            // What has arrived nowhere, or where it is forgotten, counts for nothing and is told by none.
+            let others = self.seats.iter().enumerate().filter(|(_, other)| other.process.is_some());
+            let others = others.map(|(other, seat)| (other, seat.starts));
+            self.rules.confirmed.lacking_for(others, disk, &self.seats[at].disk.stored)
+        } else {
+            self.rules.confirmed.lacking(disk, &seat.disk.stored)
+        };
+        let seat = &mut self.seats[at];
+        if let Some(what) = lacks.as_ref().filter(|_| !is_put_back) {
             self.rules
                 .violate(format!("the disk of {at} has confirmed what it does not have: {what}"));
         }
@@ -232,8 +241,11 @@ impl GroupWorld {
 
     pub(super) fn hand_frame(&mut self, to: usize, from: usize, frame: GroupFrame) {
         let now = self.clock(to);
+        let starts = self.seats[to].starts;
         if let Some(process) = &mut self.seats[to].process {
+            let (disk, body) = (frame.from, frame.body.clone());
             process.machine.handle_frame(&name_of(from), frame, now);
+            self.rules.confirmed.arrived((to, starts), &process.machine, disk, &body);
             self.pump(to);
         }
     }
