@@ -351,14 +351,12 @@ impl World {
         self.obey_closes(&mut host);
         self.ask_journal(&mut host);
         self.follow_succession(&mut host);
-        if is_let_in && host.leader.leader().is_some() {
+        // What one says that was deposed in the middle of its turn is not written down.
+        if is_let_in && host.leader.leader().is_some() && self.check_reign(&host) {
             self.check_reserved(&mut host);
             self.check_readers(&host);
             self.check_keepers(&host);
-            // What one says that was deposed in the middle of its turn is not written down.
-            if self.check_reign(&host) {
-                self.check_observers(&host);
-            }
+            self.check_observers(&host);
         }
         let next = host.leader.poll_timeout();
         let more = !host.inbox.is_empty() && is_let_in;
