@@ -59,7 +59,7 @@ use crate::{
             ReignAttempt, ReignJournal, ReignKey, ReignRenewal, TakeOver,
         },
         record::Record,
-        wire::{DiskReplacement, GroupReport, MEMBER_VERSION, MemberMessage, MemberReport},
+        wire::{DiskReplacement, GroupReport, MEMBER_VERSION_OLDEST, MemberMessage, MemberReport},
     },
 };
 
@@ -317,9 +317,11 @@ impl MemberDoor {
     ) -> std::result::Result<(), String> {
         match message {
             MemberMessage::Introduce { version, from, to } => {
-                if version != MEMBER_VERSION {
+                // A later one speaks this one's version to it.
+                if version < MEMBER_VERSION_OLDEST {
                     return Err(format!(
-                        "it speaks version {version} of the group's protocol, and this member {MEMBER_VERSION}"
+                        "its release is too old: it speaks version {version} of the group's protocol, and \
+                         this member {MEMBER_VERSION_OLDEST} and later"
                     ));
                 }
                 if to != self.own.as_str() {
@@ -340,7 +342,7 @@ impl MemberDoor {
                     return Err("it has not said which member it is".to_owned());
                 };
                 let frame = GroupFrame::decode(&bytes).map_err(|error| error.to_string())?;
-                self.frames.push((from.clone(), frame));
+                self.frames.extend(frame.map(|frame| (from.clone(), frame)));
                 Ok(())
             }
         }
@@ -398,3 +400,6 @@ fn outcome_of(answer: GroupAnswer) -> DiskReplacement {
 fn failed(what: &'static str) -> impl Fn(io::Error) -> LockError {
     move |error| LockError::new(LockErrorKind::Io, format!("{what}: {error}")).with_source(error)
 }
+
+#[cfg(test)]
+mod tests;
