@@ -161,11 +161,15 @@ impl Court {
         self.doors.receive();
         self.serve_members();
         let answers: Vec<_> = std::iter::from_fn(|| self.lanes.poll()).collect();
+        let has_changed = self.shared.is_to_look.swap(false, AcqRel);
         // The clock is read after what it dates.
         let now = clock::now();
         let mut end = self.shared.stop.load(Acquire).then_some(ReignEnd::Stopped);
         for answer in answers {
             self.hear_journal(answer, now);
+        }
+        if has_changed {
+            self.successor.look_at_journal(now);
         }
         self.successor.handle_timeout(now);
         if self.successor.poll_sweep() {

@@ -298,6 +298,7 @@ impl GroupDriver {
             NoticeWords::Note(text) => self.mail.tell(GroupNews::Note(text)),
             NoticeWords::Alarm(text) => self.mail.tell(GroupNews::Alarm(text)),
             NoticeWords::StepsAside => self.mail.tell(GroupNews::StepsAside),
+            NoticeWords::ReignChanged => self.mail.tell(GroupNews::ReignChanged),
             NoticeWords::End(text) => self.mail.fail(text),
         }
     }
@@ -370,6 +371,7 @@ enum NoticeWords {
     Alarm(String),
     /// Nothing, but of what the leader does then.
     StepsAside,
+    ReignChanged,
     /// This member takes no part any more.
     End(String),
 }
@@ -393,6 +395,7 @@ fn in_words(own: &MemberName, notice: GroupNotice) -> NoticeWords {
             "it leads the group's log, and no majority of the members answers it".to_owned(),
         ),
         GroupNotice::StepsAside => NoticeWords::StepsAside,
+        GroupNotice::ReignChanged => NoticeWords::ReignChanged,
         GroupNotice::OwnDiskWaits { cluster } => NoticeWords::Note(format!(
             "its disk is new to the group (cluster {:032x}), and has no part in it until it is admitted: \
              tierlock replace {own} --leader …",
