@@ -175,9 +175,14 @@ pub(super) fn findings(asked: &[AskedLeader]) -> Vec<Finding> {
         0 if asked.iter().any(AskedLeader::is_older) => {}
         0 => say(
             Level::Trouble,
-            "no leader reigns that answers: unless this was in the moment of a change, no lock is \
-             granted; tierlock doctor --journal says what the journal has"
-                .to_owned(),
+            format!(
+                "no leader reigns that answers: unless this was in the moment of a change, no lock is \
+                 granted; {}",
+                match asked.iter().any(|asked| asked.group.is_some()) {
+                    true => "most of the group's members have to be there, with their disks",
+                    false => "tierlock doctor --journal says what the journal has",
+                }
+            ),
         ),
         1 => {}
         more => say(

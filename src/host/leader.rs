@@ -100,6 +100,8 @@ struct LeaderShared {
     accepted_anew: Mutex<Option<Acceptance>>,
     /// Callers that want it to step down.
     step_downs: StepDowns,
+    /// The journal has changed, and is to be read before the next read is due.
+    is_to_look: AtomicBool,
     /// What operators are to be answered about the group.
     group_answers: Mutex<Vec<(ConnectionId, LeaderMessage)>>,
     end: Mutex<Option<ReignEnd>>,

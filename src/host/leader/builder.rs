@@ -566,6 +566,7 @@ impl LeaderBuilder {
             new_secret: Mutex::new(None),
             accepted_anew: Mutex::new(None),
             step_downs: StepDowns::default(),
+            is_to_look: AtomicBool::new(false),
             group_answers: Mutex::default(),
             end: Mutex::new(None),
             ended: Condvar::new(),
@@ -585,6 +586,7 @@ impl LeaderBuilder {
                         GroupNews::Note(text) => shared.note(text, None),
                         GroupNews::Alarm(text) => shared.sound(text),
                         GroupNews::StepsAside => shared.step_aside(),
+                        GroupNews::ReignChanged => shared.look_at_journal(),
                     }
                 };
                 let secret = secret.clone();

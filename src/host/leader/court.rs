@@ -161,19 +161,15 @@ impl Court {
         self.doors.receive();
         self.serve_members();
         let answers: Vec<_> = std::iter::from_fn(|| self.lanes.poll()).collect();
-        answers.iter().for_each(|answer| self.time_journal(answer));
+        let has_changed = self.shared.is_to_look.swap(false, AcqRel);
         // The clock is read after what it dates.
         let now = clock::now();
         let mut end = self.shared.stop.load(Acquire).then_some(ReignEnd::Stopped);
-        for LaneAnswer { id, answer, .. } in answers {
-            match &answer {
-                JournalAnswer::Trouble(JournalTrouble::Unknown(text)) => {
-                    self.trouble = Some(text.clone());
-                }
-                JournalAnswer::Renewal(_) => self.trouble = None,
-                _ => {}
-            }
-            self.successor.handle_answer(id, answer, now);
+        for answer in answers {
+            self.hear_journal(answer, now);
+        }
+        if has_changed {
+            self.successor.look_at_journal(now);
         }
         self.successor.handle_timeout(now);
         if self.successor.poll_sweep() {
@@ -261,6 +257,20 @@ impl Court {
             }
         }
         end
+    }
+
+    /// The journal has answered, before `now` was read.
+    fn hear_journal(&mut self, answer: LaneAnswer, now: Time) {
+        self.time_journal(&answer);
+        let LaneAnswer { id, answer, .. } = answer;
+        match &answer {
+            JournalAnswer::Trouble(JournalTrouble::Unknown(text)) => {
+                self.trouble = Some(text.clone());
+            }
+            JournalAnswer::Renewal(_) => self.trouble = None,
+            _ => {}
+        }
+        self.successor.handle_answer(id, answer, now);
     }
 
     /// Shows itself to the threads that have asked.
@@ -401,7 +411,9 @@ impl Court {
     /// Asks the journal for what is due.
     fn ask_journal(&mut self) {
         while let Some((id, operation)) = self.successor.poll_operation(clock::now()) {
-            self.lanes.send(id, operation);
+            if let Some(answer) = self.lanes.send(id, operation) {
+                self.hear_journal(answer, clock::now());
+            }
         }
     }
 

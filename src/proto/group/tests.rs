@@ -89,7 +89,7 @@ impl TriedGroup {
             }
             for _ in 0..self.on_way.len() {
                 let (from, to, frame) = self.on_way.pop_front().expect("counted");
-                let frame = GroupFrame::decode(&frame.encode()).unwrap();
+                let frame = GroupFrame::decode(&frame.encode()).unwrap().unwrap();
                 if let Some(machine) = &mut self.seats[to].machine {
                     machine.handle_frame(&name(from), frame, self.now);
                     self.obey(to);

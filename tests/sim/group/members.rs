@@ -283,12 +283,18 @@ impl GroupWorld {
             while let Some(event) = process.reign.as_mut().and_then(Reign::poll_event) {
                 self.reign_event(at, &mut process, event);
             }
+            while let Some(notice) = process.machine.poll_notice() {
+                match (&notice, &mut process.reign) {
+                    (GroupNotice::ReignChanged, Some(reign)) => {
+                        is_done = false;
+                        reign.look_again(now);
+                    }
+                    _ => self.noticed(at, &notice),
+                }
+            }
             if is_done {
                 break;
             }
-        }
-        while let Some(notice) = process.machine.poll_notice() {
-            self.noticed(at, &notice);
         }
         self.take_writes(at, &mut process);
         for (id, write) in std::mem::take(&mut process.writes) {
@@ -454,6 +460,7 @@ impl GroupWorld {
                 let start = self.seats[at].starts;
                 self.after(0, GroupStep::StepsAside { seat: at, start });
             }
+            GroupNotice::ReignChanged => self.tell_above(GroupEvent::ReignChanged(at)),
             GroupNotice::Made { cluster } => self.rules.made(*cluster),
             GroupNotice::Failed(text) => self.rules.violate(format!("{at} failed: {text}")),
             GroupNotice::OtherCluster { member, cluster } => {
