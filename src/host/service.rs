@@ -3,8 +3,9 @@
 //! What climbs the ladder asks a service for a lease and hears whether it was granted. Everything
 //! else goes through the [lease word](super::lease_word) of the name: the service opens it with a
 //! grant, and tells recalls and losses by changing it. No frame, no protocol and no address passes
-//! here. A build without host scope has this interface and no implementation: above, a manager has
-//! no service then, as one that was given no leader.
+//! here. A build without host scope has this interface, and the world in memory of the feature
+//! `testing` as its only implementation: any other manager has no service there, as one that was given
+//! no leader.
 
 mod converting;
 
