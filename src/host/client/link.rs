@@ -111,6 +111,7 @@ pub(crate) trait Drive: Send + Sync {
 
     /// There is something to send before the process ends. The caller sends it, unless another
     /// thread carries frames just now.
+    #[cfg(feature = "host")]
     fn send_ahead(&self) {
         self.wake();
     }
@@ -232,12 +233,14 @@ impl Link {
     }
 
     /// Has `warn` called when what is held may soon be lost.
+    #[cfg(feature = "host")]
     pub(crate) fn on_warning(&self, warn: Tell) {
         self.state.lock().on_warning = Some(warn);
     }
 
     /// Has `remember` called with what leaders show of their reigns, before any caller hears of
     /// what they grant in them.
+    #[cfg(feature = "host")]
     pub(crate) fn remember(&self, remember: Remember) {
         self.state.lock().remember = Some(remember);
     }
@@ -480,6 +483,7 @@ impl Link {
     }
 
     /// Whether the client has been closed and owes no peer a word.
+    #[cfg(feature = "host")]
     pub(in crate::host) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
@@ -540,6 +544,7 @@ impl Link {
 
     /// No driver will ever carry frames again: every waiting caller is told `why`, and no lease is
     /// renewed any more, so each of them counts as lost.
+    #[cfg(feature = "host")]
     pub(in crate::host) fn abandon(&self, why: impl Fn() -> LockError) {
         let mut state = self.state.lock();
         let LinkState {

@@ -25,10 +25,6 @@
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod advisory;
 mod book;
-#[cfg_attr(
-    not(feature = "cli"),
-    allow(dead_code, reason = "the program alone asks for all that a server knows")
-)]
 mod engine;
 mod engine_service;
 #[cfg(feature = "etcd")]

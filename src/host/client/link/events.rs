@@ -63,7 +63,13 @@ pub(super) enum Losing {
     /// A guard that is told by this watch, or several readers, each by its own.
     Watched(Vec<Arc<Watch>>),
     /// A guard that asks for itself, or that has left for good just now. It is told by nothing else.
-    Unwatched { is_new: bool },
+    Unwatched {
+        #[cfg_attr(
+            not(feature = "testing"),
+            expect(dead_code, reason = "only a loss that a test provokes is answered")
+        )]
+        is_new: bool,
+    },
     /// No guard, and none follows: the word is closed.
     Idle(Arc<LeaseWord>, Used),
 }
