@@ -528,10 +528,10 @@ impl LeaseWord {
 
 /// Whether keeping pays.
 impl LeaseWord {
-    /// Whether to ask for a lease that may be kept; `for_good` regardless of whether that pays.
-    pub fn is_wanted(&self, for_good: bool) -> bool {
-        self.is_kept_always.store(for_good, Relaxed);
-        for_good || self.policy.lock().is_wanted()
+    /// Whether to ask for a lease that may be kept; `always` regardless of whether that pays.
+    pub fn is_wanted(&self, always: bool) -> bool {
+        self.is_kept_always.store(always, Relaxed);
+        always || self.policy.lock().is_wanted()
     }
 
     #[cfg(any(feature = "host", feature = "testing", test))]

@@ -104,7 +104,7 @@ pub(crate) trait Drive: Send + Sync {
 
     /// There is a release to send. `soon`: others are known to wait for that lock; else it may
     /// go with whatever is sent next, within a millisecond.
-    fn let_go(&self, soon: bool) {
+    fn wake_for_release(&self, soon: bool) {
         let _ = soon;
         self.wake();
     }
@@ -321,7 +321,7 @@ impl Link {
         if let Some(used) = used {
             state.give_back_closed(lease, word, used);
             self.settle(state);
-            return self.drive.let_go(true);
+            return self.drive.wake_for_release(true);
         }
         if idle.is_some() != seen.is_told && (is_same || idle.is_none()) {
             seen.is_told = idle.is_some();
@@ -351,7 +351,7 @@ impl Link {
             state.give_back_closed(lease, word, used);
         }
         self.settle(state);
-        self.drive.let_go(true);
+        self.drive.wake_for_release(true);
     }
 
     /// Gives a lease back, with an answer: see [`LeaseService::give_back_answered`].
@@ -376,7 +376,7 @@ impl Link {
         match used.lost {
             None => Releasing(Waiting::new(self, lease)),
             Some(reason) => {
-                self.drive.let_go(true);
+                self.drive.wake_for_release(true);
                 Releasing(Waiting::failed(LockError::lost(reason).with_scope(Scope::Host)))
             }
         }
@@ -539,7 +539,7 @@ impl Link {
         let mut state = self.state.lock();
         state.client.loss_is_told(lease);
         self.settle(state);
-        self.drive.let_go(true);
+        self.drive.wake_for_release(true);
     }
 
     /// No driver will ever carry frames again: every waiting caller is told `why`, and no lease is

@@ -391,7 +391,7 @@ impl Court {
                         counted.other_secret += 1;
                     }
                     let event = || LeaderEvent::other_secret(client);
-                    self.shared.teller.tell_if_wanted(EventSource::Strangers, event);
+                    self.shared.teller.tell_if_wanted(EventSource::Unauthenticated, event);
                 }
                 PortEvent::Unaccepted(client, why) => {
                     let source = EventSource::Kind(LeaderEventKind::SessionRefused);

@@ -125,6 +125,6 @@ impl Drop for ObservingLeaders {
         state.client.stop_observing(query);
         self.link.settle(state);
         drop(removed);
-        self.link.drive.let_go(false);
+        self.link.drive.wake_for_release(false);
     }
 }
