@@ -103,16 +103,6 @@ mod clock;
 mod cooperate;
 mod elected;
 mod error;
-#[cfg_attr(
-    not(all(
-        feature = "process",
-        target_os = "linux",
-        target_pointer_width = "64",
-        target_endian = "little",
-        not(tierlock_no_table)
-    )),
-    allow(dead_code, reason = "lock files are the process tier's, some parts the table's")
-)]
 mod fork;
 // Its gates are constants, which the model checker's locks are not.
 #[cfg(not(tierlock_loom))]
@@ -122,41 +112,16 @@ mod filesystem;
 // Its examples use what the model checker's build leaves out.
 #[cfg(not(tierlock_loom))]
 pub mod guide;
-#[cfg_attr(
-    not(all(feature = "process", feature = "host", feature = "cli", feature = "testing")),
-    allow(
-        dead_code,
-        reason = "the lease word is there without leaders, the simulator's side is not"
-    )
-)]
 mod host;
 mod identity;
 mod latches;
 #[cfg(doctest)]
 mod misuse;
-#[cfg_attr(
-    not(feature = "process"),
-    allow(dead_code, reason = "a limit in force is the process tier's to compare")
-)]
 mod mode;
 mod name;
-#[cfg_attr(
-    not(feature = "process"),
-    allow(dead_code, reason = "a label is for waiters in a directory")
-)]
 mod path;
 mod printable;
 #[cfg(feature = "process")]
-#[cfg_attr(
-    not(all(
-        feature = "cli",
-        target_os = "linux",
-        target_pointer_width = "64",
-        target_endian = "little",
-        not(tierlock_no_table)
-    )),
-    allow(dead_code, reason = "surveys and check-ups are the program's, some parts the table's")
-)]
 mod process;
 mod thread_number;
 /// Of the process tier the model checker has the table's words and machines, and no memory.

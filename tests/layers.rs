@@ -38,9 +38,11 @@ const LAYERS: [&[&str]; 7] = [
 /// The only files that may say `unsafe`. `table/map.rs` beside `process/sys.rs`: what is a valid
 /// view of mapped memory is a subject of its own, and the system's calls are another. `fork.rs`, since
 /// every build needs to know a forked child.
-const UNSAFE: [&str; 12] = [
+const UNSAFE: [&str; 14] = [
     "src/cli/sys.rs",
     "src/fork.rs",
+    "src/fork/latest.rs",
+    "src/fork/lock_file.rs",
     "src/api/guard.rs",
     "src/api/guard/change.rs",
     "src/api/guard/hold.rs",

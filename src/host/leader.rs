@@ -110,6 +110,29 @@ struct LeaderShared {
     disk_fails: AtomicBool,
 }
 
+impl LeaderShared {
+    /// Before its leader serves.
+    fn new(bell: Bell, teller: Arc<Teller>, on_alarm: OnAlarm) -> LeaderShared {
+        LeaderShared {
+            bell,
+            stop: AtomicBool::new(false),
+            on_alarm,
+            teller,
+            #[cfg(feature = "cli")]
+            looks: window::Looks::default(),
+            new_secret: Mutex::new(None),
+            accepted_anew: Mutex::new(None),
+            step_downs: StepDowns::default(),
+            is_to_look: AtomicBool::new(false),
+            group_answers: Mutex::default(),
+            end: Mutex::new(None),
+            ended: Condvar::new(),
+            #[cfg(test)]
+            disk_fails: AtomicBool::new(false),
+        }
+    }
+}
+
 /// What is called with words for an operator.
 #[derive(Clone)]
 struct OnAlarm(Tell);

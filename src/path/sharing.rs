@@ -60,6 +60,7 @@ pub(super) enum ReadersInside {
     /// Of this process.
     Here(BellListener),
     /// Of the slot: while its bell is this, at most so long.
+    #[cfg(feature = "process")]
     Slot { bell: u32, longest: Duration },
     /// What is not to be waited for.
     Full,
@@ -289,8 +290,6 @@ impl Named {
                 Some(slot) => slot.sleep_on_bell(&mut drainer.slot, bell, longest.min(left)),
                 None => Ok(()),
             },
-            #[cfg(not(feature = "process"))]
-            ReadersInside::Slot { .. } => unreachable!("there are no slots"),
             ReadersInside::Full => Ok(()),
         }
         .inspect(|()| drainer.looks += 1)
@@ -321,8 +320,6 @@ impl Named {
                 };
                 drainer.slot.looks_again(is_rung);
             }
-            #[cfg(not(feature = "process"))]
-            ReadersInside::Slot { .. } => unreachable!("there are no slots"),
             ReadersInside::Full => {}
         }
         drainer.looks += 1;
@@ -503,6 +500,7 @@ impl Named {
     }
 }
 
+#[cfg(feature = "process")]
 fn exhausted() -> LockError {
     LockError::new(
         crate::error::LockErrorKind::Refused,

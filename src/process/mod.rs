@@ -5,6 +5,7 @@
 //! a name. With the table engine, where its word is the gate, any thread may try and release; with
 //! file locks only the thread that has won the name's thread lock does.
 
+#[cfg(any(feature = "cli", test))]
 mod checkup;
 mod dir;
 mod flock;
@@ -636,6 +637,7 @@ impl Slot {
     ///
     /// It has close-on-exec set, which the caller clears in the child only, between fork and
     /// exec; any other fork while the caller has it keeps a copy too.
+    #[cfg(any(feature = "cli", test))]
     pub(crate) fn proof_of_life(&self) -> std::io::Result<std::os::fd::OwnedFd> {
         match &self.0 {
             EitherEngine::File(slot) => slot.proof_of_life(),
@@ -656,6 +658,15 @@ impl Slot {
 
 /// How a representative waits for a slot.
 #[derive(Clone, Copy, Default, Debug)]
+#[cfg_attr(
+    not(all(
+        target_os = "linux",
+        target_pointer_width = "64",
+        target_endian = "little",
+        not(tierlock_no_table)
+    )),
+    expect(dead_code, reason = "the table engine alone has it")
+)]
 pub(crate) struct SlotWish {
     /// It is to share it, so that another reader need not wait behind this one.
     pub(crate) shares: bool,
@@ -684,6 +695,15 @@ impl Drainer {
 pub(crate) enum Drain {
     Drained,
     /// There is none, and it was not to be waited for.
+    #[cfg_attr(
+        not(all(
+            target_os = "linux",
+            target_pointer_width = "64",
+            target_endian = "little",
+            not(tierlock_no_table)
+        )),
+        expect(dead_code, reason = "the table engine alone has it")
+    )]
     Full,
     /// There is none: to sleep while the bell is this, at most so long.
     Sleep {

@@ -890,7 +890,7 @@ on_both!(members_of_a_group_exclude_each_other_and_other_users_are_refused);
 fn members_of_a_group_exclude_each_other_and_other_users_are_refused(engine: EngineKind) {
     const GROUP: u32 = 65_533;
     const MEMBER: u32 = 65_532;
-    const STRANGER: u32 = 65_531;
+    const OTHER_USER: u32 = 65_531;
     let dir = tempfile::tempdir().unwrap();
     if fs::metadata(dir.path()).unwrap().uid() != 0 {
         return eprintln!("SKIPPED: only root can become another user");
@@ -907,7 +907,7 @@ fn members_of_a_group_exclude_each_other_and_other_users_are_refused(engine: Eng
     assert_eq!(member.ask("try"), "taken 2 clean");
     assert!(try_take(&one).is_none());
     assert_eq!(one.holder().unwrap().pid, Some(member.child.id()));
-    let refused = Helper::start_as(dir.path(), STRANGER, STRANGER).ask("slot a");
+    let refused = Helper::start_as(dir.path(), OTHER_USER, OTHER_USER).ask("slot a");
     assert!(refused.starts_with("error Refused"), "{refused}");
     assert!(try_take(&one).is_none());
     member.kill();

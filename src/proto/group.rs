@@ -160,8 +160,8 @@ pub struct GroupMachine {
     met: BTreeMap<MemberName, MetMember>,
     /// Disks that the group does not know, by the member that has them now.
     waiting: BTreeMap<MemberName, DiskId>,
-    /// Members of other groups.
-    strangers: BTreeMap<MemberName, ClusterId>,
+    /// The clusters that members of other groups have named.
+    other_clusters: BTreeMap<MemberName, ClusterId>,
     /// Where each disk was heard of last.
     routes: BTreeMap<VoterId, (MemberName, DiskId)>,
     confirmed: ConfirmedDisks,
@@ -209,7 +209,7 @@ impl GroupMachine {
             receiving: None,
             met: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            strangers: BTreeMap::new(),
+            other_clusters: BTreeMap::new(),
             routes: BTreeMap::new(),
             room: KnownRoom::new(now),
             own_disk_waits: None,

@@ -114,7 +114,7 @@ impl HttpSockets {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().map_err(failed)?;
         let HttpSockets { listeners, hosts, token } = self;
-        let desk = Arc::new(HttpDesk {
+        let responder = Arc::new(HttpResponder {
             window,
             hosts,
             token,
@@ -127,7 +127,7 @@ impl HttpSockets {
             let entered = runtime.enter();
             let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
             drop(entered);
-            runtime.spawn(accept(listener, house.clone(), desk.clone()));
+            runtime.spawn(accept(listener, house.clone(), responder.clone()));
         }
         let serve = move || {
             runtime.block_on(std::future::pending::<()>());
@@ -138,14 +138,18 @@ impl HttpSockets {
 }
 
 /// One connection more, as long as there is room.
-async fn accept(listener: tokio::net::TcpListener, house: Arc<HttpHouse>, desk: Arc<HttpDesk>) {
+async fn accept(
+    listener: tokio::net::TcpListener,
+    house: Arc<HttpHouse>,
+    responder: Arc<HttpResponder>,
+) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let place = house.place().await;
                 let number = place.number();
                 // It begins to run after the next line: there is one thread.
-                let task = tokio::spawn(serve_one(stream, place, desk.clone()));
+                let task = tokio::spawn(serve_one(stream, place, responder.clone()));
                 house.may_end(number, task.abort_handle());
             }
             // It is too busy, or the peer has gone already.
@@ -154,12 +158,12 @@ async fn accept(listener: tokio::net::TcpListener, house: Arc<HttpHouse>, desk: 
     }
 }
 
-async fn serve_one(stream: tokio::net::TcpStream, place: HttpPlace, desk: Arc<HttpDesk>) {
+async fn serve_one(stream: tokio::net::TcpStream, place: HttpPlace, responder: Arc<HttpResponder>) {
     let place = &place;
     let answer = service_fn(move |request| {
         place.is_not_silent();
-        let desk = desk.clone();
-        async move { Ok::<_, std::convert::Infallible>(desk.answer(&request).await) }
+        let responder = responder.clone();
+        async move { Ok::<_, std::convert::Infallible>(responder.answer(&request).await) }
     });
     let mut connection = http1::Builder::new();
     connection.keep_alive(false).max_buf_size(HEAD_BYTES_MAX);
@@ -169,7 +173,7 @@ async fn serve_one(stream: tokio::net::TcpStream, place: HttpPlace, desk: Arc<Ht
 }
 
 /// Answers all requests.
-struct HttpDesk {
+struct HttpResponder {
     window: LeaderWindow,
     hosts: Vec<String>,
     token: Option<HttpToken>,
@@ -204,7 +208,7 @@ type Answer = Response<Full<Bytes>>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-impl HttpDesk {
+impl HttpResponder {
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
         if !access::is_own_host(request, &self.hosts) {
             let words = "this is not served under that name: use an IP address or localhost, or start \

@@ -294,7 +294,7 @@ impl Drive for ClientDriver {
         self.carry_until(&link, done);
     }
 
-    fn let_go(&self, soon: bool) {
+    fn wake_for_release(&self, soon: bool) {
         match self.poller.load(SeqCst) {
             THREAD if !soon && self.looks_again.load(SeqCst) => {}
             FREE | READER if !soon && self.is_left_to_watch() => {}

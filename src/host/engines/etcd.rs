@@ -49,7 +49,7 @@ use crate::{
 /// Locks of one etcd cluster.
 pub(super) struct EtcdEngine {
     url: ServiceUrl,
-    line: Arc<EtcdConnection>,
+    connection: Arc<EtcdConnection>,
     slots: NameSlots,
     /// With `?keep=1`.
     kept: Option<Arc<PrefixWatch>>,
@@ -75,13 +75,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 impl EtcdEngine {
     pub(super) fn new(mut url: ServiceUrl, settings: &EngineSettings) -> Result<EtcdEngine> {
         let keeps = url.take_switch("keep")?;
-        let line = EtcdConnection::new(&mut url, settings, keeps)?;
+        let connection = EtcdConnection::new(&mut url, settings, keeps)?;
         url.finish("ca, keep, password_file, prefix")?;
         if !url.path.is_empty() {
             return Err(url.refuse("a path has no meaning here: use ?prefix=/locks/ for a folder"));
         }
         let kept = keeps.then(Arc::default);
-        Ok(EtcdEngine { line: Arc::new(line), slots: NameSlots::default(), kept, url })
+        Ok(EtcdEngine { connection: Arc::new(connection), slots: NameSlots::default(), kept, url })
     }
 
     /// The first token of a revision's.
@@ -100,7 +100,7 @@ impl EtcdEngine {
                  choose another name",
             ));
         }
-        Ok(LockQueue::new(self.line.clone(), name))
+        Ok(LockQueue::new(self.connection.clone(), name))
     }
 
     /// Puts a key into the queue, but for a try that the queue refuses.
@@ -177,7 +177,7 @@ impl EtcdEngine {
                 };
             }
             if !*had_to_queue {
-                wish.is_held_by(self.line.holder_of(&ahead.key).await);
+                wish.is_held_by(self.connection.holder_of(&ahead.key).await);
             }
             *had_to_queue = true;
             wish.wait(queue.watch(&ahead), LOOK_EVERY).await?;
@@ -238,7 +238,7 @@ impl LockEngine for EtcdEngine {
     }
 
     fn time_to_live(&self) -> Duration {
-        self.line.time_to_live()
+        self.connection.time_to_live()
     }
 
     async fn acquire(&self, wish: &Wish) -> Result<EngineGrant<EtcdHold>> {
@@ -258,7 +258,7 @@ impl LockEngine for EtcdEngine {
         let (mut had_to_queue, mut may_have_left) = (false, false);
         loop {
             wish.check()?;
-            let session = match self.line.session().await {
+            let session = match self.connection.session().await {
                 Ok(session) => session,
                 Err(fault) => {
                     wish.weather(fault).await?;
@@ -297,7 +297,7 @@ impl LockEngine for EtcdEngine {
             let deadline = session.life.deadline();
             let key = queue.key(&session);
             let watched =
-                self.kept.as_ref().map(|kept| kept.listen(&self.line, queue.keys_begin()));
+                self.kept.as_ref().map(|kept| kept.listen(&self.connection, queue.keys_begin()));
             let _watched = watched.map(Arc::new);
             let hold = EtcdHold { session, key, revision: risen.revision, _watched, _slot: slot };
             let sent = risen.sent;
@@ -308,7 +308,7 @@ impl LockEngine for EtcdEngine {
     async fn observe(&self, name: &Name, tell: &LeaderTeller) -> EngineFault {
         let observed = match self.queue(name) {
             Ok(queue) => {
-                queue.watch_leaders(&self.line, tell, |revision| self.token(revision)).await
+                queue.watch_leaders(&self.connection, tell, |revision| self.token(revision)).await
             }
             Err(error) => Err(EngineFault::Final(error)),
         };
@@ -317,18 +317,18 @@ impl LockEngine for EtcdEngine {
     }
 
     async fn renew(&self, holds: &[EtcdHold]) -> Vec<Renewal> {
-        let mut sessions: Vec<Arc<EtcdSession>> = self.line.current().into_iter().collect();
+        let mut sessions: Vec<Arc<EtcdSession>> = self.connection.current().into_iter().collect();
         for hold in holds {
             if !sessions.iter().any(|known| known.id() == hold.session.id()) {
                 sessions.push(hold.session.clone());
             }
         }
         for session in &sessions {
-            self.line.keep_alive(session).await;
+            self.connection.keep_alive(session).await;
         }
         // An operator may have deleted a key under a lease that lives.
         let keys = holds.iter().map(|hold| (&*hold.key, hold.revision));
-        let are_there = queue::are_there(&self.line, keys).await;
+        let are_there = queue::are_there(&self.connection, keys).await;
         let answer = |(hold, is_there): (&EtcdHold, Option<bool>)| {
             let deadline = hold.session.life.deadline();
             match is_there {
@@ -342,7 +342,8 @@ impl LockEngine for EtcdEngine {
     }
 
     async fn are_wanted(&self, holds: &[EtcdHold]) -> Option<Vec<bool>> {
-        queue::have_waiters(&self.line, holds.iter().map(|hold| (&*hold.key, hold.revision))).await
+        queue::have_waiters(&self.connection, holds.iter().map(|hold| (&*hold.key, hold.revision)))
+            .await
     }
 
     fn keeps(&self) -> bool {
@@ -364,14 +365,14 @@ impl LockEngine for EtcdEngine {
     }
 
     async fn release(&self, hold: &EtcdHold, _: bool) -> Result<bool, EngineFault> {
-        queue::delete(&self.line, &hold.key, hold.revision).await
+        queue::delete(&self.connection, &hold.key, hold.revision).await
     }
 
     async fn look(&self, only: Option<&Name>) -> Result<Vec<EngineLock>, EngineFault> {
-        let keys = queue::list(&self.line, only).await?;
+        let keys = queue::list(&self.connection, only).await?;
         let mut found: Vec<EngineLock> = Vec::new();
         for queued in keys {
-            let holder = self.line.holder_of(&queued.key).await;
+            let holder = self.connection.holder_of(&queued.key).await;
             let holder = holder.unwrap_or_else(|| Holder {
                 label: format!("another client of etcd, lease {:x}", queued.lease),
                 ..Holder::default()
@@ -395,8 +396,8 @@ impl LockEngine for EtcdEngine {
     }
 
     async fn examine(&self) -> Result<Vec<EngineFinding>, EngineFault> {
-        let mut client = self.line.client().await?;
-        let status = self.line.within(client.status()).await?;
+        let mut client = self.connection.client().await?;
+        let status = self.connection.within(client.status()).await?;
         let shown = self.shown();
         let mut found = vec![EngineFinding::fine(format!("{shown} answers: {}", status.version()))];
         if status.leader() == 0 {
@@ -406,8 +407,10 @@ impl LockEngine for EtcdEngine {
             found.push(EngineFinding::trouble(format!("it reports {error}")));
         }
         let action = AlarmAction::Get;
-        let alarms =
-            self.line.within(client.alarm(action, etcd_client::AlarmType::None, None)).await?;
+        let alarms = self
+            .connection
+            .within(client.alarm(action, etcd_client::AlarmType::None, None))
+            .await?;
         for alarm in alarms.alarms() {
             found.push(EngineFinding::trouble(format!(
                 "member {:x} sounds the alarm {:?}: it takes no write, so no lock, until `etcdctl \
@@ -416,7 +419,7 @@ impl LockEngine for EtcdEngine {
                 alarm.alarm()
             )));
         }
-        let members = self.line.within(client.member_list()).await?;
+        let members = self.connection.within(client.member_list()).await?;
         match members.members().len() {
             1 => found.push(EngineFinding::note(
                 "its cluster has one member: while that is down, nothing is granted",
@@ -431,15 +434,15 @@ impl LockEngine for EtcdEngine {
     }
 
     async fn part(&self) {
-        self.line.part().await;
+        self.connection.part().await;
     }
 
     fn place(&self) -> Option<String> {
-        self.line.place()
+        self.connection.place()
     }
 
     fn break_advice(&self, name: &Name) -> String {
-        let prefix = self.line.prefix();
+        let prefix = self.connection.prefix();
         format!(
             "etcdctl get --prefix --keys-only --sort-by=CREATE {:?}, then etcdctl del its first key",
             format!("{prefix}{name}/")

@@ -81,7 +81,7 @@ pub(crate) struct MovedJournal {
 ///
 /// `Refused` while a leader has it, `Config` if there is none, the other place has one, or it was moved
 /// elsewhere before; what opening it comes to.
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program moves journals"))]
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program moves journals"))]
 pub(crate) fn move_journal(from: &str, to: &str, accepted: &[String]) -> Result<MovedJournal> {
     move_between(&MovePlace::new(from, accepted)?, &MovePlace::new(to, accepted)?)
 }

@@ -108,7 +108,7 @@ impl LeaderEventKind {
 
 /// The parts of an event that a program may want.
 #[derive(Clone, Debug, Default)]
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program's log has them"))]
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program's log has them"))]
 pub(crate) struct EventParts {
     pub(crate) name: Option<Name>,
     pub(crate) token: Option<Token>,
@@ -124,6 +124,7 @@ pub(crate) struct EventParts {
 
 /// A client, as it describes itself, and where it is.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program's log has them"))]
 pub(crate) struct EventClient {
     pub(crate) label: String,
     /// It is its credential's; else it is what the client claims.

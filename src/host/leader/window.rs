@@ -96,7 +96,7 @@ impl Looks {
         match self.is_asked.load(Acquire) && self.is_asked.swap(false, AcqRel) {
             true => match self.asked.try_lock() {
                 Some(mut asked) => std::mem::take(&mut *asked),
-                // A caller has it just now: it says so, and rings, once it has let go.
+                // A caller has it just now: it says so, and rings, once it has unlocked it.
                 None => Vec::new(),
             },
             false => Vec::new(),

@@ -168,7 +168,7 @@ fn the_slot_of_a_request_is_released_once() {
     play(false, CANCEL, &[GRANT, FAIL, WIN]);
 }
 
-/// Both let go of it, and the second one frees what a sibling holds, or nothing.
+/// Both release it, and the second one frees what a sibling holds, or nothing.
 #[test]
 #[should_panic(expected = "what was released was not held")]
 fn found_a_cancel_that_settles_by_itself() {

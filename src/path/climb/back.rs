@@ -91,6 +91,7 @@ impl<'a> Climb<'a> {
         SlotWish { shares: self.mode.shares(), permits, arrived: self.since }
     }
 
+    #[cfg(feature = "process")]
     pub(super) fn label(&self) -> &'a str {
         &self.named.reach.label
     }

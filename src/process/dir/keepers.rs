@@ -65,6 +65,7 @@ impl FileIdentity {
 }
 
 /// The proofs that this process has open and locked, of any holder.
+#[cfg(feature = "cli")]
 pub(crate) fn proofs_here() -> Vec<FileIdentity> {
     locked_by(Path::new("/proc/self"), |_| true).unwrap_or_default()
 }

@@ -76,6 +76,7 @@ pub(super) struct Member {
     presences: Presences,
     /// `None` when it has left.
     presence: Option<Presence>,
+    #[cfg(any(feature = "cli", test))]
     label: String,
     /// This process's share records, by the numbers of their slots.
     pub(super) shares: Mutex<HashMap<u32, Arc<Own>>>,
@@ -178,6 +179,7 @@ impl Member {
             looked_at: AtomicU64::new(0),
             home: home.clone(),
             presence: Some(presence),
+            #[cfg(any(feature = "cli", test))]
             label: label.to_owned(),
             table,
             presences,
@@ -447,6 +449,7 @@ impl Member {
     // ---- proof of life -------------------------------------------------------------------------
 
     /// A presence beside this process's own, for a lock that others are to inherit.
+    #[cfg(any(feature = "cli", test))]
     pub(super) fn second_presence(&self) -> Result<Presence, LockError> {
         self.presences.enter(&self.home, &self.table, &self.label)
     }

@@ -455,6 +455,7 @@ impl Word {
 
     /// A held word, held by the same process under another id of its own. Its sleepers are not
     /// woken: the flags stand, so the release under the new id wakes as one under the old one.
+    #[cfg(any(feature = "cli", test))]
     pub(super) const fn renamed(self, to: OwnerId) -> Word {
         Word(self.0 & 0xffff | to.get() << OWNER_SHIFT)
     }

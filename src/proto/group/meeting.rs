@@ -148,7 +148,7 @@ impl GroupMachine {
     /// Whether the frame is of another group than this disk's.
     pub(super) fn is_of_another_group(&mut self, from: &MemberName, frame: &GroupFrame) -> bool {
         let (Some(own), Some(cluster)) = (self.cluster(), frame.cluster) else { return false };
-        if own != cluster && self.strangers.insert(from.clone(), cluster) != Some(cluster) {
+        if own != cluster && self.other_clusters.insert(from.clone(), cluster) != Some(cluster) {
             let member = from.clone();
             self.notices.push_back(GroupNotice::OtherCluster { member, cluster });
         }

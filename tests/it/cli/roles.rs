@@ -734,11 +734,11 @@ fn secrets_are_exchanged_under_load_and_no_lock_is_lost() {
             reload(&[&new]);
             write_secrets(&of_client, &[&new]);
             // What is accepted no longer is out, and both have come back with the new one by then.
-            let stranger = place.path("stranger");
-            write_secrets(&stranger, &[&old]);
+            let foreign = place.path("foreign");
+            write_secrets(&foreign, &[&old]);
             eventually("the old one is refused", || {
-                let locks = leader.manager(&stranger).open().unwrap();
-                let tried = locks.mutex("stranger", ()).try_lock();
+                let locks = leader.manager(&foreign).open().unwrap();
+                let tried = locks.mutex("foreign", ()).try_lock();
                 tried.is_err_and(|error| error.kind() == LockErrorKind::Refused).then_some(())
             });
             turn("the old one is out");

@@ -247,7 +247,7 @@ fn a_waiter_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_w
     let mut holder = Running::script(&mut local("run"), &["--label", "holder"], "job", script);
     assert_eq!(holder.line(), "holding");
     let sibling = Running::script(&mut local("run"), &["--label", "sibling"], "job", script);
-    let stranger = Running::script(&mut leader.run(), &["--label", "stranger"], "job", script);
+    let other = Running::script(&mut leader.run(), &["--label", "other"], "job", script);
     let look = || shown(local("status"));
     let lock = eventually("both waiters are seen", || {
         Some(look()).filter(|lock| lock["waiters"].as_array().unwrap().len() > 1)
@@ -257,7 +257,7 @@ fn a_waiter_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_w
     let waiters: Vec<_> = lock["waiters"].as_array().unwrap().iter().collect();
     let pid = |waits: &Running| waits.pid().as_raw_nonzero().get();
     assert_eq!(waiters.len(), 2, "{lock}");
-    for (label, pid) in [("stranger", pid(&stranger)), ("sibling", pid(&sibling))] {
+    for (label, pid) in [("other", pid(&other)), ("sibling", pid(&sibling))] {
         let is_shown = |waiter: &&Value| waiter["label"] == label && waiter["pid"] == pid;
         assert!(waiters.iter().any(is_shown), "{label}: {lock}");
     }

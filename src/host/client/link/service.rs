@@ -52,12 +52,12 @@ impl LeaseService for Link {
         let mut state = self.state.lock();
         state.client.lower(word.lease().into(), left);
         self.settle(state);
-        self.drive.let_go(true);
+        self.drive.wake_for_release(true);
     }
 
     fn give_back(&self, word: &LeaseWord, used: &Used) {
         if let Some(soon) = self.queue_release(word, used) {
-            self.drive.let_go(soon || used.is_recalled);
+            self.drive.wake_for_release(soon || used.is_recalled);
         }
     }
 
@@ -86,7 +86,7 @@ impl LeaseService for Link {
         let mut state = self.state.lock();
         state.client.top_up(word.lease().into());
         self.settle(state);
-        self.drive.let_go(true);
+        self.drive.wake_for_release(true);
     }
 
     #[cold]
