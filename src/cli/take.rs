@@ -34,6 +34,7 @@ use crate::{
     },
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
+    identity::this_process,
     name::Name,
     path::Keep,
     printable::few,
@@ -458,7 +459,9 @@ impl LockSight {
     fn now(names: &[Name], locks: &LockManager, inheritance: &Inheritance) -> LockSight {
         let mut first = None;
         for name in names {
-            let seen = LockSight::of(name, locks, inheritance);
+            let mut seen = LockSight::of(name, locks, inheritance);
+            // Those that this process has by now are not what it waits for.
+            seen.holder = seen.holder.filter(|holder| !is_this_process(holder));
             if seen.is_ours || seen.holder.is_some() {
                 return seen;
             }
@@ -483,6 +486,10 @@ impl LockSight {
             None => LockSight { is_ours, holder: None, survivors: Vec::new() },
         }
     }
+}
+
+fn is_this_process(holder: &Holder) -> bool {
+    holder.pid == Some(std::process::id()) && holder.host == this_process().host
 }
 
 /// Looks at a lock while it is waited for. Threads of their own ask: a leader may be silent.
