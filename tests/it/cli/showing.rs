@@ -433,18 +433,14 @@ fn twenty_thousand_held_locks_are_shown() {
     const ROUNDS: usize = 9;
     let place = Place::new();
     let leader = place.leader();
-    let in_the_directory = |mut command: Command| {
-        command.arg("--dir").arg(place.dir());
+    let in_the_directory = |subcommand: &str| {
+        let mut command = tierlock(&[subcommand, "--dir"]);
+        command.arg(place.dir());
         command
     };
     for (place, at) in [
-        (
-            "a directory",
-            &(|subcommand: &str| in_the_directory(tierlock(&[subcommand])))
-                as &dyn Fn(&str) -> Command,
-        ),
+        ("a directory", &in_the_directory as &dyn Fn(&str) -> Command),
         ("a leader", &|subcommand| leader.command(subcommand)),
-        ("a directory and a leader", &|subcommand| in_the_directory(leader.command(subcommand))),
     ] {
         let names = (0..LOCKS).map(|number| format!("orders/{number}"));
         let mut hold = Running::start(at("hold").args(names).stdin(Stdio::piped()));
