@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     name::Name,
-    printable::{Escaping, Printable, in_words},
+    printable::{Escaping, Printable, in_words, shortened},
     scope::Scope,
     token::Token,
 };
@@ -360,8 +360,8 @@ impl fmt::Display for LockError {
             Some(holder) => write!(f, " is held by {holder}")?,
             None => {
                 f.write_str(if has_subject { ": " } else { "" })?;
-                // A message may quote what another process calls itself.
-                Escaping(&mut *f).write_str(&inner.message)?;
+                // A message may quote what another process calls itself, and what a caller gave.
+                Escaping(&mut *f).write_str(&shortened(&inner.message))?;
                 if let Some(holder) = &inner.holder {
                     write!(f, "; held by {holder}")?;
                 }

@@ -128,7 +128,7 @@ impl Routes {
                             news.push((id, RouteNews::Message(message)));
                         }
                     }
-                    PortEvent::OtherSecret(_) | PortEvent::Unaccepted(..) => {} // of a leader's port
+                    PortEvent::TurnedAway(..) | PortEvent::Unaccepted(..) => {} // of a leader's port
                     PortEvent::Ended(_, ended) => end = Some(ended),
                 }
             }

@@ -390,12 +390,12 @@ impl Court {
         let mut turn = self.successor.turn(now).expect(LET_IN);
         while let Some(event) = self.doors.poll_event() {
             match event {
-                PortEvent::OtherSecret(client) => {
+                PortEvent::TurnedAway(client, why) => {
                     #[cfg(feature = "cli")]
                     if let Some(counted) = &mut self.counted {
-                        counted.other_secret += 1;
+                        counted.count_turned_away(why);
                     }
-                    let event = || LeaderEvent::other_secret(client);
+                    let event = || LeaderEvent::turned_away(client, why);
                     self.shared.teller.tell_if_wanted(EventSource::Unauthenticated, event);
                 }
                 PortEvent::Unaccepted(client, why) => {

@@ -30,7 +30,7 @@ impl Court {
         while let Some(event) = self.doors.poll_member_event() {
             match event {
                 PortEvent::Connected(..)
-                | PortEvent::OtherSecret(_)
+                | PortEvent::TurnedAway(..)
                 | PortEvent::Unaccepted(..) => {}
                 PortEvent::Readable(id) => {
                     while let Some(message) = self.doors.read::<MemberMessage>(id) {

@@ -11,7 +11,7 @@ use super::*;
 use crate::helper::Helper;
 
 /// The lines of a leader's log up to the first one that is looked for.
-fn lines_until(leader: &mut Leader, found: impl Fn(&str) -> bool) -> Vec<String> {
+pub(super) fn lines_until(leader: &mut Leader, found: impl Fn(&str) -> bool) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
         let line = leader.process.error_line();

@@ -1,10 +1,13 @@
 use std::sync::mpsc;
 
 use super::*;
-use crate::proto::{
-    ClientId, SessionId,
-    leader::{MachineEvent, SessionNote},
-    wire::Identity,
+use crate::{
+    host::net::quic::TurnedAway,
+    proto::{
+        ClientId, SessionId,
+        leader::{MachineEvent, SessionNote},
+        wire::Identity,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -123,7 +126,8 @@ fn peers_without_the_secret_hide_no_client_that_was_refused() {
     let begin = Instant::now();
     let peer = ClientId(std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().to_bits());
     for _ in 0..5 * TOLD_MAX {
-        teller.tell_at(EventSource::Unauthenticated, || LeaderEvent::other_secret(peer), begin);
+        let refused = || LeaderEvent::turned_away(peer, TurnedAway::OtherSecret);
+        teller.tell_at(EventSource::Unauthenticated, refused, begin);
     }
     let refused = || {
         let identity = Identity::new("late", "here", 7, "program");
