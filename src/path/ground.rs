@@ -396,14 +396,13 @@ impl NameEntry {
         self.slot.get()
     }
 
-    /// Where its slot is for the process of this fork generation, the caller's, if it has one.
-    /// `None`: it has one, which is to be looked up.
+    /// Where its slot is for the process of this fork generation, the caller's.
     #[cfg(feature = "process")]
     #[inline]
-    pub(crate) fn place(&self, generation: u64) -> Option<Option<SlotPlace<'_>>> {
+    pub(crate) fn place(&self, generation: u64) -> GatePlace<'_> {
         match self.slot() {
-            Some(slot) => slot.place(generation).map(Some),
-            None => Some(None),
+            Some(slot) => slot.place(generation).map_or(GatePlace::Unknown, GatePlace::Slot),
+            None => GatePlace::NoSlot,
         }
     }
 
@@ -432,8 +431,8 @@ impl NameEntry {
     }
 
     #[cfg(not(feature = "process"))]
-    pub(crate) fn place(&self, _: u64) -> Option<Option<SlotPlace<'_>>> {
-        Some(None)
+    pub(crate) fn place(&self, _: u64) -> GatePlace<'_> {
+        GatePlace::NoSlot
     }
 
     /// Releases its slot, if it has one and the slot still bears this token; the next holder is told
@@ -535,6 +534,16 @@ impl NameEntry {
     pub(crate) fn raise_scope(&self, scope: Scope) {
         self.here_in(fork::generation()).in_force.raise(scope);
     }
+}
+
+/// Where the gate of process scope is.
+pub(crate) enum GatePlace<'a> {
+    /// In the name's slot, which was found.
+    Slot(SlotPlace<'a>),
+    /// In its slot, which is to be looked up.
+    Unknown,
+    /// No other process has this ground: the thread lock is the gate.
+    NoSlot,
 }
 
 /// What [`NameEntry`] says of a name that nothing in this process uses yet, and of a lock; a semaphore's

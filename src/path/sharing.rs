@@ -42,6 +42,7 @@ pub(super) use self::plain::StepsOut;
 use super::right::SLOT;
 use super::{
     Core, LockMode, Patience, by,
+    ground::GatePlace,
     named::Named,
     right::{Held, INSIDE, LEASE, READABLE, SHARED, SHARED_LEASE, SHARED_SLOT, THREAD, Won, short},
     spans, timed_out_in_front,
@@ -85,12 +86,13 @@ impl Named {
         let generation = fork::generation();
         match in_force {
             Scope::Process if self.reach.is_closed() => None,
-            Scope::Process => match self.entry.place(generation)? {
-                Some(place) => {
+            Scope::Process => match self.entry.place(generation) {
+                GatePlace::Slot(place) => {
                     let (token, left) = place.read()?;
                     self.has_come_in(token, left, generation, || place.unread())
                 }
-                None => self.read_past_thread(Scope::Process, generation),
+                GatePlace::Unknown => None,
+                GatePlace::NoSlot => self.read_past_thread(Scope::Process, generation),
             },
             Scope::Thread => self.read_past_thread(Scope::Thread, generation),
             Scope::Host if self.reach.is_closed() => None,
@@ -203,7 +205,7 @@ impl Named {
         }
         if held.has(SHARED_SLOT)
             && held.permits() == 0
-            && let Some(Some(place)) = self.entry.place(generation)
+            && let GatePlace::Slot(place) = self.entry.place(generation)
         {
             held.forget();
             place.unread();
