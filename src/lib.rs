@@ -145,6 +145,8 @@ mod name;
     allow(dead_code, reason = "a label is for waiters in a directory")
 )]
 mod path;
+#[cfg(all(test, tierlock_loom))]
+mod played;
 mod printable;
 #[cfg(feature = "process")]
 #[cfg_attr(
