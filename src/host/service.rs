@@ -105,12 +105,9 @@ pub(crate) trait LeaseService: Send + Sync {
     /// one of the word's own where each lease is renewed by itself.
     fn word_deadline(&self) -> Arc<Deadline>;
 
-    /// Which holder of the name was told last to a request that waits for it, if that was told: for
-    /// a caller of this process that stood behind that request and gives up.
-    fn holder_told(&self, name: &Name) -> Option<Holder> {
-        let _ = name;
-        None
-    }
+    /// What has come so far of this process's requests for the name: for a caller that stood behind one of
+    /// them and gives up.
+    fn news(&self, name: &Name) -> RequestNews;
 
     /// Whether it can carry a lock with these terms; else what is to be used instead.
     fn accepts(&self, terms: &AskedTerms) -> Result<()> {
@@ -128,6 +125,19 @@ pub(crate) trait LeaseService: Send + Sync {
     /// lease beyond this: what guards have is given back when they go. Says goodbye once nothing is
     /// held, and waits until that is sent, at most until `until`.
     fn close(&self, until: Time);
+}
+
+/// What has come so far of a request that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RequestNews {
+    /// No request of the name waits.
+    NotAsked,
+    /// There is no answer yet.
+    OnItsWay,
+    /// The service does not answer: why, in words.
+    Silent(String),
+    /// It has answered: the request waits for this holder, or for what it has not told.
+    Waits(Option<Holder>),
 }
 
 /// What an observer is told.

@@ -446,11 +446,12 @@ impl Named {
     /// Which process reads it, or has permits of it, as far as that is known: another one first,
     /// since the caller knows the guards of its own.
     pub(super) fn reader_in_the_way(&self) -> Option<Holder> {
+        // A name that was just widened has readers of the narrower gates, which are waited for.
         #[cfg(feature = "process")]
         if let Some(slot) = self.entry.slot()
-            && self.entry.scope_in_force() == Scope::Process
+            && let Some(sharer) = slot.sharer()
         {
-            return slot.sharer();
+            return Some(sharer);
         }
         (self.entry.shares().counted() > 0).then(|| self.reach.myself())
     }

@@ -1,13 +1,17 @@
 //! What a climb is told that gives up in this process: at the turnstile, at the lease word, or in front, where it has the gate and waits for readers.
 //!
 //! It names the process that has the lock, which is this one only if a guard of this one has it: the
-//! representative that stands before the climb may itself wait for another process or machine. Nothing of
-//! this is looked at before the time is over.
+//! representative that stands before the climb may itself wait for another process or machine. Where it
+//! waits for a service's answer, nothing says that the lock is held, and the climb is told what its own
+//! question would have come to. Nothing of this is looked at before the time is over.
+
+use std::time::Duration;
 
 use super::{At, Climb};
 use crate::{
     clock,
-    error::{Holder, LockError},
+    error::{Holder, LockError, LockErrorKind},
+    host::service::RequestNews,
     path::{LockMode, waiters_before},
     scope::Scope,
     thread_number::thread_number,
@@ -20,6 +24,8 @@ enum InTheWay {
     Here { holder: Holder, is_caller: bool },
     /// Another one, as far as it is known.
     Elsewhere(Option<Holder>),
+    /// Whatever the service that another caller has asked finds. So much has come of that.
+    Asked(RequestNews),
 }
 
 impl Climb<'_> {
@@ -28,29 +34,71 @@ impl Climb<'_> {
     pub(super) fn held_here(&self) -> LockError {
         let named = self.named;
         let start = self.since.unwrap_or_else(clock::now);
-        let error = match self.mode {
-            LockMode::Permits(permits) => permits.timed_out(start, named.scope()),
-            _ => {
-                let waited = clock::now().since(start);
-                match self.in_the_way() {
-                    InTheWay::Here { holder, is_caller } => {
-                        LockError::timed_out_here(waited, is_caller).with_holder(Some(holder))
-                    }
-                    InTheWay::Elsewhere(holder) => LockError::timed_out(waited).with_holder(holder),
-                }
+        let waited = clock::now().since(start);
+        let behind = match self.in_the_way() {
+            InTheWay::Here { holder, is_caller } => {
+                LockError::timed_out_here(waited, is_caller).with_holder(Some(holder))
             }
+            InTheWay::Elsewhere(holder) | InTheWay::Asked(RequestNews::Waits(holder @ Some(_))) => {
+                LockError::timed_out(waited).with_holder(holder)
+            }
+            InTheWay::Asked(RequestNews::Silent(trouble)) => unreachable_by(trouble, waited),
+            InTheWay::Asked(RequestNews::OnItsWay) => LockError::timed_out_behind(waited, false),
+            // It waits for reports of other sessions, or at the slot.
+            InTheWay::Asked(RequestNews::Waits(None) | RequestNews::NotAsked) => {
+                LockError::timed_out_behind(waited, true)
+            }
+        };
+        let error = match self.mode {
+            // Whatever has permits, or the gate, is in the way: the count says it.
+            LockMode::Permits(permits) if behind.is_contended() => {
+                permits.timed_out(start, named.scope())
+            }
+            _ => behind,
         };
         let error = error.with_scope(named.scope()).with_name(named.name());
         error.with_waiters_ahead(self.waiters_ahead(start))
+    }
+
+    /// A try is refused at the turnstile or the slot. What has that may only be on its way to a service: if
+    /// that does not answer, so this one would have been told.
+    #[cold]
+    pub(super) fn refused(&self) -> LockError {
+        let named = self.named;
+        if self.named.entry.scope_in_front() < Scope::Host {
+            return LockError::WOULD_BLOCK;
+        }
+        let Some(tier) = named.host_tier().filter(|tier| tier.word.is_closed()) else {
+            return LockError::WOULD_BLOCK;
+        };
+        match tier.service.news(named.name()) {
+            RequestNews::Silent(trouble) => {
+                let error = unreachable_by(trouble, Duration::ZERO);
+                error.with_scope(Scope::Host).with_name(named.name())
+            }
+            RequestNews::Waits(None) => LockError::perhaps_taken(
+                "another caller of this process is before it, whose request has to wait, and no holder is \
+                 known",
+            ),
+            // That one is about to have it, or another holder has.
+            RequestNews::Waits(Some(_)) | RequestNews::OnItsWay | RequestNews::NotAsked => {
+                LockError::WOULD_BLOCK
+            }
+        }
     }
 
     fn in_the_way(&self) -> InTheWay {
         let named = self.named;
         let here = |holder, is_caller| InTheWay::Here { holder, is_caller };
         let scope = named.entry.scope_in_front();
-        if matches!(self.at, At::Readers | At::Widened { .. }) && scope > Scope::Thread {
+        match self.at {
             // It has the gate itself.
-            return InTheWay::Elsewhere(named.reader_in_the_way());
+            At::Readers | At::Widened { .. } if scope > Scope::Thread => {
+                return InTheWay::Elsewhere(named.reader_in_the_way());
+            }
+            // A guard of this process, whatever has the gate by now.
+            At::Cell { .. } => return here(named.reach.myself(), false),
+            _ => {}
         }
         match (scope, named.host_tier()) {
             (Scope::Thread, _) => here(named.reach.myself(), false),
@@ -62,18 +110,47 @@ impl Climb<'_> {
             }
             // The slot is won on the way to the service, so its holder is a waiter too. The
             // representative may have been told which other session has the lease.
-            (Scope::Host, Some(tier)) => {
-                InTheWay::Elsewhere(tier.service.holder_told(named.name()))
-            }
-            (Scope::Host, None) => InTheWay::Elsewhere(None),
+            (Scope::Host, Some(tier)) => match tier.service.news(named.name()) {
+                RequestNews::NotAsked => self.before_the_service(),
+                news => InTheWay::Asked(news),
+            },
+            (Scope::Host, None) => self.before_the_service(),
+        }
+    }
+
+    /// No request of this process waits at the service: what is before this one has yet to come there.
+    fn before_the_service(&self) -> InTheWay {
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.named.entry.slot()
+            && !slot.is_wide()
+            && !slot.is_held_here()
+            && let Some(holder) = slot.holder()
+        {
+            return InTheWay::Elsewhere(Some(holder));
+        }
+        // Or waits for readers that came in more narrowly.
+        match self.named.reader_in_the_way() {
+            Some(reader) => InTheWay::Elsewhere(Some(reader)),
+            None => InTheWay::Asked(RequestNews::NotAsked),
         }
     }
 
     fn at_the_slot(&self) -> InTheWay {
         #[cfg(feature = "process")]
         if let Some(slot) = self.named.entry.slot() {
+            if slot.is_wide() {
+                // What has it is on its way to a lease, in whatever process.
+                return InTheWay::Asked(RequestNews::NotAsked);
+            }
             // Without a holder it is reserved just now, for the next in line of whatever process.
             let (is_here, holder) = (slot.is_held_here(), slot.holder());
+            // What has it here may be a writer that waits for readers of other processes.
+            if is_here
+                && !self.named.entry.shares().is_readable()
+                && let Some(reader) = slot.sharer_elsewhere()
+            {
+                return InTheWay::Elsewhere(Some(reader));
+            }
             return match is_here {
                 true => InTheWay::Here {
                     holder: holder.unwrap_or_else(|| self.named.reach.myself()),
@@ -110,4 +187,10 @@ impl Climb<'_> {
             Scope::Host => Some(here()),
         }
     }
+}
+
+/// The service does not answer, as the caller is told that has asked.
+fn unreachable_by(trouble: String, waited: Duration) -> LockError {
+    let error = LockError::new(LockErrorKind::Unreachable, trouble);
+    if waited.is_zero() { error } else { error.with_waited(waited) }
 }
