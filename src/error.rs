@@ -131,6 +131,11 @@ impl LockError {
         LockError::new(LockErrorKind::TimedOut, text).with_waited(waited).without_holder(answered)
     }
 
+    /// Another caller of this process was before it, and is about to have the lock.
+    pub(crate) fn timed_out_beside(waited: Duration) -> LockError {
+        LockError::new(LockErrorKind::TimedOut, ASKED_IN_PROCESS).with_waited(waited)
+    }
+
     /// The same; the holder is in this process, and `is_own` says that it is the calling thread.
     pub(crate) fn timed_out_here(waited: Duration, is_own: bool) -> LockError {
         let text = if is_own { HELD_BY_CALLER } else { HELD_IN_PROCESS };
@@ -294,9 +299,9 @@ impl LockError {
     /// the holder; and `WouldBlock`, unless a leader has yet to find out whether there is one.
     ///
     /// A caller that stands behind another of its own process is told what that one's question has brought.
-    /// If no answer to it came in time, nothing says that the lock is held, and this is false; a try hears
-    /// [`Unreachable`](LockErrorKind::Unreachable) then. A try beside a question that is on its way, of its
-    /// own process or another of its machine, is contended: that one is about to have the lock.
+    /// If no leader answers that, nothing says that the lock is held, and this is false; after a second of
+    /// silence the error is [`Unreachable`](LockErrorKind::Unreachable), also of a try. Beside a question
+    /// that is on its way it is true: that caller is about to have the lock.
     pub fn is_contended(&self) -> bool {
         let is_known = self.0.as_ref().is_none_or(|inner| inner.contention == Contention::Named);
         let is_taken = matches!(
@@ -358,6 +363,8 @@ const HELD_IN_PROCESS: &str = "a thread or task of this process had it all the t
 const BEHIND_CALLER: &str = "another caller of this machine was before it, and no holder is known";
 const BEHIND_UNANSWERED: &str =
     "another caller of this process was before it, and the lock service has not answered that";
+const ASKED_IN_PROCESS: &str =
+    "another caller of this process was before it, on its way to the lock";
 const HELD_BY_CALLER: &str = "the calling thread itself has it, and a lock is not reentrant";
 
 impl fmt::Display for LockError {

@@ -128,16 +128,34 @@ pub(crate) trait LeaseService: Send + Sync {
 }
 
 /// What has come so far of a request that waits.
+#[cfg_attr(
+    not(any(feature = "host", feature = "testing")),
+    allow(dead_code, reason = "no request is made without a service")
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RequestNews {
     /// No request of the name waits.
     NotAsked,
-    /// There is no answer yet.
+    /// There is no answer yet, and no reason to think that none comes.
     OnItsWay,
+    /// There is no answer yet, nor a way to the service.
+    Unanswered,
     /// The service does not answer: why, in words.
     Silent(String),
     /// It has answered: the request waits for this holder, or for what it has not told.
     Waits(Option<Holder>),
+}
+
+impl RequestNews {
+    /// Of the news of several requests the heaviest say most.
+    pub(crate) fn weight(&self) -> u8 {
+        match self {
+            RequestNews::NotAsked => 0,
+            RequestNews::OnItsWay | RequestNews::Unanswered | RequestNews::Silent(_) => 1,
+            RequestNews::Waits(None) => 2,
+            RequestNews::Waits(Some(_)) => 3,
+        }
+    }
 }
 
 /// What an observer is told.

@@ -490,6 +490,14 @@ impl NameEntry {
         word
     }
 
+    /// The words of this name's leases in this process, each with the service of its manager: one of them at
+    /// most has the turnstile, for its guard or on its way to a lease.
+    pub(crate) fn leases(&self) -> Vec<(Arc<dyn LeaseService>, Arc<LeaseWord>)> {
+        let words = self.words.lock();
+        let here = words.iter().filter(|(_, word)| word.made_in() == fork::generation());
+        here.filter_map(|(service, word)| Some((service.upgrade()?, word.clone()))).collect()
+    }
+
     /// No mutex of the name is left in this process: its leases go back.
     fn give_leases_back(&mut self) {
         for (service, word) in self.words.get_mut() {
@@ -537,6 +545,7 @@ impl NameEntry {
 }
 
 /// Where the gate of process scope is.
+#[cfg_attr(not(feature = "process"), allow(dead_code, reason = "no name has a slot"))]
 pub(crate) enum GatePlace<'a> {
     /// In the name's slot, which was found.
     Slot(SlotPlace<'a>),

@@ -94,8 +94,10 @@ pub enum RequestFailure {
 pub enum NewsOfRequest<'a> {
     /// None waits.
     NotAsked,
-    /// No leader has answered yet.
+    /// A leader is connected, and has not answered yet.
     OnItsWay,
+    /// No leader is connected, nor has been since it was asked.
+    Unanswered,
     /// No leader answers; the last trouble in words.
     Silent(String),
     /// A leader has it in its queue, behind this holder if it has told one.

@@ -331,12 +331,7 @@ impl<E: LockEngine> LeaseService for EngineService<E> {
             |(_, asked): &(&u64, &AskedLease)| asked.outcome.is_none() && asked.wish.name == *name;
         let news =
             book.requests.iter().filter(waits).map(|(number, asked)| (asked.wish.news(), number));
-        // Of one that was told of a holder; or of the latest.
-        let told = |news: &RequestNews| match news {
-            RequestNews::Waits(holder) => 1 + u8::from(holder.is_some()),
-            _ => 0,
-        };
-        let last = news.max_by_key(|(news, number)| (told(news), **number));
+        let last = news.max_by_key(|(news, number)| (news.weight(), **number));
         last.map_or(RequestNews::NotAsked, |(news, _)| news)
     }
 

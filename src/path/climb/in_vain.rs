@@ -5,13 +5,16 @@
 //! waits for a service's answer, nothing says that the lock is held, and the climb is told what its own
 //! question would have come to. Nothing of this is looked at before the time is over.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{At, Climb};
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind},
-    host::service::RequestNews,
+    host::{
+        lease_word::LeaseWord,
+        service::{LeaseService, RequestNews},
+    },
     path::{LockMode, waiters_before},
     scope::Scope,
     thread_number::thread_number,
@@ -24,7 +27,9 @@ enum InTheWay {
     Here { holder: Holder, is_caller: bool },
     /// Another one, as far as it is known.
     Elsewhere(Option<Holder>),
-    /// Whatever the service that another caller has asked finds. So much has come of that.
+    /// A caller of this process, on its way to the lock.
+    Beside,
+    /// Whatever the service finds that another caller has asked. So much has come of that.
     Asked(RequestNews),
 }
 
@@ -43,11 +48,12 @@ impl Climb<'_> {
                 LockError::timed_out(waited).with_holder(holder)
             }
             InTheWay::Asked(RequestNews::Silent(trouble)) => unreachable_by(trouble, waited),
-            InTheWay::Asked(RequestNews::OnItsWay) => LockError::timed_out_behind(waited, false),
-            // It waits for reports of other sessions, or at the slot.
-            InTheWay::Asked(RequestNews::Waits(None) | RequestNews::NotAsked) => {
-                LockError::timed_out_behind(waited, true)
+            InTheWay::Asked(RequestNews::Unanswered) => LockError::timed_out_behind(waited, false),
+            InTheWay::Beside | InTheWay::Asked(RequestNews::OnItsWay | RequestNews::NotAsked) => {
+                LockError::timed_out_beside(waited)
             }
+            // It waits for reports of other sessions, say; or is another process's.
+            InTheWay::Asked(RequestNews::Waits(None)) => LockError::timed_out_behind(waited, true),
         };
         let error = match self.mode {
             // Whatever has permits, or the gate, is in the way: the count says it.
@@ -65,17 +71,21 @@ impl Climb<'_> {
     #[cold]
     pub(super) fn refused(&self) -> LockError {
         let named = self.named;
-        if self.named.entry.scope_in_front() < Scope::Host {
+        if named.entry.scope_in_front() < Scope::Host {
             return LockError::WOULD_BLOCK;
         }
-        let Some(tier) = named.host_tier().filter(|tier| tier.word.is_closed()) else {
+        let leases = named.entry.leases();
+        if leases.iter().any(|(_, word)| !word.is_closed()) {
             return LockError::WOULD_BLOCK;
-        };
-        match tier.service.news(named.name()) {
+        }
+        match self.news_of(leases) {
             RequestNews::Silent(trouble) => {
                 let error = unreachable_by(trouble, Duration::ZERO);
                 error.with_scope(Scope::Host).with_name(named.name())
             }
+            RequestNews::Unanswered => LockError::perhaps_taken(
+                "another caller of this process is before it, and the lock service has not answered that",
+            ),
             RequestNews::Waits(None) => LockError::perhaps_taken(
                 "another caller of this process is before it, whose request has to wait, and no holder is \
                  known",
@@ -85,6 +95,12 @@ impl Climb<'_> {
                 LockError::WOULD_BLOCK
             }
         }
+    }
+
+    /// What has come of the request, of whichever manager of this process, that waits for the name.
+    fn news_of(&self, leases: Vec<(Arc<dyn LeaseService>, Arc<LeaseWord>)>) -> RequestNews {
+        let news = leases.iter().map(|(service, _)| service.news(self.named.name()));
+        news.max_by_key(RequestNews::weight).unwrap_or(RequestNews::NotAsked)
     }
 
     fn in_the_way(&self) -> InTheWay {
@@ -100,38 +116,42 @@ impl Climb<'_> {
             At::Cell { .. } => return here(named.reach.myself(), false),
             _ => {}
         }
-        match (scope, named.host_tier()) {
-            (Scope::Thread, _) => here(named.reach.myself(), false),
-            (Scope::Process, _) => self.at_the_slot(),
-            (Scope::Host, Some(tier)) if !tier.word.is_closed() => {
-                let is_caller = named.reach.guards_stay
-                    && thread_number().is_some_and(|number| tier.word.is_with(number));
-                here(named.reach.myself(), is_caller)
-            }
-            // The slot is won on the way to the service, so its holder is a waiter too. The
-            // representative may have been told which other session has the lease.
-            (Scope::Host, Some(tier)) => match tier.service.news(named.name()) {
-                RequestNews::NotAsked => self.before_the_service(),
-                news => InTheWay::Asked(news),
-            },
-            (Scope::Host, None) => self.before_the_service(),
+        match scope {
+            Scope::Thread => here(named.reach.myself(), false),
+            Scope::Process => self.at_the_slot(),
+            Scope::Host => self.at_the_service(),
         }
     }
 
-    /// No request of this process waits at the service: what is before this one has yet to come there.
-    fn before_the_service(&self) -> InTheWay {
+    fn at_the_service(&self) -> InTheWay {
+        let named = self.named;
+        let leases = named.entry.leases();
+        if leases.iter().any(|(_, word)| !word.is_closed()) {
+            let is_with = |number| leases.iter().any(|(_, word)| word.is_with(number));
+            let is_caller = named.reach.guards_stay && thread_number().is_some_and(is_with);
+            return InTheWay::Here { holder: named.reach.myself(), is_caller };
+        }
+        // The representative may have been told which other session has the lease.
+        let news = self.news_of(leases);
+        if news != RequestNews::NotAsked {
+            return InTheWay::Asked(news);
+        }
+        // It has yet to come to the service. The slot is won on the way there, so the holder of a wide one
+        // is a waiter too.
         #[cfg(feature = "process")]
-        if let Some(slot) = self.named.entry.slot()
-            && !slot.is_wide()
+        if let Some(slot) = named.entry.slot()
             && !slot.is_held_here()
             && let Some(holder) = slot.holder()
         {
-            return InTheWay::Elsewhere(Some(holder));
+            return match slot.is_wide() {
+                true => InTheWay::Asked(RequestNews::Waits(None)),
+                false => InTheWay::Elsewhere(Some(holder)),
+            };
         }
-        // Or waits for readers that came in more narrowly.
-        match self.named.reader_in_the_way() {
+        // Or it waits for readers that came in more narrowly.
+        match named.reader_in_the_way() {
             Some(reader) => InTheWay::Elsewhere(Some(reader)),
-            None => InTheWay::Asked(RequestNews::NotAsked),
+            None => InTheWay::Beside,
         }
     }
 
@@ -140,7 +160,7 @@ impl Climb<'_> {
         if let Some(slot) = self.named.entry.slot() {
             if slot.is_wide() {
                 // What has it is on its way to a lease, in whatever process.
-                return InTheWay::Asked(RequestNews::NotAsked);
+                return InTheWay::Asked(RequestNews::Waits(None));
             }
             // Without a holder it is reserved just now, for the next in line of whatever process.
             let (is_here, holder) = (slot.is_held_here(), slot.holder());

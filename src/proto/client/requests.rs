@@ -31,9 +31,12 @@ impl Client {
         if state.acknowledged || state.holder.is_some() {
             return NewsOfRequest::Queued(state.holder.as_ref());
         }
-        match self.link.is_refused_everywhere() || self.is_silent(state, now) {
-            true => NewsOfRequest::Silent(self.link.trouble()),
-            false => NewsOfRequest::OnItsWay,
+        if self.link.is_refused_everywhere() || self.is_silent(state, now) {
+            return NewsOfRequest::Silent(self.link.trouble());
+        }
+        match self.link.reporting_or_serving() {
+            Some(_) => NewsOfRequest::OnItsWay,
+            None => NewsOfRequest::Unanswered,
         }
     }
 

@@ -99,6 +99,7 @@ impl LeaseService for Link {
         match state.client.news_of(name, clock::now()) {
             NewsOfRequest::NotAsked => RequestNews::NotAsked,
             NewsOfRequest::OnItsWay => RequestNews::OnItsWay,
+            NewsOfRequest::Unanswered => RequestNews::Unanswered,
             NewsOfRequest::Silent(trouble) => RequestNews::Silent(trouble),
             // It was told a while ago.
             NewsOfRequest::Queued(holder) => RequestNews::Waits(
