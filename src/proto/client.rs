@@ -94,9 +94,9 @@ pub enum RequestFailure {
 pub enum NewsOfRequest<'a> {
     /// None waits.
     NotAsked,
-    /// A leader is connected, and has not answered yet.
+    /// No leader has answered yet, and nothing has failed.
     OnItsWay,
-    /// No leader is connected, nor has been since it was asked.
+    /// No leader is connected, and an attempt to reach one has failed.
     Unanswered,
     /// No leader answers; the last trouble in words.
     Silent(String),

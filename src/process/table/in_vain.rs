@@ -20,11 +20,12 @@ use crate::{
 impl TableSlot {
     pub(super) fn timed_out(&self, begin: Option<Begin>) -> LockError {
         let (mut trouble, mut waited, mut ahead) = (None, Duration::ZERO, None);
-        let mut is_wide = false;
+        let (mut is_wide, mut waits_for_readers) = (false, false);
         if let Ok(place) = self.place() {
             let word = Word::from_bits(place.slot.word.load(Relaxed));
             trouble = word.owner().and_then(|owner| place.member.why_unknown(owner));
             is_wide = word.is_wide();
+            waits_for_readers = word.owner() == Some(place.member.id) && !word.is_readable();
             if let Some(begin) = begin {
                 if word.owner().is_some() && place.slot.token.load(Relaxed) == begin.token {
                     Marks::note_held(&place.slot, begin.token, begin.time);
@@ -44,7 +45,12 @@ impl TableSlot {
                 if is_wide { error.without_holder(true) } else { error }
             }
         };
-        let holder = if is_wide { None } else { self.holder() };
+        let holder = match is_wide {
+            true => None,
+            // This process's own writer may have it, and wait for readers of another.
+            false if waits_for_readers => self.sharer_elsewhere().or_else(|| self.holder()),
+            false => self.holder(),
+        };
         self.named(error).with_holder(holder).with_waiters_ahead(ahead)
     }
 

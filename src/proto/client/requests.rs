@@ -34,9 +34,9 @@ impl Client {
         if self.link.is_refused_everywhere() || self.is_silent(state, now) {
             return NewsOfRequest::Silent(self.link.trouble());
         }
-        match self.link.reporting_or_serving() {
-            Some(_) => NewsOfRequest::OnItsWay,
-            None => NewsOfRequest::Unanswered,
+        match self.link.reporting_or_serving().is_none() && self.link.has_trouble() {
+            true => NewsOfRequest::Unanswered,
+            false => NewsOfRequest::OnItsWay,
         }
     }
 
