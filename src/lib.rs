@@ -120,6 +120,8 @@ mod misuse;
 mod mode;
 mod name;
 mod path;
+#[cfg(all(test, tierlock_loom))]
+mod played;
 mod printable;
 #[cfg(feature = "process")]
 mod process;

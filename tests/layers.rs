@@ -26,6 +26,7 @@ const LAYERS: [&[&str]; 7] = [
         "fork",
         "latches",
         "thread_number",
+        "played",
     ],
     &["clock", "alarm", "callbacks", "watch", "blocking", "cooperate", "filesystem", "proto"],
     &["thread", "process", "host"],

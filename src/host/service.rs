@@ -110,12 +110,9 @@ pub(crate) trait LeaseService: Send + Sync {
     /// one of the word's own where each lease is renewed by itself.
     fn word_deadline(&self) -> Arc<Deadline>;
 
-    /// Which holder of the name was told last to a request that waits for it, if that was told: for
-    /// a caller of this process that stood behind that request and gives up.
-    fn holder_told(&self, name: &Name) -> Option<Holder> {
-        let _ = name;
-        None
-    }
+    /// What has come so far of this process's requests for the name: for a caller that stood behind one of
+    /// them and gives up.
+    fn news(&self, name: &Name) -> RequestNews;
 
     /// Whether it can carry a lock with these terms; else what is to be used instead.
     fn accepts(&self, terms: &AskedTerms) -> Result<()> {
@@ -133,6 +130,37 @@ pub(crate) trait LeaseService: Send + Sync {
     /// lease beyond this: what guards have is given back when they go. Says goodbye once nothing is
     /// held, and waits until that is sent, at most until `until`.
     fn close(&self, until: Time);
+}
+
+/// What has come so far of a request that waits.
+#[cfg_attr(
+    not(any(feature = "host", feature = "testing")),
+    allow(dead_code, reason = "no request is made without a service")
+)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RequestNews {
+    /// No request of the name waits.
+    NotAsked,
+    /// There is no answer yet, and no reason to think that none comes.
+    OnItsWay,
+    /// There is no answer yet, nor a way to the service.
+    Unanswered,
+    /// The service does not answer: why, in words.
+    Silent(String),
+    /// It has answered: the request waits for this holder, or for what it has not told.
+    Waits(Option<Holder>),
+}
+
+impl RequestNews {
+    /// Of the news of several requests the heaviest say most.
+    pub(crate) fn weight(&self) -> u8 {
+        match self {
+            RequestNews::NotAsked => 0,
+            RequestNews::OnItsWay | RequestNews::Unanswered | RequestNews::Silent(_) => 1,
+            RequestNews::Waits(None) => 2,
+            RequestNews::Waits(Some(_)) => 3,
+        }
+    }
 }
 
 /// What an observer is told.

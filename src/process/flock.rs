@@ -424,9 +424,13 @@ impl FileSlot {
     }
 
     fn timed_out(&self, begin: Time, now: Time) -> LockError {
-        // What has the file of a wide name is on its way to a lease: it waits like this one.
-        let holder = if self.is_wide() { None } else { self.holder() };
-        self.named(LockError::timed_out(now.since(begin))).with_holder(holder)
+        let waited = now.since(begin);
+        match self.is_wide() {
+            // What has the file of a wide name is on its way to a lease: it waits like this one, and nothing
+            // says that the lease is another's.
+            true => self.named(LockError::timed_out_behind(waited, true)),
+            false => self.named(LockError::timed_out(waited)).with_holder(self.holder()),
+        }
     }
 
     /// `error` is about this lock; where the text does not say so, about its file.

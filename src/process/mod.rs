@@ -606,6 +606,14 @@ impl Slot {
         }
     }
 
+    /// The same, of other processes than this one.
+    pub(crate) fn sharer_elsewhere(&self) -> Option<Holder> {
+        match &self.0 {
+            EitherEngine::File(_) => None,
+            EitherEngine::Table(slot) => slot.sharer_elsewhere(),
+        }
+    }
+
     /// How many processes stand before this one's representative, or would if it has no place yet. With
     /// file locks the kernel orders them, and does not tell.
     pub(crate) fn waiters_before_own(&self) -> Option<usize> {

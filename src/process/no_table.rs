@@ -205,6 +205,10 @@ impl TableSlot {
         match self.0 {}
     }
 
+    pub(super) fn sharer_elsewhere(&self) -> Option<Holder> {
+        match self.0 {}
+    }
+
     pub(super) fn waiters_before_own(&self) -> usize {
         match self.0 {}
     }

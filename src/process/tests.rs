@@ -295,6 +295,25 @@ fn a_wait_that_ends_in_vain_names_the_holder(engine: EngineKind) {
     assert_eq!(two.take(Token::ZERO, "", Time::ZERO).unwrap().token, token(2));
 }
 
+on_both!(a_wait_behind_a_process_on_its_way_to_a_lease_names_no_holder);
+/// It has the slot for as long as its question waits: nothing says that the lock is held.
+fn a_wait_behind_a_process_on_its_way_to_a_lease_names_no_holder(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
+    let soon = || clock::now() + Duration::from_millis(5);
+    try_take(&one).unwrap();
+    assert!(two.take(Token::ZERO, "", soon()).unwrap_err().is_contended());
+    one.widen("checkout").unwrap();
+    let blocking = two.take(Token::ZERO, "", soon()).unwrap_err();
+    let polled =
+        futures::executor::block_on(two.take_async(Token::ZERO, "", soon(), SlotWish::default()));
+    for error in [blocking, polled.unwrap_err()] {
+        assert!(error.is_timeout() && !error.is_contended(), "{error}");
+        assert_eq!(error.holder(), None, "{error}");
+    }
+    one.release(Predecessor::Clean);
+}
+
 on_both!(an_async_wait_ends_with_the_lock);
 fn an_async_wait_ends_with_the_lock(engine: EngineKind) {
     let dir = directory_of(engine);

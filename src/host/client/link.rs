@@ -37,7 +37,7 @@ use self::{
     aftermath::Aftermath,
     converting::UpgradeId,
     events::{LinkLease, Losing},
-    listing::Listing,
+    listing::{Listing, NextPage},
     observing::ObserverState,
     pins::{CallerPins, PinsMade},
     waiter::{AnswerWaiter, Opens},
@@ -389,7 +389,7 @@ impl Link {
         limit: Option<Time>,
     ) -> Result<Vec<LockInfo>, LockError> {
         let mut listing = Listing::new(only);
-        while let Some(after) = listing.next() {
+        while let NextPage::Behind(after) = listing.next() {
             listing.add(self.ask_list(only, after, limit).wait()?);
         }
         Ok(listing.found)
@@ -402,7 +402,7 @@ impl Link {
         limit: Option<Time>,
     ) -> Result<Vec<LockInfo>, LockError> {
         let mut listing = Listing::new(only);
-        while let Some(after) = listing.next() {
+        while let NextPage::Behind(after) = listing.next() {
             listing.add(self.ask_list(only, after, limit).await?);
         }
         Ok(listing.found)

@@ -32,12 +32,7 @@ use super::{
     wish::Wish,
 };
 use crate::{
-    clock,
-    error::{LockError, Result},
-    host::service_url::ServiceUrl,
-    name::Name,
-    time::Time,
-    token::Token,
+    clock, error::Result, host::service_url::ServiceUrl, name::Name, time::Time, token::Token,
 };
 
 /// A database whose sessions hold locks. A future of these that is dropped may have been carried out.
@@ -457,7 +452,7 @@ impl<D: AdvisoryDatabase> LockEngine for AdvisoryEngine<D> {
                 }
                 Attempted::Held if wish.is_try() => {
                     wish.acknowledge();
-                    return Err(LockError::WOULD_BLOCK);
+                    return Err(wish.refused());
                 }
                 Attempted::Held if !had_to_queue => {
                     had_to_queue = true;
@@ -469,6 +464,8 @@ impl<D: AdvisoryDatabase> LockEngine for AdvisoryEngine<D> {
                 }
                 Attempted::Held => wish.acknowledge(),
                 Attempted::Dead => {
+                    // Whatever its session was asked is seen to its end beside the next attempt, on another.
+                    wish.may_have_left();
                     let shown = self.shown();
                     let what = format!("the connection to {shown} has ended or does not answer");
                     wish.weather(EngineFault::Trouble(what)).await?;

@@ -187,6 +187,73 @@ impl EtcdEngine {
         }
     }
 
+    /// Attempts, until one has the lock or the wish ends. `left` is the session that may have a key of an
+    /// attempt that came to nothing: it is known of each attempt before it begins.
+    async fn attempt(
+        &self,
+        wish: &Wish,
+        queue: &LockQueue,
+        slot: &Arc<NameSlot>,
+        left: &mut Option<Arc<EtcdSession>>,
+    ) -> Result<EngineGrant<EtcdHold>> {
+        let mut had_to_queue = false;
+        loop {
+            wish.check()?;
+            let session = match self.connection.session().await {
+                Ok(session) => session,
+                Err(fault) => {
+                    wish.weather(fault).await?;
+                    continue;
+                }
+            };
+            // The key of another session is not taken over: it is taken away before anything stands behind
+            // it, which would wait for it, or be refused by it.
+            if let Some(other) = left.as_ref().filter(|other| other.id() != session.id()) {
+                if !other.life.is_ended()
+                    && let Err(fault) = queue.retract(other).await
+                {
+                    wish.weather(fault).await?;
+                    continue;
+                }
+                *left = None;
+            }
+            let was_doubtful = left.replace(session.clone()).is_some();
+            let risen = match self.rise(wish, queue, &session, &mut had_to_queue).await? {
+                RiseEnd::Risen(risen) => risen,
+                // The key may be there: the next attempt takes it over.
+                RiseEnd::BeginAnew => continue,
+                RiseEnd::Refused => {
+                    // An attempt of which nothing is known may put its key later than this one is refused.
+                    if !was_doubtful {
+                        *left = None;
+                    }
+                    return Err(LockError::WOULD_BLOCK);
+                }
+            };
+            let first = self.token(risen.revision);
+            let Some(token) = first.filter(|token| *token > wish.above) else {
+                let (first, above) = (first.unwrap_or(Token::ZERO), wish.above);
+                let shown = self.shown();
+                return Err(LockError::config(format!(
+                    "the token of {shown} would be {first}, and this machine knows {above} of that \
+                     name already, which every resource refuses from now on: take another name, \
+                     `?keep=1`, whose tokens are 2^20 times as large, or lower what the resources \
+                     and the directory have seen"
+                )));
+            };
+            *left = None;
+            // Good as long as its session is, which may be over by now: the caller looks.
+            let deadline = session.life.deadline();
+            let key = queue.key(&session);
+            let watched =
+                self.kept.as_ref().map(|kept| kept.listen(&self.connection, queue.keys_begin()));
+            let (_watched, _slot) = (watched.map(Arc::new), slot.clone());
+            let hold = EtcdHold { session, key, revision: risen.revision, _watched, _slot };
+            let sent = risen.sent;
+            return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
+        }
+    }
+
     /// Takes away what an attempt may have left behind, however long that takes.
     fn retract(&self, queue: LockQueue, session: Arc<EtcdSession>, slot: Arc<NameSlot>) {
         Handle::current().spawn(async move {
@@ -254,55 +321,14 @@ impl LockEngine for EtcdEngine {
                 break Arc::new(slot);
             }
         };
-        // An attempt of which nothing is known may put its key later than the next one is refused.
-        let (mut had_to_queue, mut may_have_left) = (false, false);
-        loop {
-            wish.check()?;
-            let session = match self.connection.session().await {
-                Ok(session) => session,
-                Err(fault) => {
-                    wish.weather(fault).await?;
-                    continue;
-                }
-            };
-            let risen = match self.rise(wish, &queue, &session, &mut had_to_queue).await {
-                Ok(RiseEnd::Risen(risen)) => risen,
-                Ok(RiseEnd::BeginAnew) => {
-                    may_have_left = true;
-                    continue;
-                }
-                Ok(RiseEnd::Refused) if !may_have_left => return Err(LockError::WOULD_BLOCK),
-                Ok(RiseEnd::Refused) => {
-                    self.retract(queue, session, slot);
-                    return Err(LockError::WOULD_BLOCK);
-                }
-                Err(error) => {
-                    self.retract(queue, session, slot);
-                    return Err(error);
-                }
-            };
-            let first = self.token(risen.revision);
-            let Some(token) = first.filter(|token| *token > wish.above) else {
-                self.retract(queue, session, slot);
-                let (first, above) = (first.unwrap_or(Token::ZERO), wish.above);
-                let shown = self.shown();
-                return Err(LockError::config(format!(
-                    "the token of {shown} would be {first}, and this machine knows {above} of that \
-                     name already, which every resource refuses from now on: take another name, \
-                     `?keep=1`, whose tokens are 2^20 times as large, or lower what the resources \
-                     and the directory have seen"
-                )));
-            };
-            // Good as long as its session is, which may be over by now: the caller looks.
-            let deadline = session.life.deadline();
-            let key = queue.key(&session);
-            let watched =
-                self.kept.as_ref().map(|kept| kept.listen(&self.connection, queue.keys_begin()));
-            let _watched = watched.map(Arc::new);
-            let hold = EtcdHold { session, key, revision: risen.revision, _watched, _slot: slot };
-            let sent = risen.sent;
-            return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
+        let mut left = None;
+        let grant = self.attempt(wish, &queue, &slot, &mut left).await;
+        if let Some(session) = left {
+            // Whatever ended it: its key would stand before others for as long as anything else of its
+            // session is held.
+            self.retract(queue, session, slot);
         }
+        grant
     }
 
     async fn observe(&self, name: &Name, tell: &LeaderTeller) -> EngineFault {

@@ -125,7 +125,7 @@ impl ZookeeperEngine {
                 true => queue.try_enter(own, wish.value.as_deref()).await,
                 false => queue.enter(own, wish.value.as_deref()).await.map(Some),
             };
-            let Some(entered) = entered.transpose() else { return Err(LockError::WOULD_BLOCK) };
+            let Some(entered) = entered.transpose() else { return Err(wish.refused()) };
             let (ahead, first) = match entered {
                 Ok(NodeRank::First) => {
                     let czxid = own.made.as_ref().map_or(0, |made| made.czxid);
@@ -143,7 +143,7 @@ impl ZookeeperEngine {
             if wish.is_try() {
                 // Its node is gone when the caller hears, if the server answers; if not, the caller goes on.
                 let _ = queue.retract(own).await;
-                return Err(LockError::WOULD_BLOCK);
+                return Err(wish.refused());
             }
             if !*had_to_queue {
                 let holder = queue.holder_of(&own.session, &first).await;
@@ -254,6 +254,10 @@ impl LockEngine for ZookeeperEngine {
             let risen = match self.rise(wish, &queue, &mut own, &mut had_to_queue).await {
                 Ok(Some(risen)) => risen,
                 Ok(None) => {
+                    // A session that is over here is there for a while yet.
+                    if !own.session.life.is_ended() {
+                        wish.may_have_left();
+                    }
                     self.retract(&queue, own);
                     continue;
                 }

@@ -176,6 +176,11 @@ impl SessionLink {
         self.refused.iter().all(|refused| *refused)
     }
 
+    /// Whether an attempt to reach a leader has failed since one served last.
+    pub(super) fn has_trouble(&self) -> bool {
+        !self.trouble.is_empty() || self.refused.iter().any(|refused| *refused)
+    }
+
     /// That no leader has answered, and why, in words.
     pub(super) fn trouble(&self) -> String {
         if let ConnectionPhase::Probing = self.state {

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::{thread, time::Duration};
 
 use super::{Link, errors::holder_of};
-#[cfg(feature = "host")]
-use crate::clock;
 use crate::{
+    clock,
     error::{Holder, Result},
     host::{
         lease_word::{LeaseWord, Used},
         service::{
             ConvertsLeases, LeaderNews, LeaseRequest, LeaseService, PendingLease, PendingRelease,
+            RequestNews,
         },
     },
     name::Name,
+    proto::client::NewsOfRequest,
     time::Time,
     watch::Deadline,
 };
@@ -90,13 +91,21 @@ impl LeaseService for Link {
     }
 
     #[cold]
-    fn holder_told(&self, name: &Name) -> Option<Holder> {
+    fn news(&self, name: &Name) -> RequestNews {
         if self.forked() {
-            return None;
+            return RequestNews::NotAsked;
         }
-        let told = self.state.lock().client.holder_told(name).cloned()?;
-        // It was told a while ago.
-        Some(Holder { held_since_grant: false, ..holder_of(told) })
+        let state = self.state.lock();
+        match state.client.news_of(name, clock::now()) {
+            NewsOfRequest::NotAsked => RequestNews::NotAsked,
+            NewsOfRequest::OnItsWay => RequestNews::OnItsWay,
+            NewsOfRequest::Unanswered => RequestNews::Unanswered,
+            NewsOfRequest::Silent(trouble) => RequestNews::Silent(trouble),
+            // It was told a while ago.
+            NewsOfRequest::Queued(holder) => RequestNews::Waits(
+                holder.cloned().map(|told| Holder { held_since_grant: false, ..holder_of(told) }),
+            ),
+        }
     }
 
     fn word_deadline(&self) -> Arc<Deadline> {

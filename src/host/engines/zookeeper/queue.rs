@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zookeeper_client::{CreateMode, Error};
 
 use super::{
-    nodes::{NodeForm, NodeRole, QueueNode, ahead},
+    nodes::{NodeForm, NodeRole, PlaceInQueue, QueueNode, place_of},
     session::{ZookeeperConnection, ZookeeperSession},
 };
 use crate::{
@@ -238,10 +238,12 @@ impl NodeQueue {
             }
             queue.retain(|node| !is_other(node));
         }
-        Ok(match ahead(&queue, &made.child) {
-            None => NodeRank::Gone,
-            Some(None) => NodeRank::First,
-            Some(Some(ahead)) => NodeRank::Behind { ahead: ahead.clone(), first: queue[0].clone() },
+        Ok(match place_of(&queue, &made.child) {
+            PlaceInQueue::NotThere => NodeRank::Gone,
+            PlaceInQueue::First => NodeRank::First,
+            PlaceInQueue::Behind(ahead) => {
+                NodeRank::Behind { ahead: ahead.clone(), first: queue[0].clone() }
+            }
         })
     }
 
