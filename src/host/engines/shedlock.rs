@@ -117,7 +117,7 @@ impl<T: ShedTable> ShedLockEngine<T> {
     }
 
     /// Gives up what may have been taken, before the next attempt, which would meet it; if it was not there,
-    /// again and again: the statement whose answer was lost may be carried yet, after its connection has
+    /// again and again: the statement may be carried yet, after its connection has
     /// gone, and the row would be taken for as long as the job may run.
     async fn undo(&self, wish: &Wish, owner: String, lives: Duration) {
         if matches!(self.table.give(wish.name.as_str(), &owner, Duration::ZERO).await, Ok(true)) {

@@ -115,7 +115,7 @@ impl Wish {
     pub(super) fn refused(&self) -> LockError {
         match self.may_have_left.load(Acquire) {
             true => LockError::perhaps_taken(
-                "it is taken, and that may be by an attempt of this call whose answer was lost: try again",
+                "it is taken, and that may be by an attempt of this call that lost its answer: try again",
             ),
             false => LockError::WOULD_BLOCK,
         }

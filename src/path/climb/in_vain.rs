@@ -87,7 +87,7 @@ impl Climb<'_> {
                 "another caller of this process is before it, and the lock service has not answered that",
             ),
             RequestNews::Waits(None) => LockError::perhaps_taken(
-                "another caller of this process is before it, whose request has to wait, and no holder is \
+                "another caller of this process is before it, its request has to wait, and no holder is \
                  known",
             ),
             // That one is about to have it, or another holder has.

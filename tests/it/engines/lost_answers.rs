@@ -1,4 +1,4 @@
-//! What a server has done, and whose answer does not come.
+//! What a server has done without an answer that came.
 
 use std::{thread, time::Duration};
 
@@ -51,9 +51,9 @@ fn a_second_waiter_is_told_of_the_holder_that_the_first_waits_for(rig: &EngineRi
     drop(first.finish().unwrap());
 }
 
-on!([etcd] a_key_whose_answer_was_lost_goes_though_the_call_ends_while_no_session_is_to_be_had);
+on!([etcd] a_key_that_lost_its_answer_goes_though_the_call_ends_while_no_session_is_to_be_had);
 /// Its session is kept alive by what else it has: so the key would stand before others for as long.
-fn a_key_whose_answer_was_lost_goes_though_the_call_ends_while_no_session_is_to_be_had(
+fn a_key_that_lost_its_answer_goes_though_the_call_ends_while_no_session_is_to_be_had(
     rig: &EngineRig,
 ) {
     let proxies = rig.proxies();
