@@ -32,10 +32,7 @@ fn of_many_things_the_first_few_are_named() {
     assert_eq!(few(["a", "b", "c", "d", "e", "f"], ", "), "a, b, c and 3 more");
     // No more of them are made.
     let asked = std::cell::Cell::new(0);
-    let things = (0..20_000_usize).map(|number| {
-        asked.set(asked.get() + 1);
-        number
-    });
+    let things = (0..20_000_usize).inspect(|_| asked.set(asked.get() + 1));
     assert_eq!(few(things, "; "), "0; 1; 2 and 19,997 more");
     assert_eq!(asked.get(), 3);
     for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
