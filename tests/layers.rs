@@ -10,7 +10,8 @@ use std::{
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The layers, the lowest first. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
+    &["fork", "latches", "thread_number", "system"],
     &[
         "scope",
         "name",
@@ -22,10 +23,6 @@ const LAYERS: [&[&str]; 7] = [
         "mode",
         "elected",
         "mistake",
-        "system",
-        "fork",
-        "latches",
-        "thread_number",
         "played",
     ],
     &["clock", "alarm", "callbacks", "watch", "blocking", "cooperate", "filesystem", "proto"],

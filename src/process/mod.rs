@@ -28,6 +28,7 @@ mod table;
 mod table;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
@@ -46,6 +47,7 @@ pub(crate) use self::dir::{births::is_stopped, keepers::find_survivors};
 use self::dir::{elections::Announcement, home::Home};
 #[cfg(feature = "testing")]
 pub use self::table::parts;
+pub(crate) use self::waiting::{Drain, SlotWish};
 #[cfg(feature = "cli")]
 pub(crate) use self::{
     checkup::examine,
@@ -664,29 +666,6 @@ impl Slot {
     }
 }
 
-/// How a representative waits for a slot.
-#[derive(Clone, Copy, Default, Debug)]
-#[cfg_attr(
-    not(all(
-        target_os = "linux",
-        target_pointer_width = "64",
-        target_endian = "little",
-        not(tierlock_no_table)
-    )),
-    expect(dead_code, reason = "the table engine alone has it")
-)]
-pub(crate) struct SlotWish {
-    /// It is to share it, so that another reader need not wait behind this one.
-    pub(crate) shares: bool,
-    /// It wants so many permits. 0: it locks.
-    pub(crate) permits: u32,
-    /// When it reached the turnstile of its process, if it had to wait there. Its patience counts from
-    /// there, so that of a queue of threads not each is free for others to overtake for a millisecond; its
-    /// place among the processes does not, or a queue of a hundred stood before a process that came
-    /// meanwhile.
-    pub(crate) arrived: Option<Time>,
-}
-
 /// A writer that waits for readers.
 #[derive(Default)]
 pub(crate) struct Drainer(table::TableDrainer);
@@ -696,28 +675,6 @@ impl Drainer {
     pub(crate) fn looks_again(&mut self, is_rung: bool) {
         self.0.looks_again(is_rung);
     }
-}
-
-/// Whether there is room beside readers or permits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Drain {
-    Drained,
-    /// There is none, and it was not to be waited for.
-    #[cfg_attr(
-        not(all(
-            target_os = "linux",
-            target_pointer_width = "64",
-            target_endian = "little",
-            not(tierlock_no_table)
-        )),
-        expect(dead_code, reason = "the table engine alone has it")
-    )]
-    Full,
-    /// There is none: to sleep while the bell is this, at most so long.
-    Sleep {
-        bell: u32,
-        longest: Duration,
-    },
 }
 
 /// Where a slot is, found before the tier below is won: a quiet lock then is one compare-and-swap

@@ -65,7 +65,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS tierlock_locks (name VARBINARY(2
      lock_key VARCHAR(64) NOT NULL, token BIGINT NOT NULL, holder TEXT NOT NULL, \
      connection BIGINT UNSIGNED NOT NULL, since DATETIME(6) NOT NULL) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4";
-/// Draws the next token of a name above one, and says who has it.
+/// Draws the next token of a name above one, and says which session has it.
 const DRAW: &str = "INSERT INTO tierlock_locks (name, lock_key, token, holder, connection, since) \
      VALUES (?, ?, LAST_INSERT_ID(? + 1), ?, CONNECTION_ID(), UTC_TIMESTAMP(6)) \
      ON DUPLICATE KEY UPDATE token = LAST_INSERT_ID(GREATEST(token, ?) + 1), \

@@ -6,7 +6,7 @@
 //! owner changes nothing. A key of the other form is another holder's lock, and is waited for.
 //!
 //! What it cannot promise: a server that loses its memory (no append-only file, a fail-over to a
-//! replica that lags) forgets who holds what and counts tokens from 1 again. The holder hears of it at
+//! replica that lags) forgets which lock is held by which client and counts tokens from 1 again. The holder hears of it at
 //! the next renewal; see the guide.
 
 mod ear;

@@ -88,7 +88,7 @@ impl LeaderEventKind {
         }
     }
 
-    /// Whether an operator who sees it should look: `alarm`, `warning` or `info`.
+    /// Whether an operator should look at it: `alarm`, `warning` or `info`.
     pub const fn level(self) -> &'static str {
         match self {
             LeaderEventKind::Alarm => "alarm",

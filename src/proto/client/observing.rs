@@ -24,7 +24,7 @@ enum ToldLast {
 }
 
 impl Client {
-    /// Observes who leads: the present leader comes first, then each change, until
+    /// Observes the leader: the present leader comes first, then each change, until
     /// [`stop_observing`](Client::stop_observing). With no answer at all by `limit`, or within
     /// `connect_timeout`, it ends as a query does.
     pub fn observe_leader(&mut self, name: Name, limit: Option<Time>, now: Time) -> RequestId {

@@ -1020,7 +1020,7 @@ fn a_leader_on_a_low_disk_hands_over_once_another_has_room() {
     assert!(low_leader_is_followed());
 }
 
-/// Both that are left would be elected, by the chance of who stands first: the low one never is.
+/// Both that are left would be elected, by the chance of which stands first: the low one never is.
 fn low_member_is_elected() -> bool {
     (0..8).any(|seed| {
         let mut table = TriedGroup::new(3);

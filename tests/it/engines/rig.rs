@@ -261,7 +261,7 @@ impl EngineRig {
         self.builder().time_to_live(ENDLESS).open().unwrap()
     }
 
-    /// A manager whose locks end soon after it does.
+    /// A manager. Its locks end soon after it does.
     pub(crate) fn short_locks(&self) -> LockManager {
         self.builder().time_to_live(SHORT).open().unwrap()
     }
