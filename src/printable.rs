@@ -35,6 +35,7 @@ impl<W: Write> Write for Escaping<W> {
 }
 
 /// How many of so many things are named: all of a few, of more the first ones.
+#[cfg(any(feature = "process", feature = "host", feature = "testing"))]
 pub(crate) fn named_of(count: usize) -> usize {
     const ALL_OF: usize = 5;
     const FIRST_OF_MORE: usize = 3;
@@ -42,6 +43,7 @@ pub(crate) fn named_of(count: usize) -> usize {
 }
 
 /// Things in a row, `between` them a text; of many the first few, and how many there are more.
+#[cfg(any(feature = "process", feature = "host", feature = "testing"))]
 pub(crate) fn few<T: fmt::Display>(
     things: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
     between: &str,

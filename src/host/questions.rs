@@ -150,7 +150,6 @@ impl ServedLock {
 /// What is to be said about a service.
 #[cfg(feature = "service")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program shows them"))]
 pub(crate) struct EngineFinding {
     pub(crate) kind: FindingKind,
     pub(crate) text: String,

@@ -34,6 +34,7 @@ impl fmt::Display for Survivor {
 /// As the proof of a holder's life: the file that is locked for as long as it lives.
 impl FileIdentity {
     /// Whether the process has it open and locked. An error: that is not to be seen.
+    #[cfg(feature = "cli")]
     pub(crate) fn is_kept_by(self, pid: u32) -> io::Result<bool> {
         self.is_kept_in(&Path::new("/proc").join(pid.to_string()))
     }
@@ -45,6 +46,7 @@ impl FileIdentity {
         Ok(!locked_as(&process, |file| file == self, &["READ", "WRITE"])?.is_empty())
     }
 
+    #[cfg(feature = "cli")]
     fn is_kept_in(self, process: &Path) -> io::Result<bool> {
         Ok(!locked_by(process, |file| file == self)?.is_empty())
     }
