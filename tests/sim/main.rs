@@ -191,6 +191,14 @@ fn a_disk_may_be_put_back_to_before_what_no_member_has_heard() {
     assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
 }
 
+/// Found in a run of 9,000: a new disk was admitted by an entry that came to it alone and was lost with its leader.
+/// It took itself for admitted and said nothing, and the group waited for the disk before it, for good.
+#[test]
+fn a_disk_that_was_admitted_by_an_entry_that_is_lost_is_admitted_again() {
+    let outcome = group::one(204_725, false);
+    assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+}
+
 #[test]
 fn only_a_run_that_names_mistakes_gets_them() {
     let manifest = include_str!("../../Cargo.toml");

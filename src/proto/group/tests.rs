@@ -720,6 +720,35 @@ fn a_disk_that_was_put_in_by_mistake_and_taken_out_again_replaces_nothing() {
 }
 
 #[test]
+fn a_disk_that_was_admitted_by_an_entry_that_is_lost_waits_again() {
+    let mut table = TriedGroup::made(5);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 5;
+    let waits = |table: &mut TriedGroup, leader: usize| {
+        table.machine(leader).standing().members[one].waiting_disk == Some(DiskId(99))
+    };
+    table.empty_disk(one, 99);
+    table.run_until(|table| waits(table, leader), 500);
+    // The entry comes to the new disk alone.
+    (2..5).for_each(|behind| table.cut_both(leader, (leader + behind) % 5));
+    let now = table.now;
+    table.machine(leader).handle_replace(AskId(1000), name(one), now);
+    table.obey(leader);
+    let is_admitted = |table: &mut TriedGroup| {
+        let members = table.machine(one).raft.members();
+        members.is_some_and(|members| members.seat_of(DiskId(99)).is_some())
+    };
+    table.run_until(is_admitted, 100);
+    table.kill(leader);
+    table.cuts.clear();
+    let next = table.next_leader(2000);
+    // What it said before it was admitted counts no more.
+    table.run(3000);
+    assert!(waits(&mut table, next));
+    table.admit(next, one, 99);
+}
+
+#[test]
 fn a_disk_that_is_lost_while_the_group_is_made_is_replaced() {
     let mut table = TriedGroup::new(3);
     table.run_until(|table| !table.machine(0).is_empty(), 1000);
