@@ -210,6 +210,10 @@ fn a_second_waiter_of_a_process_is_told_of_the_holder_elsewhere(setting: &Settin
         // This manager's own question is answered after its request.
         until("the first one waits", || locks.status_of("a").unwrap().waiters.len() == 1);
     }
+    until("the first one is told of the holder", || {
+        assert!(first.poll().is_pending());
+        mutex.try_lock_for(SOON).unwrap_err().holder().is_some()
+    });
     for is_async in [false, true] {
         // Else its turn would lapse some time.
         assert!(first.poll().is_pending());
