@@ -198,14 +198,7 @@ impl EtcdEngine {
     ) -> Result<EngineGrant<EtcdHold>> {
         let mut had_to_queue = false;
         loop {
-            wish.check()?;
-            let session = match self.connection.session().await {
-                Ok(session) => session,
-                Err(fault) => {
-                    wish.weather(fault).await?;
-                    continue;
-                }
-            };
+            let session = wish.ask(|| self.connection.session()).await?;
             // The key of another session is not taken over: it is taken away before anything stands behind
             // it, which would wait for it, or be refused by it.
             if let Some(other) = left.as_ref().filter(|other| other.id() != session.id()) {

@@ -184,6 +184,20 @@ impl Wish {
         }
     }
 
+    /// What the server gives, asked again and again until it does or the time is over.
+    pub(super) async fn ask<T, F: Future<Output = Result<T, EngineFault>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T> {
+        loop {
+            self.check()?;
+            match ask().await {
+                Ok(given) => return Ok(given),
+                Err(fault) => self.weather(fault).await?,
+            }
+        }
+    }
+
     /// The server could not answer, or not serve: waits before it is asked again.
     pub(super) async fn weather(&self, fault: EngineFault) -> Result<()> {
         let trouble = match fault {

@@ -242,14 +242,7 @@ impl LockEngine for ZookeeperEngine {
         }
         let mut had_to_queue = false;
         loop {
-            wish.check()?;
-            let session = match self.connection.session().await {
-                Ok(session) => session,
-                Err(fault) => {
-                    wish.weather(fault).await?;
-                    continue;
-                }
-            };
+            let session = wish.ask(|| self.connection.session()).await?;
             let mut own = queue.own_node(&session, role).map_err(EngineFault::into_error)?;
             let risen = match self.rise(wish, &queue, &mut own, &mut had_to_queue).await {
                 Ok(Some(risen)) => risen,

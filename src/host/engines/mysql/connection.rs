@@ -171,8 +171,7 @@ impl MysqlServer {
     }
 
     fn silent(&self) -> EngineFault {
-        let (shown, patience) = (&self.shown, self.patience);
-        EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}"))
+        EngineFault::silent(&self.shown, self.patience)
     }
 
     pub(super) fn fault(&self, error: &Error) -> EngineFault {

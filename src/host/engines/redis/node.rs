@@ -264,8 +264,7 @@ impl RedisNode {
     }
 
     fn silent(&self) -> EngineFault {
-        let (shown, patience) = (self.shown(), self.patience);
-        EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}"))
+        EngineFault::silent(self.shown(), self.patience)
     }
 
     fn fault(&self, error: &RedisError) -> EngineFault {
