@@ -11,7 +11,7 @@
 //! and the waiting of [`Mutex`] and [`Condvar`] lives in their words, where a table of parked threads,
 //! as parking_lot's, would be inherited with its locks held.
 //!
-//! A lock file is not inherited at all: see [`LockFile`].
+//! A lock file is not inherited at all: see [`LockFile`](lock_file::LockFile).
 
 use std::{
     io,
@@ -40,25 +40,11 @@ pub(crate) use crate::latches::{
         not(tierlock_no_table)
     )
 ))]
-mod latest;
+pub(crate) mod latest;
 #[cfg(any(feature = "process", test))]
-mod lock_file;
+pub(crate) mod lock_file;
 #[cfg(all(test, not(tierlock_loom)))]
 mod tests;
-
-#[cfg(any(
-    test,
-    all(
-        feature = "process",
-        target_os = "linux",
-        target_pointer_width = "64",
-        target_endian = "little",
-        not(tierlock_no_table)
-    )
-))]
-pub(crate) use self::latest::LatestMade;
-#[cfg(any(feature = "process", test))]
-pub(crate) use self::lock_file::LockFile;
 
 /// A number that differs between a process and every process forked from it.
 ///
@@ -331,7 +317,7 @@ impl<T> Default for FirstMade<T> {
 pub(crate) mod testing {
     use std::{fs::File, time::Duration};
 
-    use super::*;
+    use super::{lock_file::LockFile, *};
 
     /// Forks; the child's number in the parent, `None` in the child.
     pub(crate) fn fork() -> Option<i32> {

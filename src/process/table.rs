@@ -69,7 +69,7 @@ use std::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
-    fork::{FirstMade, LatestMade, Mutex, PerFork},
+    fork::{FirstMade, Mutex, PerFork, latest::LatestMade},
     mode::{Room, Share, Usage},
     name::Name,
     scope::Scope,

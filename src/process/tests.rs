@@ -28,7 +28,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
 use super::{sys::testing, *};
-use crate::{clock, error::LockErrorKind, fork::LockFile};
+use crate::{clock, error::LockErrorKind, fork::lock_file::LockFile};
 
 /// Makes one test per engine out of a situation.
 macro_rules! on_both {

@@ -23,7 +23,7 @@ use rustix::{
 use crate::{
     error::{LockError, LockErrorKind},
     filesystem::{self, OWNERS_RIGHTS, Trust},
-    fork::LockFile,
+    fork::lock_file::LockFile,
 };
 
 use crate::process::{DirectoryKey, sys};

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clock,
     error::{AHEAD_MAX, Holder, LockError, LockErrorKind},
-    fork::LatestMade,
+    fork::latest::LatestMade,
     time::Time,
 };
 

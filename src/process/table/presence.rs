@@ -27,7 +27,7 @@ use rustix::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind},
-    fork::{LockFile, Mutex},
+    fork::{Mutex, lock_file::LockFile},
     identity::{cut, this_process},
 };
 
