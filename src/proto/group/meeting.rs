@@ -43,10 +43,11 @@ impl GroupMachine {
 
     /// When it says hello next, unless it hears of a leader until then.
     pub(super) fn greets_at(&self) -> Option<Time> {
-        match self.believes_in_leader_until() {
-            Some(until) if !self.greets() => self.is_learner().then(|| self.next_hello.max(until)),
-            _ => self.greets().then_some(self.next_hello),
+        if self.greets() {
+            return Some(self.next_hello);
         }
+        let until = self.believes_in_leader_until()?;
+        self.is_learner().then(|| self.next_hello.max(until))
     }
 
     /// The entry that admits a disk may have come to this disk alone, and be lost with its leader. Then the members
