@@ -4,7 +4,7 @@
 
 use std::{hash::Hasher, path::Path, sync::Arc, thread, time::Duration};
 
-use redis::{IntoConnectionInfo, Script, io::tcp::TcpSettings};
+use redis::{AsyncConnectionConfig, IntoConnectionInfo, Script, io::tcp::TcpSettings};
 
 use super::{
     server::{self, Become, Server},
@@ -13,6 +13,8 @@ use super::{
 use crate::bench::{failure::Result, stats::Unprotected, tasks::AsyncCaller};
 
 const LIFETIME_MS: u32 = 30_000;
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 const COMPARE_AND_DELETE: &str = r"
     if redis.call('get', KEYS[1]) == ARGV[1] then
@@ -116,8 +118,11 @@ impl Service for Redis {
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
         let subject = self.subject();
-        let connection =
-            self.client.get_multiplexed_async_connection().await.map_err(of_peer(subject))?;
+        // One that syncs every write of hundreds of tasks to a busy disk takes longer than the crate waits
+        // by itself, and is slow then, not gone.
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config);
+        let connection = connection.await.map_err(of_peer(subject))?;
         Ok(Client { subject, connection, lock: Lock::new(name), count })
     }
 
