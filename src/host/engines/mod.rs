@@ -132,6 +132,7 @@ fn opened<E: engine::LockEngine>(service: Arc<EngineService<E>>) -> Result<Opene
 }
 
 /// How long an answer is waited for, by the time that locks outlive a silence.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis", feature = "zookeeper"))]
 pub(super) fn patience(time_to_live: Duration) -> Duration {
     (time_to_live / 3).clamp(Duration::from_millis(300), Duration::from_secs(2))
 }

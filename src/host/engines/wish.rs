@@ -107,6 +107,7 @@ impl Wish {
     }
 
     /// An attempt has come to nothing, and something of it may be at the server still.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis", feature = "zookeeper"))]
     pub(super) fn may_have_left(&self) {
         self.may_have_left.store(true, Release);
     }
