@@ -24,7 +24,7 @@ use tierlock::{
 
 use crate::{
     clock::{MS, Truth, shown},
-    leader::Host,
+    leader::{Host, SuccessorAct},
     rank::Rank,
     rules::Rule,
     world::{Node, Step, World, note},
@@ -393,12 +393,18 @@ impl World {
         self.with_successor(Successor::look_at_journal);
     }
 
-    /// Has the leader of this seat do something outside its turns, if it runs.
-    fn with_successor(&mut self, act: impl FnOnce(&mut Successor, Time)) {
+    /// Has the leader of this seat do something outside its turns, if it runs: one that stood still in the
+    /// middle of a turn ends that first.
+    fn with_successor(&mut self, act: SuccessorAct) {
         if self.is_paused(self.process_of(Node::Leader)) {
             return;
         }
         let Some(mut host) = self.host.take() else { return };
+        if host.turn.is_some() {
+            host.after_turn.push(act);
+            self.host = Some(host);
+            return;
+        }
         let now = self.clock(Node::Leader);
         host.read_at = self.truth;
         if let Some(successor) = host.leader.successor() {
@@ -408,6 +414,12 @@ impl World {
         self.follow_succession(&mut host);
         self.host = Some(host);
         self.wake_leader(self.truth);
+    }
+
+    /// What it was to do while it was in the middle of a turn that is over.
+    pub(crate) fn act_after_turn(&mut self) {
+        let acts = self.host.as_mut().map(|host| std::mem::take(&mut host.after_turn));
+        acts.into_iter().flatten().for_each(|act| self.with_successor(act));
     }
 
     /// What the leader of this seat has become.

@@ -16,6 +16,7 @@ use tierlock::{
         look::{AtLeader, LeaderSubject},
         record::{Recovered, Reservation},
         reign::OperationId,
+        successor::Successor,
         wire::{ClientMessage, FrameReader, LeaderMessage, encode_frame},
     },
 };
@@ -54,7 +55,9 @@ pub(crate) struct Host {
     pub(crate) sessions: BTreeMap<usize, SessionId>,
     /// What is kept until its reign is proven.
     kept: VecDeque<News>,
-    turn: Option<Turn>,
+    /// What it stands still in the middle of.
+    pub(crate) turn: Option<Turn>,
+    pub(crate) after_turn: Vec<SuccessorAct>,
     next_turn: Ticket,
     pub(crate) disk_fails: bool,
     /// The epoch before this reign.
@@ -105,8 +108,11 @@ impl Notary for Seal {
     }
 }
 
+/// What a leader's process does outside its turns.
+pub(crate) type SuccessorAct = fn(&mut Successor, Time);
+
 /// A turn that was interrupted.
-struct Turn {
+pub(crate) struct Turn {
     news: Vec<News>,
     now: Option<Time>,
 }
@@ -243,6 +249,7 @@ impl World {
             sessions: BTreeMap::new(),
             kept: VecDeque::new(),
             turn: None,
+            after_turn: Vec::new(),
             next_turn: Ticket::NONE,
             disk_fails: false,
             seen: BTreeMap::new(),
@@ -367,6 +374,7 @@ impl World {
             self.after(later, Step::LeaderEnds(self.reign));
         }
         self.begin_write();
+        self.act_after_turn();
         if more {
             self.wake_leader(self.truth + 1);
         } else if let Some(next) = next {
