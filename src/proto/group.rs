@@ -101,16 +101,24 @@ pub struct GroupConfig {
 }
 
 impl GroupConfig {
-    /// A member with the times that hold unless they are set.
-    pub fn new(own: MemberName, disk: DiskId, members: Vec<MemberName>) -> GroupConfig {
+    /// A member of a group whose reigns last so long without a proof. Where that is long, the machine may
+    /// be slow: a member that is late by less is no reason for an election, which would end the reign.
+    pub fn new(
+        own: MemberName,
+        disk: DiskId,
+        members: Vec<MemberName>,
+        reign_lasts: Duration,
+    ) -> GroupConfig {
         GroupConfig {
             own,
             disk,
             members,
             init: false,
-            election_min: Duration::from_millis(150),
-            election_max: Duration::from_millis(300),
-            heartbeat: Duration::from_millis(50),
+            election_min: reign_lasts * 3 / 8,
+            election_max: reign_lasts * 3 / 4,
+            // More than a sixth, after which a reign renews itself: while one lasts, its entries are all
+            // the heartbeats there are.
+            heartbeat: reign_lasts * 3 / 16,
             seed: 0,
             cluster: ClusterId(0),
             log_bytes_max: 256 * 1024,
@@ -474,6 +482,7 @@ impl GroupMachine {
                 self.hear_answer(from, term);
                 self.note_term(from, term);
                 self.step(from, body);
+                self.note_confirmed_by(from);
                 self.tell_confirmed_if_less(from, last.index);
             }
             // Whatever this one's term: a leader that is heard goes on, and learns of a later term then.

@@ -191,6 +191,24 @@ fn a_disk_may_be_put_back_to_before_what_no_member_has_heard() {
     assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
 }
 
+/// Found in a run of 500: a disk confirmed entries that were committed already, and was put back before more were.
+/// The leader noted what disks confirm when more was committed, so it did not tell it.
+#[test]
+fn a_disk_is_told_of_what_it_has_confirmed_after_it_was_committed() {
+    let outcome = group::one(20_000_380, false);
+    assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+}
+
+/// Found in runs of 300: a leader stood still in the middle of its turn, its process heard that the journal had
+/// changed, and the rest of that turn was judged as if the clock had been read then.
+#[test]
+fn what_a_process_hears_in_the_middle_of_a_turn_waits_for_its_end() {
+    for seed in [30_000_155, 30_000_173] {
+        let outcome = runner::one(JOINED + seed, false);
+        assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+    }
+}
+
 /// Found in a run of 9,000: a new disk was admitted by an entry that came to it alone and was lost with its leader.
 /// It took itself for admitted and said nothing, and the group waited for the disk before it, for good.
 #[test]

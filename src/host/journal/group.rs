@@ -124,12 +124,7 @@ impl GroupJournal {
             init: place.init,
             seed: random() as u64,
             cluster: ClusterId(random()),
-            // Where a reign may last long without a proof, the machine may be slow: a member that is late
-            // by less than that is no reason for an election, which would end the reign.
-            heartbeat: lasts / 8,
-            election_min: lasts * 3 / 8,
-            election_max: lasts * 3 / 4,
-            ..GroupConfig::new(own.clone(), disk.id(), members)
+            ..GroupConfig::new(own.clone(), disk.id(), members, lasts)
         };
         let mail = Arc::new(GroupMail::new(tell).map_err(failed("cannot make a pipe"))?);
         let writer = DiskWriter::start(disk, mail.clone());

@@ -140,14 +140,20 @@ impl GroupMachine {
         }
         self.confirmed.noted = committed;
         for disk in self.other_disks() {
-            let matched = self.raft.matched(disk.voter());
-            let Some(index) = matched.map(|matched| matched.min(committed)) else { continue };
-            // Of a place in the middle of a snapshot the term is not known; soon the disk has a later one.
-            let Some(term) = self.raft.term_at(index) else { continue };
-            let confirmed = self.confirmed.confirmed.entry(disk.voter()).or_default();
-            if confirmed.place.index < index {
-                confirmed.place = LogPlace { term, index };
-            }
+            self.note_confirmed_by(disk.voter());
+        }
+    }
+
+    /// Notes what this disk has confirmed of what is committed: a disk that comes later confirms it when nothing
+    /// more is.
+    pub(super) fn note_confirmed_by(&mut self, disk: VoterId) {
+        let matched = self.lead.as_ref().and_then(|_| self.raft.matched(disk));
+        let Some(index) = matched.map(|matched| matched.min(self.commit_index())) else { return };
+        // Of a place in the middle of a snapshot the term is not known; soon the disk has a later one.
+        let Some(term) = self.raft.term_at(index) else { return };
+        let confirmed = self.confirmed.confirmed.entry(disk).or_default();
+        if confirmed.place.index < index {
+            confirmed.place = LogPlace { term, index };
         }
     }
 

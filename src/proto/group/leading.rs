@@ -33,6 +33,8 @@ pub(super) struct GroupLead {
     /// When each disk has answered last.
     heard: BTreeMap<VoterId, Time>,
     next_heartbeat: Time,
+    /// When it has sent entries to all last: they say that it leads.
+    appended: Option<Time>,
     /// What was asked for by the entry of an index.
     asks: BTreeMap<u64, AskId>,
     replacing: Option<(AskId, GroupSeat)>,
@@ -132,6 +134,7 @@ impl GroupMachine {
                 first: self.raft.last().index,
                 heard: heard.map(|seat| (seat.disk.voter(), self.now)).collect(),
                 next_heartbeat: self.now + self.config.heartbeat,
+                appended: None,
                 asks: BTreeMap::new(),
                 replacing: None,
                 handing_over: None,
@@ -189,6 +192,7 @@ impl GroupMachine {
         if let Some(at) = self.raft.propose(command) {
             let lead = self.lead.as_mut().expect("it writes");
             lead.asks.insert(at.index, ask);
+            lead.appended = Some(self.now);
         }
         self.settle();
     }
@@ -241,10 +245,21 @@ impl GroupMachine {
         match is_quiet {
             true => self.probe(),
             false => {
-                self.raft.heartbeat();
-                self.settle();
+                self.say_that_it_leads();
                 self.send_pieces_again();
                 self.step_aside_if_low();
+            }
+        }
+    }
+
+    /// Unless its entries have said so within a heartbeat's time.
+    fn say_that_it_leads(&mut self) {
+        let Some(lead) = &mut self.lead else { return };
+        match lead.appended.map(|at| at + self.config.heartbeat) {
+            Some(due) if due > self.now => lead.next_heartbeat = due,
+            _ => {
+                self.raft.heartbeat();
+                self.settle();
             }
         }
     }

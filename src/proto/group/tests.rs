@@ -31,13 +31,14 @@ struct TriedSeat {
 }
 
 const MS: Duration = Duration::from_millis(1);
+const REIGN: Duration = Duration::from_millis(400);
 
 impl TriedGroup {
     fn new(count: usize) -> TriedGroup {
         let names: Vec<MemberName> = (0..count).map(name).collect();
         let seat = |at: usize| {
             let disk = DiskId(at as u128 + 1);
-            let mut config = GroupConfig::new(name(at), disk, names.clone());
+            let mut config = GroupConfig::new(name(at), disk, names.clone(), REIGN);
             (config.init, config.seed, config.cluster) = (true, at as u64, ClusterId(7));
             TriedSeat {
                 machine: Some(GroupMachine::new(config.clone(), None, Time::ZERO)),
@@ -196,8 +197,7 @@ impl TriedGroup {
 
     fn take_over(&mut self, seat: usize, reign: u128) -> TakeOver {
         let JournalAnswer::Head(head) = self.ask(seat, JournalOperation::Read) else { panic!() };
-        let lasts = Duration::from_millis(400);
-        let attempt = ReignAttempt::after(&head, ReignKey(reign), lasts, None, None).unwrap();
+        let attempt = ReignAttempt::after(&head, ReignKey(reign), REIGN, None, None).unwrap();
         match self.ask(seat, JournalOperation::TakeOver(Arc::new(attempt))) {
             JournalAnswer::TakeOver(answer) => answer,
             other => panic!("{other:?}"),
@@ -775,7 +775,7 @@ fn before_there_is_a_log_no_disk_is_replaced_and_no_member_that_was_not_met_coun
     assert_eq!(heard, [true, true, false]);
     // A member that was met and is gone counts for as long as its hello.
     table.kill(1);
-    table.run(1000);
+    table.run(1600);
     table.start(2);
     table.run(1500);
     assert!((0..3).filter(|seat| *seat != 1).all(|seat| table.machine(seat).is_empty()));
@@ -853,6 +853,30 @@ fn a_disk_that_was_put_back_is_told_so_and_takes_no_part() {
     assert_eq!(table.leader(), Some(leader));
     let appended = table.ask(leader, append(5, 4));
     assert!(matches!(appended, JournalAnswer::Appended(Appended::Committed(..))));
+}
+
+/// It has confirmed what was committed without it, and nothing more is committed.
+#[test]
+fn a_disk_that_came_late_and_was_put_back_is_told_so() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    let before = table.seats[one].disk.clone();
+    table.cut_both(leader, one);
+    assert!(matches!(table.ask(leader, append(5, 1)), JournalAnswer::Appended(_)));
+    table.run(20);
+    table.cuts.clear();
+    let last = table.machine(leader).raft.last();
+    table.run_until(|table| table.machine(one).raft.last() == last, 500);
+    // Its answer arrives.
+    table.run(5);
+    table.kill(one);
+    table.seats[one].disk = before;
+    table.start(one);
+    let is_put_back = |notice: &GroupNotice| matches!(notice, GroupNotice::OwnDiskPutBack { .. });
+    table.run_until(|table| table.was_told(one, is_put_back), 100);
 }
 
 #[test]

@@ -120,12 +120,9 @@ impl GroupWorld {
         let cluster = ClusterId(u128::from(self.dice.next()));
         let seat = &mut self.seats[at];
         let members = (0..seat.count).map(name_of).collect();
-        let mut config = GroupConfig::new(name_of(at), seat.disk.id, members);
+        let mut config = GroupConfig::new(name_of(at), seat.disk.id, members, self.lasts);
         (config.init, config.seed, config.cluster) = (true, seed, cluster);
         config.log_bytes_max = self.log_bytes_max;
-        // As production has them.
-        config.heartbeat = self.lasts / 8;
-        (config.election_min, config.election_max) = (self.lasts * 3 / 8, self.lasts * 3 / 4);
         if self.above.is_some() {
             config.cluster = CLUSTER;
         }
