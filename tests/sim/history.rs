@@ -12,7 +12,8 @@ use tierlock::{Token, proto::wire::Mode};
 use crate::{
     clock::{Truth, shown},
     restored::Branch,
-    rules::Op,
+    rules::{Made, Op},
+    upgrading::Converting,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +67,18 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
         if op.busy && is_writer && !op.met_reservation && branch == Branch::First {
             history.push(Entry { what: What::Busy, call: op.invoked, returned: op.failed });
         }
+        // A reign that is over may have granted what its caller never heard of, and it is not known when that
+        // ended.
+        let heard = |made: &Made| {
+            op.lease.is_some_and(|(lease, _)| lease == made.lease) || op.took == Some(made.token)
+        };
+        let mode = op.phases.first().map_or(op.mode, |phase| phase.mode);
+        for made in op.made.iter().filter(|made| !heard(made)) {
+            let what = What::acquired(mode, made.token);
+            history.push(Entry { what, call: op.invoked, returned: None });
+            let what = What::released(mode, made.token);
+            history.push(Entry { what, call: made.at, returned: None });
+        }
         if let (Some(token), Some(_)) = (op.took, op.granted) {
             let what = What::acquired(op.mode, token);
             history.push(Entry { what, call: op.invoked, returned: op.granted });
@@ -87,17 +100,24 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
                     history.push(Entry { what, call, returned: freed });
                 }
             }
+            // What it has become without its caller's knowledge: it is not known until when.
+            if let Some(Converting { to, asked, .. }) = op.converting {
+                let known = |token| op.phases.iter().any(|phase| phase.token == token);
+                for made in op.made.iter().filter(|made| heard(made) && !known(made.token)) {
+                    let what = What::acquired(to, made.token);
+                    history.push(Entry { what, call: asked, returned: None });
+                    let what = What::released(to, made.token);
+                    history.push(Entry { what, call: made.at, returned: None });
+                }
+            }
             continue;
         }
-        for made in &op.made {
-            let what = (What::acquired(op.mode, made.token), What::released(op.mode, made.token));
-            let heard = op.lease.is_some_and(|(lease, _)| lease == made.lease);
-            // Of others its caller never knew, and it is not known when they ended.
-            let (returned, ended, freed) =
-                if heard { (op.granted, op.ended, op.freed) } else { (None, Some(made.at), None) };
-            history.push(Entry { what: what.0, call: op.invoked, returned });
-            if let Some(call) = ended {
-                history.push(Entry { what: what.1, call, returned: freed });
+        for made in op.made.iter().filter(|made| heard(made)) {
+            let what = What::acquired(op.mode, made.token);
+            history.push(Entry { what, call: op.invoked, returned: op.granted });
+            if let Some(call) = op.ended {
+                let what = What::released(op.mode, made.token);
+                history.push(Entry { what, call, returned: op.freed });
             }
         }
     }

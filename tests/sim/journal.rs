@@ -7,19 +7,16 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use tierlock::{
-    Time,
-    proto::{
-        ClusterId,
-        journal::{
-            Appended, JournalAnswer, JournalHead, JournalOperation, JournalTerms, JournalTrouble,
-            ReignAttempt, ReignKey, ReignRenewal, Stamp, TakeOver, Took,
-        },
-        mistake::{Mistake, planted},
-        record::{Record, Written},
-        reign::{OperationId, Reign, ReignConfig},
-        successor::{SuccessionNotice, Successor},
+use tierlock::proto::{
+    ClusterId,
+    journal::{
+        Appended, JournalAnswer, JournalHead, JournalOperation, JournalTerms, JournalTrouble,
+        ReignAttempt, ReignKey, ReignRenewal, Stamp, TakeOver, Took,
     },
+    mistake::{Mistake, planted},
+    record::{Record, Written},
+    reign::{OperationId, Reign, ReignConfig},
+    successor::{SuccessionNotice, Successor},
 };
 
 use crate::{

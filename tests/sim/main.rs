@@ -183,6 +183,16 @@ fn a_leader_deposed_in_the_middle_of_its_turn_is_judged_by_what_clients_make_of_
     }
 }
 
+/// Found in runs of 10,000: a reign granted, or gave a lease another mode, and its client heard of it never, or only
+/// of what a later reign granted. What other clients met meanwhile was explained by nothing.
+#[test]
+fn what_a_client_never_heard_of_may_have_stood_in_the_way_of_others() {
+    for seed in [10_004_369, 10_009_176, 10_033_739, 10_042_155] {
+        let outcome = runner::one(SEVERAL + seed, false);
+        assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+    }
+}
+
 /// Found in a run of 9,000: the answers of a disk were lost, and it was put back to before them. None knew of them,
 /// so none could tell it, and none had counted them.
 #[test]

@@ -21,10 +21,10 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Converting {
     request: RequestId,
-    to: Mode,
+    pub(crate) to: Mode,
     /// It is refused if another shares the lease.
     tries: bool,
-    asked: Truth,
+    pub(crate) asked: Truth,
 }
 
 /// As what a lease was held, from when to when.
