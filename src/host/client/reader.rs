@@ -30,7 +30,7 @@ pub(crate) enum AfterTurn {
     Sleep,
     /// Reads on: the sockets had more than was taken.
     Again,
-    /// Ends; a caller or the thread is the poller.
+    /// Ends: the thread has taken the sockets back.
     End,
 }
 

@@ -146,6 +146,16 @@ impl Routes {
         });
     }
 
+    /// Reads what the sockets have, to be [collected](Routes::listen); whether anything came.
+    pub(in crate::host) fn hear(&mut self) -> bool {
+        let mut has_heard = false;
+        for port in self.routes.iter_mut().filter_map(|route| route.port.as_mut()) {
+            self.has_unread |= port.receive();
+            has_heard |= port.has_heard();
+        }
+        has_heard
+    }
+
     /// Whether a socket may have had more than was read at the last time.
     pub(in crate::host) fn has_unread(&self) -> bool {
         self.has_unread
@@ -218,9 +228,8 @@ impl Routes {
         }
     }
 
-    /// What to sleep on, and whether for room to write as well.
+    /// Adds what to sleep on, and whether for room to write as well.
     pub(in crate::host) fn sockets(&self, sockets: &mut Vec<(Arc<UdpSocket>, bool)>) {
-        sockets.clear();
         let ports = self.routes.iter().filter_map(|route| route.port.as_ref());
         sockets.extend(ports.map(|port| (port.socket().clone(), port.is_blocked())));
     }

@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use rustix::{event::Timespec, io::ioctl_fionbio};
 
-use super::patience::{Lending, PollPatience};
+use super::patience::PollPatience;
 use wait::SocketWaiter;
 
 /// No sleep is longer: the clock that the system sleeps on stops while the machine is suspended,
@@ -28,11 +28,17 @@ pub(in crate::host) struct Bell {
     /// `AWAKE` → `ASLEEP` by the sleeper; either → `RUNG` by a ringer; back to `AWAKE` by the
     /// sleeper. Only a ringer that finds it `ASLEEP` writes to the pipe.
     state: AtomicU8,
+    bed: SocketBed,
+    /// The sleeper's.
+    patience: Mutex<PollPatience>,
+}
+
+/// Sockets, and a pipe by which a sleeper on them is woken: for one that says itself when it sleeps.
+#[derive(Debug)]
+pub(in crate::host) struct SocketBed {
     reader: PipeReader,
     writer: PipeWriter,
     waiter: SocketWaiter,
-    /// The sleeper's.
-    patience: Mutex<PollPatience>,
 }
 
 /// A socket, and whether room to write is waited for as well.
@@ -44,19 +50,14 @@ const RUNG: u8 = 2;
 
 impl Bell {
     pub(in crate::host) fn new() -> io::Result<Bell> {
-        let (reader, writer) = io::pipe()?;
-        ioctl_fionbio(&reader, true)?;
-        ioctl_fionbio(&writer, true)?;
-        let waiter = SocketWaiter::new(&reader)?;
         let patience = Mutex::new(PollPatience::new());
-        Ok(Bell { state: AtomicU8::new(AWAKE), reader, writer, waiter, patience })
+        Ok(Bell { state: AtomicU8::new(AWAKE), bed: SocketBed::new()?, patience })
     }
 
     /// Ends the sleeper's sleep, or the next one before it begins.
     pub(in crate::host) fn ring(&self) {
         if self.state.swap(RUNG, AcqRel) == ASLEEP {
-            // A full pipe has rung already.
-            let _ = (&self.writer).write(&[1]);
+            self.bed.wake();
         }
     }
 
@@ -79,20 +80,6 @@ impl Bell {
         is_ready
     }
 
-    /// Looks at the sockets until one is ready or the bell was rung, for so `long` since `begin`
-    /// and no longer: for a task, which must not sleep. Whether one is ready; nothing if nothing
-    /// happened.
-    pub(in crate::host) fn look(
-        &self,
-        lending: &Mutex<Lending>,
-        (begin, long): (Instant, Duration),
-        sockets: &[Slept],
-    ) -> Option<bool> {
-        let is_ready = self.look_for(|| lending.lock().offer_cpu(), (begin, long), sockets);
-        let is_rung = self.state.swap(AWAKE, AcqRel) == RUNG;
-        (is_ready || is_rung).then_some(is_ready)
-    }
-
     /// Whether a socket was ready before the bell was rung, or it had taken long enough.
     fn look_for(
         &self,
@@ -102,7 +89,7 @@ impl Bell {
     ) -> bool {
         let mut now = begin;
         while now - begin < long && self.state.load(Relaxed) != RUNG {
-            if self.wait(sockets, Duration::ZERO) {
+            if self.bed.sleep(sockets, Duration::ZERO) {
                 return true;
             }
             let Some(later) = offer_cpu() else { break };
@@ -116,13 +103,29 @@ impl Bell {
         // at every turn would have nothing read for as long as it does.
         let is_asleep = self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire).is_ok();
         let limit = if is_asleep { limit.min(LONGEST_SLEEP) } else { Duration::ZERO };
-        let is_ready = self.wait(sockets, limit);
+        let is_ready = self.bed.sleep(sockets, limit);
         self.state.swap(AWAKE, AcqRel);
         is_ready
     }
+}
 
-    /// Until a socket is ready or the bell's pipe has a byte; whether one is ready.
-    fn wait(&self, sockets: &[Slept], limit: Duration) -> bool {
+impl SocketBed {
+    pub(in crate::host) fn new() -> io::Result<SocketBed> {
+        let (reader, writer) = io::pipe()?;
+        ioctl_fionbio(&reader, true)?;
+        ioctl_fionbio(&writer, true)?;
+        let waiter = SocketWaiter::new(&reader)?;
+        Ok(SocketBed { reader, writer, waiter })
+    }
+
+    /// Ends the sleeper's sleep, or the next one.
+    pub(in crate::host) fn wake(&self) {
+        // A full pipe has a byte already.
+        let _ = (&self.writer).write(&[1]);
+    }
+
+    /// Until a socket is ready, the pipe has a byte, or `limit` has passed; whether one is ready.
+    pub(in crate::host) fn sleep(&self, sockets: &[Slept], limit: Duration) -> bool {
         let (is_rung, is_ready) = self.waiter.wait(&self.reader, sockets, timespec(limit));
         // A ringer's byte may come late, and then cuts the next sleep short.
         if is_rung {

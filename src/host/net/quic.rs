@@ -131,6 +131,8 @@ pub(in crate::host) struct Port {
     dialects: &'static [Dialect],
     /// The kernel has said that nothing listens at the other end.
     is_refused: bool,
+    /// Something came since this was last asked.
+    has_heard: bool,
     /// A leader's handshakes, which wait for their turn.
     waiting: HandshakeQueue,
     ids: Ids,
@@ -242,6 +244,11 @@ impl Port {
         has_more
     }
 
+    /// Whether a datagram was received since this was asked last.
+    pub(in crate::host) fn has_heard(&mut self) -> bool {
+        mem::take(&mut self.has_heard)
+    }
+
     fn receive_into(&mut self, received: &mut [u8]) -> bool {
         let mut metas = [RecvMeta::default(); quinn_udp::BATCH_SIZE];
         let mut chunks = received.chunks_mut(MESSAGE_BYTES).map(IoSliceMut::new);
@@ -256,6 +263,7 @@ impl Port {
                 return error.kind() != io::ErrorKind::WouldBlock;
             }
         };
+        self.has_heard |= count > 0;
         let now = Instant::now();
         for (meta, slice) in metas.iter().zip(slices.iter()).take(count) {
             let stride = meta.stride.max(1);

@@ -123,6 +123,7 @@ impl Port {
             accepted: None,
             dialects: &[],
             is_refused: false,
+            has_heard: false,
             waiting: HandshakeQueue::new(),
             ids: Ids { next: 0, step: 1 },
             busy: VecDeque::new(),

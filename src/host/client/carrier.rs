@@ -1,0 +1,448 @@
+//! Carries the frames of links to their leaders and back: which thread or task does it, and when.
+//!
+//! **One owner at a time** sends, receives and sleeps on the sockets; `wire_word.rs` says how it is won,
+//! woken and left. Ownership is only ever tried for. Who owns when:
+//!
+//! - A *caller* that is about to block comes with its request, and carries until it has its answer, for
+//!   at most [`CARRY`]: two thread switches cost as much as the network. One that finds an owner is heard
+//!   by that, and parks until the owner has read its answer.
+//! - A *task* comes likewise, sends, and may lend its thread for some 50 µs ([`Lending`]); it never
+//!   sleeps as the owner, so that a dropped future owns nothing.
+//! - *The thread* owns whenever answers are outstanding and no caller carries: an owner that leaves then
+//!   calls it. Once nothing is outstanding and callers would carry themselves, it leaves and rests, and
+//!   looks each tick ([`SOON`]): what is due goes then, and if nothing was carried for a tick it owns
+//!   the connection again and sleeps on its sockets. Whatever an owner leaves behind costs a tick.
+//! - *A runtime that was lent* has a task that sleeps on the sockets of a free connection
+//!   (`reader.rs`), and owns it only to read. The thread goes on ticking, and takes the sockets back from a
+//!   runtime that shows nothing for some ticks.
+//!
+//! *Close, death, forks:* a link that is closed, gone, or whose turn has panicked ends at the next look of
+//! any owner, and harms no other; an owner that panics abandons the connection and calls the thread. A
+//! forked child's managers are refused before they get here. Lock order: the thread's, then the wire's;
+//! a link's state is locked inside, and callers are told once nothing is locked.
+
+mod loads;
+mod thread;
+
+use std::{
+    io,
+    net::UdpSocket,
+    sync::{Arc, Weak},
+    thread::Thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+pub(super) use self::loads::CarriedLink;
+use self::loads::WireLoad;
+use super::{
+    link::Lent,
+    reader::{AfterTurn, LentReader, ReadFrames},
+    routes::Routes,
+    wire_word::{Coming, WireSigns, WireWish, WireWord},
+};
+use crate::{
+    clock,
+    error::{LockError, LockErrorKind},
+    host::net::{
+        bell::{LONGEST_SLEEP, Slept, SocketBed, is_same},
+        patience::{Lending, PollPatience},
+    },
+    time::Time,
+};
+
+/// A tick: while others carry the thread looks this often, and what can wait that long does.
+const SOON: Duration = Duration::from_millis(1);
+/// How long a caller carries frames itself before it leaves that to the thread.
+const CARRY: Duration = Duration::from_millis(5);
+/// So often an owner that is about to leave looks again for others, before it leaves that to the thread.
+const LOOKS_FOR_OTHERS: usize = 2;
+
+pub(super) struct Carrier {
+    me: Weak<Carrier>,
+    word: WireWord,
+    /// The owner's, but for a new link, which is added by its first caller.
+    wire: Mutex<CarrierWire>,
+    /// The owner sleeps in it.
+    bed: SocketBed,
+    /// For how long a task lends its thread before it waits.
+    lending: Mutex<Lending>,
+    /// The runtime that was lent.
+    reader: Option<LentReader>,
+    thread: Mutex<CarrierThread>,
+    /// A link or the thread has ended.
+    changed: Condvar,
+}
+
+struct CarrierWire {
+    loads: Vec<WireLoad>,
+    /// The sockets, as the reading task knows them.
+    known: Vec<Slept>,
+    /// How long the owner looks at the sockets before it sleeps on them.
+    patience: PollPatience,
+    /// Counts whenever frames were moved.
+    activity: u64,
+}
+
+#[derive(Default)]
+struct CarrierThread {
+    is_running: bool,
+    handle: Option<Thread>,
+}
+
+impl Carrier {
+    pub(super) fn new(reader: Option<LentReader>) -> io::Result<Arc<Carrier>> {
+        let bed = SocketBed::new()?;
+        Ok(Arc::new_cyclic(|me| Carrier {
+            me: me.clone(),
+            word: WireWord::new(),
+            wire: Mutex::new(CarrierWire {
+                loads: Vec::new(),
+                known: Vec::new(),
+                patience: PollPatience::new(),
+                activity: 0,
+            }),
+            bed,
+            lending: Mutex::new(Lending::new()),
+            reader,
+            thread: Mutex::default(),
+            changed: Condvar::new(),
+        }))
+    }
+
+    /// From now on this link's frames are carried, over these routes.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no thread; the routes stay where they are.
+    pub(super) fn take_on(
+        &self,
+        carried: &Arc<CarriedLink>,
+        routes: &mut Option<Routes>,
+    ) -> io::Result<()> {
+        let mut thread = self.thread.lock();
+        self.ensure_thread(&mut thread)?;
+        // Before the thread can find that it has nothing to carry.
+        let routes = routes.take().expect("a link is taken on once");
+        self.wire.lock().loads.push(WireLoad::new(carried.clone(), routes));
+        carried.is_now_taken_on();
+        Ok(())
+    }
+
+    /// There is something to send. It goes now, or with its owner's next look.
+    pub(super) fn send(&self, carried: &CarriedLink) {
+        carried.mark();
+        match self.word.come(WireWish::Send) {
+            Coming::Mine => {
+                let mut owner = WireOwner::new(self);
+                owner.step(false);
+                owner.leave();
+            }
+            Coming::Heard => {}
+            Coming::Asleep => self.bed.wake(),
+        }
+    }
+
+    /// There is something to send that may wait for a tick.
+    pub(super) fn put_off(&self, carried: &CarriedLink) {
+        carried.mark();
+        if self.word.put_off() {
+            self.bed.wake();
+        }
+    }
+
+    /// A task is about to wait: has its request sent, and its answer read by its runtime if that was
+    /// lent. `is_alone`: no other caller's request would go along.
+    pub(super) fn send_for_task(&self, carried: &CarriedLink, is_alone: bool) {
+        let Some(reader) = &self.reader else { return self.send(carried) };
+        carried.mark();
+        if !is_alone && self.word.put_off_to_reader() {
+            reader.ensure(|| self.me.upgrade());
+            return reader.look();
+        }
+        match self.word.come(WireWish::Reader) {
+            Coming::Mine => {
+                let mut owner = WireOwner::new(self);
+                owner.step(false);
+                owner.leave_to_reader(reader);
+            }
+            Coming::Heard => {}
+            Coming::Asleep => self.bed.wake(),
+        }
+    }
+
+    /// For how long a task that waits from now on lends its thread, where the process expects so many
+    /// answers.
+    pub(super) fn lends(&self, expected: usize) -> Duration {
+        self.lending.lock().looks(Instant::now(), expected)
+    }
+
+    pub(super) fn has_lent(&self, long: Duration, took: Duration) {
+        self.lending.lock().waited(long, took);
+    }
+
+    /// A task is about to wait, and lends its thread: whether it is `done`.
+    pub(super) fn carry_for_task(
+        &self,
+        carried: &CarriedLink,
+        done: &dyn Fn() -> bool,
+        lent: Lent,
+    ) -> bool {
+        carried.mark();
+        match self.word.come(WireWish::Carry) {
+            Coming::Mine => {
+                let mut owner = WireOwner::new(self);
+                let is_done = owner.look_until(done, lent);
+                match &self.reader {
+                    Some(reader) if !is_done => owner.leave_to_reader(reader),
+                    _ => owner.leave(),
+                }
+                return is_done;
+            }
+            Coming::Heard => {}
+            Coming::Asleep => self.bed.wake(),
+        }
+        false
+    }
+
+    /// A caller is about to block: moves frames until `done`, but not for ever. Returns at once if there is
+    /// an owner.
+    pub(super) fn carry(&self, carried: &CarriedLink, done: &dyn Fn() -> bool) {
+        carried.mark();
+        match self.word.come(WireWish::Carry) {
+            Coming::Mine => WireOwner::new(self).carry_until(done),
+            Coming::Heard => {}
+            Coming::Asleep => self.bed.wake(),
+        }
+    }
+
+    /// The link was closed, or is going: waits until it is carried no more, at most until then.
+    pub(super) fn finish(&self, carried: &CarriedLink, until: Time) {
+        self.send(carried);
+        let mut thread = self.thread.lock();
+        while !carried.has_ended() && thread.is_running {
+            let now = clock::now();
+            if now >= until {
+                return;
+            }
+            self.changed.wait_for(&mut thread, until.since(now).min(LONGEST_SLEEP));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn while_stalled(&self, work: &mut dyn FnMut()) {
+        let _wire = self.wire.lock();
+        work();
+    }
+}
+
+/// The owner of a connection. However it ends, the connection is free and others are served.
+struct WireOwner<'a> {
+    carrier: &'a Carrier,
+    /// What the last look left to be waited for: answers, and links that are being closed.
+    outstanding: usize,
+    /// The sockets, as of the last look.
+    sockets: Vec<Slept>,
+    has_left: bool,
+}
+
+/// What came of a look.
+struct LookedOver {
+    signs: WireSigns,
+    /// How long nothing will be without a sign.
+    limit: Duration,
+    /// As [`CarrierWire::activity`].
+    activity: u64,
+    /// There is nothing to be carried any more.
+    is_empty: bool,
+}
+
+impl<'a> WireOwner<'a> {
+    fn new(carrier: &'a Carrier) -> WireOwner<'a> {
+        WireOwner { carrier, outstanding: 0, sockets: Vec::new(), has_left: false }
+    }
+
+    /// Looks at everything that has come, moves all frames that are ready, and tells callers what came
+    /// of it. With `reads` the sockets are read, too.
+    fn step(&mut self, reads: bool) -> LookedOver {
+        let carrier = self.carrier;
+        let signs = carrier.word.begin();
+        let mut wire = carrier.wire.lock();
+        let looked = wire.look(reads || signs.is_unread());
+        self.outstanding = looked.outstanding;
+        self.sockets.clear();
+        wire.sockets(&mut self.sockets);
+        let CarrierWire { activity, .. } = *wire;
+        let is_empty = wire.loads.is_empty();
+        drop(wire);
+        if looked.has_ended {
+            // A caller that is about to wait for it has the lock until it does.
+            drop(carrier.thread.lock());
+            carrier.changed.notify_all();
+        }
+        looked.told.tell();
+        LookedOver { signs, limit: looked.limit, activity, is_empty }
+    }
+
+    /// For a caller: moves frames until `done`, but not for ever.
+    fn carry_until(mut self, done: &dyn Fn() -> bool) {
+        let begin = Instant::now();
+        let mut reads = false;
+        loop {
+            let limit = self.step(reads).limit;
+            let carried = begin.elapsed();
+            if done() || carried >= CARRY {
+                return self.leave();
+            }
+            reads = self.rest(limit.min(CARRY - carried), false);
+        }
+    }
+
+    /// For a task: the same for so long and no longer, without a sleep; whether it is done.
+    fn look_until(&mut self, done: &dyn Fn() -> bool, (begin, long): Lent) -> bool {
+        loop {
+            // Also what was heard last: another owner may look only a tick later.
+            self.step(false);
+            if done() {
+                return true;
+            }
+            let offer_cpu = || self.carrier.lending.lock().offer_cpu();
+            let has_heard = self.look_for((begin, long), offer_cpu);
+            if !has_heard && (!self.carrier.word.is_rung() || begin.elapsed() >= long) {
+                return false;
+            }
+        }
+    }
+
+    /// Rests until there is something to look at, or `limit` has passed. Whether the sockets are to be
+    /// read.
+    ///
+    /// An owner that was answered soon before looks for a while before it sleeps; see [`PollPatience`].
+    fn rest(&self, limit: Duration, dozes: bool) -> bool {
+        let Carrier { word, wire, bed, .. } = self.carrier;
+        let begin = Instant::now();
+        let looks = wire.lock().patience.looks(begin).min(limit);
+        let offer_cpu = || wire.lock().patience.offer_cpu();
+        let has_heard = self.look_for((begin, looks), offer_cpu);
+        let mut is_ready = false;
+        if !has_heard {
+            if !word.lie_down(dozes) {
+                // It looks at the sockets all the same: else callers that come at every turn would
+                // have nothing read for as long as they do.
+                return true;
+            }
+            let limit = limit.saturating_sub(begin.elapsed()).min(LONGEST_SLEEP);
+            is_ready = bed.sleep(&self.sockets, limit);
+            word.get_up();
+        }
+        // A short wait that nothing ended says nothing about how soon peers answer.
+        if has_heard || is_ready || limit > PollPatience::LONGEST {
+            wire.lock().patience.waited(looks, begin.elapsed());
+        }
+        is_ready
+    }
+
+    /// Reads the sockets until something has come, for so `long` since `begin`; whether it has.
+    fn look_for(
+        &self,
+        (begin, long): Lent,
+        mut offer_cpu: impl FnMut() -> Option<Instant>,
+    ) -> bool {
+        let mut now = begin;
+        while now - begin < long && !self.carrier.word.is_rung() {
+            if self.carrier.wire.lock().hear() {
+                return true;
+            }
+            let Some(later) = offer_cpu() else { break };
+            now = later;
+        }
+        false
+    }
+
+    /// Leaves the connection to the next comer, or to the thread if others wait for answers.
+    fn leave(mut self) {
+        self.try_to_leave(WireWord::leave);
+    }
+
+    /// The same, and from now on a runtime's task sleeps on the sockets.
+    fn leave_to_reader(mut self, reader: &LentReader) {
+        if self.try_to_leave(WireWord::leave_to_reader) {
+            reader.ensure(|| self.carrier.me.upgrade());
+        }
+    }
+
+    /// Whether a runtime's task sleeps on the sockets now.
+    fn try_to_leave(&mut self, leave: impl Fn(&WireWord) -> bool) -> bool {
+        let carrier = self.carrier;
+        for _ in 0..LOOKS_FOR_OTHERS {
+            let is_new =
+                carrier.reader.is_some() && !is_same(&self.sockets, &carrier.wire.lock().known);
+            if leave(&carrier.word) {
+                self.has_left = true;
+                let reads = carrier.word.reads();
+                match &carrier.reader {
+                    // It sleeps on sockets that were replaced, else.
+                    Some(reader) if reads && is_new => reader.look(),
+                    _ if reads || self.outstanding == 0 => {}
+                    _ => carrier.call_thread(),
+                }
+                return reads;
+            }
+            self.step(false);
+        }
+        // The thread has the rest.
+        false
+    }
+}
+
+impl Drop for WireOwner<'_> {
+    fn drop(&mut self) {
+        if !self.has_left {
+            self.carrier.word.abandon();
+            self.carrier.call_thread();
+        }
+    }
+}
+
+impl ReadFrames for Carrier {
+    fn is_wanted(&self) -> bool {
+        self.word.reads()
+    }
+
+    fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> AfterTurn {
+        if !self.word.reads() {
+            return AfterTurn::End;
+        }
+        match self.word.come(WireWish::Read) {
+            Coming::Mine => {}
+            // The owner reads.
+            Coming::Heard => return AfterTurn::Sleep,
+            Coming::Asleep => {
+                self.bed.wake();
+                return AfterTurn::Sleep;
+            }
+        }
+        let mut owner = WireOwner::new(self);
+        let is_empty = owner.step(true).is_empty;
+        sockets.clear();
+        sockets.extend(owner.sockets.iter().map(|(socket, _)| socket.clone()));
+        let mut wire = self.wire.lock();
+        wire.activity += 1;
+        wire.known.clone_from(&owner.sockets);
+        let has_unread = wire.has_unread();
+        drop(wire);
+        owner.leave();
+        match (is_empty, has_unread) {
+            (true, _) => AfterTurn::End,
+            (false, true) => AfterTurn::Again,
+            (false, false) => AfterTurn::Sleep,
+        }
+    }
+}
+
+fn failed() -> LockError {
+    let text = "this manager's client has panicked, which is a bug in tierlock; open another \
+                manager, and report what was printed";
+    LockError::new(LockErrorKind::Io, text)
+}

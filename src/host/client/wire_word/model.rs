@@ -1,0 +1,273 @@
+//! The word under loom, which plays every interleaving:
+//! `RUSTFLAGS="--cfg tierlock_loom" cargo test --release --no-default-features --features testing --lib wire_word`
+//!
+//! Callers put requests and come; each carries its frames, or waits for the owner to; the thread owns the
+//! connection when it is called, and sleeps on it or leaves. The leader answers what it is sent at once,
+//! and an answer is read by the owner's next look. Nothing ticks here. However they meet:
+//!
+//! - every caller has its answer: a request that no owner sends, an answer that none reads, an owner
+//!   that is not woken and a thread that is not called are threads that nothing wakes, which loom
+//!   finds;
+//! - two never own the connection at once.
+
+use loom::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, Thread},
+};
+
+use super::{these::plant, *};
+
+/// Callers of one model.
+const CALLERS: usize = 2;
+
+/// One process and the leader.
+struct WireScene {
+    word: WireWord,
+    /// An owner is at it.
+    is_owned: AtomicBool,
+    wire: Mutex<ModelWire>,
+    bed: ModelBed,
+    thread: Mutex<Option<Thread>>,
+}
+
+/// What callers have put, what is on its way, and who has its answer.
+#[derive(Default)]
+struct ModelWire {
+    put: Vec<usize>,
+    /// Sent, and so answered by the leader: an owner that sleeps on the sockets wakes.
+    answers: Vec<usize>,
+    is_answered: [bool; CALLERS],
+    callers: [Option<Thread>; CALLERS],
+    /// Callers that have asked and have no answer.
+    waiting: usize,
+    ends: bool,
+}
+
+/// What an owner sleeps on.
+#[derive(Default)]
+struct ModelBed {
+    has_byte: Mutex<bool>,
+    byte: Condvar,
+}
+
+impl WireScene {
+    fn new() -> Arc<WireScene> {
+        Arc::new(WireScene {
+            word: WireWord::new(),
+            is_owned: AtomicBool::new(false),
+            wire: Mutex::default(),
+            bed: ModelBed { has_byte: Mutex::new(false), byte: Condvar::new() },
+            thread: Mutex::new(None),
+        })
+    }
+
+    /// One caller's request, from putting it until its answer is here.
+    fn ask(&self, caller: usize) {
+        let mut found = None;
+        if flawed(WireFlaw::CameBeforePut) {
+            found = Some(self.word.come(WireWish::Carry));
+        }
+        {
+            let mut wire = self.wire.lock().unwrap();
+            wire.put.push(caller);
+            wire.waiting += 1;
+            wire.callers[caller] = Some(thread::current());
+        }
+        match found.unwrap_or_else(|| self.word.come(WireWish::Carry)) {
+            Coming::Mine => self.carry(caller),
+            Coming::Heard => {}
+            Coming::Asleep => self.wake(),
+        }
+        while !self.wire.lock().unwrap().is_answered[caller] {
+            thread::park();
+        }
+    }
+
+    /// As the owner, until its own answer is here.
+    fn carry(&self, caller: usize) {
+        self.owns(true);
+        loop {
+            let waiting = self.look().1;
+            if self.wire.lock().unwrap().is_answered[caller] {
+                let calls = waiting > 0 && !flawed(WireFlaw::NotCalled);
+                if calls && flawed(WireFlaw::CalledEarly) {
+                    self.call_thread();
+                }
+                self.owns(false);
+                if !self.word.leave() {
+                    self.word.abandon();
+                    self.call_thread();
+                } else if calls && !flawed(WireFlaw::CalledEarly) {
+                    self.call_thread();
+                }
+                return;
+            }
+            self.rest();
+        }
+    }
+
+    /// The thread, until all is over.
+    fn serve(&self) {
+        loop {
+            if self.word.own() {
+                self.owns(true);
+                let mut would_carry = false;
+                loop {
+                    let (signs, waiting) = self.look();
+                    would_carry |= signs.would_carry();
+                    if self.wire.lock().unwrap().ends {
+                        self.owns(false);
+                        self.word.abandon();
+                        return;
+                    }
+                    if would_carry && waiting == 0 {
+                        self.owns(false);
+                        if self.word.leave() {
+                            break;
+                        }
+                        self.owns(true);
+                    } else {
+                        self.rest();
+                    }
+                }
+            }
+            thread::park();
+        }
+    }
+
+    /// What had come, and how many callers wait.
+    fn look(&self) -> (WireSigns, usize) {
+        let early = (!flawed(WireFlaw::BegunLate)).then(|| self.word.begin());
+        let mut wire = self.wire.lock().unwrap();
+        let ModelWire { put, answers, is_answered, callers, waiting, .. } = &mut *wire;
+        for caller in answers.drain(..) {
+            is_answered[caller] = true;
+            *waiting -= 1;
+            callers[caller].take().expect("it waits").unpark();
+        }
+        answers.append(put);
+        let waiting = *waiting;
+        drop(wire);
+        (early.unwrap_or_else(|| self.word.begin()), waiting)
+    }
+
+    fn rest(&self) {
+        if !self.word.lie_down(false) {
+            return;
+        }
+        let mut has_byte = self.bed.has_byte.lock().unwrap();
+        // Only an owner sends, and this one sleeps: nothing is answered meanwhile.
+        if self.wire.lock().unwrap().answers.is_empty() {
+            while !*has_byte {
+                has_byte = self.bed.byte.wait(has_byte).unwrap();
+            }
+        }
+        *has_byte = false;
+        drop(has_byte);
+        self.word.get_up();
+    }
+
+    fn wake(&self) {
+        if !flawed(WireFlaw::NotWoken) {
+            *self.bed.has_byte.lock().unwrap() = true;
+            self.bed.byte.notify_one();
+        }
+    }
+
+    fn call_thread(&self) {
+        if let Some(thread) = &*self.thread.lock().unwrap() {
+            thread.unpark();
+        }
+    }
+
+    fn owns(&self, is_owned: bool) {
+        assert_ne!(self.is_owned.swap(is_owned, Relaxed), is_owned, "two own it");
+    }
+
+    fn end(&self) {
+        self.wire.lock().unwrap().ends = true;
+        match self.word.come(WireWish::Send) {
+            Coming::Mine => {
+                self.word.abandon();
+                self.call_thread();
+            }
+            Coming::Heard => {}
+            Coming::Asleep => self.wake(),
+        }
+        // It may have been about to rest: its owner left before this came.
+        self.call_thread();
+    }
+}
+
+/// Callers ask, each of them so often.
+fn play(flaw: Option<WireFlaw>, callers: usize) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
+        plant(flaw);
+        let scene = WireScene::new();
+        let driver = {
+            let scene = scene.clone();
+            thread::spawn(move || scene.serve())
+        };
+        *scene.thread.lock().unwrap() = Some(driver.thread().clone());
+        let others: Vec<_> = (1..callers)
+            .map(|caller| {
+                let scene = scene.clone();
+                thread::spawn(move || scene.ask(caller))
+            })
+            .collect();
+        scene.ask(0);
+        for other in others {
+            other.join().unwrap();
+        }
+        scene.end();
+        driver.join().unwrap();
+    });
+    plant(None);
+}
+
+#[test]
+fn one_caller_is_answered() {
+    play(None, 1);
+}
+
+#[test]
+fn two_callers_are_answered() {
+    play(None, 2);
+}
+
+/// loom ends the process that finds a deadlock in the middle of it: so it is another.
+#[test]
+fn mistakes_are_found() {
+    let (_, here) = module_path!().split_once("::").expect("a module of a crate");
+    for flaw in FLAWS {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let played = format!("{here}::plays_a_mistake");
+        child.args(["--exact", &played, "--ignored", "--nocapture"]);
+        let output = child.env("TIERLOCK_WIRE_FLAW", format!("{flaw:?}")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("deadlock"), "{flaw:?}: {output:?}");
+    }
+}
+
+const FLAWS: [WireFlaw; 7] = [
+    WireFlaw::SleptUnasked,
+    WireFlaw::LeftUnasked,
+    WireFlaw::NotWoken,
+    WireFlaw::BegunLate,
+    WireFlaw::CameBeforePut,
+    WireFlaw::NotCalled,
+    WireFlaw::CalledEarly,
+];
+
+#[test]
+#[ignore = "a mistake, which the test above finds"]
+fn plays_a_mistake() {
+    let named = std::env::var("TIERLOCK_WIRE_FLAW").expect("one is named");
+    let flaw = FLAWS.into_iter().find(|flaw| format!("{flaw:?}") == named);
+    play(Some(flaw.expect("a flaw")), CALLERS);
+}
