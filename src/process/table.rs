@@ -69,7 +69,7 @@ use std::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
-    fork::{FirstMade, Mutex, PerFork},
+    fork::{FirstMade, LatestMade, Mutex, PerFork},
     mode::{Room, Share, Usage},
     name::Name,
     scope::Scope,
@@ -143,7 +143,8 @@ impl TableDirectory {
         name: &Name,
         usage: Usage,
     ) -> Result<TableSlot, LockError> {
-        let (places, directory) = (PerFork::new(self.place(name, usage)?), self.clone());
+        let places = PerFork::new(LatestMade::new(self.place(name, usage)?));
+        let directory = self.clone();
         Ok(TableSlot { places, name: name.clone(), usage, directory })
     }
 
@@ -187,7 +188,6 @@ impl TableDirectory {
             heirloom: Mutex::default(),
             reader_heirloom: Mutex::default(),
             own: FirstMade::new(),
-            again: FirstMade::new(),
         })
     }
 
@@ -211,7 +211,8 @@ fn is_to_look(last: u64, token: u64) -> bool {
 
 /// The lock of one name.
 pub(super) struct TableSlot {
-    places: PerFork<NamePlace>,
+    /// Where the name stands, replaced when it was not there any more.
+    places: PerFork<LatestMade<NamePlace>>,
     name: Name,
     usage: Usage,
     directory: Arc<TableDirectory>,
@@ -255,7 +256,7 @@ impl TableSlot {
     /// Whether a waiter sleeps for it, or may.
     #[cfg(test)]
     pub(super) fn is_waited_for(&self) -> bool {
-        let place = self.places.so_far().map(NamePlace::last);
+        let place = self.places.so_far().map(LatestMade::get);
         place.is_some_and(|place| Word::from_bits(place.slot.word.load(Relaxed)).has_waiters())
     }
 
@@ -307,7 +308,7 @@ impl TableSlot {
     /// Where the name stands, as far as the process of this fork generation knows.
     #[inline]
     pub(super) fn found(&self, generation: u64) -> Option<FoundSlot<'_>> {
-        self.places.so_far_in(generation).map(|place| place.last().found())
+        self.places.so_far_in(generation).map(|place| place.get().found())
     }
 
     pub(super) fn raise_token(&self, token: Token) {
@@ -344,7 +345,7 @@ impl TableSlot {
 
     /// The last token that was granted.
     pub(super) fn last_token(&self) -> Token {
-        let place = self.places.so_far().map(NamePlace::last);
+        let place = self.places.so_far().map(LatestMade::get);
         let last = place.map_or(0, |place| place.slot.token.load(Relaxed));
         Token::new(last).unwrap_or(Token::ZERO)
     }
@@ -352,14 +353,14 @@ impl TableSlot {
     /// Releases what was won on the way to host scope, whatever token the slot bears by now.
     #[inline]
     pub(super) fn release(&self, how: Predecessor) {
-        let Some(place) = self.places.so_far().map(NamePlace::last) else { return };
+        let Some(place) = self.places.so_far().map(LatestMade::get) else { return };
         place.leave(how);
     }
 
     /// Releases the hold with this token. Another thread of this process may have the word by now,
     /// under the same id: then nothing happens.
     pub(super) fn release_token(&self, token: Token, how: Predecessor) {
-        let Some(place) = self.places.so_far().map(NamePlace::last) else { return };
+        let Some(place) = self.places.so_far().map(LatestMade::get) else { return };
         if place.slot.token.load(Relaxed) == token.get() {
             self.release(how);
         }
@@ -448,7 +449,7 @@ impl TableSlot {
     /// A reader leaves, or permits come back.
     #[inline]
     pub(super) fn unshare(&self, share: Share) {
-        if let Some(place) = self.places.so_far().map(NamePlace::last) {
+        if let Some(place) = self.places.so_far().map(LatestMade::get) {
             place.unshare(share);
         }
     }
@@ -481,7 +482,7 @@ impl TableSlot {
 
     /// Whether readers come in beside its holder, but for waiters, and none of those is a writer.
     pub(super) fn may_read_beside(&self) -> bool {
-        let Some(place) = self.places.so_far().map(NamePlace::last) else { return false };
+        let Some(place) = self.places.so_far().map(LatestMade::get) else { return false };
         let word = Word::from_bits(place.slot.word.load(SeqCst));
         word.admits_readers(true)
             && word.is_readable()
@@ -530,7 +531,7 @@ impl TableSlot {
 
     /// Until the bell rings, for a task; `None` where tasks have to look by themselves.
     pub(super) fn await_bell(&self, bell: u32) -> Option<impl Future<Output = ()> + use<>> {
-        let place = self.places.so_far().map(NamePlace::last)?;
+        let place = self.places.so_far().map(LatestMade::get)?;
         bells::wake_tasks().then(|| bells::BellWait::new(&place.slot, bell))
     }
 
@@ -539,13 +540,13 @@ impl TableSlot {
     /// Where the name stands, as far as this process knows.
     #[inline]
     fn place(&self) -> Result<&NamePlace, LockError> {
-        let place = self.places.try_here(|| self.directory.place(&self.name, self.usage))?;
-        Ok(place.last())
+        let find = || self.directory.place(&self.name, self.usage).map(LatestMade::new);
+        Ok(self.places.try_here(find)?.get())
     }
 
     /// Where the name stands, if this process holds it.
     fn held(&self) -> Option<&NamePlace> {
-        let place = self.places.so_far()?.last();
+        let place = self.places.so_far()?.get();
         let owner = Word::from_bits(place.slot.word.load(Relaxed)).owner();
         let is_held = place.held.load(Relaxed) != NOT_HELD;
         (is_held && owner == Some(place.owner())).then_some(place)
@@ -653,7 +654,9 @@ impl TableSlot {
         }
         let again = self.directory.place(&self.name, self.usage)?;
         // Another thread may have looked it up meanwhile, too.
-        let _ = place.again.set(again);
+        if let Some(places) = self.places.so_far() {
+            places.replace(place, again);
+        }
         Ok(())
     }
 

@@ -7,16 +7,16 @@
 #[cfg(feature = "cli")]
 use std::{io, os::fd::OwnedFd};
 
-#[cfg(feature = "cli")]
-use super::TableSlot;
 use super::{Heirloom, NamePlace, sharing::Own};
+#[cfg(feature = "cli")]
+use super::{LatestMade, TableSlot};
 
 #[cfg(feature = "cli")]
 impl TableSlot {
     /// See `process::Slot::proof_of_sharing`.
     pub(in super::super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
         let not_read = || io::Error::other("the lock is not read by this process's only reader");
-        let place = self.places.so_far().map(NamePlace::last).ok_or_else(not_read)?;
+        let place = self.places.so_far().map(LatestMade::get).ok_or_else(not_read)?;
         let own = place.own().ok_or_else(not_read)?;
         let mut heirloom = place.heirloom_of_reader();
         if heirloom.is_none() {

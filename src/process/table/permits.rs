@@ -10,7 +10,7 @@ use crate::{
     token::Token,
 };
 
-use super::{TableSlot, sharing, word::Word};
+use super::{LatestMade, TableSlot, sharing, word::Word};
 
 impl TableSlot {
     /// Counts so many, for the holder of the word, which has found room for them and releases it then:
@@ -32,14 +32,14 @@ impl TableSlot {
 
     /// Whether what this process shares is counted: it was not taken for dead while it lived.
     pub(in super::super) fn is_counted(&self) -> bool {
-        let Some(place) = self.places.so_far().map(super::NamePlace::last) else { return false };
+        let Some(place) = self.places.so_far().map(LatestMade::get) else { return false };
         place.own().is_some_and(|own| own.is_of(place.member.id))
             || place.heirloom_of_reader().is_some()
     }
 
     /// Whether a waiter sleeps for it. `shares`: or a writer has it, which waits for this reader.
     pub(in super::super) fn may_be_waited_for(&self, shares: bool) -> bool {
-        let Some(place) = self.places.so_far().map(super::NamePlace::last) else { return false };
+        let Some(place) = self.places.so_far().map(LatestMade::get) else { return false };
         let word = Word::from_bits(place.slot.word.load(Relaxed));
         let is_drained = shares && word.owner().is_some() && !word.is_readable();
         word.has_waiters() || word.reserved_for().is_some() || is_drained
@@ -47,7 +47,7 @@ impl TableSlot {
 
     /// Whether its holder is not about to leave: it waits in front of permits that are taken.
     pub(in super::super) fn is_draining(&self) -> bool {
-        let place = self.places.so_far().map(super::NamePlace::last);
+        let place = self.places.so_far().map(LatestMade::get);
         place.is_some_and(|place| Word::from_bits(place.slot.word.load(Relaxed)).drains())
     }
 

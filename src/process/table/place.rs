@@ -43,8 +43,6 @@ pub(super) struct NamePlace {
     pub(super) reader_heirloom: Mutex<Option<Heirloom>>,
     /// This process's share record of it, once it has one.
     pub(super) own: FirstMade<Arc<Own>>,
-    /// Where it was found when it was not here any more.
-    pub(super) again: FirstMade<NamePlace>,
 }
 
 /// What `NamePlace::held` says of a lock that is not held. No hold has this token.
@@ -125,15 +123,6 @@ impl NamePlace {
     pub(super) fn found(&self) -> FoundSlot<'_> {
         let (slot, member) = (&*self.slot, &*self.member);
         FoundSlot { place: self, slot, member, me: member.id, generation: self.generation }
-    }
-
-    #[inline]
-    pub(super) fn last(&self) -> &NamePlace {
-        let mut place = self;
-        while let Some(again) = place.again.get() {
-            place = again;
-        }
-        place
     }
 
     pub(super) fn at(&self) -> SlotAt<'_> {

@@ -266,8 +266,8 @@ fn a_slot_used_again_is_not_taken_for_the_name_it_had() {
     let stale = one.slot(&name("a")).unwrap();
     assert!(forget(&two, "a"));
     let other = two.slot(&name("b")).unwrap();
-    let number = other.places.so_far().unwrap().number;
-    assert_eq!(number, stale.places.so_far().unwrap().number, "the same slot");
+    let number = other.places.so_far().unwrap().get().number;
+    assert_eq!(number, stale.places.so_far().unwrap().get().number, "the same slot");
     try_take(&stale).unwrap();
     try_take(&other).expect("another name's lock");
     assert!(try_take(&slot(dir.path(), "a")).is_none());
@@ -910,7 +910,7 @@ fn no_token_is_granted_beyond_the_reserve() {
 fn a_token_that_is_none_is_damage() {
     let dir = directory();
     let slot = slot(dir.path(), "a");
-    let shared = &slot.places.so_far().unwrap().slot;
+    let shared = &slot.places.so_far().unwrap().get().slot;
     for number in [1 << 63, u64::MAX] {
         shared.token.store(number, Relaxed);
         let error = slot.try_take(Token::ZERO).unwrap_err();
@@ -981,7 +981,7 @@ fn after_a_reboot_names_of_host_scope_still_are_and_others_are_gone() {
     try_take(&held).unwrap();
     held.widen("a process that dies").unwrap();
     let unsaid = all.slot(&name("unsaid")).unwrap();
-    let shared = &unsaid.places.so_far().unwrap().slot;
+    let shared = &unsaid.places.so_far().unwrap().get().slot;
     shared.word.store(Word::FREE.widened().bits(), Relaxed);
     drop((all, held, unsaid));
     for _ in 0..2 {
@@ -1016,7 +1016,7 @@ fn a_mark_that_was_lost_with_the_power_is_there_again() {
     try_take(&lost).unwrap();
     lost.widen("checkout").unwrap();
     lost.release(Predecessor::Clean);
-    let shared = &lost.places.so_far().unwrap().slot;
+    let shared = &lost.places.so_far().unwrap().get().slot;
     shared.word.store(Word::FREE.bits(), Relaxed);
     drop((all, lost));
     change_boot(dir.path());
@@ -1244,8 +1244,8 @@ proptest! {
                 let other = open(dir.path()).slot(&name(text));
                 if let Ok(other) = other {
                     // A hostile index can lead two askers to two slots, never to one twice.
-                    let same = other.places.so_far().unwrap().number
-                        == slot.places.so_far().unwrap().last().number;
+                    let same = other.places.so_far().unwrap().get().number
+                        == slot.places.so_far().unwrap().get().number;
                     let taken = matches!(other.try_take(Token::ZERO), Ok(Some(_)));
                     prop_assert!(!(same && taken));
                 }
@@ -1293,7 +1293,7 @@ mod found_by_a_doctor {
         let dir = directory();
         let all = open(dir.path());
         let [_, slot] = ["a", "b"].map(|text| all.slot(&name(text)).unwrap());
-        let shared = &slot.places.so_far().unwrap().slot;
+        let shared = &slot.places.so_far().unwrap().get().slot;
         for (word, words) in
             [(1 << 63, "no lock wrote"), (1 << 15, "no lock wrote"), (7 << 16, "presence")]
         {
@@ -1325,7 +1325,7 @@ mod found_by_a_doctor {
         let found = damage(dir.path());
         assert!(found.iter().any(|text| text.contains("\"a\"") && text.contains("process looks")));
         head.store(first, Relaxed);
-        let [a, b] = [&a, &b].map(|slot| &slot.places.so_far().unwrap().slot);
+        let [a, b] = [&a, &b].map(|slot| &slot.places.so_far().unwrap().get().slot);
         b.name_offset.store(a.name_offset.load(Relaxed), Relaxed);
         let found = damage(dir.path());
         assert!(found.len() == 1 && found[0].contains("in two slots"), "{found:?}");
