@@ -44,6 +44,8 @@ pub(crate) mod ground;
 mod guarded_span;
 mod lapse;
 mod lock;
+#[cfg(all(test, tierlock_loom, feature = "testing"))]
+mod model;
 mod named;
 mod observing;
 mod permits;
