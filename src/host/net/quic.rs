@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod endings;
 mod handshakes;
+mod leaving;
 mod opening;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ use self::{
     connection::{PortConnection, PortShared},
     endings::{ACCEPTED_NO_LONGER, is_for_another_secret, why},
     handshakes::{HandshakeQueue, HandshakeStep},
+    leaving::Leaving,
 };
 use super::{
     admission::{Admission, client_at},
@@ -131,7 +133,7 @@ pub(in crate::host) struct Port {
     dialects: &'static [Dialect],
     /// The kernel has said that nothing listens at the other end.
     is_refused: bool,
-    /// Something came since this was last asked.
+    /// The last reading of the socket brought something.
     has_heard: bool,
     /// A leader's handshakes, which wait for their turn.
     waiting: HandshakeQueue,
@@ -142,10 +144,8 @@ pub(in crate::host) struct Port {
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When handshakes that were accepted are given up, the first first. Most are over by then.
     stalls: VecDeque<(Instant, ConnectionId)>,
-    /// What the kernel had no room for.
-    unsent: Option<(Transmit, Vec<u8>)>,
+    leaving: Leaving,
     received: Vec<u8>,
-    send_buffer: Vec<u8>,
 }
 
 /// What the ports of a leader have in common.
@@ -197,7 +197,7 @@ impl Port {
 
     /// Whether to sleep until the socket is writable, too.
     pub(in crate::host) fn is_blocked(&self) -> bool {
-        self.unsent.is_some()
+        self.leaving.is_blocked()
     }
 
     /// When [`transmit`](Port::transmit) is next due without anything having happened.
@@ -231,6 +231,7 @@ impl Port {
     /// Reads what the socket has, up to a batch; the rest is there at the next call. Whether there
     /// may be a rest.
     pub(in crate::host) fn receive(&mut self) -> bool {
+        self.has_heard = false;
         let mut received = mem::take(&mut self.received);
         let mut has_more = self.receive_into(&mut received);
         for _ in 1..READS_WHILE_WAITING {
@@ -244,9 +245,9 @@ impl Port {
         has_more
     }
 
-    /// Whether a datagram was received since this was asked last.
-    pub(in crate::host) fn has_heard(&mut self) -> bool {
-        mem::take(&mut self.has_heard)
+    /// Whether the last [`receive`](Port::receive) brought anything.
+    pub(in crate::host) fn has_heard(&self) -> bool {
+        self.has_heard
     }
 
     fn receive_into(&mut self, received: &mut [u8]) -> bool {
@@ -484,9 +485,7 @@ impl Port {
         let now = Instant::now();
         self.end_stalled(now);
         self.forget_unfinished();
-        if let Some((transmit, bytes)) = self.unsent.take()
-            && !self.send(transmit, bytes)
-        {
+        if !self.send_leaving() {
             return;
         }
         while let Some(Reverse((at, index))) = self.timers.peek().copied()
@@ -500,7 +499,7 @@ impl Port {
                 self.mark_busy(ConnectionHandle(index));
             }
         }
-        while self.unsent.is_none()
+        while !self.leaving.is_blocked()
             && let Some(handle) = self.busy.pop_front()
         {
             if let Some(connection) = self.connections[handle.0].as_mut() {
@@ -508,6 +507,7 @@ impl Port {
                 self.serve(handle, now);
             }
         }
+        self.send_leaving();
     }
 
     /// Gives up the handshakes that took too long.
@@ -548,18 +548,23 @@ impl Port {
         connection.write_out();
         loop {
             let Some(connection) = self.connections[handle.0].as_mut() else { return };
-            let mut buffer = mem::take(&mut self.send_buffer);
-            buffer.clear();
+            let mut buffer = self.leaving.take_buffer();
             let segments = self.udp.max_gso_segments().min(SEGMENTS_MAX);
             match connection.inner.poll_transmit(now, segments, &mut buffer) {
                 None => {
-                    self.send_buffer = buffer;
+                    self.leaving.give_buffer(buffer);
                     break;
                 }
                 Some(transmit) => {
-                    if !self.send(transmit, buffer) {
-                        self.mark_busy(handle);
-                        break;
+                    let joined = self.leaving.join(transmit, buffer, self.udp.max_gso_segments());
+                    if let Some((transmit, buffer)) = joined {
+                        let is_sent = self.send_leaving();
+                        // Behind those, whether they are sent or not.
+                        self.leaving.follow(transmit, buffer);
+                        if !is_sent {
+                            self.mark_busy(handle);
+                            break;
+                        }
                     }
                 }
             }
@@ -637,25 +642,27 @@ impl Port {
         }
     }
 
-    /// Whether it was sent, or need not be.
-    fn send(&mut self, transmit: Transmit, bytes: Vec<u8>) -> bool {
-        let mut result = self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
-        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            // That was the fate of an earlier one; this one was not looked at.
-            self.trouble(&io::ErrorKind::ConnectionRefused.into());
-            result = self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
-        }
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.unsent = Some((transmit, bytes));
-                false
+    /// Sends what is about to leave; whether it was sent, or need not be.
+    fn send_leaving(&mut self) -> bool {
+        while let Some((transmit, bytes)) = self.leaving.next() {
+            let send = || self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
+            let mut result = send();
+            let is_refused = result
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            if is_refused {
+                // That was the fate of an earlier one; this one was not looked at.
+                result = send();
+                self.trouble(&io::ErrorKind::ConnectionRefused.into());
+            }
+            if result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                self.leaving.wait(transmit, bytes);
+                return false;
             }
             // Anything else is as if the network had lost it, which QUIC can bear.
-            _ => {
-                self.send_buffer = bytes;
-                true
-            }
+            self.leaving.give_buffer(bytes);
         }
+        true
     }
 
     fn mark_busy(&mut self, handle: ConnectionHandle) {
