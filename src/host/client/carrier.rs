@@ -1,4 +1,9 @@
-//! Carries the frames of links to their leaders and back: which thread or task does it, and when.
+//! Carries the frames of a process's links to their leaders and back: which thread or task does it, and
+//! when.
+//!
+//! All managers of a process share one thread, and one port to each leader's address (`ports.rs`); those
+//! that were lent a runtime share with the others of that. So what they send at one time leaves in few
+//! writes, and their answers come in few reads.
 //!
 //! **One owner at a time** sends, receives and sleeps on the sockets; `wire_word.rs` says how it is won,
 //! woken and left. Ownership is only ever tried for. Who owns when:
@@ -22,6 +27,8 @@
 //! a link's state is locked inside, and callers are told once nothing is locked.
 
 mod loads;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::{
@@ -38,6 +45,7 @@ pub(super) use self::loads::CarriedLink;
 use self::loads::WireLoad;
 use super::{
     link::Lent,
+    ports::{LinkKey, Ports},
     reader::{AfterTurn, LentReader, ReadFrames},
     routes::Routes,
     wire_word::{Coming, WireSigns, WireWish, WireWord},
@@ -45,6 +53,7 @@ use super::{
 use crate::{
     clock,
     error::{LockError, LockErrorKind},
+    fork::PerFork,
     host::net::{
         bell::{LONGEST_SLEEP, Slept, SocketBed, is_same},
         patience::{Lending, PollPatience},
@@ -77,6 +86,9 @@ pub(super) struct Carrier {
 
 struct CarrierWire {
     loads: Vec<WireLoad>,
+    /// The last key that a link was given.
+    last_key: LinkKey,
+    ports: Ports,
     /// The sockets, as the reading task knows them.
     known: Vec<Slept>,
     /// How long the owner looks at the sockets before it sleeps on them.
@@ -91,7 +103,29 @@ struct CarrierThread {
     handle: Option<Thread>,
 }
 
+/// Those of this process: one for each runtime that was lent, and one for managers without.
+static CARRIERS: PerFork<Mutex<Vec<Weak<Carrier>>>> = PerFork::unset();
+
 impl Carrier {
+    /// The one that carries what is read by this runtime, or by none.
+    pub(super) fn shared(reader: Option<LentReader>) -> io::Result<Arc<Carrier>> {
+        let mut carriers = CARRIERS.here(Mutex::default).lock();
+        carriers.retain(|carrier| carrier.strong_count() > 0);
+        let known = carriers.iter().filter_map(Weak::upgrade).find(|carrier| {
+            match (&carrier.reader, &reader) {
+                (Some(its), Some(reader)) => its.is_like(reader),
+                (None, None) => true,
+                _ => false,
+            }
+        });
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let carrier = Carrier::new(reader)?;
+        carriers.push(Arc::downgrade(&carrier));
+        Ok(carrier)
+    }
+
     pub(super) fn new(reader: Option<LentReader>) -> io::Result<Arc<Carrier>> {
         let bed = SocketBed::new()?;
         Ok(Arc::new_cyclic(|me| Carrier {
@@ -99,6 +133,8 @@ impl Carrier {
             word: WireWord::new(),
             wire: Mutex::new(CarrierWire {
                 loads: Vec::new(),
+                last_key: 0,
+                ports: Ports::default(),
                 known: Vec::new(),
                 patience: PollPatience::new(),
                 activity: 0,
@@ -125,7 +161,7 @@ impl Carrier {
         self.ensure_thread(&mut thread)?;
         // Before the thread can find that it has nothing to carry.
         let routes = routes.take().expect("a link is taken on once");
-        self.wire.lock().loads.push(WireLoad::new(carried.clone(), routes));
+        self.wire.lock().add(carried.clone(), routes);
         carried.is_now_taken_on();
         Ok(())
     }
@@ -272,7 +308,7 @@ impl<'a> WireOwner<'a> {
         let looked = wire.look(reads || signs.is_unread());
         self.outstanding = looked.outstanding;
         self.sockets.clear();
-        wire.sockets(&mut self.sockets);
+        wire.ports.sockets(&mut self.sockets);
         let CarrierWire { activity, .. } = *wire;
         let is_empty = wire.loads.is_empty();
         drop(wire);
@@ -307,8 +343,8 @@ impl<'a> WireOwner<'a> {
             if done() {
                 return true;
             }
-            let offer_cpu = || self.carrier.lending.lock().offer_cpu();
-            let has_heard = self.look_for((begin, long), offer_cpu);
+            let look_again = |_| self.carrier.lending.lock().offer_cpu();
+            let has_heard = self.look_for((begin, long), look_again);
             if !has_heard && (!self.carrier.word.is_rung() || begin.elapsed() >= long) {
                 return false;
             }
@@ -323,8 +359,8 @@ impl<'a> WireOwner<'a> {
         let Carrier { word, wire, bed, .. } = self.carrier;
         let begin = Instant::now();
         let looks = wire.lock().patience.looks(begin).min(limit);
-        let offer_cpu = || wire.lock().patience.offer_cpu();
-        let has_heard = self.look_for((begin, looks), offer_cpu);
+        let look_again = |_| wire.lock().patience.offer_cpu();
+        let has_heard = self.look_for((begin, looks), look_again);
         let mut is_ready = false;
         if !has_heard {
             if !word.lie_down(dozes) {
@@ -347,14 +383,14 @@ impl<'a> WireOwner<'a> {
     fn look_for(
         &self,
         (begin, long): Lent,
-        mut offer_cpu: impl FnMut() -> Option<Instant>,
+        mut look_again: impl FnMut(Instant) -> Option<Instant>,
     ) -> bool {
         let mut now = begin;
         while now - begin < long && !self.carrier.word.is_rung() {
             if self.carrier.wire.lock().hear() {
                 return true;
             }
-            let Some(later) = offer_cpu() else { break };
+            let Some(later) = look_again(now) else { break };
             now = later;
         }
         false
@@ -376,14 +412,16 @@ impl<'a> WireOwner<'a> {
     fn try_to_leave(&mut self, leave: impl Fn(&WireWord) -> bool) -> bool {
         let carrier = self.carrier;
         for _ in 0..LOOKS_FOR_OTHERS {
-            let is_new =
-                carrier.reader.is_some() && !is_same(&self.sockets, &carrier.wire.lock().known);
+            let is_told_nothing = carrier.reader.is_some() && {
+                // It sleeps on sockets that were replaced, or was told of what was not read.
+                let wire = carrier.wire.lock();
+                !is_same(&self.sockets, &wire.known) || wire.ports.has_unread()
+            };
             if leave(&carrier.word) {
                 self.has_left = true;
                 let reads = carrier.word.reads();
                 match &carrier.reader {
-                    // It sleeps on sockets that were replaced, else.
-                    Some(reader) if reads && is_new => reader.look(),
+                    Some(reader) if reads && is_told_nothing => reader.look(),
                     _ if reads || self.outstanding == 0 => {}
                     _ => carrier.call_thread(),
                 }
@@ -430,7 +468,7 @@ impl ReadFrames for Carrier {
         let mut wire = self.wire.lock();
         wire.activity += 1;
         wire.known.clone_from(&owner.sockets);
-        let has_unread = wire.has_unread();
+        let has_unread = wire.ports.has_unread();
         drop(wire);
         owner.leave();
         match (is_empty, has_unread) {

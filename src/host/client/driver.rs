@@ -5,6 +5,7 @@
 //! that is about to block carries its frames itself until it has its answer.
 
 use std::{
+    io,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -39,6 +40,29 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 pub(crate) fn connect(
     addresses: &[String],
     secret: Secret,
+    config: ClientConfig,
+    reader: Option<LentReader>,
+    generation: fn() -> u64,
+) -> Result<Arc<Link>, LockError> {
+    connect_over(Carrier::shared, addresses, secret, config, reader, generation)
+}
+
+/// The same with a thread and ports of its own: for tests that stop or break it.
+#[cfg(test)]
+pub(in crate::host) fn connect_apart(
+    addresses: &[String],
+    secret: Secret,
+    config: ClientConfig,
+    reader: Option<LentReader>,
+    generation: fn() -> u64,
+) -> Result<Arc<Link>, LockError> {
+    connect_over(Carrier::new, addresses, secret, config, reader, generation)
+}
+
+pub(super) fn connect_over(
+    carrier: impl FnOnce(Option<LentReader>) -> io::Result<Arc<Carrier>>,
+    addresses: &[String],
+    secret: Secret,
     mut config: ClientConfig,
     reader: Option<LentReader>,
     generation: fn() -> u64,
@@ -48,7 +72,7 @@ pub(crate) fn connect(
         return Err(LockError::config("host scope needs the address of a leader"));
     }
     config.addresses = addresses.len();
-    let carrier = Carrier::new(reader).map_err(|error| {
+    let carrier = carrier(reader).map_err(|error| {
         LockError::new(LockErrorKind::Io, format!("cannot make a pipe: {error}")).with_source(error)
     })?;
     // A dead path is noticed while there is time to find another before the leases run out.
@@ -78,7 +102,7 @@ impl Drive for ClientDriver {
         if self.carried.is_taken_on() {
             return self.carried.attend(false);
         }
-        let no_thread = |error: std::io::Error| {
+        let no_thread = |error: io::Error| {
             let text = format!("cannot start a thread: {error}");
             LockError::new(LockErrorKind::Io, text).with_source(error)
         };

@@ -6,6 +6,8 @@ mod carrier;
 mod driver;
 pub(crate) mod link;
 #[cfg(feature = "host")]
+mod ports;
+#[cfg(feature = "host")]
 mod reader;
 #[cfg(feature = "host")]
 mod routes;
@@ -14,5 +16,7 @@ mod wire_word;
 
 #[cfg(feature = "host")]
 pub(crate) use self::driver::connect;
+#[cfg(all(test, feature = "host"))]
+pub(super) use self::driver::connect_apart;
 #[cfg(feature = "tokio")]
 pub(crate) use self::reader::LentReader;

@@ -47,6 +47,10 @@ impl NoReader {
         match *self {}
     }
 
+    pub(in crate::host) fn is_like(&self, _: &NoReader) -> bool {
+        match *self {}
+    }
+
     pub(in crate::host) fn look(&self) {
         match *self {}
     }

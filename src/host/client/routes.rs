@@ -5,19 +5,15 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
-    sync::{Arc, mpsc},
+    net::SocketAddr,
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
+use super::ports::{LinkKey, Ports};
 use crate::{
-    host::net::{
-        address::Address,
-        bell::LONGEST_SLEEP,
-        quic::{CloseCode, Port, PortEvent},
-        tls::Secret,
-    },
+    host::net::{address::Address, bell::LONGEST_SLEEP, quic::PortEvent, tls::Secret},
     proto::{
         ConnectionId,
         client::{Client, Ended},
@@ -39,13 +35,12 @@ pub(in crate::host) struct Map {
 
 pub(in crate::host) struct Routes {
     map: Map,
+    link: LinkKey,
     routes: Vec<Route>,
     /// What happened and was not told to the client yet.
     news: Vec<(ConnectionId, RouteNews)>,
     orders: Orders,
     has_moved: bool,
-    /// A socket may have had more than was read at the last time.
-    has_unread: bool,
     /// Addresses that a name was found to have, from the threads that look them up.
     found: mpsc::Receiver<(ConnectionId, io::Result<Vec<SocketAddr>>)>,
     finder: mpsc::Sender<(ConnectionId, io::Result<Vec<SocketAddr>>)>,
@@ -62,8 +57,8 @@ enum RouteNews {
 /// A connection of the client: made, or being made to one of a name's addresses.
 struct Route {
     id: ConnectionId,
-    /// Nothing is open yet while the name is being looked up.
-    port: Option<Port>,
+    /// Its number among the ports' connections; none while the name is being looked up.
+    at: Option<ConnectionId>,
     /// Addresses that were not tried yet, the next one last.
     untried: Vec<SocketAddr>,
     /// When the next address is tried.
@@ -87,11 +82,11 @@ impl Routes {
         let (finder, found) = mpsc::channel();
         Routes {
             map,
+            link: 0,
             routes: Vec::new(),
             news: Vec::new(),
             orders: Orders::default(),
             has_moved: false,
-            has_unread: false,
             found,
             finder,
             wake: Box::new(wake),
@@ -103,62 +98,55 @@ impl Routes {
         self.routes.is_empty()
     }
 
-    /// Collects what happened; with `read`, what the sockets have as well.
-    pub(in crate::host) fn listen(&mut self, read: bool) {
-        while let Ok((id, found)) = self.found.try_recv() {
-            self.found(id, found);
-        }
-        self.has_unread &= !read;
-        let Routes { map, routes, news, has_unread, .. } = self;
-        routes.retain_mut(|route| {
-            let Some(port) = &mut route.port else { return true };
-            if read {
-                *has_unread |= port.receive();
+    /// Whose connections the ports take these for.
+    pub(super) fn are_of(&mut self, link: LinkKey) {
+        self.link = link;
+    }
+
+    /// Collects what happened on a connection.
+    pub(super) fn hear(&mut self, at: ConnectionId, event: PortEvent, ports: &mut Ports) {
+        let Some(index) = self.routes.iter().position(|route| route.at == Some(at)) else { return };
+        let route = &mut self.routes[index];
+        match event {
+            PortEvent::Connected(..) => {
+                route.untried.clear();
+                route.patience = None;
+                self.news.push((route.id, RouteNews::Connected));
             }
-            let mut end = None;
-            while let Some(event) = port.poll_event() {
-                match event {
-                    PortEvent::Connected(id, _) => {
-                        route.untried.clear();
-                        route.patience = None;
-                        news.push((id, RouteNews::Connected));
-                    }
-                    PortEvent::Readable(id) => {
-                        while let Some(message) = port.read(id) {
-                            news.push((id, RouteNews::Message(message)));
-                        }
-                    }
-                    PortEvent::OtherSecret(_) => {} // of a leader's port
-                    PortEvent::Ended(_, ended) => end = Some(ended),
+            PortEvent::Readable(_) => {
+                while let Some(message) = ports.read(at) {
+                    self.news.push((route.id, RouteNews::Message(message)));
                 }
             }
-            if end.is_some() {
-                // The leader hears why, and does not wait for the rest of a handshake.
-                port.transmit();
-            }
-            if route.patience.is_some_and(|at| at <= Instant::now()) {
-                end.get_or_insert_with(|| Ended::Disconnected("no answer in time".into()));
-            }
-            match end {
-                None => true,
-                Some(end) => route.next_address(end, map, news),
-            }
-        });
-    }
-
-    /// Reads what the sockets have, to be [collected](Routes::listen); whether anything came.
-    pub(in crate::host) fn hear(&mut self) -> bool {
-        let mut has_heard = false;
-        for port in self.routes.iter_mut().filter_map(|route| route.port.as_mut()) {
-            self.has_unread |= port.receive();
-            has_heard |= port.has_heard();
+            PortEvent::OtherSecret(_) => {} // of a leader's port
+            PortEvent::Ended(_, ended) => self.go_on(index, ended, ports),
         }
-        has_heard
     }
 
-    /// Whether a socket may have had more than was read at the last time.
-    pub(in crate::host) fn has_unread(&self) -> bool {
-        self.has_unread
+    /// Collects what names were found to have, and gives up the addresses that take too long.
+    pub(super) fn listen(&mut self, ports: &mut Ports) {
+        while let Ok((id, found)) = self.found.try_recv() {
+            self.found(id, found, ports);
+        }
+        if self.routes.iter().all(|route| route.patience.is_none()) {
+            return;
+        }
+        let now = Instant::now();
+        let is_late = |route: &Route| route.patience.is_some_and(|at| at <= now);
+        while let Some(index) = self.routes.iter().position(is_late) {
+            if let Some(at) = self.routes[index].at.take() {
+                ports.close(at);
+            }
+            self.go_on(index, Ended::Disconnected("no answer in time".into()), ports);
+        }
+    }
+
+    /// Tries the next address of a route, or reports its end.
+    fn go_on(&mut self, index: usize, ended: Ended, ports: &mut Ports) {
+        let Routes { map, link, routes, news, .. } = self;
+        if !routes[index].next_address(ended, (map, *link), news, ports) {
+            routes.swap_remove(index);
+        }
     }
 
     /// Whether anything is collected that the client was not told.
@@ -198,67 +186,46 @@ impl Routes {
         self.has_moved |= !(connects.is_empty() && messages.is_empty() && closes.is_empty());
     }
 
-    /// Does it, and sends everything that is ready.
-    pub(in crate::host) fn obey(&mut self) {
+    /// Does it; what is to be sent leaves with the ports' next transmission.
+    pub(super) fn obey(&mut self, ports: &mut Ports) {
         let mut orders = std::mem::take(&mut self.orders);
         for (id, message) in orders.messages.drain(..) {
-            if let Some(port) = self.port(id) {
-                port.write(id, &message);
+            let route = self.routes.iter().find(|route| route.id == id);
+            if let Some(at) = route.and_then(|route| route.at) {
+                ports.write(at, &message);
             }
         }
         for id in orders.closes.drain(..) {
-            if let Some(at) = self.routes.iter().position(|route| route.id == id)
-                && let Some(mut port) = self.routes.swap_remove(at).port
+            if let Some(index) = self.routes.iter().position(|route| route.id == id)
+                && let Some(at) = self.routes.swap_remove(index).at
             {
-                port.close(id, CloseCode::Done, "not needed any more");
-                port.transmit();
+                ports.close(at);
             }
         }
         for (id, index) in orders.connects.drain(..) {
             let address = self.map.addresses[index].clone();
-            self.routes.push(Route { id, port: None, untried: Vec::new(), patience: None });
+            self.routes.push(Route { id, at: None, untried: Vec::new(), patience: None });
             match address.literal() {
-                Some(literal) => self.found(id, Ok(vec![literal])),
-                None => self.look_up(id, address),
+                Some(literal) => self.found(id, Ok(vec![literal]), ports),
+                None => self.look_up(id, address, ports),
             }
         }
         self.orders = orders;
-        for port in self.routes.iter_mut().filter_map(|route| route.port.as_mut()) {
-            port.transmit();
-        }
     }
 
-    /// Adds what to sleep on, and whether for room to write as well.
-    pub(in crate::host) fn sockets(&self, sockets: &mut Vec<(Arc<UdpSocket>, bool)>) {
-        let ports = self.routes.iter().filter_map(|route| route.port.as_ref());
-        sockets.extend(ports.map(|port| (port.socket().clone(), port.is_blocked())));
-    }
-
-    /// How long to sleep at most, as far as the routes are concerned.
-    pub(in crate::host) fn limit(&mut self) -> Duration {
-        let now = Instant::now();
-        let timeouts = self.routes.iter_mut().flat_map(|route| {
-            [route.port.as_mut().and_then(Port::timeout), route.patience].into_iter().flatten()
-        });
-        let limits = timeouts.map(|at| at.saturating_duration_since(now));
-        limits.min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
+    /// How long to sleep at most, as far as the next address is concerned.
+    pub(super) fn limit(&self) -> Duration {
+        let next = self.routes.iter().filter_map(|route| route.patience).min();
+        next.map_or(LONGEST_SLEEP, |at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Closes everything that is open.
-    pub(in crate::host) fn close(&mut self) {
-        for port in self.routes.iter_mut().filter_map(|route| route.port.as_mut()) {
-            port.close_all(CloseCode::Done, "not needed any more");
-            port.transmit();
-        }
-        self.routes.clear();
-    }
-
-    fn port(&mut self, id: ConnectionId) -> Option<&mut Port> {
-        self.routes.iter_mut().find(|route| route.id == id)?.port.as_mut()
+    pub(super) fn close(&mut self, ports: &mut Ports) {
+        self.routes.drain(..).filter_map(|route| route.at).for_each(|at| ports.close(at));
     }
 
     /// The system's resolver takes its time; renewals over other connections do not wait for it.
-    fn look_up(&mut self, id: ConnectionId, address: Address) {
+    fn look_up(&mut self, id: ConnectionId, address: Address, ports: &mut Ports) {
         let (finder, wake) = (self.finder.clone(), (self.wake)());
         let spawned = thread::Builder::new().name("tierlock-lookup".into()).spawn(move || {
             let found = address.resolve();
@@ -269,24 +236,21 @@ impl Routes {
             wake();
         });
         if let Err(error) = spawned {
-            self.found(id, Err(error));
+            self.found(id, Err(error), ports);
         }
     }
 
-    fn found(&mut self, id: ConnectionId, found: io::Result<Vec<SocketAddr>>) {
-        let Some(at) = self.routes.iter().position(|route| route.id == id) else { return };
+    fn found(&mut self, id: ConnectionId, found: io::Result<Vec<SocketAddr>>, ports: &mut Ports) {
+        let Some(index) = self.routes.iter().position(|route| route.id == id) else { return };
         let end = match found {
             Ok(mut addresses) => {
                 addresses.reverse();
-                self.routes[at].untried = addresses;
+                self.routes[index].untried = addresses;
                 "the name has no address".to_owned()
             }
             Err(error) => error.to_string(),
         };
-        let end = Ended::Disconnected(end);
-        if !self.routes[at].next_address(end, &mut self.map, &mut self.news) {
-            self.routes.swap_remove(at);
-        }
+        self.go_on(index, Ended::Disconnected(end), ports);
     }
 }
 
@@ -303,18 +267,19 @@ impl Route {
     fn next_address(
         &mut self,
         mut end: Ended,
-        map: &mut Map,
+        (map, link): (&mut Map, LinkKey),
         news: &mut Vec<(ConnectionId, RouteNews)>,
+        ports: &mut Ports,
     ) -> bool {
-        self.port = None;
+        self.at = None;
         while matches!(end, Ended::Disconnected(_) | Ended::NotThere(_))
             && let Some(address) = self.untried.pop()
         {
             // The file may have another secret by now, while the leader exchanges its own.
             map.secret.refresh();
-            match Port::connect(self.id, address, &map.secret, map.silence) {
-                Ok(port) => {
-                    self.port = Some(port);
+            match ports.connect(link, address, &map.secret, map.silence) {
+                Ok(at) => {
+                    self.at = Some(at);
                     let others = !self.untried.is_empty();
                     self.patience = others.then(|| Instant::now() + NEXT_ADDRESS);
                     return true;

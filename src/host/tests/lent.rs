@@ -11,7 +11,8 @@ impl Town {
         let reader = LentReader::new(runtime.handle().clone()).unwrap();
         let addresses = [leader.local_addr().to_string()];
         let secret = Secret::read(self.path("key")).unwrap();
-        super::super::connect(&addresses, secret, config(), Some(reader), generation).unwrap()
+        super::super::client::connect_apart(&addresses, secret, config(), Some(reader), generation)
+            .unwrap()
     }
 }
 

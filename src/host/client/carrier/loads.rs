@@ -15,8 +15,12 @@ use crate::{
     clock,
     error::LockError,
     host::{
-        client::{link::Link, routes::Routes},
-        net::bell::{LONGEST_SLEEP, Slept},
+        client::{
+            link::Link,
+            ports::{LinkKey, Ports},
+            routes::Routes,
+        },
+        net::bell::LONGEST_SLEEP,
     },
     time::Time,
 };
@@ -91,6 +95,8 @@ impl CarriedLink {
 
 /// A link that is carried, and its routes.
 pub(super) struct WireLoad {
+    /// Later ones have higher ones.
+    key: LinkKey,
     carried: Arc<CarriedLink>,
     routes: Routes,
     /// When something is to be done next that nothing announces.
@@ -139,100 +145,137 @@ impl ToBeTold {
 }
 
 impl CarrierWire {
+    /// Adds a link to those that are carried.
+    pub(super) fn add(&mut self, carried: Arc<CarriedLink>, mut routes: Routes) {
+        self.last_key += 1;
+        let key = self.last_key;
+        routes.are_of(key);
+        self.loads.push(WireLoad {
+            key,
+            carried,
+            routes,
+            due: Time::ZERO,
+            has_heard: false,
+            is_broken: false,
+            unanswered: 0,
+            closed_at: None,
+        });
+    }
+
     /// Moves the frames of each link that has something to be looked at.
     pub(super) fn look(&mut self, reads: bool) -> LookedAtAll {
-        let CarrierWire { loads, activity, .. } = self;
         let mut told = ToBeTold::default();
-        let (mut soonest, mut outstanding) = (Time::NEVER, 0);
-        let count = loads.len();
+        let count = self.loads.len();
+        if reads {
+            self.hear();
+        }
+        loop {
+            self.look_at_each(reads, &mut told);
+            let sent = catch_unwind(AssertUnwindSafe(|| self.ports.transmit()));
+            // Sending may have brought something, and what one link met may be another's.
+            let has_heard = match sent {
+                Ok(()) => self.collect(),
+                Err(_) => self.break_all(),
+            };
+            if !has_heard {
+                break;
+            }
+        }
+        let CarrierWire { loads, ports, .. } = self;
+        let now = clock::now();
+        let soonest = loads.iter().map(|load| load.due).min().unwrap_or(Time::NEVER);
+        let timeout = ports.timeout().map(|at| at.saturating_duration_since(Instant::now()));
+        let limit = soonest.since(now).min(timeout.unwrap_or(LONGEST_SLEEP)).min(LONGEST_SLEEP);
+        let outstanding = loads.iter().map(WireLoad::outstanding).sum();
+        LookedAtAll { limit, outstanding, has_ended: loads.len() < count, told }
+    }
+
+    fn look_at_each(&mut self, reads: bool, told: &mut ToBeTold) {
+        let CarrierWire { loads, ports, activity, .. } = self;
+        let mut now = clock::now();
         loads.retain_mut(|load| {
             let is_marked = load.carried.is_marked.swap(false, AcqRel);
             let has_heard = mem::take(&mut load.has_heard);
-            let is_broken = load.is_broken;
-            if is_marked || has_heard || reads || is_broken || load.due <= clock::now() {
-                let link = load.carried.link.upgrade();
-                let end = match &link {
-                    None => Some(ENDED),
-                    Some(_) if is_broken => Some(FAILED),
-                    Some(link) => {
-                        let moved =
-                            catch_unwind(AssertUnwindSafe(|| load.move_frames(link, reads)));
-                        moved.map_or(Some(FAILED), |has_moved| {
-                            *activity += u64::from(has_moved);
-                            load.has_ended(link).then_some(ENDED)
-                        })
+            // With one that has nothing to look at, a look at the clock costs as much.
+            let is_due = load.due <= now || reads && load.closed_at.is_some();
+            if !is_marked && !has_heard && !load.is_broken && !is_due {
+                return true;
+            }
+            let Some(link) = load.carried.link.upgrade() else {
+                load.end(ENDED, ports);
+                return false;
+            };
+            let moved = (!load.is_broken)
+                .then(|| catch_unwind(AssertUnwindSafe(|| load.move_frames(&link, ports))));
+            match moved {
+                Some(Ok(has_moved)) => {
+                    *activity += u64::from(has_moved);
+                    let ends = load.ends(&link);
+                    if ends {
+                        load.end(ENDED, ports);
                     }
-                };
-                match (end, link) {
-                    (Some(FAILED), Some(link)) => told.failed.push(link),
-                    (_, Some(link)) => told.add(link),
-                    (_, None) => {}
+                    told.add(link);
+                    now = clock::now();
+                    !ends
                 }
-                if let Some(end) = end {
-                    let _ = catch_unwind(AssertUnwindSafe(|| load.routes.close()));
-                    load.carried.life.store(end, Release);
-                    return false;
+                _ => {
+                    load.end(FAILED, ports);
+                    told.failed.push(link);
+                    false
                 }
             }
-            soonest = soonest.min(load.due);
-            outstanding += load.unanswered + usize::from(load.closed_at.is_some());
-            true
         });
-        let limit = soonest.since(clock::now()).min(LONGEST_SLEEP);
-        LookedAtAll { limit, outstanding, has_ended: loads.len() < count, told }
     }
 
     /// Reads what the sockets have, for the next look; whether anything came.
     pub(super) fn hear(&mut self) -> bool {
+        match catch_unwind(AssertUnwindSafe(|| self.ports.receive())) {
+            Ok(false) => false,
+            Ok(true) => {
+                self.collect();
+                true
+            }
+            Err(_) => self.break_all(),
+        }
+    }
+
+    /// Hands what happened on connections to the links that they are of; whether anything did.
+    fn collect(&mut self) -> bool {
+        let CarrierWire { loads, ports, .. } = self;
         let mut has_heard = false;
-        for load in &mut self.loads {
-            let heard = catch_unwind(AssertUnwindSafe(|| load.routes.hear()));
-            load.is_broken |= heard.is_err();
-            load.has_heard |= heard.unwrap_or(true);
-            has_heard |= load.has_heard;
+        while let Some((link, id, event)) = ports.poll_event() {
+            let Ok(index) = loads.binary_search_by_key(&link, |load| load.key) else { continue };
+            let load = &mut loads[index];
+            let heard = || load.routes.hear(id, event, ports);
+            load.is_broken |= catch_unwind(AssertUnwindSafe(heard)).is_err();
+            load.has_heard = true;
+            has_heard = true;
         }
         has_heard
     }
 
-    /// The owner has panicked, and no link is to be trusted any more.
-    pub(super) fn break_all(&mut self) {
+    /// The owner has panicked, and no link is to be trusted any more. Whether there is one.
+    pub(super) fn break_all(&mut self) -> bool {
+        self.ports = Ports::default();
         self.loads.iter_mut().for_each(|load| load.is_broken = true);
-    }
-
-    /// Whether a socket may have had more than was read at the last time.
-    pub(super) fn has_unread(&self) -> bool {
-        self.loads.iter().any(|load| load.routes.has_unread())
-    }
-
-    /// Adds what to sleep on.
-    pub(super) fn sockets(&self, sockets: &mut Vec<Slept>) {
-        self.loads.iter().for_each(|load| load.routes.sockets(sockets));
+        !self.loads.is_empty()
     }
 }
 
 impl WireLoad {
-    pub(super) fn new(carried: Arc<CarriedLink>, routes: Routes) -> WireLoad {
-        let due = Time::ZERO;
-        WireLoad {
-            carried,
-            routes,
-            due,
-            is_broken: false,
-            has_heard: false,
-            unanswered: 0,
-            closed_at: None,
-        }
+    /// What is waited for.
+    fn outstanding(&self) -> usize {
+        self.unanswered + usize::from(self.closed_at.is_some())
     }
 
     /// Moves everything that is ready; whether there was anything.
-    fn move_frames(&mut self, link: &Link, mut reads: bool) -> bool {
+    fn move_frames(&mut self, link: &Link, ports: &mut Ports) -> bool {
         #[cfg(test)]
         assert!(!self.carried.is_to_fail.load(SeqCst), "a test wants it to fail");
         let routes = &mut self.routes;
         let mut has_moved = false;
         loop {
-            routes.listen(reads);
-            reads = false;
+            routes.listen(ports);
             let (now, next) = link.drive(
                 routes,
                 |routes, client| {
@@ -250,7 +293,7 @@ impl WireLoad {
                     (now, client.poll_timeout().map(|at| at.since(now)))
                 },
             );
-            routes.obey();
+            routes.obey(ports);
             has_moved |= routes.has_moved();
             if !routes.has_news() {
                 self.due = now + routes.limit().min(next.unwrap_or(LONGEST_SLEEP));
@@ -261,11 +304,17 @@ impl WireLoad {
     }
 
     /// Whether it was closed, and owes no peer a word.
-    fn has_ended(&mut self, link: &Link) -> bool {
+    fn ends(&mut self, link: &Link) -> bool {
         if !link.is_closed() {
             return false;
         }
         let since = self.closed_at.get_or_insert_with(Instant::now);
         self.routes.is_empty() || since.elapsed() >= GOODBYE
+    }
+
+    fn end(&mut self, life: u8, ports: &mut Ports) {
+        // Of one that has panicked nothing is sure.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.routes.close(ports)));
+        self.carried.life.store(life, Release);
     }
 }

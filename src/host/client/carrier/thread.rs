@@ -56,7 +56,9 @@ impl Carrier {
                 match catch_unwind(AssertUnwindSafe(watching)) {
                     Ok(AfterWatch::Rests) => {}
                     Ok(AfterWatch::Ends) => return,
-                    Err(_) => self.wire.lock().break_all(),
+                    Err(_) => {
+                        self.wire.lock().break_all();
+                    }
                 }
             }
             thread::park_timeout(SOON);

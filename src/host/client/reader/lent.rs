@@ -57,6 +57,11 @@ impl LentReader {
         }
     }
 
+    /// Whether it is the same runtime.
+    pub(crate) fn is_like(&self, other: &LentReader) -> bool {
+        self.runtime.id() == other.runtime.id()
+    }
+
     /// Makes sure that a task reads, with `start` if none does.
     pub(crate) fn ensure<R: ReadFrames>(&self, start: impl FnOnce() -> Option<Arc<R>>) {
         let Some(running) = Running::begin(&self.task) else { return };
