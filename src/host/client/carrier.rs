@@ -343,7 +343,7 @@ impl<'a> WireOwner<'a> {
             if done() {
                 return true;
             }
-            let look_again = |_| self.carrier.lending.lock().offer_cpu();
+            let look_again = |last| self.carrier.lending.lock().look_again(last);
             let has_heard = self.look_for((begin, long), look_again);
             if !has_heard && (!self.carrier.word.is_rung() || begin.elapsed() >= long) {
                 return false;
@@ -359,7 +359,7 @@ impl<'a> WireOwner<'a> {
         let Carrier { word, wire, bed, .. } = self.carrier;
         let begin = Instant::now();
         let looks = wire.lock().patience.looks(begin).min(limit);
-        let look_again = |_| wire.lock().patience.offer_cpu();
+        let look_again = |last| wire.lock().patience.look_again(last);
         let has_heard = self.look_for((begin, looks), look_again);
         let mut is_ready = false;
         if !has_heard {

@@ -66,36 +66,38 @@ impl Bell {
     ///
     /// A caller that was answered soon before looks for a while before it sleeps; see [`PollPatience`].
     pub(in crate::host) fn sleep(&self, sockets: &[Slept], limit: Duration) -> bool {
+        self.sleep_or_hear(sockets, limit, || self.bed.sleep(sockets, Duration::ZERO))
+    }
+
+    /// The same for a sleeper that reads its sockets itself while it looks, which saves a look for
+    /// each: `hear` reads them, and says whether anything came.
+    pub(in crate::host) fn sleep_or_hear(
+        &self,
+        sockets: &[Slept],
+        limit: Duration,
+        mut hear: impl FnMut() -> bool,
+    ) -> bool {
         let begin = Instant::now();
         let looks = self.patience.lock().looks(begin).min(limit);
-        let offer_cpu = || self.patience.lock().offer_cpu();
-        let is_ready = self.look_for(offer_cpu, (begin, looks), sockets) || {
+        let mut now = begin;
+        let mut is_ready = false;
+        while now - begin < looks && self.state.load(Relaxed) != RUNG {
+            is_ready = hear();
+            if is_ready {
+                break;
+            }
+            let Some(later) = self.patience.lock().look_again(now) else { break };
+            now = later;
+        }
+        if !is_ready {
             let limit = limit.saturating_sub(begin.elapsed());
-            self.sleep_at_once(sockets, limit)
-        };
+            is_ready = self.sleep_at_once(sockets, limit);
+        }
         // A short wait that nothing ended says nothing about how soon peers answer.
         if is_ready || limit > PollPatience::LONGEST {
             self.patience.lock().waited(looks, begin.elapsed());
         }
         is_ready
-    }
-
-    /// Whether a socket was ready before the bell was rung, or it had taken long enough.
-    fn look_for(
-        &self,
-        offer_cpu: impl Fn() -> Option<Instant>,
-        (begin, long): (Instant, Duration),
-        sockets: &[Slept],
-    ) -> bool {
-        let mut now = begin;
-        while now - begin < long && self.state.load(Relaxed) != RUNG {
-            if self.bed.sleep(sockets, Duration::ZERO) {
-                return true;
-            }
-            let Some(later) = offer_cpu() else { break };
-            now = later;
-        }
-        false
     }
 
     fn sleep_at_once(&self, sockets: &[Slept], limit: Duration) -> bool {

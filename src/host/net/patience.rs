@@ -1,9 +1,10 @@
 //! How long to look at the sockets before sleeping on them.
 //!
 //! A thread that sleeps lets its CPU halt, and on a virtual machine waking a halted CPU takes longer
-//! (50 to 75 µs measured) than a leader takes to answer. So a thread that was answered soon looks
-//! again and again for a while, and offers the CPU to others between two looks. How long is learnt as
-//! Linux learns it for the idle loop of a guest (Documentation/virt/guest-halt-polling.rst):
+//! (50 to 75 µs measured) than a leader takes to answer. So a thread that was answered soon reads its
+//! sockets again and again for a while. It does not yield its CPU in between: beside any busy process that
+//! gives away a whole slice. How long is learnt as Linux learns it for the idle loop of a guest
+//! (Documentation/virt/guest-halt-polling.rst):
 //!
 //! | a wait took | the next one looks |
 //! |---|---|
@@ -19,9 +20,9 @@
 //!
 //! So a link that is used now and then costs no more than it would without, and a busy one at most
 //! 200 µs of looking for each message. Where the CPUs are busy with something else nothing is
-//! gained, as none of them halts, and a CPU once offered is back only when the others have had
-//! their slices: a thread that got it back late again and again does not look for a while. Nor does
-//! any thread where there is one CPU, which the awaited peer needs.
+//! gained, as none of them halts: a peer that waits for this thread's CPU lets it look in vain, which by
+//! the table above three waits end; and a thread that the system kept off its CPU again and again does
+//! not look for a while. Nor does any thread where there is one CPU, which the awaited peer needs.
 
 use std::{
     mem, thread,
@@ -30,10 +31,11 @@ use std::{
 
 /// As in Linux, `guest_halt_poll_grow_start`.
 const FIRST: Duration = Duration::from_micros(50);
-/// A CPU that comes back later was not given to the peer that answers.
+/// Between two looks the CPU is gone no longer, unless others have work for it.
 const LATE: Duration = Duration::from_micros(100);
-/// After so many that came back in time a late one was bad luck, and no sign of a busy machine.
-const GOOD_SIGN: u32 = 64;
+/// After so many looks in time, some milliseconds of them, a late one was bad luck, and no sign of a busy
+/// machine.
+const GOOD_SIGN: u32 = 4_096;
 /// For how long no thread looks on a busy machine: twice as long each time.
 const SHORTEST_REST: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -67,7 +69,7 @@ pub(in crate::host) struct Lending {
 pub(in crate::host) struct Cpus {
     /// How many may look at once, if the peer of each is to have a CPU as well.
     pairs: usize,
-    /// How often the CPU came back in time since it came back late.
+    /// How many looks were in time since one was late.
     in_time: u32,
     rest: Duration,
     rests_until: Option<Instant>,
@@ -99,8 +101,9 @@ impl PollPatience {
         }
     }
 
-    pub(in crate::host) fn offer_cpu(&mut self) -> Option<Instant> {
-        self.cpus.offer()
+    /// Another look, after one at `last`: when, or nothing if this thread had better sleep.
+    pub(in crate::host) fn look_again(&mut self, last: Instant) -> Option<Instant> {
+        self.cpus.look_again(last)
     }
 }
 
@@ -134,8 +137,9 @@ impl Lending {
         }
     }
 
-    pub(in crate::host) fn offer_cpu(&mut self) -> Option<Instant> {
-        self.cpus.offer()
+    /// Another look, after one at `last`: when, or nothing if this thread had better sleep.
+    pub(in crate::host) fn look_again(&mut self, last: Instant) -> Option<Instant> {
+        self.cpus.look_again(last)
     }
 }
 
@@ -153,16 +157,14 @@ impl Cpus {
         self.pairs > 0 && self.rests_until.is_none_or(|until| now >= until)
     }
 
-    /// Offers the CPU to others: perhaps the awaited peer could run here. When it came back,
-    /// or nothing if that was too late to go on looking.
-    fn offer(&mut self) -> Option<Instant> {
-        let offered = Instant::now();
-        thread::yield_now();
+    /// Whether the CPU was this thread's since its look at `last`: when that is seen, or nothing if others
+    /// had it for so long that they want it.
+    fn look_again(&mut self, last: Instant) -> Option<Instant> {
         let now = Instant::now();
-        (!self.is_kept_off(now - offered, now)).then_some(now)
+        (!self.is_kept_off(now - last, now)).then_some(now)
     }
 
-    /// Whether a CPU that was offered and came back `later`, at `now`, was back too late.
+    /// Whether the CPU was gone for too long, at `now`, where `later` has passed since the last look.
     fn is_kept_off(&mut self, later: Duration, now: Instant) -> bool {
         if later <= LATE {
             self.in_time = self.in_time.saturating_add(1);
