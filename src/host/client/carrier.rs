@@ -53,7 +53,7 @@ use super::{
 use crate::{
     clock,
     error::{LockError, LockErrorKind},
-    fork::PerFork,
+    fork::{self, PerFork},
     host::net::{
         bell::{LONGEST_SLEEP, Slept, SocketBed, is_same},
         patience::{Lending, PollPatience},
@@ -70,6 +70,8 @@ const LOOKS_FOR_OTHERS: usize = 2;
 
 pub(super) struct Carrier {
     me: Weak<Carrier>,
+    /// In which process, which a forked child is not.
+    made_in: u64,
     word: WireWord,
     /// The owner's, but for a new link, which is added by its first caller.
     wire: Mutex<CarrierWire>,
@@ -95,6 +97,8 @@ struct CarrierWire {
     patience: PollPatience,
     /// Counts whenever frames were moved.
     activity: u64,
+    /// Counts the turns of the reading task.
+    turns: u64,
 }
 
 #[derive(Default)]
@@ -130,6 +134,7 @@ impl Carrier {
         let bed = SocketBed::new()?;
         Ok(Arc::new_cyclic(|me| Carrier {
             me: me.clone(),
+            made_in: fork::generation(),
             word: WireWord::new(),
             wire: Mutex::new(CarrierWire {
                 loads: Vec::new(),
@@ -138,6 +143,7 @@ impl Carrier {
                 known: Vec::new(),
                 patience: PollPatience::new(),
                 activity: 0,
+                turns: 0,
             }),
             bed,
             lending: Mutex::new(Lending::new()),
@@ -161,27 +167,44 @@ impl Carrier {
         self.ensure_thread(&mut thread)?;
         // Before the thread can find that it has nothing to carry.
         let routes = routes.take().expect("a link is taken on once");
-        self.wire.lock().add(carried.clone(), routes);
+        // And before an owner can say that it has ended.
         carried.is_now_taken_on();
+        self.wire.lock().add(carried.clone(), routes);
         Ok(())
     }
 
     /// There is something to send. It goes now, or with its owner's next look.
     pub(super) fn send(&self, carried: &CarriedLink) {
+        if self.comes(carried, WireWish::Send) {
+            let mut owner = WireOwner::new(self);
+            owner.step(false);
+            owner.leave();
+        }
+    }
+
+    /// Comes with something of this link to look at: whether the caller is the owner now.
+    ///
+    /// A forked child inherits the word as it was, with sockets on which its parent goes on: it never comes.
+    fn comes(&self, carried: &CarriedLink, wish: WireWish) -> bool {
+        if self.made_in != fork::generation() {
+            return false;
+        }
         carried.mark();
-        match self.word.come(WireWish::Send) {
-            Coming::Mine => {
-                let mut owner = WireOwner::new(self);
-                owner.step(false);
-                owner.leave();
+        match self.word.come(wish) {
+            Coming::Mine => true,
+            Coming::Heard => false,
+            Coming::Asleep => {
+                self.bed.wake();
+                false
             }
-            Coming::Heard => {}
-            Coming::Asleep => self.bed.wake(),
         }
     }
 
     /// There is something to send that may wait for a tick.
     pub(super) fn put_off(&self, carried: &CarriedLink) {
+        if self.made_in != fork::generation() {
+            return;
+        }
         carried.mark();
         if self.word.put_off() {
             self.bed.wake();
@@ -192,19 +215,17 @@ impl Carrier {
     /// lent. `is_alone`: no other caller's request would go along.
     pub(super) fn send_for_task(&self, carried: &CarriedLink, is_alone: bool) {
         let Some(reader) = &self.reader else { return self.send(carried) };
-        carried.mark();
-        if !is_alone && self.word.put_off_to_reader() {
-            reader.ensure(|| self.me.upgrade());
-            return reader.look();
-        }
-        match self.word.come(WireWish::Reader) {
-            Coming::Mine => {
-                let mut owner = WireOwner::new(self);
-                owner.step(false);
-                owner.leave_to_reader(reader);
+        if !is_alone && self.made_in == fork::generation() {
+            carried.mark();
+            if self.word.put_off_to_reader() {
+                reader.ensure(|| self.me.upgrade());
+                return reader.look();
             }
-            Coming::Heard => {}
-            Coming::Asleep => self.bed.wake(),
+        }
+        if self.comes(carried, WireWish::Reader) {
+            let mut owner = WireOwner::new(self);
+            owner.step(false);
+            owner.leave_to_reader(reader);
         }
     }
 
@@ -225,31 +246,23 @@ impl Carrier {
         done: &dyn Fn() -> bool,
         lent: Lent,
     ) -> bool {
-        carried.mark();
-        match self.word.come(WireWish::Carry) {
-            Coming::Mine => {
-                let mut owner = WireOwner::new(self);
-                let is_done = owner.look_until(done, lent);
-                match &self.reader {
-                    Some(reader) if !is_done => owner.leave_to_reader(reader),
-                    _ => owner.leave(),
-                }
-                return is_done;
-            }
-            Coming::Heard => {}
-            Coming::Asleep => self.bed.wake(),
+        if !self.comes(carried, WireWish::Carry) {
+            return false;
         }
-        false
+        let mut owner = WireOwner::new(self);
+        let is_done = owner.look_until(done, lent);
+        match &self.reader {
+            Some(reader) if !is_done => owner.leave_to_reader(reader),
+            _ => owner.leave(),
+        }
+        is_done
     }
 
     /// A caller is about to block: moves frames until `done`, but not for ever. Returns at once if there is
     /// an owner.
     pub(super) fn carry(&self, carried: &CarriedLink, done: &dyn Fn() -> bool) {
-        carried.mark();
-        match self.word.come(WireWish::Carry) {
-            Coming::Mine => WireOwner::new(self).carry_until(done),
-            Coming::Heard => {}
-            Coming::Asleep => self.bed.wake(),
+        if self.comes(carried, WireWish::Carry) {
+            WireOwner::new(self).carry_until(done);
         }
     }
 
@@ -278,6 +291,8 @@ struct WireOwner<'a> {
     carrier: &'a Carrier,
     /// What the last look left to be waited for: answers, and links that are being closed.
     outstanding: usize,
+    /// There is nothing to be carried, as of the last look.
+    is_empty: bool,
     /// The sockets, as of the last look.
     sockets: Vec<Slept>,
     has_left: bool,
@@ -290,13 +305,13 @@ struct LookedOver {
     limit: Duration,
     /// As [`CarrierWire::activity`].
     activity: u64,
-    /// There is nothing to be carried any more.
-    is_empty: bool,
+    /// As [`CarrierWire::turns`].
+    turns: u64,
 }
 
 impl<'a> WireOwner<'a> {
     fn new(carrier: &'a Carrier) -> WireOwner<'a> {
-        WireOwner { carrier, outstanding: 0, sockets: Vec::new(), has_left: false }
+        WireOwner { carrier, outstanding: 0, is_empty: false, sockets: Vec::new(), has_left: false }
     }
 
     /// Looks at everything that has come, moves all frames that are ready, and tells callers what came
@@ -309,16 +324,20 @@ impl<'a> WireOwner<'a> {
         self.outstanding = looked.outstanding;
         self.sockets.clear();
         wire.ports.sockets(&mut self.sockets);
-        let CarrierWire { activity, .. } = *wire;
-        let is_empty = wire.loads.is_empty();
+        let CarrierWire { activity, turns, .. } = *wire;
+        self.is_empty = wire.loads.is_empty();
         drop(wire);
+        if self.is_empty {
+            // A reading task that finds nothing to carry ends, and is not to be wanted again.
+            carrier.word.end_reading();
+        }
         if looked.has_ended {
             // A caller that is about to wait for it has the lock until it does.
             drop(carrier.thread.lock());
             carrier.changed.notify_all();
         }
         looked.told.tell();
-        LookedOver { signs, limit: looked.limit, activity, is_empty }
+        LookedOver { signs, limit: looked.limit, activity, turns }
     }
 
     /// For a caller: moves frames until `done`, but not for ever.
@@ -403,7 +422,9 @@ impl<'a> WireOwner<'a> {
 
     /// The same, and from now on a runtime's task sleeps on the sockets.
     fn leave_to_reader(mut self, reader: &LentReader) {
-        if self.try_to_leave(WireWord::leave_to_reader) {
+        // With nothing to carry no task is to read.
+        let leave = if self.is_empty { WireWord::leave } else { WireWord::leave_to_reader };
+        if self.try_to_leave(leave) {
             reader.ensure(|| self.carrier.me.upgrade());
         }
     }
@@ -412,11 +433,7 @@ impl<'a> WireOwner<'a> {
     fn try_to_leave(&mut self, leave: impl Fn(&WireWord) -> bool) -> bool {
         let carrier = self.carrier;
         for _ in 0..LOOKS_FOR_OTHERS {
-            let is_told_nothing = carrier.reader.is_some() && {
-                // It sleeps on sockets that were replaced, or was told of what was not read.
-                let wire = carrier.wire.lock();
-                !is_same(&self.sockets, &wire.known) || wire.ports.has_unread()
-            };
+            let is_told_nothing = self.is_reader_told_nothing();
             if leave(&carrier.word) {
                 self.has_left = true;
                 let reads = carrier.word.reads();
@@ -428,9 +445,23 @@ impl<'a> WireOwner<'a> {
                 return reads;
             }
             self.step(false);
+            if self.is_empty {
+                // What was to leave the sockets to a reader has no reason to any more.
+                break;
+            }
         }
         // The thread has the rest.
         false
+    }
+}
+
+impl WireOwner<'_> {
+    /// Whether a reading task sleeps on sockets that were replaced, or was told of what was not read.
+    fn is_reader_told_nothing(&self) -> bool {
+        self.carrier.reader.is_some() && {
+            let wire = self.carrier.wire.lock();
+            !is_same(&self.sockets, &wire.known) || wire.ports.has_unread()
+        }
     }
 }
 
@@ -462,11 +493,13 @@ impl ReadFrames for Carrier {
             }
         }
         let mut owner = WireOwner::new(self);
-        let is_empty = owner.step(true).is_empty;
+        owner.step(true);
+        let is_empty = owner.is_empty;
         sockets.clear();
         sockets.extend(owner.sockets.iter().map(|(socket, _)| socket.clone()));
         let mut wire = self.wire.lock();
         wire.activity += 1;
+        wire.turns += 1;
         wire.known.clone_from(&owner.sockets);
         let has_unread = wire.ports.has_unread();
         drop(wire);

@@ -27,7 +27,7 @@
 
 use self::these::{
     AtomicU32,
-    Ordering::{AcqRel, Acquire, Relaxed},
+    Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
     flawed,
 };
 
@@ -278,7 +278,9 @@ impl WireWord {
 
     /// Whether a runtime's task sleeps on the sockets while they are free.
     pub(super) fn reads(&self) -> bool {
-        self.0.load(Acquire) & READS != 0
+        // A reading task that has said that it ends asks this; an owner that leaves the sockets to it asks
+        // whether it runs. One of them sees the other.
+        self.0.load(SeqCst) & READS != 0
     }
 
     fn change<R>(&self, to: impl Fn(u32) -> (u32, R)) -> R {
@@ -286,7 +288,7 @@ impl WireWord {
         loop {
             let (next, result) = to(word);
             // Also where nothing changes: the exchange orders what the word says.
-            match self.0.compare_exchange_weak(word, next, AcqRel, Acquire) {
+            match self.0.compare_exchange_weak(word, next, SeqCst, Acquire) {
                 Ok(_) => return result,
                 Err(found) => word = found,
             }

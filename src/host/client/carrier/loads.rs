@@ -174,7 +174,7 @@ impl CarrierWire {
             let sent = catch_unwind(AssertUnwindSafe(|| self.ports.transmit()));
             // Sending may have brought something, and what one link met may be another's.
             let has_heard = match sent {
-                Ok(()) => self.collect(),
+                Ok(()) => self.collect_or_break(),
                 Err(_) => self.break_all(),
             };
             if !has_heard {
@@ -232,11 +232,18 @@ impl CarrierWire {
         match catch_unwind(AssertUnwindSafe(|| self.ports.receive())) {
             Ok(false) => false,
             Ok(true) => {
-                self.collect();
+                self.collect_or_break();
                 true
             }
             Err(_) => self.break_all(),
         }
+    }
+
+    /// As [`collect`](CarrierWire::collect), whichever thread it panics on. That a thread panics says
+    /// nothing by itself: locks are released while their callers unwind.
+    fn collect_or_break(&mut self) -> bool {
+        let collected = catch_unwind(AssertUnwindSafe(|| self.collect()));
+        collected.unwrap_or_else(|_| self.break_all())
     }
 
     /// Hands what happened on connections to the links that they are of; whether anything did.

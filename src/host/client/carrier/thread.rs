@@ -17,7 +17,9 @@ const READER_MAY_PAUSE: u32 = 8;
 #[derive(Default)]
 struct Seen {
     activity: u64,
-    /// How many ticks in a row nothing was carried.
+    turns: u64,
+    /// How many ticks in a row the runtime that was lent has read nothing, where there is something to wait
+    /// for; or nothing was carried at all.
     quiet: u32,
 }
 
@@ -73,13 +75,16 @@ impl Carrier {
         let (mut reads, mut would_carry, mut wants_reader) = (true, false, false);
         loop {
             let looked = owner.step(reads);
-            if looked.is_empty && self.end_thread() {
+            if owner.is_empty && self.end_thread() {
                 return AfterWatch::Ends;
             }
             would_carry |= looked.signs.would_carry();
             wants_reader |= looked.signs.wants_reader();
             let is_active = mem::replace(&mut seen.activity, looked.activity) != looked.activity;
-            seen.quiet = if is_active { 0 } else { seen.quiet + 1 };
+            let has_turned = mem::replace(&mut seen.turns, looked.turns) != looked.turns;
+            // What others carry says nothing of a runtime that is to read.
+            let is_alive = has_turned || is_active && owner.outstanding == 0;
+            seen.quiet = if is_alive { 0 } else { seen.quiet.saturating_add(1) };
             let leaves = if is_tick && self.word.reads() {
                 seen.quiet < READER_MAY_PAUSE
             } else {
@@ -89,17 +94,27 @@ impl Carrier {
                 && !leaves
                 && is_active
                 && wants_reader
+                && !owner.is_empty
             {
                 if self.word.leave_to_reader() {
                     owner.has_left = true;
                     reader.ensure(|| self.me.upgrade());
+                    // One that runs already knows other sockets, perhaps.
+                    reader.look();
                     return AfterWatch::Rests;
                 }
                 continue;
             }
             if leaves {
+                let is_told_nothing = owner.is_reader_told_nothing();
                 if self.word.leave() {
                     owner.has_left = true;
+                    if let Some(reader) = &self.reader
+                        && is_told_nothing
+                        && self.word.reads()
+                    {
+                        reader.look();
+                    }
                     return AfterWatch::Rests;
                 }
                 continue;

@@ -83,7 +83,11 @@ impl LentReader {
                             // A task that saw it run may want it by now.
                             let is_wanted = reader.upgrade().is_some_and(|r| r.is_wanted());
                             match Running::begin(&ended).filter(|_| is_wanted) {
-                                Some(again) => task = again,
+                                Some(again) => {
+                                    task = again;
+                                    // Whatever it finds, others of this runtime get their turn.
+                                    yield_now().await;
+                                }
                                 None => return,
                             }
                         }
