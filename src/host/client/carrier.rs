@@ -6,7 +6,7 @@
 //! writes, and their answers come in few reads.
 //!
 //! **One owner at a time** sends, receives and sleeps on the sockets; `wire_word.rs` says how it is won,
-//! woken and left. Ownership is only ever tried for. Who owns when:
+//! woken and left. Ownership is only ever tried for:
 //!
 //! - A *caller* that is about to block comes with its request, and carries until it has its answer, for
 //!   at most [`CARRY`]: two thread switches cost as much as the network. One that finds an owner is heard

@@ -98,7 +98,7 @@ impl Routes {
         self.routes.is_empty()
     }
 
-    /// Whose connections the ports take these for.
+    /// The ports take its connections for those of this link.
     pub(super) fn are_of(&mut self, link: LinkKey) {
         self.link = link;
     }

@@ -1,4 +1,4 @@
-//! Who owns a connection: one word, in which both sides decide by exchanges.
+//! The owner of a connection: one word, in which both sides decide by exchanges.
 //!
 //! **One owner at a time sends, receives and sleeps on the sockets.** A thread that has put something to
 //! a protocol client [comes](WireWord::come): it finds the connection free and owns it, or marks the
