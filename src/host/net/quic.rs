@@ -43,7 +43,7 @@ use self::{
     connection::{PortConnection, PortShared},
     endings::{ACCEPTED_NO_LONGER, is_for_another_secret, why},
     handshakes::{HandshakeQueue, HandshakeStep},
-    leaving::Leaving,
+    leaving::LeavingWrites,
 };
 use super::{
     admission::{Admission, client_at},
@@ -144,7 +144,7 @@ pub(in crate::host) struct Port {
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When handshakes that were accepted are given up, the first first. Most are over by then.
     stalls: VecDeque<(Instant, ConnectionId)>,
-    leaving: Leaving,
+    leaving: LeavingWrites,
     received: Vec<u8>,
 }
 

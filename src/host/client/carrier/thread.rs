@@ -15,7 +15,7 @@ const READER_MAY_PAUSE: u32 = 8;
 
 /// What the thread has seen.
 #[derive(Default)]
-struct Seen {
+struct TicksSeen {
     activity: u64,
     turns: u64,
     /// How many ticks in a row the runtime that was lent has read nothing, where there is something to wait
@@ -51,7 +51,7 @@ impl Carrier {
     }
 
     fn run(&self) {
-        let mut seen = Seen::default();
+        let mut seen = TicksSeen::default();
         loop {
             if self.word.own() {
                 let watching = || self.watch(&mut WireOwner::new(self), &mut seen);
@@ -69,7 +69,7 @@ impl Carrier {
 
     /// As the owner: carries what there is, and sleeps on the sockets until callers would carry
     /// themselves.
-    fn watch(&self, owner: &mut WireOwner<'_>, seen: &mut Seen) -> AfterWatch {
+    fn watch(&self, owner: &mut WireOwner<'_>, seen: &mut TicksSeen) -> AfterWatch {
         // Others carry, and it only looks after what they have left; or it stays.
         let mut is_tick = true;
         let (mut reads, mut would_carry, mut wants_reader) = (true, false, false);

@@ -17,7 +17,7 @@ const JOINED_SEGMENTS_MAX: usize = 32;
 const KEPT_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
-pub(super) struct Leaving {
+pub(super) struct LeavingWrites {
     /// The first is sent first. Of several all but the last wait for room in the kernel.
     writes: VecDeque<(Transmit, Vec<u8>)>,
     /// The kernel had no room for the first.
@@ -25,7 +25,7 @@ pub(super) struct Leaving {
     buffer: Vec<u8>,
 }
 
-impl Leaving {
+impl LeavingWrites {
     /// Whether the kernel had no room.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked

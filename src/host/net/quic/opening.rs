@@ -18,7 +18,7 @@ use super::{
     Entrance, Ids, MESSAGE_BYTES, Port, PortShared, SOCKET_BUFFER_BYTES,
     config::{client_transport, server_config},
     handshakes::HandshakeQueue,
-    leaving::Leaving,
+    leaving::LeavingWrites,
 };
 use crate::{
     host::net::{admission::Admission, tls::Secret},
@@ -152,7 +152,7 @@ impl Port {
             busy: VecDeque::new(),
             timers: BinaryHeap::new(),
             stalls: VecDeque::new(),
-            leaving: Leaving::default(),
+            leaving: LeavingWrites::default(),
             received: vec![0; batch * MESSAGE_BYTES],
         })
     }

@@ -7,7 +7,7 @@ fn to(port: u16, size: usize, segment_size: Option<usize>) -> Transmit {
 
 /// The writes that become of these: to which port, how many bytes, in pieces of which size.
 fn writes(transmits: &[(u16, usize, Option<usize>)]) -> Vec<(u16, usize, Option<usize>)> {
-    let mut leaving = Leaving::default();
+    let mut leaving = LeavingWrites::default();
     let mut bytes = Vec::new();
     for (index, &(port, size, segment_size)) in transmits.iter().enumerate() {
         let content = vec![index as u8; size];
@@ -47,7 +47,7 @@ fn datagrams_of_one_size_to_one_address_leave_in_one_write() {
 
 #[test]
 fn nothing_joins_what_waits_for_room_and_all_goes_in_order() {
-    let mut leaving = Leaving::default();
+    let mut leaving = LeavingWrites::default();
     leaving.follow(to(1, 3, None), vec![0; 3]);
     let (transmit, bytes) = leaving.next().unwrap();
     leaving.wait(transmit, bytes);
@@ -60,7 +60,7 @@ fn nothing_joins_what_waits_for_room_and_all_goes_in_order() {
 
 #[test]
 fn where_the_kernel_cuts_nothing_each_leaves_alone() {
-    let mut leaving = Leaving::default();
+    let mut leaving = LeavingWrites::default();
     assert!(leaving.join(to(1, 3, None), vec![0; 3], 1).is_none());
     assert!(leaving.join(to(1, 3, None), vec![1; 3], 1).is_some());
 }
