@@ -30,6 +30,8 @@ fn main() -> Outcome<()> {
         token_gate(&mut stock, first, second).await?;
         row_lock(&server).await?;
         version_column(&stock).await?;
+        stock.batch_execute(SHEDLOCK).await?;
+        job_once(&server)?;
         Ok(())
     })
 }
@@ -38,6 +40,31 @@ const TABLES: &str = "DROP TABLE IF EXISTS tierlock_example_stock, tierlock_fenc
      CREATE TABLE tierlock_example_stock (id int PRIMARY KEY, left_over int8 NOT NULL, \
      token int8 NOT NULL DEFAULT 0, version int8 NOT NULL DEFAULT 0); \
      INSERT INTO tierlock_example_stock (id, left_over) VALUES (12, 100)";
+
+/// As ShedLock's documentation makes it.
+const SHEDLOCK: &str = "CREATE TABLE IF NOT EXISTS shedlock (name VARCHAR(64) PRIMARY KEY, \
+     lock_until TIMESTAMP NOT NULL, locked_at TIMESTAMP NOT NULL, locked_by VARCHAR(255) NOT NULL); \
+     DELETE FROM shedlock WHERE name = 'nightly'";
+
+/// A job that the first machine runs and no other, in the table of those that use ShedLock.
+fn job_once(server: &Server) -> Outcome<()> {
+    let and = if server.url.contains('?') { '&' } else { '?' };
+    let url = format!("shedlock+{}{and}unfenced=1", server.url);
+    let runs = |label: &str| -> tierlock::Result<bool> {
+        let locks = LockManager::builder().service(&url).label(label).open()?;
+        let nightly = locks.mutex("nightly", ());
+        let nightly = nightly.at_most(Duration::from_secs(600)).at_least(Duration::from_secs(60));
+        match nightly.build()?.try_lock() {
+            Ok(_guard) => Ok(true),
+            Err(error) if error.is_contended() => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    let ran = [runs("first machine")?, runs("second machine")?];
+    println!("the nightly job ran on the first machine: {}, on the second: {}", ran[0], ran[1]);
+    assert_eq!(ran, [true, false]);
+    Ok(())
+}
 
 /// Two machines have the lock one after the other: the tokens that they got.
 fn lock_by_turns(server: &Server) -> Outcome<(Token, Token)> {

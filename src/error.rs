@@ -71,6 +71,10 @@ pub enum LockErrorKind {
     /// The time to wait was over: another holder had it all the time, or no leader answered in
     /// time ([`is_contended`](LockError::is_contended) tells which).
     TimedOut,
+    /// It waited for what cannot come: the holders wait, one for the next, for what this caller holds. The
+    /// text names them. Give up what is held, and begin anew. Only leaders find deadlocks: see the guide's
+    /// [page on guarantees](crate::guide::guarantees#deadlocks).
+    Deadlock,
     /// No leader answered within `connect_timeout`; or within the call's own limit, if by then
     /// nothing listened at any leader's address or no leader was heard for 1 s.
     Unreachable,
@@ -110,6 +114,12 @@ impl LockError {
     /// Another holder had the lock for as long as the call was to wait.
     pub(crate) fn timed_out(waited: Duration) -> LockError {
         LockError::new(LockErrorKind::TimedOut, TIMED_OUT).with_waited(waited)
+    }
+
+    /// The same; the holder is in this process, and `is_own` says that it is the calling thread.
+    pub(crate) fn timed_out_here(waited: Duration, is_own: bool) -> LockError {
+        let text = if is_own { HELD_BY_CALLER } else { HELD_IN_PROCESS };
+        LockError::new(LockErrorKind::TimedOut, text).with_waited(waited)
     }
 
     pub(crate) fn lost(reason: LostReason) -> LockError {
@@ -230,11 +240,15 @@ impl LockError {
         self.0.as_ref()?.holder.as_deref()
     }
 
-    /// Another holder has the lock: `WouldBlock`, or `TimedOut` unless the time was over before a
-    /// leader named the holder.
+    /// Another holder has the lock: `WouldBlock`, `Deadlock`, or `TimedOut` unless the time was over before
+    /// a leader named the holder.
     pub fn is_contended(&self) -> bool {
         let is_known = self.0.as_ref().is_none_or(|inner| inner.contention == Contention::Named);
-        is_known && matches!(self.kind(), LockErrorKind::WouldBlock | LockErrorKind::TimedOut)
+        let is_taken = matches!(
+            self.kind(),
+            LockErrorKind::WouldBlock | LockErrorKind::TimedOut | LockErrorKind::Deadlock
+        );
+        is_known && is_taken
     }
 
     /// The time to wait was over.
@@ -252,7 +266,8 @@ impl LockError {
         self.kind() == LockErrorKind::Unreachable
     }
 
-    /// Trying again later may succeed without a change of settings.
+    /// Trying again later may succeed without a change of settings: after `Deadlock` once what this caller
+    /// holds is given back, and not before.
     ///
     /// # Example
     /// ```
@@ -271,6 +286,7 @@ impl LockError {
             self.kind(),
             LockErrorKind::WouldBlock
                 | LockErrorKind::TimedOut
+                | LockErrorKind::Deadlock
                 | LockErrorKind::Unreachable
                 | LockErrorKind::Lost
         )
@@ -279,6 +295,8 @@ impl LockError {
 
 const WOULD_BLOCK: &str = "another holder has it";
 const TIMED_OUT: &str = "another holder had it all the time";
+const HELD_IN_PROCESS: &str = "a thread or task of this process had it all the time";
+const HELD_BY_CALLER: &str = "the calling thread itself has it, and a lock is not reentrant";
 
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -349,6 +367,7 @@ impl From<LockError> for io::Error {
         let kind = match error.kind() {
             LockErrorKind::WouldBlock => io::ErrorKind::WouldBlock,
             LockErrorKind::TimedOut => io::ErrorKind::TimedOut,
+            LockErrorKind::Deadlock => io::ErrorKind::Deadlock,
             LockErrorKind::Unreachable => io::ErrorKind::NotConnected,
             LockErrorKind::Refused => io::ErrorKind::PermissionDenied,
             LockErrorKind::Config => io::ErrorKind::InvalidInput,
@@ -378,6 +397,9 @@ impl Error for LockError {
 pub struct Holder {
     /// The label of its manager; empty if it gave none.
     pub label: String,
+    /// Its manager has proved the label to the leader, by a `Credential`; else it is what the manager
+    /// claims.
+    pub label_is_proved: bool,
     /// The name of its machine.
     pub host: String,
     /// Its process id on that machine (in its own PID namespace).

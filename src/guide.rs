@@ -9,11 +9,17 @@ pub mod guarantees {}
 #[doc = include_str!("guide/kept_leases.md")]
 pub mod kept_leases {}
 
+#[doc = include_str!("guide/installing.md")]
+pub mod installing {}
+
 #[doc = include_str!("guide/leaders.md")]
 pub mod leaders {}
 
 #[doc = include_str!("guide/operating.md")]
 pub mod operating {}
+
+#[doc = include_str!("guide/security.md")]
+pub mod security {}
 
 #[doc = include_str!("guide/engines.md")]
 pub mod engines {}

@@ -65,7 +65,7 @@
 //! | layer | place | owns | never |
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mode` `elected` `mistake` | the vocabulary | imports ours |
-//! | 0 | `fork` `latches` `system` | what a forked child has of its own, calls of the C library; islands of `unsafe` | knows locks |
+//! | 0 | `fork` `latches` `thread_number` `system` | what a forked child has of its own, numbers of threads, calls of the C library; islands of `unsafe` | knows locks |
 //! | 1 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` `filesystem` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget, which file systems are trusted | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client; `group/`, the journal that leaders keep themselves | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
@@ -103,8 +103,14 @@ mod cooperate;
 mod elected;
 mod error;
 #[cfg_attr(
-    not(feature = "process"),
-    allow(dead_code, reason = "lock files are the process tier's")
+    not(all(
+        feature = "process",
+        target_os = "linux",
+        target_pointer_width = "64",
+        target_endian = "little",
+        not(tierlock_no_table)
+    )),
+    allow(dead_code, reason = "lock files are the process tier's, some parts the table's")
 )]
 mod fork;
 // Its gates are constants, which the model checker's locks are not.
@@ -151,6 +157,7 @@ mod printable;
     allow(dead_code, reason = "surveys and check-ups are the program's, some parts the table's")
 )]
 mod process;
+mod thread_number;
 /// Of the process tier the model checker has the table's words and machines, and no memory.
 #[cfg(all(test, tierlock_loom, not(feature = "process")))]
 #[allow(dead_code, unused_imports, unused_macros, reason = "the tier itself uses the rest")]
@@ -205,7 +212,9 @@ pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Resul
 #[doc(hidden)]
 pub use host::lease_word;
 #[cfg(feature = "host")]
-pub use host::{Leader, LeaderBuilder, LeaderEvent, LeaderEventKind, Secret};
+pub use host::{
+    Credential, CredentialBuilder, Leader, LeaderBuilder, LeaderEvent, LeaderEventKind, Secret,
+};
 pub use name::{InvalidName, Name};
 pub use path::Keep;
 #[cfg(feature = "process")]
@@ -214,6 +223,8 @@ pub use process::Survivor;
 #[cfg(all(feature = "process", feature = "testing"))]
 #[doc(hidden)]
 pub use process::parts;
+#[cfg(feature = "host")]
+pub use proto::rights::{ParseRoleError, Role};
 pub use scope::{ParseScopeError, Scope};
 #[doc(hidden)]
 pub use time::Time;

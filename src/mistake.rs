@@ -159,6 +159,10 @@ pub enum Mistake {
     UpgradedInGrace,
     /// Readers beside a downgraded writer bear the token that it wrote with.
     DowngradedTokenBorne,
+    /// A deadlock counts without a word from those that are in it.
+    DeadlockOfTheDead,
+    /// A thread that waits pins what others of its session may give back meanwhile.
+    SessionPins,
     /// Observers are not told that no holder leads any more.
     EndOfLeadershipUntold,
     /// Observers are told before all that may lead have come back.
@@ -217,6 +221,8 @@ pub enum Mistake {
     ConditionAtProposal,
     /// A group's member: a disk that was emptied votes on as the one that it was.
     EmptiedDiskVotes,
+    /// A group: a disk that was put back to an earlier state votes and answers on.
+    PutBackDiskVotes,
     /// A group: a member that hears its leader votes for another.
     NotSticky,
     /// A group: a member stands without asking whether it would have a majority.

@@ -25,6 +25,7 @@ const LAYERS: [&[&str]; 7] = [
         "system",
         "fork",
         "latches",
+        "thread_number",
     ],
     &["clock", "alarm", "callbacks", "watch", "blocking", "cooperate", "filesystem", "proto"],
     &["thread", "process", "host"],

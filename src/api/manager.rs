@@ -538,7 +538,13 @@ impl LockManager {
     /// # Ok::<(), tierlock::LockError>(())
     /// ```
     pub fn why(&self, name: impl AsRef<str>) -> Result<Explanation> {
-        self.status_of(name).map(Explanation::new)
+        let status = self.status_of(name)?;
+        // Nothing waits for each other where nothing waits for this one.
+        let all = match status.waiters.is_empty() {
+            true => Vec::new(),
+            false => self.look(None)?,
+        };
+        Ok(Explanation::new(status, &all))
     }
 
     /// The names of this manager's directory and leader, or only one.
@@ -574,6 +580,18 @@ impl LockManager {
             return digest.first_chunk().copied().map(u128::from_le_bytes);
         }
         Some(self.reach.link.as_ref()?.cluster()?.0)
+    }
+
+    /// One caller at a time uses this manager, which gives nothing back while it waits; and these locks of
+    /// this cluster are held, with these tokens, by processes that wait for this one to end. Its leader looks
+    /// for deadlocks with that.
+    pub(crate) fn is_used_by_one(&self, above: Vec<(u128, Name, Token, u32)>) {
+        let Some(link) = &self.reach.link else { return };
+        let held = above.into_iter().map(|(cluster, name, token, pid)| {
+            let cluster = crate::proto::ClusterId(cluster);
+            crate::proto::wire::HeldAbove { cluster, name, token, pid }
+        });
+        link.is_used_by_one(held.collect());
     }
 
     /// What an operator should know of its lock service, if that is of another kind than our leaders.

@@ -348,7 +348,7 @@ impl<T: ?Sized> Mutex<T> {
 
     #[inline(never)]
     fn lock_named(&self, named: &Named) -> Result<MutexGuard<'_, T>> {
-        match named.lock_quietly() {
+        match named.lock_quietly_here() {
             Some(won) => self.guard_of(won),
             None => named.lock_slow(Patience::Forever).and_then(|held| self.guard(held)),
         }
@@ -356,7 +356,7 @@ impl<T: ?Sized> Mutex<T> {
 
     #[inline(never)]
     fn try_lock_named(&self, named: &Named) -> Result<MutexGuard<'_, T>> {
-        match named.lock_quietly() {
+        match named.lock_quietly_here() {
             Some(won) => self.guard_of(won),
             None => named.lock_slow(Patience::No).and_then(|held| self.guard(held)),
         }

@@ -135,6 +135,8 @@ pub struct Sharer {
 pub struct WaitingCaller {
     /// The label of its manager; empty if it gave none.
     pub label: String,
+    /// Its manager has proved the label to the leader; see [`Holder::label_is_proved`].
+    pub label_is_proved: bool,
     /// The name of its machine.
     pub host: String,
     /// Its process id on that machine (in its own PID namespace).
@@ -208,6 +210,7 @@ pub(crate) fn at_the_leader(lock: LockInfo) -> LockStatus {
     };
     let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
         label: waiter.identity.label.clone(),
+        label_is_proved: waiter.identity.label_is_proved,
         host: waiter.identity.host.clone(),
         pid: Some(waiter.identity.pid),
         waiting: waiter.since,
@@ -249,6 +252,7 @@ fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
     };
     let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
         label: waiter.label,
+        label_is_proved: false,
         host: waiter.host,
         pid: waiter.pid,
         waiting: waiter.held.unwrap_or_default(),
@@ -318,5 +322,6 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
 #[cfg(feature = "process")]
 fn in_the_directory(waiter: WaiterStatus) -> WaitingCaller {
     let WaiterStatus { who, waiting } = waiter;
-    WaitingCaller { label: who.label, host: who.host, pid: who.pid, waiting }
+    let Holder { label, host, pid, .. } = who;
+    WaitingCaller { label, label_is_proved: false, host, pid, waiting }
 }

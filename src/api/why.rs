@@ -1,11 +1,16 @@
 //! One lock in sentences: which process has it, what keeps it from being free, what will free it and by
 //! when, and which callers wait for it.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    time::Duration,
+};
 
 use crate::{
     api::status::{LockState, LockStatus, WaitingCaller},
     error::{Holder, Predecessor},
+    name::Name,
     printable::{Printable, in_words},
     scope::Scope,
 };
@@ -21,6 +26,8 @@ pub struct Explanation {
     status: LockStatus,
     /// The processes that a signal or a debugger has stopped, among those of this machine that have it.
     stopped: Vec<u32>,
+    /// From this lock back to it: each holder, and the name that its process waits for.
+    ring: Vec<(Holder, Name)>,
 }
 
 /// What a lock waits for that is not free.
@@ -47,11 +54,22 @@ pub enum FreedBy {
 }
 
 impl Explanation {
-    pub(crate) fn new(status: LockStatus) -> Explanation {
+    /// What is to be said of the lock, among `all` that are known.
+    pub(crate) fn new(status: LockStatus, all: &[LockStatus]) -> Explanation {
         let holders =
             status.holder.iter().chain(status.sharers.iter().map(|sharer| &sharer.holder));
         let stopped = holders.filter_map(stopped_here).collect();
-        Explanation { status, stopped }
+        let ring = ring_through(&status, all).unwrap_or_default();
+        Explanation { status, stopped, ring }
+    }
+
+    /// Whether its holder waits for a lock that another process has, and so on, until one waits for this one.
+    ///
+    /// That is a deadlock if each of them waits with all threads that could give back what it has, which is
+    /// not seen from outside. What a leader is sure of it tells one of the callers, as
+    /// [`Deadlock`](crate::LockErrorKind::Deadlock).
+    pub fn may_be_deadlock(&self) -> bool {
+        !self.ring.is_empty()
     }
 
     /// What it is drawn from.
@@ -94,8 +112,71 @@ impl Explanation {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&sentences(&self.status, |pid| self.stopped.contains(&pid)).join("\n"))
+        let mut text = sentences(&self.status, |pid| self.stopped.contains(&pid));
+        text.extend(ring_in_words(&self.status.name, &self.ring));
+        f.write_str(&text.join("\n"))
     }
+}
+
+/// A way from the lock back to it: the process of a holder waits for the next name.
+fn ring_through(start: &LockStatus, all: &[LockStatus]) -> Option<Vec<(Holder, Name)>> {
+    /// A process, as far as others tell it apart.
+    fn key(host: &str, pid: Option<u32>) -> Option<(&str, u32)> {
+        pid.map(|pid| (host, pid))
+    }
+    let mut wanted: BTreeMap<(&str, u32), Vec<&Name>> = BTreeMap::new();
+    for lock in all {
+        for waiter in &lock.waiters {
+            if let Some(process) = key(&waiter.host, waiter.pid) {
+                wanted.entry(process).or_default().push(&lock.name);
+            }
+        }
+    }
+    let locks: BTreeMap<&Name, &LockStatus> = all.iter().map(|lock| (&lock.name, lock)).collect();
+    // By which holder of which name each was come to.
+    let mut ways: BTreeMap<&Name, (&Name, &Holder)> = BTreeMap::new();
+    let mut open = VecDeque::from([&start.name]);
+    while let Some(name) = open.pop_front() {
+        let Some(lock) = locks.get(name) else { continue };
+        let sharers = lock.sharers.iter().map(|sharer| &sharer.holder);
+        for holder in lock.holder.iter().chain(sharers) {
+            let waits = key(&holder.host, holder.pid).and_then(|process| wanted.get(&process));
+            for &next in waits.into_iter().flatten().filter(|next| **next != name) {
+                if ways.contains_key(next) {
+                    continue;
+                }
+                ways.insert(next, (name, holder));
+                open.push_back(next);
+            }
+        }
+    }
+    let mut ring = Vec::new();
+    let mut at = &start.name;
+    loop {
+        let &(before, holder) = ways.get(at)?;
+        ring.push((holder.clone(), at.clone()));
+        at = before;
+        if *at == start.name {
+            ring.reverse();
+            return Some(ring);
+        }
+    }
+}
+
+fn ring_in_words(name: &Name, ring: &[(Holder, Name)]) -> Option<String> {
+    ring.first()?;
+    let mut has = name;
+    let steps = ring.iter().map(|(holder, next)| {
+        let step =
+            format!("{} has {} and waits for {}", shown(holder), Printable(has), Printable(next));
+        has = next;
+        step
+    });
+    let steps = steps.collect::<Vec<_>>().join("; ");
+    Some(format!(
+        "It may be a deadlock: {steps}. If these processes have no other threads that give back what they \
+         hold, none of it comes free by itself."
+    ))
 }
 
 /// The process number of a process of this machine that a signal or a debugger has stopped.

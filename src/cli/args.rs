@@ -4,6 +4,7 @@ mod common;
 mod elect;
 mod journal;
 mod replace;
+mod secret;
 mod step_down;
 mod telling;
 mod usage;
@@ -17,6 +18,7 @@ pub(super) use self::{
     elect::Elect,
     journal::{JournalCommand, JournalMove},
     replace::ReplaceArgs,
+    secret::{SecretCommand, SecretIssue},
     step_down::StepDown,
     telling::{LogFormat, ServeTelling},
     usage::usage_failure,
@@ -82,7 +84,8 @@ pub(super) enum Command {
     /// Be the leader that machines take locks from
     ///
     /// Prints `listening on ADDR` on standard output, a line for each address, once it answers.
-    /// SIGTERM or SIGINT ends it in good order; on SIGHUP it reads the secret file again. After a
+    /// SIGTERM or SIGINT ends it in good order; on SIGHUP it reads the secret file and the
+    /// --revoked file again. After a
     /// restart held locks stay held. A free one is granted as soon as the clients that had asked
     /// for it are back, within milliseconds, or once the time to live of one that is not has passed.
     Serve(Serve),
@@ -131,7 +134,7 @@ pub(super) enum Command {
     /// Move what leaders must not forget to another place
     #[command(subcommand)]
     Journal(JournalCommand),
-    /// Make the secret that a leader and its clients share
+    /// Make a secret for leaders and clients, and credentials from it
     #[command(subcommand)]
     Secret(SecretCommand),
     /// Print the script with which a shell completes these commands
@@ -179,7 +182,8 @@ pub(super) struct Common {
     /// ?password_file=FILE, or the variable [env: TIERLOCK_SERVICE]
     #[arg(long, value_name = "URL", conflicts_with = "leaders", help_heading = SHARING)]
     service: Option<String>,
-    /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
+    /// File with the secret that leader and clients share, or with a credential that `tierlock secret
+    /// issue` has made of it [env: TIERLOCK_SECRET_FILE]
     #[arg(long, value_name = "FILE", help_heading = SHARING)]
     secret_file: Option<PathBuf>,
     /// How the holder is shown to others [env: TIERLOCK_LABEL; default: run's COMMAND]
@@ -370,7 +374,8 @@ Examples:
       tierlock run --wait 30s --at-most 10m deploy/eu -- ./deploy.sh eu
 
 A `run` that would wait for itself exits with 75 at once: when a process above it, or itself, holds
-the same lock of the same directory or leader just now. TIERLOCK_NAME is the innermost name.";
+the same lock of the same directory or leader just now. So does one that waits at a leader for a
+run that waits for a lock held above this one. TIERLOCK_NAME is the innermost name.";
 
 /// What `serve` is told.
 #[derive(Args, Debug)]
@@ -410,15 +415,20 @@ pub(super) struct Serve {
     /// [env: TIERLOCK_SECRET_FILE]
     #[arg(long, value_name = "FILE")]
     pub(super) secret_file: Option<PathBuf>,
+    /// File with the serials of credentials that are accepted no longer, one a line; read again every
+    /// minute and on SIGHUP. Replace it by renaming another to it; an empty one is refused, and `# none`
+    /// is a list of none
+    #[arg(long, value_name = "FILE")]
+    pub(super) revoked: Option<PathBuf>,
     /// The longest time to live that a client may ask for
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(super) ttl_max: Duration,
-    /// How many clients may have locks at a time, of one address half of them at most; the
+    /// How many clients may have locks at a time, of one address or credential half of them at most; the
     /// connection of one takes some 40 KiB of memory, and up to 1.5 MiB if it misbehaves
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().sessions_max)]
     pub(super) sessions_max: usize,
     /// How many locks all clients together may hold, wait for or keep taken by `--at-least`, those of
-    /// one address half of them at most; each takes 200 to 700 bytes of memory
+    /// one address or credential half of them at most; each takes 200 to 700 bytes of memory
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().claims_max)]
     pub(super) claims_max: usize,
     /// Make the journal in the state directory or the store: for the first start of the first leader.
@@ -447,8 +457,8 @@ refused, as is a file system that forgets (tmpfs) or is far away, and a copy of 
 
 To exchange the secret, without a pause: a secret file may hold several, one a line; the first is
 presented, all are accepted. Add the new one as the second line at the leader, then at every client;
-make it the first everywhere; then take the old one out. Clients read the file again whenever they
-connect.
+issue credentials anew; make it the first everywhere; then take the old one out, and issue none before
+that is done. Clients read the file again whenever they connect.
 
 The secret file belongs to the user that runs this or to root, only its owner may write it, and not
 all users may read it (0600, or 0440 for a group). A pipe such as <(cat key) is read once.
@@ -598,19 +608,6 @@ Examples:
   tierlock doctor --service redis://10.0.0.1
   tierlock doctor --leader 10.0.0.1:7420,10.0.0.2:7420
   tierlock doctor --journal 'postgres://tierlock@127.0.0.1/locks?password_file=/etc/pw'";
-
-#[derive(Debug, Subcommand)]
-pub(super) enum SecretCommand {
-    /// Write a new secret to FILE
-    ///
-    /// One line of text with 32 random bytes in hex, readable by its owner only. A file that exists
-    /// is never overwritten. Give a copy to the leader and to every client; every process with it
-    /// may take and break every lock.
-    New {
-        /// The file to make
-        file: PathBuf,
-    },
-}
 
 /// The scopes in which a command can share a lock: a thread-scope lock would exclude no other process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

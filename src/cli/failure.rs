@@ -96,7 +96,9 @@ impl From<LockError> for Failure {
         let status = match error.kind() {
             // Its time was over before a leader answered: the lock may be free.
             LockErrorKind::TimedOut if error.is_unanswered() => exit::UNREACHABLE,
-            LockErrorKind::WouldBlock | LockErrorKind::TimedOut => exit::CONFLICT,
+            LockErrorKind::WouldBlock | LockErrorKind::TimedOut | LockErrorKind::Deadlock => {
+                exit::CONFLICT
+            }
             LockErrorKind::Unreachable => exit::UNREACHABLE,
             LockErrorKind::Lost => exit::LOST,
             LockErrorKind::Refused => exit::REFUSED,

@@ -27,8 +27,12 @@ pub(super) fn group_lines(asked: &[AskedLeader]) -> String {
 }
 
 fn in_a_line(report: &GroupReport, member: &MemberReport) -> String {
+    let waits = match member.disk_waits {
+        true => "; its new disk waits to be admitted (tierlock replace)",
+        false => "",
+    };
     if !report.is_made {
-        return "the group is not made yet".to_owned();
+        return format!("the group is not made yet{waits}");
     }
     let leads = report.leader.as_ref() == Some(&member.member);
     let part = match (leads, member.votes) {
@@ -43,10 +47,6 @@ fn in_a_line(report: &GroupReport, member: &MemberReport) -> String {
         None => String::new(),
     };
     let silent = if member.is_heard { "" } else { ", silent" };
-    let waits = match member.disk_waits {
-        true => "; its new disk waits to be admitted (tierlock replace)",
-        false => "",
-    };
     format!("{part}{lag}{silent}{waits}")
 }
 

@@ -53,9 +53,9 @@ impl AskingLeaders {
         if addresses.is_empty() {
             return Ok(AskingLeaders(None));
         }
-        let secret = common.secret()?;
+        let keys = common.keys()?;
         let asking = thread::Builder::new().name("tierlock-leaders".into());
-        let asking = asking.spawn(move || ask_leaders(&addresses, &secret, ANSWERS_WITHIN));
+        let asking = asking.spawn(move || ask_leaders(&addresses, &keys, ANSWERS_WITHIN));
         let asking = asking.map_err(|error| Failure::internal("cannot start a thread", error))?;
         Ok(AskingLeaders(Some(asking)))
     }

@@ -50,7 +50,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser;
 
 use self::{
-    args::{Cli, Command, JournalCommand, SecretCommand},
+    args::{Cli, Command, JournalCommand},
     failure::{Failure, exit, say},
 };
 
@@ -98,7 +98,7 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Bench(bench) => Ok(bench::main(&bench)),
         Command::BenchWorker { spec } => Ok(bench::worker(&spec)),
         Command::Journal(JournalCommand::Move(what)) => journal::move_to(&what),
-        Command::Secret(SecretCommand::New { file }) => secret::new(&file),
+        Command::Secret(command) => secret::secret(command),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::manual(&directory),
     }

@@ -18,6 +18,7 @@ use std::{
     os::unix::ffi::{OsStrExt, OsStringExt},
 };
 
+use super::sys::Inherited;
 use crate::{
     api::{manager::LockManager, status::LockStatus},
     error::Holder,
@@ -127,6 +128,45 @@ impl Inheritance {
             })
         };
         holders.into_iter().any(is_claimed)
+    }
+
+    /// What leaders' locks are claimed of processes above this one, which wait for it to end, by cluster: with
+    /// the token and the holder's number.
+    pub(super) fn held_until_we_end(&self) -> Vec<(u128, Name, Token, u32)> {
+        let waiting = self.waiting_for_us();
+        let claims = self.claims.iter().filter(|claim| waiting.contains(&claim.process));
+        let held = claims.filter_map(|claim| match claim.place {
+            LockPlace::Cluster(id) => {
+                Some((id, claim.name.clone(), claim.token, claim.process.pid))
+            }
+            LockPlace::Directory(_) => None,
+        });
+        held.collect()
+    }
+
+    /// The holders above that wait for this process to end, the nearest first: each `run` waits for its command,
+    /// which leads a process group of its own. What is still in that group is waited for by the command,
+    /// but for what a script's `&` has put into the background, which ignores SIGINT. A job of an
+    /// interactive shell and the command of `timeout` are in other groups: what started them may go on.
+    fn waiting_for_us(&self) -> Vec<KnownProcess> {
+        let mut waiting = Vec::new();
+        if Inherited::get().ignores(libc::SIGINT) {
+            return waiting;
+        }
+        let mut below = std::process::id();
+        for &holder in self.above.iter().skip(1) {
+            if self.claims.iter().all(|claim| claim.process != holder) {
+                continue;
+            }
+            let command = process::group_of(below);
+            let parent = command.and_then(process::parent_and_start).map(|(parent, _)| parent);
+            if parent != Some(holder.pid) {
+                break;
+            }
+            waiting.push(holder);
+            below = holder.pid;
+        }
+        waiting
     }
 
     /// What those below are told: what is claimed of processes above, and this process's own lock.

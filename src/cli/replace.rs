@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::LockErrorKind,
     host::{
-        Secret,
+        ClientKeys,
         asking::{AskedLeader, NotTold, ask_leaders, ask_to_replace},
         refusal,
     },
@@ -40,7 +40,7 @@ pub(super) fn replace(what: args::ReplaceArgs) -> Result<u8, Failure> {
             "the members of a group replace disks: give their addresses by --leader or TIERLOCK_LEADERS",
         ));
     }
-    let group = AskedGroup { secret: common.secret()?, addresses, member };
+    let group = AskedGroup { keys: common.keys()?, addresses, member };
     group.admit()?;
     group.wait_for_vote()?;
     print(&format!(
@@ -52,14 +52,14 @@ pub(super) fn replace(what: args::ReplaceArgs) -> Result<u8, Failure> {
 
 /// The members that were named, and the one that is replaced.
 struct AskedGroup {
-    secret: Secret,
+    keys: ClientKeys,
     addresses: Vec<String>,
     member: String,
 }
 
 impl AskedGroup {
     fn ask(&self) -> Result<Vec<AskedLeader>, Failure> {
-        Ok(ask_leaders(&self.addresses, &self.secret, ANSWERS_AT_LAST)?)
+        Ok(ask_leaders(&self.addresses, &self.keys, ANSWERS_AT_LAST)?)
     }
 
     /// Asks the member that leads the log, until that answers.
@@ -72,7 +72,7 @@ impl AskedGroup {
                 self.refuse_if_late(begun, &asked)?;
                 continue;
             };
-            match ask_to_replace(&at, &self.secret, ANSWERS_AT_LAST, &self.member)? {
+            match ask_to_replace(&at, &self.keys, ANSWERS_AT_LAST, &self.member)? {
                 Ok(DiskReplacement::Replaced) => return Ok(()),
                 // By an earlier try, which was not answered.
                 Ok(DiskReplacement::NoDiskWaits) if may_have_happened => return Ok(()),
@@ -120,7 +120,8 @@ impl AskedGroup {
             let error = refusal(&self.member, &DiskReplacement::NoSuchMember);
             return Err(Failure::new(exit::CONFIG, error.expect("it was not replaced")));
         }
-        if !report.is_made {
+        // A disk that is lost while the group is made, when some have the log already, is replaced as any.
+        if !report.is_made && report.leader.is_none() {
             let error = refusal(&self.member, &DiskReplacement::NotMade);
             return Err(Failure::new(exit::CONFIG, error.expect("it was not replaced")));
         }

@@ -4,6 +4,7 @@ mod http;
 mod log;
 mod metrics;
 mod page;
+mod supervision;
 
 use std::{
     io::{self, Write},
@@ -13,7 +14,7 @@ use std::{
 
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
-use self::http::HttpSockets;
+use self::{http::HttpSockets, supervision::ServiceManager};
 use super::{
     args,
     events::{CliEvent, Events},
@@ -42,6 +43,9 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
     leader = log::to(serve.telling.log, leader);
     if http.is_some() {
         leader = leader.counted();
+    }
+    if let Some(file) = serve.revoked {
+        leader = leader.revoked_file(file);
     }
     if let Some(directory) = serve.state_dir {
         leader = leader.state_dir(directory);
@@ -73,6 +77,7 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
         http.serve(leader.window())?;
     }
     announce(leader.local_addrs(), &pages);
+    let mut service_manager = ServiceManager::told_ready(leader.window());
     loop {
         match events.next(Some(LOOK)) {
             Some(CliEvent::Signal(SIGHUP)) => leader.reload(),
@@ -82,6 +87,12 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
         if let Some(failure) = leader.failure() {
             return Err(failure.into());
         }
+        if let Some(manager) = &mut service_manager {
+            manager.look();
+        }
+    }
+    if let Some(manager) = service_manager {
+        manager.tell_stopping();
     }
     leader.shutdown();
     Ok(0)

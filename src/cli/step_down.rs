@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     host::{
-        HAS_OWN_JOURNAL, Secret,
+        ClientKeys, HAS_OWN_JOURNAL,
         asking::{AskedLeader, NotTold, ask_leaders, ask_to_step_down},
     },
     printable::Printable,
@@ -37,7 +37,7 @@ pub(super) fn step_down(what: args::StepDown) -> Result<u8, Failure> {
             "leaders step down: give their addresses by --leader or TIERLOCK_LEADERS",
         ));
     }
-    let group = LeaderGroup { secret: common.secret()?, addresses };
+    let group = LeaderGroup { keys: common.keys()?, addresses };
     let mut asked = group.ask(ANSWERS_WITHIN)?;
     if reigning(&asked).is_none() {
         asked = group.ask(ANSWERS_AT_LAST)?;
@@ -62,7 +62,7 @@ pub(super) fn step_down(what: args::StepDown) -> Result<u8, Failure> {
         return Err(Failure::internal("the leader's answer", "a reign without a name"));
     };
     let lasts = told.lasts.unwrap_or_default();
-    let refused = ask_to_step_down(&leader.address, &group.secret, ANSWERS_AT_LAST, reign)?;
+    let refused = ask_to_step_down(&leader.address, &group.keys, ANSWERS_AT_LAST, reign)?;
     match refused {
         Ok(Some(StepDownRefusal::HasOwnJournal)) => {
             let text = format!("{}: {HAS_OWN_JOURNAL}", leader.address);
@@ -86,13 +86,13 @@ pub(super) fn step_down(what: args::StepDown) -> Result<u8, Failure> {
 
 /// The leaders that were named.
 struct LeaderGroup {
-    secret: Secret,
+    keys: ClientKeys,
     addresses: Vec<String>,
 }
 
 impl LeaderGroup {
     fn ask(&self, within: Duration) -> Result<Vec<AskedLeader>, Failure> {
-        Ok(ask_leaders(&self.addresses, &self.secret, within)?)
+        Ok(ask_leaders(&self.addresses, &self.keys, within)?)
     }
 
     fn wait_for_another(

@@ -192,6 +192,7 @@ impl LockTaking {
             })
             .open()?;
         is_open.store(true, Release);
+        locks.is_used_by_one(inheritance.held_until_we_end());
         Ok(LockTaking { names, terms, events, locks, inheritance, candidate: None, leaders })
     }
 

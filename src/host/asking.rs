@@ -13,8 +13,8 @@ use std::{
 use super::net::{
     address::Address,
     bell::Bell,
+    client_keys::ClientKeys,
     quic::{CloseCode, Port, PortEvent},
-    tls::Secret,
 };
 use crate::{
     error::Result,
@@ -73,7 +73,7 @@ impl fmt::Display for NotTold {
 /// `Config` for an address that is none.
 pub(crate) fn ask_leaders(
     addresses: &[String],
-    secret: &Secret,
+    keys: &ClientKeys,
     limit: Duration,
 ) -> Result<Vec<AskedLeader>> {
     let parsed = addresses.iter().map(|text| text.parse()).collect::<Result<Vec<Address>>>()?;
@@ -84,7 +84,7 @@ pub(crate) fn ask_leaders(
     Ok(thread::scope(|scope| {
         let asking: Vec<_> = parsed
             .iter()
-            .map(|address| scope.spawn(|| ask_one(address, secret, limit, &ask, told_of_itself)))
+            .map(|address| scope.spawn(|| ask_one(address, keys, limit, &ask, told_of_itself)))
             .collect();
         let answers = asking.into_iter().zip(addresses).map(|(asking, address)| {
             let told = asking.join();
@@ -104,12 +104,12 @@ pub(crate) fn ask_leaders(
 /// `Err` it may have heard it.
 pub(crate) fn ask_to_step_down(
     address: &str,
-    secret: &Secret,
+    keys: &ClientKeys,
     limit: Duration,
     reign: ReignId,
 ) -> Result<std::result::Result<Option<StepDownRefusal>, NotTold>> {
     let ask = [ClientMessage::StepDown { query: QUERY, reign }];
-    Ok(ask_one(&address.parse()?, secret, limit, &ask, |answers| {
+    Ok(ask_one(&address.parse()?, keys, limit, &ask, |answers| {
         answers.iter().find_map(|answer| match answer {
             LeaderMessage::StepsDown { refused, .. } => Some(*refused),
             _ => None,
@@ -121,18 +121,21 @@ pub(crate) fn ask_to_step_down(
 /// have heard it.
 pub(crate) fn ask_to_replace(
     address: &str,
-    secret: &Secret,
+    keys: &ClientKeys,
     limit: Duration,
     member: &str,
 ) -> Result<std::result::Result<DiskReplacement, NotTold>> {
     let ask = [ClientMessage::Replace { query: QUERY, member: member.to_owned() }];
-    Ok(ask_one(&address.parse()?, secret, limit, &ask, |answers| {
+    Ok(ask_one(&address.parse()?, keys, limit, &ask, |answers| {
         answers.iter().find_map(|answer| match answer {
             LeaderMessage::Replaced { outcome, .. } => Some(outcome.clone()),
             _ => None,
         })
     }))
 }
+
+const NOT_PERMITTED: &str =
+    "this credential is not for that: it takes one of the role admin, for all names";
 
 const QUERY: RequestId = RequestId(1);
 /// The second question on one connection.
@@ -157,19 +160,19 @@ fn told_of_itself(answers: &[LeaderMessage]) -> Option<(LeaderStanding, Option<B
 /// long a name server takes is not counted.
 fn ask_one<T>(
     address: &Address,
-    secret: &Secret,
+    keys: &ClientKeys,
     limit: Duration,
     ask: &[ClientMessage],
     answered: impl Fn(&[LeaderMessage]) -> Option<T>,
 ) -> std::result::Result<T, NotTold> {
     let found = address.resolve();
     let found = found.map_err(|error| NotTold::Silent(format!("cannot look it up: {error}")))?;
-    ask_any(&found, secret, limit, ask, answered)
+    ask_any(&found, keys, limit, ask, answered)
 }
 
 fn ask_any<T>(
     found: &[SocketAddr],
-    secret: &Secret,
+    keys: &ClientKeys,
     limit: Duration,
     ask: &[ClientMessage],
     answered: impl Fn(&[LeaderMessage]) -> Option<T>,
@@ -179,7 +182,7 @@ fn ask_any<T>(
     for (tried, remote) in found.iter().enumerate() {
         let left = limit.saturating_sub(begun.elapsed());
         let until = Instant::now() + left / (found.len() - tried) as u32;
-        let connected = Port::connect(CONNECTION, *remote, secret, limit).map(Questioner);
+        let connected = Port::connect(CONNECTION, *remote, keys, limit).map(Questioner);
         let answer = match connected {
             Ok(mut questioner) => questioner.ask(ask, until, &answered),
             Err(error) => Err(NotTold::Silent(format!("cannot reach {remote}: {error}"))),
@@ -223,6 +226,9 @@ impl Questioner {
             while let Some(message) = port.read::<LeaderMessage>(CONNECTION) {
                 if let LeaderMessage::NotUnderstood { request: None | Some(QUERY), .. } = message {
                     return Err(NotTold::Older);
+                }
+                if let LeaderMessage::Refused { request: QUERY, .. } = message {
+                    return Err(NotTold::Refused(NOT_PERMITTED.to_owned()));
                 }
                 answers.push(message);
                 if let Some(answer) = answered(&answers) {

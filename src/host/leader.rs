@@ -40,13 +40,13 @@ pub use self::{
 };
 use self::{
     members::GroupHandle,
-    reload::{News, Reloader},
+    reload::{LookedFile, News, Reloader},
     stepping::StepDowns,
     teller::Teller,
 };
 #[cfg(feature = "cli")]
 pub(crate) use self::{members::refusal, stepping::HAS_OWN_JOURNAL};
-use super::net::{bell::Bell, tls::Secret};
+use super::net::{acceptance::Acceptance, bell::Bell, tls::Secret};
 use crate::{
     callbacks,
     error::{LockError, LockErrorKind},
@@ -75,7 +75,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Leader {
     addresses: Vec<SocketAddr>,
-    reloader: Option<Reloader>,
+    reloader: Reloader,
     shared: Arc<LeaderShared>,
     /// The group that it is a member of.
     group: Option<GroupHandle>,
@@ -94,6 +94,8 @@ struct LeaderShared {
     looks: window::Looks,
     /// What the secret file has been changed to.
     new_secret: Mutex<Option<Secret>>,
+    /// What was found at the last look at the files of what is accepted, each minute.
+    accepted_anew: Mutex<Option<Acceptance>>,
     /// Callers that want it to step down.
     step_downs: StepDowns,
     /// What operators are to be answered about the group.
@@ -147,18 +149,20 @@ impl Leader {
         &self.addresses
     }
 
-    /// Reads the secret file again now; it does so every minute in any case. A client with a
-    /// secret that is not among those of the file any more loses its connection, and its locks as
-    /// if it were silent. A file that is missing or damaged leaves those in force that were read
+    /// Reads the secret file and the revocation file again now; it does so every minute in any case. A
+    /// client with a
+    /// secret that is not among those of the file any more, with a credential that is revoked or has
+    /// ended, loses its connection, and its locks as
+    /// if it were silent. A file that is missing or damaged leaves in force what was read
     /// before, and is told as an alarm.
     pub fn reload(&self) {
-        match &self.reloader {
-            Some(reloader) => reloader.ask(),
-            None => self.shared.sound(
+        self.reloader.ask();
+        if !self.reloader.has_secret_file() {
+            self.shared.sound(
                 "the secret came through a pipe, which is read once: restart the leader to give \
                  it another"
                     .to_owned(),
-            ),
+            );
         }
     }
 
@@ -240,13 +244,20 @@ impl LeaderShared {
     /// The secret file was looked at again.
     fn reloaded(&self, news: News) {
         match news {
-            News::Secret(secret) => {
-                *self.new_secret.lock() = Some(secret);
+            News::Accepted { accepted, is_new_secret } => {
+                if is_new_secret {
+                    *self.new_secret.lock() = Some(accepted.secret.clone());
+                }
+                *self.accepted_anew.lock() = Some(accepted);
                 self.bell.ring();
             }
-            News::Trouble(trouble) => self.sound(format!(
+            News::Trouble(LookedFile::Secret, trouble) => self.sound(format!(
                 "ALARM: the secret file cannot be read again, and the secrets that were read \
                  before stay in force: {trouble}"
+            )),
+            News::Trouble(LookedFile::Revoked, trouble) => self.sound(format!(
+                "ALARM: the revocation file cannot be read again, and what was revoked before \
+                 stays so: {trouble}"
             )),
         }
     }

@@ -36,18 +36,19 @@ mod keeping;
 #[cfg(all(test, tierlock_loom))]
 mod model;
 mod shared;
+mod staying;
 #[cfg(all(test, not(tierlock_loom)))]
 mod tests;
 mod waiter;
 mod words;
 
-#[cfg(any(feature = "host", feature = "testing"))]
-pub(crate) use self::waiter::WordWaiter;
 use self::{
     keeping::KeepPolicy,
     waiter::WaiterSeat,
     words::{AtomicBool, AtomicU8, AtomicU64, Flaw, Mutex, Ordering::*, flawed},
 };
+#[cfg(any(feature = "host", feature = "testing"))]
+pub(crate) use self::{staying::HeldWord, waiter::WordWaiter};
 
 /// Names a lease among all that its service ever grants. What the two numbers mean is the service's
 /// business.
@@ -101,6 +102,8 @@ pub struct LeaseWord {
     end: AtomicU64,
     /// The token of the guard that has it apart: see `apart`.
     borne: AtomicU64,
+    /// The token of the last guard that stays with the thread that locked it, and that thread's number.
+    stays: [AtomicU64; 2],
     /// It was opened to be kept.
     keeps: AtomicBool,
     /// Why the lease before ended that was lost while it was reserved or idle.
@@ -267,6 +270,7 @@ impl LeaseWord {
             half: AtomicU64::new(0),
             end: AtomicU64::new(Time::NEVER.as_nanos()),
             borne: AtomicU64::new(0),
+            stays: [AtomicU64::new(0), AtomicU64::new(0)],
             keeps: AtomicBool::new(false),
             ended: AtomicU8::new(0),
             is_retired: AtomicBool::new(false),

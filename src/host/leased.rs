@@ -28,6 +28,7 @@ pub(super) fn want(text: &str) -> LeaseRequest {
         patience: LeasePatience::Until(Time::NEVER),
         mode: LeaseMode::Exclusive,
         value: None,
+        blocks: false,
         lapses: false,
         after: None,
         answer_by: None,

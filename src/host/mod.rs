@@ -48,12 +48,17 @@ pub(crate) use self::client::connect;
 pub(crate) use self::journal::{examine_journal, move_journal};
 #[cfg(all(feature = "host", feature = "cli"))]
 pub(crate) use self::leader::{EventClient, HAS_OWN_JOURNAL, LeaderView, LeaderWindow, refusal};
+#[cfg(feature = "host")]
+pub(crate) use self::net::client_keys::ClientKeys;
 #[cfg(all(feature = "host", feature = "cli"))]
 pub(crate) use self::net::{address::ListenAddress, secret_file::read_private};
 #[cfg(feature = "host")]
 pub use self::{
     leader::{Leader, LeaderBuilder, LeaderEvent, LeaderEventKind},
-    net::tls::Secret,
+    net::{
+        issued::{Credential, CredentialBuilder},
+        tls::Secret,
+    },
 };
 
 /// This process, for as long as it runs. A forked child is another.

@@ -144,6 +144,8 @@ pub(crate) struct LeaseRequest {
     pub(crate) mode: LeaseMode,
     /// What is said of the holder, if the service [carries values](LeaseService::carries_values).
     pub(crate) value: Option<Arc<[u8]>>,
+    /// A thread waits for it, and does nothing else meanwhile.
+    pub(crate) blocks: bool,
     /// It is a task's, which may never be polled again: a grant that is not claimed within
     /// [`CLAIM_LIMIT`] goes back.
     pub(crate) lapses: bool,

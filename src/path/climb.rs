@@ -47,6 +47,7 @@ use crate::{
     mode::Room,
     scope::Scope,
     thread::{InFront, Seat, WaitingWriter},
+    thread_number::thread_number,
     time::Time,
     token::Token,
 };
@@ -57,7 +58,7 @@ use super::{
     named::Named,
     right::{Held, LEASE, SHARED, SHARED_LEASE, SHARED_SLOT, SLOT, THREAD},
     sharing::{ReadersInside, WriterWait, unless},
-    timed_out, wait_until_async,
+    wait_until_async,
 };
 
 pub(super) use self::ahead::AheadClimb;
@@ -637,10 +638,29 @@ impl<'a> Climb<'a> {
         if let LockMode::Permits(permits) = self.mode {
             return permits.timed_out(start, named.scope()).with_name(named.name());
         }
-        let error = timed_out(start, named.scope()).with_name(named.name());
+        let (waited, myself) = (clock::now().since(start), named.reach.myself());
         #[cfg(feature = "process")]
-        let error = error.with_holder(named.entry.slot().and_then(|slot| slot.holder()));
-        error.with_holder(Some(named.reach.myself()))
+        let holder = named.entry.slot().and_then(|slot| slot.holder());
+        #[cfg(not(feature = "process"))]
+        let holder: Option<crate::error::Holder> = None;
+        let (is_here, is_own) = match (named.entry.scope_in_force(), named.host_tier()) {
+            (Scope::Thread, _) => (true, false),
+            (Scope::Process, _) => {
+                (holder.as_ref().is_some_and(|own| own.pid == myself.pid), false)
+            }
+            (Scope::Host, Some(tier)) => {
+                let is_own = named.reach.guards_stay
+                    && thread_number().is_some_and(|number| tier.word.is_with(number));
+                (!tier.word.is_closed(), is_own)
+            }
+            (Scope::Host, None) => (false, false),
+        };
+        let error = match is_here {
+            true => LockError::timed_out_here(waited, is_own),
+            false => LockError::timed_out(waited),
+        };
+        let error = error.with_scope(named.scope()).with_name(named.name());
+        error.with_holder(holder).with_holder(Some(myself))
     }
 }
 

@@ -12,23 +12,53 @@ use crate::{
     clock,
     error::{LockError, Result},
     scope::Scope,
+    thread_number::thread_number,
     time::Time,
+    token::Token,
 };
 
-use super::{LockMode, Patience, climb::Climb, named::Named, right::Held, spans::AcquireSpan};
+use super::{
+    LockMode, Patience,
+    climb::Climb,
+    named::Named,
+    right::{Held, Won},
+    spans::AcquireSpan,
+};
 
 impl Named {
     pub(crate) fn lock(&self, patience: Patience) -> Result<Held> {
-        match self.lock_quietly() {
+        match self.lock_quietly_here() {
             Some(won) => Ok(won.into()),
             None => self.lock_slow(patience),
+        }
+    }
+
+    /// As [`lock_quietly`](Named::lock_quietly), for a thread that blocks.
+    #[inline]
+    pub(crate) fn lock_quietly_here(&self) -> Option<Won> {
+        let won = self.lock_quietly()?;
+        if self.reach.guards_stay {
+            self.stays_here(won.token);
+        }
+        Some(won)
+    }
+
+    /// What this token was got with stays with the calling thread.
+    #[cold]
+    fn stays_here(&self, token: Token) {
+        if let (Some(tier), Some(number)) = (self.host_tier(), thread_number()) {
+            tier.word.stays_with(token, number);
         }
     }
 
     /// After [`lock_quietly`](Named::lock_quietly) in vain.
     #[cold]
     pub(crate) fn lock_slow(&self, patience: Patience) -> Result<Held> {
-        self.climb(patience, Scope::Thread, LockMode::Exclusive)
+        let held = self.climb(patience, Scope::Thread, LockMode::Exclusive)?;
+        if self.reach.guards_stay {
+            self.stays_here(held.token);
+        }
+        Ok(held)
     }
 
     /// As a mode of a lock with readers.

@@ -304,8 +304,14 @@ fn lock_plain(lock: &ThreadLock, patience: Patience) -> Result<Held> {
     }
 }
 
+/// A lock of thread scope is held in this process.
 fn timed_out(start: Time, scope: Scope) -> LockError {
-    LockError::timed_out(clock::now().since(start)).with_scope(scope)
+    let waited = clock::now().since(start);
+    let error = match scope {
+        Scope::Thread => LockError::timed_out_here(waited, false),
+        _ => LockError::timed_out(waited),
+    };
+    error.with_scope(scope)
 }
 
 /// Waits for a thread lock until `until`, blocking no thread; whether it is won.

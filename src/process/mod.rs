@@ -52,7 +52,7 @@ pub use self::table::parts;
 pub(crate) use self::{
     checkup::examine,
     dir::{
-        births::parent_and_start,
+        births::{group_of, parent_and_start},
         files::FileIdentity,
         keepers::proofs_here,
         report::{Finding, Level},

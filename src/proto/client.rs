@@ -12,6 +12,7 @@ mod link;
 mod look;
 mod observing;
 mod passing;
+mod permitted;
 mod requests;
 mod talk;
 
@@ -27,10 +28,11 @@ use super::{
     history::Seen,
     mistake::{Mistake, planted},
     numbered::{Numbered, sorted},
+    rights::Rights,
     timers::Timers,
     wire::{
-        Acquire, ClientMessage, HolderInfo, Identity, LeaderMessage, LockInfo, Mode, PresentLeader,
-        Refusal,
+        Acquire, ClientMessage, DeadlockCircle, HolderInfo, Identity, LeaderMessage, LockInfo,
+        Mode, PresentLeader, Refusal,
     },
 };
 use crate::{
@@ -83,6 +85,8 @@ pub enum RequestFailure {
     Config(String),
     /// The manager was closed.
     Closed,
+    /// It waited for what cannot come, since those that have it wait for its caller.
+    Deadlock(Box<DeadlockCircle>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -218,10 +222,17 @@ pub struct Client {
     timers: Timers<Due>,
     link: SessionLink,
     outgoing: VecDeque<Outgoing>,
+    /// When the oldest of these was queued.
+    unsaid_since: Option<Time>,
+    /// What `now` was last.
+    looked_at: Time,
     events: VecDeque<Event>,
     /// How many of the events tell of a loss.
     losses_untold: usize,
     closing: Closing,
+    /// What its credential is for, as far as its driver knows: what the leader would refuse need not be
+    /// asked, and a report with that would be closed whole.
+    rights: Arc<Rights>,
 }
 
 /// Something that was asked for and not granted yet.
@@ -342,9 +353,13 @@ impl Client {
             timers: Timers::new(),
             link: SessionLink::new(config.addresses),
             outgoing: VecDeque::new(),
+            unsaid_since: None,
+            looked_at: now,
             events: VecDeque::new(),
             losses_untold: 0,
             closing: Closing::No,
+            // Until it is told otherwise; the leader judges it in any case.
+            rights: Arc::new(Rights::everything()),
             config,
             random,
         }
@@ -371,6 +386,10 @@ impl Client {
             self.fail(request, RequestFailure::Closed, None);
             return request;
         }
+        if !self.rights.may_take(&acquire.name) {
+            self.fail(request, RequestFailure::Refused { why: Refusal::NotPermitted }, None);
+            return request;
+        }
         if self.requests.is_empty() && self.leases.is_empty() {
             // The next answer tells how often a waiting session is to renew.
             self.next_renewal = self.next_renewal.min(now + RENEW_SOON);
@@ -394,7 +413,7 @@ impl Client {
         self.requests.insert(request, state);
         self.be_patient(request, now);
         if self.link.reporting_or_serving().is_some() {
-            self.outgoing.push_back(Outgoing::Acquire(request));
+            self.queue(Outgoing::Acquire(request));
         }
         self.step_link(now);
         request
@@ -573,13 +592,19 @@ impl Client {
             return Some(message);
         }
         let connection = self.link.reporting_or_serving()?;
-        // Leases live by it, so it waits for nothing else. None is due before a report is believed.
+        // Leases live by it, so it waits for nothing else. None is due before a report is believed. It says
+        // that all from before `sent_at` was sent before it.
         if std::mem::take(&mut self.renewal_queued) {
             self.renewing_since.get_or_insert(now);
-            return Some((connection, ClientMessage::Renew { sent_at: now }));
+            let sent_at = self.unsaid_since.map_or(now, |since| since.min(now));
+            return Some((connection, ClientMessage::Renew { sent_at }));
         }
         loop {
-            let message = match self.outgoing.pop_front()? {
+            let next = self.outgoing.pop_front();
+            if self.outgoing.is_empty() {
+                self.unsaid_since = None;
+            }
+            let message = match next? {
                 Outgoing::Plain(message) => message,
                 Outgoing::Acquire(request) => match self.requests.get_mut(&request) {
                     Some(state) => {

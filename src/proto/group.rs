@@ -28,6 +28,7 @@
 //! `GroupMachine::new(config, None, now)`. Frames and writes spell themselves: [`GroupFrame::encode`],
 //! [`GroupWrite::encode`].
 
+mod confirmed;
 mod election;
 mod entry;
 mod frame;
@@ -46,6 +47,7 @@ use std::{
 };
 
 use self::{
+    confirmed::ConfirmedDisks,
     election::GroupElection,
     leading::GroupLead,
     meeting::MetMember,
@@ -149,6 +151,7 @@ pub struct GroupMachine {
     strangers: BTreeMap<MemberName, ClusterId>,
     /// Where each disk was heard of last.
     routes: BTreeMap<VoterId, (MemberName, DiskId)>,
+    confirmed: ConfirmedDisks,
     /// The group that this disk is not in.
     own_disk_waits: Option<ClusterId>,
     next_hello: Time,
@@ -173,7 +176,10 @@ impl GroupMachine {
         config.log_bytes_max += config.log_bytes_max / 32 * (config.seed % 16) as usize;
         let raft = RaftCore::new(config.disk.voter(), &stored);
         let election = GroupElection::new(config.seed ^ config.disk.voter().0, now);
+        let others = config.members.iter().filter(|member| **member != config.own);
+        let votes_at = now + config.election_max * 2;
         let mut machine = GroupMachine {
+            confirmed: ConfirmedDisks::new(others.cloned().collect(), now, votes_at),
             outbox: GroupOutbox::new(raft.last().index),
             applied: stored.snapshot.map(|snapshot| {
                 let bytes = snapshot.encode().len();
@@ -202,6 +208,7 @@ impl GroupMachine {
         machine.check_own_seat();
         machine.wait_anew();
         machine.greet_if_due();
+        machine.ask_confirmed_if_due();
         machine
     }
 
@@ -226,6 +233,9 @@ impl GroupMachine {
         if let GroupBody::Hello { is_empty, init } = body {
             return self.meet(from, disk, is_empty, init);
         }
+        if let GroupBody::AskConfirmed = body {
+            return self.tell_confirmed(voter);
+        }
         if to != Some(self.config.disk) {
             return;
         }
@@ -244,6 +254,7 @@ impl GroupMachine {
             true => {
                 self.next_hello = self.next_hello.min(now);
                 self.greet_if_due();
+                self.ask_confirmed_anew(peer);
             }
             false => self.handle_refused(peer),
         }
@@ -252,6 +263,9 @@ impl GroupMachine {
     /// This write and all before it are durable.
     pub fn handle_stored(&mut self, write: WriteId, now: Time) {
         self.now = now;
+        if self.is_out {
+            return;
+        }
         self.outbox.handle_stored(write);
         self.settle();
     }
@@ -296,11 +310,12 @@ impl GroupMachine {
         self.lead_if_due();
         self.stand_if_due();
         self.greet_if_due();
+        self.ask_confirmed_if_due();
     }
 
     /// When to look again.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let all = [self.leads_at(), self.stands_at(), self.greets_at()];
+        let all = [self.leads_at(), self.stands_at(), self.greets_at(), self.asks_confirmed_at()];
         all.into_iter().flatten().min().filter(|_| !self.is_out)
     }
 
@@ -391,7 +406,8 @@ impl GroupMachine {
     /// A frame for this disk.
     fn handle_body(&mut self, from: VoterId, body: GroupBody) {
         match body {
-            GroupBody::Hello { .. } | GroupBody::UnknownDisk => {}
+            GroupBody::Hello { .. } | GroupBody::UnknownDisk | GroupBody::AskConfirmed => {}
+            GroupBody::Confirmed { term, place } => self.handle_confirmed(from, term, place),
             GroupBody::AskPreVote { term, last, is_leader_gone } => {
                 self.handle_ask_pre_vote(from, term, last, is_leader_gone);
             }
@@ -401,7 +417,12 @@ impl GroupMachine {
                     self.step(from, body);
                 }
             }
-            GroupBody::Vote { .. } => self.step(from, body),
+            GroupBody::Vote { term, is_granted } => {
+                if is_granted {
+                    self.note_term(from, term);
+                }
+                self.step(from, body);
+            }
             GroupBody::Append { term, .. } => {
                 self.step(from, body);
                 if term == self.raft.term() && !self.raft.is_leader() {
@@ -421,9 +442,11 @@ impl GroupMachine {
                     self.is_silent = false;
                 }
             }
-            GroupBody::Appended { term, .. } => {
+            GroupBody::Appended { term, last } => {
                 self.hear_answer(from, term);
+                self.note_term(from, term);
                 self.step(from, body);
+                self.tell_confirmed_if_less(from, last.index);
             }
             // Whatever this one's term: a leader that is heard goes on, and learns of a later term then.
             GroupBody::Probe { term } => self.send(from, GroupBody::Heard { term }),
@@ -455,10 +478,17 @@ impl GroupMachine {
 
     /// What cannot be has been seen: another step could make it worse.
     fn fail(&mut self, words: &str) {
+        self.leave();
+        self.notices.push_back(GroupNotice::Failed(words.to_owned()));
+    }
+
+    /// Takes no part any more. Nothing leaves it from here on: what waits for the disk is said in the name of one
+    /// that does not count, or that must not be written.
+    fn leave(&mut self) {
         self.is_out = true;
         self.raft.step_down();
         self.note_role();
-        self.notices.push_back(GroupNotice::Failed(words.to_owned()));
+        self.outbox.close();
     }
 
     /// Does what follows from what has happened.
@@ -466,6 +496,7 @@ impl GroupMachine {
         self.drain();
         self.note_role();
         self.apply_committed();
+        self.note_confirmed();
         self.tend();
     }
 
@@ -504,11 +535,16 @@ impl GroupMachine {
     }
 
     /// Up to where the log is committed. A leader counts its own disk only for what that has, and what it has
-    /// counted too soon it forgets when it leads no more.
+    /// counted too soon it forgets when it leads no more. Until its disk has an entry of its own term it counts
+    /// nothing new: an entry of an earlier term is committed only by one of its own behind it, and alone on a
+    /// majority it may yet be overwritten by a member that has one of a term between.
     fn commit_index(&self) -> u64 {
-        let committed = match self.lead.is_some() || self.raft.is_leader() {
-            true => self.raft.commit_index().min(self.outbox.durable()),
-            false => self.raft.commit_index(),
+        let durable = self.outbox.durable();
+        let committed = match &self.lead {
+            Some(lead) if durable >= lead.first() => self.raft.commit_index().min(durable),
+            Some(_) => 0,
+            None if self.raft.is_leader() => 0,
+            None => self.raft.commit_index(),
         };
         committed.max(self.applied().index)
     }

@@ -12,11 +12,13 @@ mod attended;
 mod beginning;
 mod bounding;
 mod converting;
+mod deadlocks;
 mod ends;
 mod grants;
 #[cfg(feature = "testing")]
 mod look;
 mod observing;
+mod permitting;
 mod questions;
 mod raising;
 mod reclaim;
@@ -38,6 +40,7 @@ pub use self::telling::{
 use self::{
     attended::Attended,
     converting::Conversions,
+    deadlocks::Deadlocks,
     observing::{Observers, StatedValues},
     raising::{OtherHistory, Raises},
     report::{Report, Unfinished},
@@ -45,7 +48,7 @@ use self::{
     telling::LeaderTelling,
 };
 use super::{
-    ClientId, ConnectionId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE,
+    ConnectionId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE,
     bound::BoundSize,
     count_long,
     history::{History, Notary, TrustingNotary},
@@ -53,6 +56,7 @@ use super::{
     mistake::{Mistake, planted},
     numbered::Numbered,
     record::{Allows, Committed, DurableEpoch, Pending, Record, Recovered, Unwritten},
+    rights::ConnectedClient,
     sessions::{Sessions, Standing},
     shares::Shares,
     table::Table,
@@ -137,6 +141,8 @@ pub enum Close {
     /// Its report was one of the heaviest of too many that were unfinished. It may come again, and
     /// by then there may be room.
     Crowded,
+    /// Its credential is not for what it reported.
+    NotPermitted,
     /// It reported leases that it cannot have. Its next report will be told so, since then that
     /// is durable.
     Unconfirmed,
@@ -193,10 +199,12 @@ pub struct LeaderMachine {
     /// Grace lasts until then in any case, for clients that the journal does not know.
     waits_until: Option<Time>,
     sessions: Sessions,
+    /// A client has proved a label, since this reign began.
+    proves_labels: bool,
     table: Table,
     connections: Numbered<ConnectionId, Connection>,
     /// The clients of all of them, and of those that are to be closed.
-    clients: Numbered<ConnectionId, ClientId>,
+    clients: Numbered<ConnectionId, ConnectedClient>,
     /// Until when connections without a whole report are borne.
     reports: Timers<ConnectionId>,
     unfinished: Unfinished,
@@ -211,6 +219,7 @@ pub struct LeaderMachine {
     disputes: Timers<LockKey>,
     reservations: Reservations,
     conversions: Conversions,
+    deadlocks: Deadlocks,
     observers: Observers,
     values: StatedValues,
     /// Which sessions are to be told once the loss of a lease is durable.
@@ -293,6 +302,7 @@ impl LeaderMachine {
             other_history: None,
             given: Token::ZERO,
             table: Table::new(config.block),
+            proves_labels: false,
             sessions: Sessions::new(config.reign_lasts.map(|lasts| lasts / 4)),
             telling: LeaderTelling::new(config.tells),
             config,
@@ -314,6 +324,7 @@ impl LeaderMachine {
             disputes: Timers::new(),
             reservations: Reservations::new(),
             conversions: Conversions::default(),
+            deadlocks: Deadlocks::default(),
             observers: Observers::default(),
             values: StatedValues::default(),
             breakers: questions::Breakers::default(),
@@ -361,11 +372,16 @@ impl LeaderMachine {
     }
 
     /// A connection of this client is there.
-    pub fn handle_connected(&mut self, connection: ConnectionId, client: ClientId, now: Time) {
+    pub fn handle_connected(
+        &mut self,
+        connection: ConnectionId,
+        client: impl Into<ConnectedClient>,
+        now: Time,
+    ) {
         self.attend(now);
         let before = self.connections.insert(connection, Connection::New);
         assert!(before.is_none(), "a connection's number is used once");
-        self.clients.insert(connection, client);
+        self.clients.insert(connection, client.into());
         self.expect_report(connection);
     }
 
@@ -689,6 +705,11 @@ impl LeaderMachine {
     /// How many observations and values there are.
     pub(super) fn observed(&self) -> (usize, usize) {
         (self.observers.count(), self.values.count())
+    }
+
+    /// How many requests pin anything, and how many deadlocks are suspected.
+    pub(super) fn pinned(&self) -> (usize, usize) {
+        self.deadlocks.counts()
     }
 
     /// How many locks are held.

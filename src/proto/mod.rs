@@ -10,6 +10,7 @@
 
 mod absence;
 pub mod bound;
+mod circle;
 pub mod client;
 pub mod group;
 pub mod history;
@@ -22,6 +23,7 @@ mod names;
 pub(crate) mod numbered;
 pub mod record;
 pub mod reign;
+pub mod rights;
 mod sessions;
 pub(crate) mod shares;
 mod slab;

@@ -15,6 +15,7 @@ use hashbrown::HashTable;
 
 use super::{
     lock::{Lock, LockKey},
+    rights::reaches,
     slab::Slab,
 };
 use crate::name::Name;
@@ -118,6 +119,21 @@ impl Names {
         self.order.range((from, Bound::Unbounded)).map(|(_, &key)| key)
     }
 
+    /// Those that are in order and that `known`, of a credential, stands for, from the one after `after`.
+    pub(super) fn reached_by<'a>(
+        &'a self,
+        known: &'a Name,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = LockKey> + use<'a> {
+        let from = match after {
+            Some(after) if after >= known => Bound::Excluded(after.clone()),
+            _ => Bound::Included(known.clone()),
+        };
+        // The names that one stands for have no other between them.
+        let names = self.order.range((from, Bound::Unbounded));
+        names.take_while(move |(name, _)| reaches(known, name)).map(|(_, &key)| key)
+    }
+
     fn put_first_in_order(&mut self, locks: &Slab<Lock>) {
         let Some(key) = self.fresh.pop_front() else { return };
         self.marks[key.0 as usize] = match locks.get(key.0) {
@@ -192,6 +208,35 @@ mod tests {
 
     fn name(number: usize) -> Name {
         Name::new(&format!("name/{number:06}")).unwrap()
+    }
+
+    #[test]
+    fn a_credential_lists_what_it_stands_for_in_order() {
+        let mut town = NamesInTown::new();
+        for number in [3, 12, 13, 129, 130, 1_300] {
+            town.add(number);
+        }
+        town.names.put_in_order(&town.locks);
+        let reached = |known: &str, after: Option<usize>| {
+            let known = Name::new(known).unwrap();
+            let after = after.map(name);
+            let keys = town.names.reached_by(&known, after.as_ref());
+            keys.map(|key| town.locks[key.0].name.clone()).collect::<Vec<_>>()
+        };
+        let all = [3, 12, 13, 129, 130, 1_300].map(name);
+        assert_eq!(reached("name/", None), all);
+        assert_eq!(reached("name/", Some(13)), all[3..]);
+        assert_eq!(reached("name/000013", None), all[2..3]);
+        assert_eq!(reached("name/000013", Some(12)), all[2..3]);
+        for (known, after) in [
+            ("name/000013", Some(13)),
+            ("name", None),
+            ("nam/", None),
+            ("name/000", None),
+            ("o/", None),
+        ] {
+            assert!(reached(known, after).is_empty(), "{known}");
+        }
     }
 
     #[test]

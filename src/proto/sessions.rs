@@ -2,6 +2,10 @@
 //!
 //! Sends nothing and writes nothing; the leader decides what follows from a deadline.
 
+mod renewal_clock;
+
+pub(super) use self::renewal_clock::RenewalClock;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
@@ -31,6 +35,8 @@ pub(super) struct Session {
     pub(super) process: ProcessMark,
     /// What its client's release can do, as its newest connection says.
     pub(super) capabilities: u64,
+    /// Where its newest connection is from.
+    pub(super) at: ClientId,
     /// The client that its newest connection is of; none while an earlier reign's session is away.
     client: Option<ClientKey>,
     /// An earlier reign opened it, and it has not come back yet.
@@ -51,6 +57,7 @@ pub(super) struct Session {
     pub(super) last_refused: RequestId,
     /// Since when no renewal has found it with anything to do.
     pub(super) idle_since: Option<Time>,
+    pub(super) renewals: RenewalClock,
     deadline: Time,
     /// After a restart their numbers, too, are what the client says.
     leases: Keyed<PackedId, HoldKey>,
@@ -90,24 +97,52 @@ pub(super) enum Standing {
     Ending(u64),
 }
 
+/// The time to live that a session asks for, and what bounds it.
+pub(super) struct AskedTimeToLive {
+    pub(super) asked: Duration,
+    /// A shorter one is raised to this.
+    pub(super) least: Duration,
+    /// The longest that its client may ask for, if its credential says so.
+    pub(super) own_max: Option<Duration>,
+    /// The longest that its leader has, raised ones among them.
+    pub(super) max: Duration,
+}
+
+impl AskedTimeToLive {
+    /// What is asked for is judged by the credential, and not what the leader makes of it: else a
+    /// credential for less than the least would be for nothing.
+    fn fits(&self) -> bool {
+        let own_max = self.own_max.unwrap_or(*TIME_TO_LIVE.end());
+        self.asked >= *TIME_TO_LIVE.start()
+            && self.asked <= own_max
+            && self.asked.max(self.least) <= self.longest()
+    }
+
+    fn in_force(&self) -> Duration {
+        self.asked.max(self.least).clamp(*TIME_TO_LIVE.start(), self.longest())
+    }
+
+    fn longest(&self) -> Duration {
+        self.max.clamp(*TIME_TO_LIVE.start(), *TIME_TO_LIVE.end())
+    }
+}
+
 impl Session {
     pub(super) fn new(
         id: SessionId,
         proof: Proof,
-        time_to_live: Duration,
-        time_to_live_max: Duration,
+        asked: AskedTimeToLive,
         identity: Identity,
         process: ProcessMark,
     ) -> Session {
-        let longest = time_to_live_max.clamp(*TIME_TO_LIVE.start(), *TIME_TO_LIVE.end());
-        let fits = (*TIME_TO_LIVE.start()..=longest).contains(&time_to_live);
         Session {
             id,
             proof,
-            time_to_live: time_to_live.clamp(*TIME_TO_LIVE.start(), longest),
+            time_to_live: asked.in_force(),
             identity,
             process,
             capabilities: 0,
+            at: ClientId(0),
             client: None,
             awaited: false,
             count: 0,
@@ -115,10 +150,11 @@ impl Session {
             standing: Standing::New,
             bound: SessionBound::default(),
             bound_since: None,
-            refusal: (!fits).then_some(Refusal::TimeToLive),
+            refusal: (!asked.fits()).then_some(Refusal::TimeToLive),
             last_request: RequestId(0),
             last_refused: RequestId(0),
             idle_since: None,
+            renewals: RenewalClock::default(),
             deadline: Time::ZERO,
             leases: Keyed::default(),
             revoked: BTreeMap::new(),
@@ -132,7 +168,12 @@ impl Session {
     /// this leader accepts from new ones.
     pub(super) fn recovered(id: SessionId, open: &OpenSession) -> Session {
         let (identity, process) = (Identity::default(), ProcessMark(0)); // its report tells
-        let longest = *TIME_TO_LIVE.end();
+        let asked = AskedTimeToLive {
+            asked: open.time_to_live,
+            least: Duration::ZERO,
+            own_max: None,
+            max: *TIME_TO_LIVE.end(),
+        };
         let revoked = open.revoked().filter_map(|(lease, why, proof)| {
             PackedId::of_lease(lease).map(|lease| (lease, (why, proof)))
         });
@@ -144,7 +185,7 @@ impl Session {
             }),
             awaited: true,
             revoked: revoked.collect(),
-            ..Session::new(id, open.proof, open.time_to_live, longest, identity, process)
+            ..Session::new(id, open.proof, asked, identity, process)
         }
     }
 

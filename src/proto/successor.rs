@@ -9,19 +9,20 @@
 mod asked;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use super::{
-    ClientId, ClusterId, ConnectionId,
+    ClusterId, ConnectionId,
     journal::{JournalAnswer, JournalOperation, ReignAttempt, Took},
     leader::{Close, LeaderConfig, LeaderMachine, MachineEvent, Notice, tally::LeaderTally},
     mistake::{Mistake, planted},
     record::CommitAnswer,
     reign::{OperationId, Reign, ReignEnding, ReignEvent},
-    wire::{ClientMessage, LeaderMessage},
+    rights::{ConnectedClient, Forbidden, PermittedMessage, Rights},
+    wire::{ClientMessage, LeaderMessage, Refusal},
 };
 use crate::time::Time;
 
@@ -59,8 +60,8 @@ pub struct Successor {
     cluster: Option<ClusterId>,
     /// A reign has begun since the driver has closed what it has.
     is_to_sweep: bool,
-    /// The connections that are not closed.
-    connections: BTreeSet<ConnectionId>,
+    /// The connections that are not closed, and what their clients may do.
+    connections: BTreeMap<ConnectionId, Option<Arc<Rights>>>,
     messages: VecDeque<(ConnectionId, LeaderMessage)>,
     closes: VecDeque<(ConnectionId, Close)>,
     notices: VecDeque<SuccessionNotice>,
@@ -93,7 +94,7 @@ impl Successor {
             is_to_step_down: false,
             cluster: None,
             is_to_sweep: false,
-            connections: BTreeSet::new(),
+            connections: BTreeMap::new(),
             messages: VecDeque::new(),
             closes: VecDeque::new(),
             notices: VecDeque::new(),
@@ -241,15 +242,51 @@ impl Successor {
 }
 
 impl SuccessorTurn<'_> {
-    pub fn handle_connected(&mut self, connection: ConnectionId, client: ClientId) {
+    pub fn handle_connected(
+        &mut self,
+        connection: ConnectionId,
+        client: impl Into<ConnectedClient>,
+    ) {
+        let client = client.into();
         let Successor { leader, connections, .. } = self.successor;
-        connections.insert(connection);
+        connections.insert(connection, client.rights.clone());
         if let Some(leader) = leader {
             leader.handle_connected(connection, client, self.now);
         }
     }
 
+    /// A message, if the connection's client may say it; else it is refused here, whether this leader
+    /// reigns or stands by. What a closed connection said counts for nothing, nor does what a client says
+    /// that has proved nothing.
+    pub fn permit(
+        &mut self,
+        connection: ConnectionId,
+        message: ClientMessage,
+    ) -> Option<PermittedMessage> {
+        let Successor { leader, connections, messages, closes, .. } = &mut *self.successor;
+        let said = match connections.get(&connection)?.as_ref()?.permit(message) {
+            Ok(permitted) => return Some(permitted),
+            Err(said) => said,
+        };
+        match (leader, said) {
+            (Some(leader), said) => leader.handle_forbidden(connection, said, self.now),
+            (None, Forbidden::Acquire(request) | Forbidden::Question(request)) => {
+                let (why, holder) = (Refusal::NotPermitted, None);
+                messages.push_back((connection, LeaderMessage::Refused { request, why, holder }));
+            }
+            (None, Forbidden::Report) => closes.push_back((connection, Close::NotPermitted)),
+        }
+        None
+    }
+
     pub fn handle_message(&mut self, connection: ConnectionId, message: ClientMessage) {
+        if let Some(message) = self.permit(connection, message) {
+            self.handle_permitted(connection, message);
+        }
+    }
+
+    pub fn handle_permitted(&mut self, connection: ConnectionId, message: PermittedMessage) {
+        let message = message.into_inner();
         if self.successor.answers_operator(connection, &message, self.now) {
             return;
         }
@@ -386,7 +423,7 @@ impl Successor {
     fn turn_away(&mut self, connection: ConnectionId) {
         let head = self.reign.head();
         let Some(cluster) = head.map(|head| head.cluster).or(self.cluster) else { return };
-        if self.connections.remove(&connection) {
+        if self.connections.remove(&connection).is_some() {
             let try_next = head.and_then(|head| head.address.clone());
             let answer = LeaderMessage::NotLeader { try_next, cluster, epoch: None };
             self.messages.push_back((connection, answer));
@@ -397,7 +434,7 @@ impl Successor {
     /// As far as it knows by now which leader reigns, they are told.
     fn close_all(&mut self) {
         let address = self.reign.head().and_then(|head| head.address.clone());
-        for connection in std::mem::take(&mut self.connections) {
+        for (connection, _) in std::mem::take(&mut self.connections) {
             if let Some(cluster) = self.cluster {
                 let answer =
                     LeaderMessage::NotLeader { try_next: address.clone(), cluster, epoch: None };

@@ -20,6 +20,7 @@ use super::{
     mistake::{Mistake, planted},
     names::Names,
     record::TakenAway,
+    rights::Rights,
     slab::Slab,
     wire::{Mode, PERMITS_MAX},
 };
@@ -123,6 +124,21 @@ impl Table {
         after: Option<&Name>,
     ) -> impl Iterator<Item = LockKey> + use<'_> {
         self.names.after(after)
+    }
+
+    /// Those of them that a client with these rights may see.
+    pub(super) fn names_seen_by<'a>(
+        &'a self,
+        rights: &'a Rights,
+        after: Option<&'a Name>,
+    ) -> Box<dyn Iterator<Item = LockKey> + 'a> {
+        match rights.names() {
+            [] => Box::new(self.names_after(after)),
+            // They are in order, and none stands for a name of another.
+            known => {
+                Box::new(known.iter().flat_map(move |known| self.names.reached_by(known, after)))
+            }
+        }
     }
 
     /// Every lock; for the one moment when a reign opens.

@@ -40,7 +40,7 @@ pub use self::{
     group::{DiskReplacement, GroupReport, MemberReport},
     member::{MEMBER_VERSION, MemberMessage},
     pages::{LISTED_HOLDERS_MAX, LISTED_WAITERS_MAX, Page, held_messages, waiting_messages},
-    request::{Acquire, Extras, Mode, NameUse, PERMITS_MAX, Wait},
+    request::{Acquire, Extras, HeldAbove, Mode, NameUse, PERMITS_MAX, Wait},
     standing::{LeaderRank, LeaderStanding, StepDownRefusal},
 };
 use super::{
@@ -65,10 +65,13 @@ pub const VERSION: u32 = 1;
 pub const VERSION_OLDEST: u32 = 1;
 
 /// What this release can do beyond its version, a bit each.
-pub const CAPABILITIES: u64 = SHARES;
+pub const CAPABILITIES: u64 = SHARES | DEADLOCKS;
 
 /// Leases other than exclusive ones: it grants them, or knows what is answered to them.
 pub const SHARES: u64 = 1;
+
+/// It says what only a request that waits can give back, and knows what it is told of a deadlock.
+pub const DEADLOCKS: u64 = 2;
 
 /// What stands in a frame: [`ClientMessage`] or [`LeaderMessage`].
 pub trait Message: Encode + Decode<()> {
@@ -95,7 +98,7 @@ impl Message for ClientMessage {
 impl Message for LeaderMessage {
     type Answer = ClientMessage;
 
-    const KINDS: u32 = 22;
+    const KINDS: u32 = 23;
 
     fn not_understood(_: UnknownKind) -> Option<ClientMessage> {
         None
@@ -477,6 +480,33 @@ pub enum LeaderMessage {
         query: RequestId,
         outcome: DiskReplacement,
     },
+    /// As `Refused`: the request is one of a circle, each of which waits for what only the next can give
+    /// back. Told to sessions with [`DEADLOCKS`] only.
+    Deadlocked {
+        request: RequestId,
+        circle: Box<DeadlockCircle>,
+    },
+}
+
+/// Requests that wait for each other, the one that is told first.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeadlockCircle {
+    /// Each waits for what the next has, the last for what the first has.
+    pub steps: Vec<DeadlockStep>,
+    /// How many behind them are left out, since a frame has an end.
+    pub left_out: u32,
+}
+
+/// The most steps that are told of a circle.
+pub const DEADLOCK_STEPS_MAX: usize = 16;
+
+/// One request of a circle. A name that the session may not see is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadlockStep {
+    pub identity: Identity,
+    /// The name that it has, and the one before waits for.
+    pub has: Option<Name>,
+    pub waits_for: Option<Name>,
 }
 
 /// The holder of an election's name.
@@ -536,12 +566,14 @@ pub struct WaitingRequest {
 pub struct Identity(Arc<Texts>);
 
 /// What an [`Identity`] says.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
     pub label: String,
     pub host: String,
     pub pid: u32,
     pub command: String,
+    /// The label is its credential's; else it is what the session claims.
+    pub label_is_proved: bool,
 }
 
 impl Identity {
@@ -552,7 +584,23 @@ impl Identity {
     pub fn new(label: &str, host: &str, pid: u32, command: &str) -> Identity {
         let cut = |text| cut(text, Identity::TEXT_BYTES_MAX).to_owned();
         let [label, host, command] = [label, host, command].map(cut);
-        Identity(Arc::new(Texts { label, host, pid, command }))
+        Identity(Arc::new(Texts { label, host, pid, command, label_is_proved: false }))
+    }
+
+    /// The same with the label of its credential in the place of the one that it claims.
+    pub fn with_proved_label(&self, label: &str) -> Identity {
+        let Texts { host, pid, command, .. } = &**self;
+        let proved = Identity::new(label, host, *pid, command);
+        proved.marked(true)
+    }
+
+    /// The same, of which is known whether its label is proved.
+    pub(super) fn marked(self, label_is_proved: bool) -> Identity {
+        if self.label_is_proved == label_is_proved {
+            return self;
+        }
+        let Texts { label, host, pid, command, .. } = (*self).clone();
+        Identity(Arc::new(Texts { label, host, pid, command, label_is_proved }))
     }
 }
 
@@ -634,4 +682,7 @@ pub enum Refusal {
     TooOld,
     /// Other sessions use the name as this.
     UsedAs(NameUse),
+    /// The client's credential is not for that: by its role, or by the name. Told only to clients with a
+    /// credential, which know it.
+    NotPermitted,
 }

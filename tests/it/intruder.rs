@@ -22,8 +22,8 @@ use tierlock::{
     proto::{
         ProcessMark, Proof, RequestId, SessionId,
         wire::{
-            Acquire, ClientMessage, FrameReader, Identity, LeaderMessage, VERSION, Wait,
-            WaitingRequest, encode_frame, waiting_messages,
+            Acquire, ClientMessage, FrameReader, HeldLease, Identity, LeaderMessage, VERSION, Wait,
+            WaitingRequest, encode_frame, held_messages, waiting_messages,
         },
     },
 };
@@ -63,12 +63,17 @@ impl Gang {
 
     /// The same at this address.
     pub(crate) fn at(address: IpAddr, leader: &str, secret: &Path) -> Gang {
+        Gang::with(address, leader, Papers::signed(secret, "tierlock client", "tierlock:admin"))
+    }
+
+    /// With these papers.
+    pub(crate) fn with(address: IpAddr, leader: &str, papers: Papers) -> Gang {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let endpoint = {
             let _inside = runtime.enter();
             Endpoint::client((address, 0).into()).unwrap()
         };
-        let mut config = ClientConfig::new(handshake(secret));
+        let mut config = ClientConfig::new(papers.handshake());
         let mut transport = TransportConfig::default();
         transport.max_idle_timeout(Some(Duration::from_secs(60).try_into().unwrap()));
         transport.keep_alive_interval(Some(Duration::from_secs(10)));
@@ -130,6 +135,14 @@ impl Intruder<'_> {
         self.say(
             [hello].into_iter().chain(waiting_messages(waiting)).chain([ClientMessage::Ready]),
         );
+    }
+
+    /// The session of another connection, of whatever client, comes here: by its own proof, as its next
+    /// connection, and holding these.
+    pub(crate) fn come_back_with(&mut self, other: &Intruder<'_>, leases: Vec<HeldLease>) {
+        self.session = other.session;
+        let hello = self.hello_with(2, self.session);
+        self.say([hello].into_iter().chain(held_messages(leases)).chain([ClientMessage::Ready]));
     }
 
     /// A first report with all of this.
@@ -262,10 +275,58 @@ fn random_byte() -> u8 {
     RandomState::new().hash_one(0) as u8
 }
 
-/// TLS 1.3 with a certificate that the secret's issuer key signs, believing whatever answers.
-fn handshake(secret: &Path) -> Arc<quinn::crypto::rustls::QuicClientConfig> {
+/// What a client presents, and what it says that the connection is for.
+pub(crate) struct Papers {
+    certificate: CertificateDer<'static>,
+    key: PrivatePkcs8KeyDer<'static>,
+    protocol: &'static str,
+}
+
+impl Papers {
+    /// What the file of a credential has.
+    pub(crate) fn issued(file: &Path) -> Papers {
+        let parts = pem::parse_many(std::fs::read(file).unwrap()).unwrap();
+        let part = |tag| parts.iter().find(|part| part.tag() == tag).unwrap().contents().to_vec();
+        Papers {
+            certificate: CertificateDer::from(part("CERTIFICATE")),
+            key: PrivatePkcs8KeyDer::from(part("PRIVATE KEY")),
+            protocol: "tierlock/1",
+        }
+    }
+
+    /// A certificate of this subject and URI that the secret's issuer key signs.
+    pub(crate) fn signed(secret: &Path, subject: &str, uri: &str) -> Papers {
+        let (certificate, key) = sign(secret, subject, uri);
+        Papers { certificate, key, protocol: "tierlock/1" }
+    }
+
+    /// The same, shown to what speaks this.
+    pub(crate) fn for_protocol(self, protocol: &'static str) -> Papers {
+        Papers { protocol, ..self }
+    }
+
+    /// TLS 1.3 with them, believing whatever answers.
+    fn handshake(self) -> Arc<quinn::crypto::rustls::QuicClientConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Gullible))
+            .with_client_auth_cert(vec![self.certificate], self.key.into())
+            .unwrap();
+        config.alpn_protocols = vec![self.protocol.as_bytes().to_vec()];
+        Arc::new(config.try_into().unwrap())
+    }
+}
+
+fn sign(
+    secret: &Path,
+    subject: &str,
+    uri: &str,
+) -> (CertificateDer<'static>, PrivatePkcs8KeyDer<'static>) {
     let text = std::fs::read_to_string(secret).unwrap();
-    let digits = text.trim().as_bytes().chunks(2);
+    let digits = text.lines().next().unwrap().as_bytes().chunks(2);
     let root: Vec<u8> = digits
         .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
         .collect();
@@ -280,20 +341,11 @@ fn handshake(secret: &Path) -> Arc<quinn::crypto::rustls::QuicClientConfig> {
     let issuer = rcgen::Issuer::new(about, issuer);
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let mut about = rcgen::CertificateParams::default();
-    about.subject_alt_names = vec![rcgen::SanType::URI("tierlock:admin".try_into().unwrap())];
+    about.distinguished_name.push(rcgen::DnType::CommonName, subject);
+    about.subject_alt_names = vec![rcgen::SanType::URI(uri.try_into().unwrap())];
     about.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     let certificate = about.signed_by(&key, &issuer).unwrap();
-    let private = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Gullible))
-        .with_client_auth_cert(vec![certificate.der().clone()], private)
-        .unwrap();
-    config.alpn_protocols = vec![b"tierlock/1".to_vec()];
-    Arc::new(config.try_into().unwrap())
+    (certificate.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der()))
 }
 
 fn pkcs8_of_seed(seed: &[u8; 32]) -> PrivatePkcs8KeyDer<'static> {

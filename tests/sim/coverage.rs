@@ -39,7 +39,7 @@ kinds!(Said of ClientMessage {
 kinds!(Answered of LeaderMessage {
     Welcome, NotLeader, Gone, Queued, Granted, Refused, Released, Recall, Lost, Renewed, Checked,
     Listed, Broke, ToppedUp, Raised, NotUnderstood, Leads, Converted, Standing, StepsDown,
-    Group, Replaced,
+    Group, Replaced, Deadlocked,
 });
 
 pub(crate) struct Coverage {
@@ -216,7 +216,7 @@ fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str
     use Answered::*;
     match (answered, at) {
         (NotUnderstood, _) => Some("all are of one release"),
-        (Leads | Standing | StepsDown | Group | Replaced, _) => Some(ELSEWHERE),
+        (Leads | Standing | StepsDown | Group | Replaced | Deadlocked, _) => Some(ELSEWHERE),
         (Converted, AtClient::Reporting) => Some("it is answered behind the welcome"),
         (Welcome | NotLeader, AtClient::Probing) => Option::None,
         (NotLeader, AtClient::Serving) => Some("it answers a report"),
@@ -237,7 +237,8 @@ fn impossible_in_session(answered: Answered, _: Session) -> Option<&'static str>
         | Answered::Standing
         | Answered::StepsDown
         | Answered::Group
-        | Answered::Replaced => Some(ELSEWHERE),
+        | Answered::Replaced
+        | Answered::Deadlocked => Some(ELSEWHERE),
         _ => None,
     }
 }
@@ -249,7 +250,7 @@ fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option
         Welcome | Gone => matches!(subject, SessionOwn | SessionOther),
         Queued | Granted | Refused => matches!(subject, RequestWaiting | RequestGone),
         Released => matches!(subject, LeaseReleasing | LeaseUnknown),
-        Leads | Standing | StepsDown | Group | Replaced => false,
+        Leads | Standing | StepsDown | Group | Replaced | Deadlocked => false,
         Converted => matches!(subject, LeaseHeld | LeaseLosing | LeaseReleasing | LeaseUnknown),
         ToppedUp => matches!(subject, LeaseHeld | LeaseLosing | LeaseReleasing | LeaseUnknown),
         Recall | Lost => {

@@ -17,7 +17,9 @@ mod members;
 #[cfg(feature = "mistakes")]
 mod mistakes;
 mod network;
+mod put_back;
 mod rules;
+mod serving;
 
 use std::{
     collections::BTreeMap,
@@ -31,9 +33,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tierlock::proto::group::{GroupFrame, MemberName, WriteId};
+use tierlock::proto::group::{GroupFrame, MemberName, StoredGroup, WriteId};
 
-use self::{members::GroupSeatInWorld, network::GroupNetwork, rules::GroupRules};
+pub(crate) use self::serving::GroupEvent;
+use self::{
+    members::GroupSeatInWorld, network::GroupNetwork, rules::GroupRules, serving::GroupAbove,
+};
 use crate::{
     clock::{MS, SECOND, Truth, shown},
     dice::Dice,
@@ -42,6 +47,9 @@ use crate::{
 /// For so long something breaks, and for so long then all is to be well again.
 const TROUBLED: Truth = 12 * SECOND;
 const WELL: Truth = 8 * SECOND;
+
+/// For how long a reign is believed, where nothing else is said.
+const LASTS: Duration = Duration::from_millis(400);
 
 /// One group, its network and its disks.
 pub(crate) struct GroupWorld {
@@ -57,6 +65,12 @@ pub(crate) struct GroupWorld {
     tally: GroupTally,
     digest: u64,
     log_bytes_max: usize,
+    /// For how long a reign is believed.
+    lasts: Duration,
+    /// The world with the leaders that have this group as their journal, if there is one.
+    above: Option<GroupAbove>,
+    /// Until then nothing else breaks.
+    calm_until: Truth,
     /// Nothing breaks any more.
     is_well: bool,
     /// But that this member does not hear the others, or they do not hear it; or that it reaches only one of
@@ -72,6 +86,8 @@ enum GroupStep {
     Starts { seat: usize },
     PutsBack { seat: usize },
     Exchanges { one: usize, other: usize },
+    PutsDiskBack { leader: usize, seat: usize, before: Box<StoredGroup> },
+    BecomesAnother { seat: usize, start: u32 },
     Trouble,
     Operator,
     Heals,
@@ -96,6 +112,8 @@ pub(crate) struct GroupTally {
     pub(crate) strange_disks: u64,
     pub(crate) transfers: u64,
     pub(crate) snapshots: u64,
+    pub(crate) put_back: u64,
+    pub(crate) told_put_back: u64,
 }
 
 impl GroupTally {
@@ -115,6 +133,8 @@ impl GroupTally {
             strange_disks,
             transfers,
             snapshots,
+            put_back,
+            told_put_back,
         } = other;
         self.frames += frames;
         self.losses += losses;
@@ -130,6 +150,8 @@ impl GroupTally {
         self.strange_disks += strange_disks;
         self.transfers += transfers;
         self.snapshots += snapshots;
+        self.put_back += put_back;
+        self.told_put_back += told_put_back;
     }
 }
 
@@ -160,6 +182,23 @@ impl GroupWorld {
     pub(crate) fn new(seed: u64, telling: bool) -> GroupWorld {
         let mut dice = Dice::new(seed);
         let count = if dice.percent(70) { 3 } else { 5 };
+        let mut world = GroupWorld::of(seed, telling, dice, count);
+        for seat in 0..count {
+            let made = world.seat(count);
+            world.seats.push(made);
+            let at = world.dice.below(300 * MS);
+            world.at(at, GroupStep::Starts { seat });
+        }
+        let first = world.dice.below(2 * SECOND);
+        world.at(first, GroupStep::Trouble);
+        world.at(500 * MS, GroupStep::Operator);
+        world.at(TROUBLED, GroupStep::Heals);
+        world.at(TROUBLED + WELL, GroupStep::Judged);
+        world
+    }
+
+    /// One without members, and nothing to come.
+    fn of(seed: u64, telling: bool, mut dice: Dice, count: usize) -> GroupWorld {
         let network = GroupNetwork::new(&mut dice, count);
         let mut world = GroupWorld {
             seed,
@@ -174,21 +213,13 @@ impl GroupWorld {
             tally: GroupTally::default(),
             digest: 0,
             log_bytes_max: 0,
+            lasts: LASTS,
+            above: None,
+            calm_until: 0,
             is_well: false,
             cut_member: None,
         };
         world.log_bytes_max = [2_000, 20_000, 256 * 1024][world.dice.below(3) as usize];
-        for seat in 0..count {
-            let made = world.seat(count);
-            world.seats.push(made);
-            let at = world.dice.below(300 * MS);
-            world.at(at, GroupStep::Starts { seat });
-        }
-        let first = world.dice.below(2 * SECOND);
-        world.at(first, GroupStep::Trouble);
-        world.at(500 * MS, GroupStep::Operator);
-        world.at(TROUBLED, GroupStep::Heals);
-        world.at(TROUBLED + WELL, GroupStep::Judged);
         world
     }
 
@@ -217,6 +248,10 @@ impl GroupWorld {
             GroupStep::Starts { seat } => self.starts(seat),
             GroupStep::PutsBack { seat } => self.puts_back(seat),
             GroupStep::Exchanges { one, other } => self.exchange(one, other),
+            GroupStep::PutsDiskBack { leader, seat, before } => {
+                self.put_disk_back(leader, seat, *before);
+            }
+            GroupStep::BecomesAnother { seat, start } => self.become_another(seat, start),
             GroupStep::Trouble => self.trouble(),
             GroupStep::Operator => self.operate(),
             GroupStep::Heals => self.heal(),

@@ -40,7 +40,7 @@ const STALE_MAX: usize = 6;
 pub(crate) struct Journal {
     pub(crate) head: JournalHead,
     /// The number of the reign's last batch.
-    number: u64,
+    pub(crate) number: u64,
     /// The last heads before this one.
     past: VecDeque<JournalHead>,
     /// Which reign it was in from when on.
@@ -49,16 +49,16 @@ pub(crate) struct Journal {
     pub(crate) down_until: Truth,
     /// Until then it takes long.
     pub(crate) slow_until: Truth,
-    asked: Vec<Option<Asked>>,
+    pub(crate) asked: Vec<Option<Asked>>,
 }
 
 /// An operation on its way, or its answer.
-struct Asked {
-    seat: usize,
-    start: u32,
+pub(crate) struct Asked {
+    pub(crate) seat: usize,
+    pub(crate) start: u32,
     id: OperationId,
-    operation: JournalOperation,
-    answer: Option<JournalAnswer>,
+    pub(crate) operation: JournalOperation,
+    pub(crate) answer: Option<JournalAnswer>,
 }
 
 /// What of a leader's way to the journal is cut.
@@ -143,6 +143,10 @@ impl World {
             let asked = Asked { seat: self.seat, start, id, operation, answer: None };
             self.journal.asked.push(Some(asked));
             let number = self.journal.asked.len() - 1;
+            if self.plan.in_group {
+                self.ask_own_member(number);
+                continue;
+            }
             let cut = self.seats[self.seat].cut.requests_until.max(self.journal.down_until);
             let delay = self.journal_delay();
             let is_lost = self.dice.below(200) == 0;
@@ -192,6 +196,9 @@ impl World {
 
     /// An operation has reached the journal: it happens at this moment.
     pub(crate) fn journal_reads(&mut self, number: usize) {
+        if self.plan.in_group {
+            return self.member_is_asked(number);
+        }
         let Some(asked) = &self.journal.asked[number] else { return };
         let (seat, operation) = (asked.seat, asked.operation.clone());
         if self.truth < self.journal.down_until {
@@ -210,7 +217,7 @@ impl World {
         self.after(delay, Step::JournalAnswers(number, None));
     }
 
-    fn journal_does(&mut self, operation: &JournalOperation) -> JournalAnswer {
+    pub(crate) fn journal_does(&mut self, operation: &JournalOperation) -> JournalAnswer {
         self.tally.journal_operations += 1;
         match operation {
             JournalOperation::Read => {
@@ -255,7 +262,7 @@ impl World {
                 seen.is_some_and(|seen| seen.reign == self.journal.head.reign)
             }
         };
-        if !is_seen {
+        if !is_seen && !planted(Mistake::ConditionAtProposal) {
             return JournalAnswer::TakeOver(TakeOver::Raced(self.journal.head.clone()));
         }
         self.check_proofs();
@@ -340,6 +347,13 @@ impl World {
             true => self.seat_of_reign().unwrap_or(self.seat),
             false => self.seat,
         };
+        if self.plan.in_group {
+            // What else goes wrong the group's own world knows.
+            self.sit(seat);
+            return if self.dice.percent(25) {
+                self.hand_over()
+            };
+        }
         let cut = &mut self.seats[seat].cut;
         match self.dice.below(8) {
             // It never hears of it again.
@@ -428,9 +442,8 @@ impl World {
         for seat in 0..self.plan.leaders {
             self.sit(seat);
             let now = self.clock(Node::Leader);
-            let Some(Host { leader: Rank::Successor(successor), .. }) = &self.host else {
-                continue;
-            };
+            let leader = self.host.as_ref().map(|host| &host.leader);
+            let Some(Rank::Successor(successor)) = leader else { continue };
             if successor.reign().has_proof(now) {
                 let own = successor.reign().reigning();
                 let text = format!("{own:?} of leader {seat} is proven while another takes over");

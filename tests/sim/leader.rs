@@ -218,7 +218,7 @@ impl World {
         let is_sole = self.plan.leaders == 1;
         let recovered = if is_sole { self.disk.recover() } else { Recovered::new(ClusterId(7)) };
         note!(self, "leader starts, reign {} above epoch {}", self.reign, recovered.epoch);
-        self.host = Some(Host {
+        self.host = Some(Box::new(Host {
             lost_known: {
                 let sessions = recovered.sessions.values();
                 sessions.flat_map(|session| session.revoked.keys().copied()).collect()
@@ -250,8 +250,9 @@ impl World {
             undated: Vec::new(),
             has_begun: false,
             took_before: None,
-        });
+        }));
         self.wake_leader(self.truth);
+        self.start_member(seat);
     }
 
     pub(crate) fn wake_leader(&mut self, at: Truth) {
@@ -561,6 +562,9 @@ impl World {
                 Close::Unconfirmed => {
                     self.violate(Rule::Property, "a lease was not confirmed".to_owned());
                 }
+                Close::NotPermitted => {
+                    self.violate(Rule::Property, "a client with the secret may all".to_owned());
+                }
                 Close::Protocol(what) => {
                     self.violate(Rule::Property, format!("a client broke the protocol: {what}"));
                 }
@@ -664,6 +668,7 @@ impl World {
         if self.host.take().is_none() {
             return;
         }
+        self.kill_member();
         note!(self, "the leader ends: {end:?}");
         self.tally.restarts += 1;
         let World { disk, dice, truth, .. } = self;

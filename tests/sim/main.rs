@@ -14,7 +14,9 @@
 //!     --test sim seeds -- --nocapture
 //! ```
 //!
-//! `seeds_of_several_leaders` and `seeds_of_groups` in place of `seeds` play other worlds.
+//! `seeds_of_several_leaders`, `seeds_of_groups`, `seeds_of_leaders_in_groups` and `seeds_of_deadlocks` in
+//! place of `seeds` play other worlds. `TIERLOCK_FIRST_SEED` says behind how many of a world's seeds a run
+//! begins.
 //!
 //! The third replays one seed and tells all that happens in it, the last runs a million on all
 //! CPUs. `mistakes` in place of `seeds` plants mistakes and shows which rule finds each. Every run
@@ -23,11 +25,13 @@
 
 mod clock;
 mod coverage;
+mod deadlocks;
 mod dice;
 mod disk;
 mod faults;
 mod group;
 mod history;
+mod joined;
 mod journal;
 mod keeping;
 mod leader;
@@ -50,7 +54,7 @@ mod world;
 
 use std::{env, time::Duration};
 
-use crate::{group::GroupRun, journal::SEVERAL, runner::Run};
+use crate::{group::GroupRun, joined::JOINED, journal::SEVERAL, runner::Run};
 
 /// How many seeds run where nothing else is said, and for how long at most: with one leader, and with
 /// several.
@@ -60,6 +64,8 @@ const SEEDS_OF_SEVERAL: u64 = 1000;
 const LONG_OF_SEVERAL: Duration = Duration::from_secs(8);
 const SEEDS_OF_GROUPS: u64 = 1000;
 const LONG_OF_GROUPS: Duration = Duration::from_secs(12);
+const SEEDS_IN_GROUPS: u64 = 1000;
+const LONG_IN_GROUPS: Duration = Duration::from_secs(12);
 
 /// From so many seeds on every message is to have met every state that it can, but for a few
 /// that take more seeds; see `coverage`.
@@ -88,6 +94,16 @@ fn seeds_of_several_leaders() {
     assert!(tally.take_overs > 2 * run.seeds && tally.step_downs > 0 && tally.hand_overs > 0);
 }
 
+/// Leaders and clients, and the leaders are a group that keeps the journal itself.
+#[test]
+fn seeds_of_leaders_in_groups() {
+    let run = sound_from(JOINED, SEEDS_IN_GROUPS, LONG_IN_GROUPS);
+    let tally = run.tally;
+    assert!(tally.take_overs > 2 * run.seeds && tally.step_downs > 0 && tally.hand_overs > 0);
+    assert!(tally.grants > 10 * run.seeds && tally.members_killed > run.seeds);
+    assert!(tally.writes_lost > 0 && tally.snapshots > 0 && tally.log_leads > run.seeds);
+}
+
 /// Groups that keep the journal themselves.
 #[test]
 fn seeds_of_groups() {
@@ -106,6 +122,7 @@ fn seeds_of_groups() {
     assert!(run.violations.is_empty(), "{run}");
     let tally = run.tally;
     assert!(tally.reigns > run.seeds && tally.writes_lost > 0 && tally.losses > 0);
+    assert!(tally.told_put_back > 0);
 }
 
 #[test]
@@ -118,7 +135,7 @@ fn a_seed_of_groups_repeats() {
 
 #[test]
 fn a_seed_repeats() {
-    for seed in 0..5 {
+    for seed in (0..5).chain([JOINED, JOINED + 1]) {
         let [one, other] = [(), ()].map(|()| runner::one(seed, false));
         assert_eq!(one.digest, other.digest, "seed {seed}");
         assert_eq!(one.tally, other.tally, "seed {seed}");
@@ -145,7 +162,10 @@ fn only_a_run_that_names_mistakes_gets_them() {
 /// Runs as many seeds as are asked for, else those that there is time for; none may break a rule.
 fn sound_from(first: u64, seeds: u64, limit: Duration) -> Run {
     let run = match number("TIERLOCK_SEEDS") {
-        Some(count) => Run::of(first..first + count, true),
+        Some(count) => {
+            let first = first + number("TIERLOCK_FIRST_SEED").unwrap_or(0);
+            Run::of(first..first + count, true)
+        }
         None => Run::of_as_many(first..first + seeds, limit),
     };
     println!("{run}");

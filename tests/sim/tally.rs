@@ -34,7 +34,8 @@ tally! {
     reconnects, pauses, stalls, cuts, silences, kills, goodbyes, disk_failures, checks, faults,
     reservations, keeps, local_grants, recalls, top_ups, idle_returns, warnings, restores,
     starts_above, histories_met, raised_above, unwritten, kept_shares, conversions, refused_upgrades, told_observers, take_overs, step_downs,
-    hand_overs, journal_operations, journal_losses,
+    hand_overs, journal_operations, journal_losses, members_killed,
+    writes_lost, log_leads, snapshots, disks_admitted,
 }
 
 /// What everything that happened comes to: equal runs have equal digests.

@@ -20,7 +20,9 @@ use crate::{
     dice::Dice,
     disk::Disk,
     faults::FAULTS_MIN,
+    group::GroupWorld,
     history,
+    joined::JOINED,
     journal::{Cut, Journal, SEVERAL},
     leader::Host,
     manager::Manager,
@@ -166,6 +168,8 @@ pub(crate) struct Plan {
     pub(crate) leaders: usize,
     /// For how long a reign is believed.
     pub(crate) lasts: Duration,
+    /// Their journal is a group: they keep it themselves.
+    pub(crate) in_group: bool,
     /// The journal takes a good part of that for everything.
     pub(crate) journal_is_far: bool,
     /// What the journal has of the names that a session has asked for.
@@ -177,7 +181,7 @@ pub(crate) struct Plan {
 #[derive(Default)]
 pub(crate) struct Seat {
     /// It, while another is looked at.
-    host: Option<Host>,
+    host: Option<Box<Host>>,
     reign: u32,
     pub(crate) cut: Cut,
 }
@@ -199,6 +203,7 @@ impl Plan {
             restores: dice.percent(10),
             leaders: 1,
             lasts: Duration::ZERO,
+            in_group: false,
             journal_is_far: false,
             // With three names, so that parents and everything are met, too.
             bound: match dice.below(4) {
@@ -234,8 +239,16 @@ impl Plan {
         plan
     }
 
+    /// The same, and they are a group.
+    fn in_group(dice: &mut Dice) -> Plan {
+        let mut plan = Plan::of_several(dice);
+        plan.leaders = if dice.percent(70) { 3 } else { 5 };
+        (plan.in_group, plan.journal_is_far) = (true, false);
+        plan
+    }
+
     /// The first leader's process.
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         if self.embedded { 0 } else { self.clients }
     }
 
@@ -258,13 +271,15 @@ pub(crate) struct World {
     steps: BinaryHeap<Reverse<Scheduled>>,
     pub(crate) processes: Vec<Process>,
     /// The leader that is looked at, which has this seat; the others are in theirs.
-    pub(crate) host: Option<Host>,
+    pub(crate) host: Option<Box<Host>>,
     pub(crate) seat: usize,
     pub(crate) seats: Vec<Seat>,
     /// The one that is looked at, of all that there were.
     pub(crate) reign: u32,
     pub(crate) reigns: u32,
     pub(crate) journal: Journal,
+    /// The group that keeps it, if one does.
+    pub(crate) group: Option<Box<GroupWorld>>,
     pub(crate) disk: Disk,
     pub(crate) managers: Vec<Option<Manager>>,
     pub(crate) lives: Vec<u32>,
@@ -328,10 +343,10 @@ pub(crate) use note;
 impl World {
     pub(crate) fn new(seed: u64, telling: bool) -> World {
         let mut dice = Dice::new(seed);
-        let is_of_several = seed >= SEVERAL;
-        let plan = match is_of_several {
-            true => Plan::of_several(&mut dice),
-            false => Plan::new(&mut dice),
+        let plan = match seed {
+            JOINED.. => Plan::in_group(&mut dice),
+            SEVERAL.. => Plan::of_several(&mut dice),
+            _ => Plan::new(&mut dice),
         };
         let names: Vec<_> =
             ["eu/alpha", "eu/beta", "gamma"].map(|name| Name::new(name).unwrap()).to_vec();
@@ -350,6 +365,7 @@ impl World {
             reign: 0,
             reigns: 0,
             journal: Journal::new(plan.lasts),
+            group: None,
             disk: Disk::default(),
             managers: (0..plan.clients).map(|_| None).collect(),
             lives: vec![0; plan.clients],
@@ -382,6 +398,9 @@ impl World {
             plan,
             dice,
         };
+        if world.plan.in_group {
+            world.found_group();
+        }
         for seat in 0..world.plan.leaders {
             world.start_leader(seat);
         }
@@ -395,9 +414,12 @@ impl World {
 
     pub(crate) fn run(mut self) -> Outcome {
         let mut has_lived = false;
-        while self.violation.is_none()
-            && let Some(Reverse(scheduled)) = self.steps.pop()
-        {
+        while self.violation.is_none() {
+            if self.group_goes_first() {
+                self.step_group();
+                continue;
+            }
+            let Some(Reverse(scheduled)) = self.steps.pop() else { break };
             has_lived = scheduled.at > LONG_ENOUGH;
             if has_lived && self.is_at_rest() {
                 break;
@@ -418,10 +440,12 @@ impl World {
         }
         if self.violation.is_none() {
             self.check_histories();
+            self.judge_group();
             assert!(
                 has_lived && self.plan.clients >= CLIENTS_MIN && self.tally.faults >= FAULTS_MIN
             );
         }
+        self.count_group();
         Outcome {
             digest: self.digest.value(),
             tally: self.tally,
@@ -523,6 +547,11 @@ impl World {
         self.steps.push(Reverse(Scheduled { at, order: self.order, step }));
     }
 
+    /// When something is due next.
+    pub(crate) fn next_at(&self) -> Truth {
+        self.steps.peek().map_or(Truth::MAX, |Reverse(scheduled)| scheduled.at)
+    }
+
     /// Plans a turn for then, unless there is one before that.
     pub(crate) fn plan_turn(&mut self, node: Node, ticket: Ticket, at: Truth) -> Ticket {
         if ticket.at <= at {
@@ -574,6 +603,8 @@ impl World {
     pub(crate) fn pause(&mut self, process: usize, pause: Truth) {
         let until = &mut self.processes[process].paused_until;
         *until = (*until).max(self.truth + pause);
+        let until = *until;
+        self.pause_member(process, until);
     }
 
     /// Whether this turn is to be interrupted here.

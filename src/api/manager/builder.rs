@@ -46,6 +46,7 @@ pub struct LockManagerBuilder {
     pub(super) connect_timeout: Duration,
     pub(super) engine: Option<Engine>,
     accept_file_systems: Vec<String>,
+    guards_stay: bool,
     #[cfg(feature = "tokio")]
     runtime: Option<tokio::runtime::Handle>,
     on_warning: Option<crate::watch::Tell>,
@@ -63,6 +64,7 @@ impl Default for LockManagerBuilder {
             connect_timeout: Duration::from_secs(10),
             engine: None,
             accept_file_systems: Vec::new(),
+            guards_stay: false,
             #[cfg(feature = "tokio")]
             runtime: None,
             on_warning: None,
@@ -111,6 +113,39 @@ impl LockManagerBuilder {
     /// sharing these locks are given. It is made if it is missing. It must be on a local file system.
     pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
         self.directory = Some(directory.as_ref().to_owned());
+        self
+    }
+
+    /// Promises that while a thread waits for a lock of this manager, no other thread drops an exclusive guard
+    /// that a blocking call of its own returned; `false` unless it is set.
+    ///
+    /// With that a leader finds deadlocks of threads: see
+    /// [the page on guarantees](crate::guide::guarantees#deadlocks). Without it they take no part in
+    /// that, since guards may be sent to other threads, and nothing tells where one is. A promise that is not
+    /// kept makes a [`Deadlock`](crate::LockErrorKind::Deadlock) of what would have come free.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::{LockErrorKind, LockManager};
+    ///
+    /// let locks = LockManager::builder()
+    ///     .leaders(["10.0.0.1:7420"])
+    ///     .secret_file("/etc/shop/tierlock.key")
+    ///     .guards_stay(true)
+    ///     .open()?;
+    /// let (from, to) = (locks.mutex("account/1", ()).build()?, locks.mutex("account/2", ()).build()?);
+    /// loop {
+    ///     let from = from.lock()?;
+    ///     match to.lock() {
+    ///         Ok(to) => break drop((from, to)), // … the transfer …
+    ///         Err(error) if error.kind() == LockErrorKind::Deadlock => drop(from), // begins anew
+    ///         Err(error) => return Err(error),
+    ///     }
+    /// }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn guards_stay(mut self, stay: bool) -> Self {
+        self.guards_stay = stay;
         self
     }
 
@@ -333,6 +368,7 @@ impl LockManagerBuilder {
             #[cfg(feature = "service")]
             engine: engine.map(|engine| engine.questions),
             connect_timeout: self.connect_timeout,
+            guards_stay: self.guards_stay,
             closed: AtomicBool::new(false),
             closing: event_listener::Event::new(),
             #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
@@ -436,7 +472,7 @@ impl LockManagerBuilder {
                  and give it to the leader and to all clients",
             ));
         };
-        let secret = crate::host::Secret::read(secret_file)?;
+        let secret = crate::host::ClientKeys::read(secret_file)?;
         let config = crate::proto::client::ClientConfig {
             time_to_live: self.time_to_live,
             connect_timeout: self.connect_timeout,
@@ -452,6 +488,7 @@ impl LockManagerBuilder {
         let generation = crate::fork::generation;
         let link = crate::host::connect(&self.leaders, secret, config, reader, generation)?;
         remember_in(ground, &link);
+        link.guards_stay(self.guards_stay);
         if let Some(warn) = &self.on_warning {
             link.on_warning(warn.clone());
         }

@@ -149,6 +149,7 @@ impl LockManager {
             #[cfg(feature = "service")]
             engine: None,
             connect_timeout: settings.connect_timeout,
+            guards_stay: false,
             closed: AtomicBool::new(false),
             closing: event_listener::Event::new(),
             #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]

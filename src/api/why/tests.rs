@@ -73,6 +73,7 @@ fn what_has_no_holder_says_what_keeps_it() {
 fn waiters_are_told_in_their_order() {
     let waiter = |label: &str, ms| WaitingCaller {
         label: label.to_owned(),
+        label_is_proved: false,
         host: "web".to_owned(),
         pid: Some(1),
         waiting: Duration::from_millis(ms),
@@ -82,4 +83,36 @@ fn waiters_are_told_in_their_order() {
     says(&held, &["1 caller waits", "  1. b on web (pid 1), for 2.0 s"]);
     held.waiters.push(waiter("a", 10));
     says(&held, &["2 callers wait", "in this order", "  2. a on web (pid 1), for 10 ms"]);
+}
+
+#[test]
+fn processes_that_may_wait_for_each_other_are_told_with_what_each_has() {
+    let lock = |name: &str, holder: u32, waiters: &[u32]| {
+        let described = |pid| Holder { host: "vm".into(), pid: Some(pid), ..Holder::default() };
+        let waits = |&pid| WaitingCaller {
+            label_is_proved: false,
+            label: String::new(),
+            host: "vm".into(),
+            pid: Some(pid),
+            waiting: Duration::ZERO,
+        };
+        LockStatus {
+            state: LockState::Held,
+            holder: Some(described(holder)),
+            waiters: waiters.iter().map(waits).collect(),
+            ..LockStatus::free(Name::new(name).unwrap(), Scope::Host)
+        }
+    };
+    // 4 waits as well, and has nothing that any of the others wants; 5 waits for its own.
+    let all =
+        [lock("a", 1, &[3, 4]), lock("b", 2, &[1]), lock("c", 3, &[2]), lock("d", 5, &[5, 4])];
+    let why = |at: usize| Explanation::new(all[at].clone(), &all);
+    assert!(why(0).may_be_deadlock());
+    let text = why(0).to_string();
+    let ring = "It may be a deadlock: a process on vm (pid 1) has a and waits for b; a process on vm (pid 2) has \
+                b and waits for c; a process on vm (pid 3) has c and waits for a.";
+    assert!(text.contains(ring), "{text}");
+    assert!(why(1).may_be_deadlock() && why(2).may_be_deadlock());
+    assert!(!why(3).may_be_deadlock());
+    assert!(!Explanation::new(all[0].clone(), &all[..2]).may_be_deadlock());
 }

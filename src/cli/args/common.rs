@@ -7,7 +7,7 @@ use crate::{
     api::manager::LockManagerBuilder,
     cli::failure::{Failure, exit},
     host::{
-        Secret,
+        ClientKeys,
         service_url::{ServiceKind, ServiceUrl},
     },
     process,
@@ -100,10 +100,10 @@ impl Common {
         self.secret_file.as_deref().is_some_and(Path::is_file)
     }
 
-    /// The secret that they share with their clients.
-    pub(in crate::cli) fn secret(&self) -> Result<Secret, Failure> {
+    /// The secret that they share with their clients, or a credential of it.
+    pub(in crate::cli) fn keys(&self) -> Result<ClientKeys, Failure> {
         match &self.secret_file {
-            Some(file) => Ok(Secret::read(file)?),
+            Some(file) => Ok(ClientKeys::read(file)?),
             None => Err(Failure::new(
                 exit::CONFIG,
                 "leaders are asked with the secret that they share with their clients: give \

@@ -67,6 +67,9 @@ struct LogLine<'a> {
 #[derive(Serialize)]
 struct LogClient<'a> {
     label: &'a str,
+    /// By its credential; else it is what the client claims, and this is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label_is_proved: Option<bool>,
     host: &'a str,
     pid: u32,
     command: &'a str,
@@ -77,6 +80,7 @@ impl<'a> From<&'a EventClient> for LogClient<'a> {
     fn from(client: &'a EventClient) -> LogClient<'a> {
         LogClient {
             label: &client.label,
+            label_is_proved: client.label_is_proved.then_some(true),
             host: &client.host,
             pid: client.pid,
             command: &client.command,

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     alarm, clock,
     error::{LockError, LockErrorKind},
-    host::{exit, net::tls::Secret, random},
+    host::{exit, net::client_keys::ClientKeys, random},
     proto::client::{Client, ClientConfig},
     time::Time,
 };
@@ -39,30 +39,30 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// `ClientConfig` for an address that is none, or none at all; `Io` if the system gives no pipe.
 pub(crate) fn connect(
     addresses: &[String],
-    secret: Secret,
+    keys: impl Into<ClientKeys>,
     config: ClientConfig,
     reader: Option<LentReader>,
     generation: fn() -> u64,
 ) -> Result<Arc<Link>, LockError> {
-    connect_over(Carrier::shared, addresses, secret, config, reader, generation)
+    connect_over(Carrier::shared, addresses, keys, config, reader, generation)
 }
 
 /// The same with a thread and ports of its own: for tests that stop or break it.
 #[cfg(test)]
 pub(in crate::host) fn connect_apart(
     addresses: &[String],
-    secret: Secret,
+    keys: impl Into<ClientKeys>,
     config: ClientConfig,
     reader: Option<LentReader>,
     generation: fn() -> u64,
 ) -> Result<Arc<Link>, LockError> {
-    connect_over(Carrier::new, addresses, secret, config, reader, generation)
+    connect_over(Carrier::new, addresses, keys, config, reader, generation)
 }
 
 pub(super) fn connect_over(
     carrier: impl FnOnce(Option<LentReader>) -> io::Result<Arc<Carrier>>,
     addresses: &[String],
-    secret: Secret,
+    keys: impl Into<ClientKeys>,
     mut config: ClientConfig,
     reader: Option<LentReader>,
     generation: fn() -> u64,
@@ -77,7 +77,9 @@ pub(super) fn connect_over(
     })?;
     // A dead path is noticed while there is time to find another before the leases run out.
     let silence = (config.time_to_live / 2).clamp(SILENCE_MIN, SILENCE_MAX);
-    let client = Client::new(config, Box::new(random), clock::now());
+    let keys = keys.into();
+    let mut client = Client::new(config, Box::new(random), clock::now());
+    client.change_rights(keys.rights(), clock::now());
     Ok(Link::new(client, generation, |link| {
         let carried = CarriedLink::new(link);
         let (looked_up, carries) = (carried.clone(), carrier.clone());
@@ -85,7 +87,7 @@ pub(super) fn connect_over(
             let (carried, carrier) = (looked_up.clone(), carries.clone());
             Box::new(move || carrier.send(&carried))
         };
-        let routes = Routes::new(Map { addresses, secret, silence }, wake);
+        let routes = Routes::new(Map { addresses, keys, silence }, wake);
         Arc::new(ClientDriver { carrier, carried, routes: Mutex::new(Some(routes)) })
     }))
 }

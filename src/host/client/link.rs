@@ -11,6 +11,7 @@ mod errors;
 mod events;
 mod listing;
 mod observing;
+mod pins;
 mod service;
 mod waiter;
 mod waiting;
@@ -37,6 +38,7 @@ use self::{
     events::{LinkLease, Losing},
     listing::Listing,
     observing::ObserverState,
+    pins::{CallerPins, PinsMade},
     waiter::{AnswerWaiter, Opens},
     waiting::{Asking, QueryId, Waiting},
 };
@@ -164,6 +166,7 @@ struct LinkState {
     is_leaving: bool,
     on_warning: Option<Tell>,
     remember: Option<Remember>,
+    pins: CallerPins,
     aftermath: Aftermath,
 }
 
@@ -217,6 +220,7 @@ impl Link {
                 is_leaving: false,
                 on_warning: None,
                 remember: None,
+                pins: CallerPins::default(),
                 aftermath: Aftermath::default(),
             }),
             drive: drive(link.clone()),
@@ -241,7 +245,7 @@ impl Link {
     pub(crate) fn acquire(self: &Arc<Self>, request: LeaseRequest) -> Acquiring {
         let LeaseRequest { name, patience, above, at_most, at_least, keep, .. } = request;
         let LeaseRequest { word, is_in_use, mode, lapses, has_moved, settlement, .. } = request;
-        let LeaseRequest { after: comes_after, answer_by, value, .. } = request;
+        let LeaseRequest { after: comes_after, answer_by, value, blocks, .. } = request;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
         }
@@ -259,8 +263,12 @@ impl Link {
             LeaseMode::Permits { count, limit } => Mode::Permits { count, limit },
         };
         let after = comes_after.map(RequestId);
-        let has_extras = after.is_some() || value.is_some();
-        let extras = has_extras.then(|| Box::new(Extras { after, value, ..Extras::default() }));
+        let pins = match blocks && patience != LeasePatience::No {
+            true => self.pins(),
+            false => PinsMade::default(),
+        };
+        let extras = Extras { after, holds: pins.holds, value, above: pins.above };
+        let extras = (extras != Extras::default()).then(|| Box::new(extras));
         let acquire = Acquire { at_most, keep, above, at_least, mode: asked_mode, extras, ..asked };
         let opens = Some(Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement });
         let mut state = self.state.lock();
@@ -378,7 +386,7 @@ impl Link {
     ) -> Result<Vec<LockInfo>, LockError> {
         let mut listing = Listing::new(only);
         while let Some(after) = listing.next() {
-            listing.add(self.ask_list(after, limit).wait()?);
+            listing.add(self.ask_list(only, after, limit).wait()?);
         }
         Ok(listing.found)
     }
@@ -391,14 +399,23 @@ impl Link {
     ) -> Result<Vec<LockInfo>, LockError> {
         let mut listing = Listing::new(Some(only));
         while let Some(after) = listing.next() {
-            listing.add(self.ask_list(after, limit).await?);
+            listing.add(self.ask_list(Some(only), after, limit).await?);
         }
         Ok(listing.found)
     }
 
-    fn ask_list(self: &Arc<Self>, after: Option<Name>, limit: Option<Time>) -> Asking {
+    fn ask_list(
+        self: &Arc<Self>,
+        only: Option<&Name>,
+        after: Option<Name>,
+        limit: Option<Time>,
+    ) -> Asking {
         const PAGE: u32 = 256;
-        self.ask(None, |client, now| client.list(after, PAGE, limit, now))
+        self.ask(None, |client, now| match only {
+            // The leader would leave it out, which looks as if it were free.
+            Some(only) if !client.may_see(only) => client.refuse_question(now),
+            _ => client.list(after, PAGE, limit, now),
+        })
     }
 
     /// Asks whether this token's lease still holds.

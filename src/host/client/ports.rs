@@ -11,8 +11,8 @@ use std::{
 use crate::{
     host::net::{
         bell::Slept,
+        client_keys::ClientKeys,
         quic::{CloseCode, Port, PortEvent},
-        tls::Secret,
     },
     proto::{
         ConnectionId,
@@ -71,7 +71,7 @@ impl Ports {
         &mut self,
         link: LinkKey,
         remote: SocketAddr,
-        secret: &Secret,
+        keys: &ClientKeys,
         silence: Duration,
     ) -> io::Result<ConnectionId> {
         self.last += 1;
@@ -79,12 +79,12 @@ impl Ports {
         let known = self.ports.iter_mut().find(|port| port.takes(remote));
         let port = match known {
             Some(known) => {
-                known.port.begin(id, remote, secret, silence)?;
+                known.port.begin(id, remote, keys, silence)?;
                 known.users += 1;
                 known.number
             }
             None => {
-                let port = Port::connect(id, remote, secret, silence)?;
+                let port = Port::connect(id, remote, keys, silence)?;
                 let heard_at = Instant::now();
                 let port = LeaderPort { number, remote, port, users: 1, heard_at, is_stale: false };
                 self.ports.push(port);
@@ -121,7 +121,7 @@ impl Ports {
                 let id = match event {
                     PortEvent::Connected(id, _) | PortEvent::Readable(id) => id,
                     PortEvent::Ended(id, _) => id,
-                    PortEvent::OtherSecret(_) => continue, // of a leader's port
+                    PortEvent::OtherSecret(_) | PortEvent::Unaccepted(..) => continue, // of a leader's port
                 };
                 let is_end = matches!(event, PortEvent::Ended(..));
                 let Some(user) = self.users.get(&id) else {

@@ -13,7 +13,7 @@ use std::{
 
 use super::ports::{LinkKey, Ports};
 use crate::{
-    host::net::{address::Address, bell::LONGEST_SLEEP, quic::PortEvent, tls::Secret},
+    host::net::{address::Address, bell::LONGEST_SLEEP, client_keys::ClientKeys, quic::PortEvent},
     proto::{
         ConnectionId,
         client::{Client, Ended},
@@ -28,7 +28,7 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(500);
 /// Where a client's connections go, and how.
 pub(in crate::host) struct Map {
     pub(in crate::host) addresses: Vec<Address>,
-    pub(in crate::host) secret: Secret,
+    pub(in crate::host) keys: ClientKeys,
     /// How long a connection may be silent.
     pub(in crate::host) silence: Duration,
 }
@@ -118,7 +118,7 @@ impl Routes {
                     self.news.push((route.id, RouteNews::Message(message)));
                 }
             }
-            PortEvent::OtherSecret(_) => {} // of a leader's port
+            PortEvent::OtherSecret(_) | PortEvent::Unaccepted(..) => {} // of a leader's port
             PortEvent::Ended(_, ended) => self.go_on(index, ended, ports),
         }
     }
@@ -164,7 +164,11 @@ impl Routes {
         self.has_moved |= self.has_news();
         for (id, news) in self.news.drain(..) {
             match news {
-                RouteNews::Connected => client.handle_connected(id, now),
+                RouteNews::Connected => {
+                    // What its report may say, by the credential that its file had at the connecting.
+                    client.change_rights(self.map.keys.rights(), now);
+                    client.handle_connected(id, now);
+                }
                 RouteNews::Message(message) => {
                     let hint = hint_in(&message, &self.map);
                     client.handle_message(id, message, now);
@@ -276,8 +280,8 @@ impl Route {
             && let Some(address) = self.untried.pop()
         {
             // The file may have another secret by now, while the leader exchanges its own.
-            map.secret.refresh();
-            match ports.connect(link, address, &map.secret, map.silence) {
+            map.keys.refresh();
+            match ports.connect(link, address, &map.keys, map.silence) {
                 Ok(at) => {
                     self.at = Some(at);
                     let others = !self.untried.is_empty();

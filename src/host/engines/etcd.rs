@@ -103,6 +103,30 @@ impl EtcdEngine {
         Ok(LockQueue::new(self.line.clone(), name))
     }
 
+    /// Puts a key into the queue. `Ok(None)`: it was a try, and the queue is not empty.
+    async fn enter(
+        &self,
+        wish: &Wish,
+        queue: &LockQueue,
+        session: &EtcdSession,
+    ) -> Result<Option<QueueEntrance>, EngineFault> {
+        let value = wish.value.as_deref().unwrap_or_default();
+        if !wish.is_try() {
+            return queue.enter(session, value).await.map(Some);
+        }
+        let entrance = queue.try_enter(session, value).await?;
+        if entrance.is_some() || self.kept.is_none() {
+            return Ok(entrance);
+        }
+        // A lease that is kept there idle comes back for a key alone. Without a value it leads nothing.
+        let entrance = queue.enter(session, &[]).await?;
+        if value.is_empty() {
+            return Ok(Some(entrance));
+        }
+        refused(queue, session).await;
+        Ok(None)
+    }
+
     /// One key's way to the head of its queue. `Ok(None)`: its session is over.
     async fn rise(
         &self,
@@ -112,8 +136,9 @@ impl EtcdEngine {
         had_to_queue: &mut bool,
     ) -> Result<Option<Risen>> {
         let sent = clock::now();
-        let entrance = match queue.enter(session, wish.value.as_deref().unwrap_or_default()).await {
-            Ok(entrance) => entrance,
+        let entrance = match self.enter(wish, queue, session).await {
+            Ok(Some(entrance)) => entrance,
+            Ok(None) => return Err(LockError::WOULD_BLOCK),
             Err(fault) => {
                 wish.weather(fault).await?;
                 // The key may be there: it is adopted at the next attempt.
@@ -142,7 +167,7 @@ impl EtcdEngine {
                 }
             };
             if wish.is_try() {
-                return Err(LockError::WOULD_BLOCK);
+                return Err(refused(queue, session).await);
             }
             if !*had_to_queue {
                 wish.is_held_by(self.line.holder_of(&ahead.key).await);
@@ -166,6 +191,13 @@ impl EtcdEngine {
             drop(slot);
         });
     }
+}
+
+/// What a try is told that finds another key before its own, which is gone by then if etcd answers.
+async fn refused(queue: &LockQueue, session: &EtcdSession) -> LockError {
+    // Otherwise the caller's retraction goes on.
+    let _ = queue.retract(session).await;
+    LockError::WOULD_BLOCK
 }
 
 /// At the head of the queue.

@@ -56,6 +56,8 @@ const READABLE_MAX: usize = 31;
 const HASH_BYTES: usize = 16;
 /// The longest wait that is asked for at once: ten days. A number without a sign is never -1.
 const WAIT_SECONDS: u32 = 864_000;
+/// What is wrong with a server that takes no writes.
+const READ_ONLY: &str = "read-only, as replicas are: locks are on the primary alone";
 /// So many names are asked about at once.
 const KEYS_MAX: usize = 1_000;
 
@@ -170,14 +172,19 @@ impl AdvisoryDatabase for MysqlDatabase {
 
     async fn open(&self, end: SessionEnd) -> Result<MysqlLine, EngineFault> {
         let line = self.server.connect(self.time_to_live, move || end.tell()).await?;
-        let id = self.server.within(line.ask("SELECT CONNECTION_ID()", ())).await?;
-        if id.first::<u64>(0) != Some(line.id().into()) && !self.is_session_pooled {
-            let shown = self.server.shown();
+        let asked = line.ask("SELECT CONNECTION_ID(), @@global.read_only", ());
+        let answer = self.server.within(asked).await?;
+        let shown = self.server.shown();
+        if answer.first::<u64>(0) != Some(line.id().into()) && !self.is_session_pooled {
             return Err(EngineFault::config(format!(
                 "{shown} is a proxy, where a session may have no server connection of its own: two \
                  sessions would get one lock; name the server itself, or say `?pooler=session` if the \
                  proxy gives each client a connection"
             )));
+        }
+        // It would give locks to users that may write there all the same, beside those of the primary.
+        if answer.first::<i64>(1) != Some(0) {
+            return Err(EngineFault::Trouble(format!("{shown} is {READ_ONLY}")));
         }
         if let Err(fault) = self.server.within(line.ask(TABLE, ())).await {
             let EngineFault::Final(error) = fault else { return Err(fault) };
@@ -286,9 +293,7 @@ impl AdvisoryDatabase for MysqlDatabase {
         let shown = self.server.shown();
         let mut found = vec![EngineFinding::fine(format!("{shown} answers: {version}"))];
         if answer.first::<i64>(1) != Some(0) {
-            found.push(EngineFinding::trouble(
-                "it is read-only, as replicas are: locks are on the primary alone",
-            ));
+            found.push(EngineFinding::trouble(format!("it is {READ_ONLY}")));
         }
         if answer.first::<i64>(2) != Some(1) {
             found.push(EngineFinding::note(

@@ -116,7 +116,12 @@ impl ZookeeperEngine {
                 return Ok(None);
             }
             let sent = clock::now();
-            let (ahead, first) = match queue.enter(own, wish.value.as_deref()).await {
+            let entered = match wish.is_try() {
+                true => queue.try_enter(own, wish.value.as_deref()).await,
+                false => queue.enter(own, wish.value.as_deref()).await.map(Some),
+            };
+            let Some(entered) = entered.transpose() else { return Err(LockError::WOULD_BLOCK) };
+            let (ahead, first) = match entered {
                 Ok(NodeRank::First) => {
                     let czxid = own.made.as_ref().map_or(0, |made| made.czxid);
                     return Ok(Some(RisenNode { czxid, sent }));
@@ -131,6 +136,8 @@ impl ZookeeperEngine {
             };
             wish.acknowledge();
             if wish.is_try() {
+                // Its node is gone when the caller hears, if the server answers; if not, the caller goes on.
+                let _ = queue.retract(own).await;
                 return Err(LockError::WOULD_BLOCK);
             }
             if !*had_to_queue {

@@ -33,12 +33,13 @@ use redb::{
 
 pub(super) use self::{
     commits::Commits,
-    place::{COMMITS, GROUP_LOG, JournalFileId, is_used, mark_used},
+    place::{COMMITS, GROUP_LOG, JournalFileId, SPARE, is_used, mark_used},
+    space::{SPARE_BYTES_MIN, Spare, is_full},
 };
 use self::{
     opening::{nanos, open_file, open_or_make, read_records},
-    place::{JOURNAL, SPARE},
-    space::{Health, SPARE_BYTES_MIN, Spare, is_full},
+    place::JOURNAL,
+    space::Health,
     trouble::Trouble,
 };
 use super::REVOKED_PER_SESSION_MAX;

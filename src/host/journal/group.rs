@@ -138,9 +138,8 @@ impl GroupJournal {
         let peers: BTreeMap<_, _> = others
             .map(|(name, address)| (name.clone(), GroupPeer::new(&own, name, address)))
             .collect();
-        let machine = GroupMachine::new(config, stored, clock::now());
-        let driver =
-            GroupDriver::new(machine, own.clone(), peers, writer, mail.clone(), secret.clone());
+        let machine = GroupMachine::new(config.clone(), stored, clock::now());
+        let driver = GroupDriver::new(machine, config, peers, writer, mail.clone(), secret.clone());
         let driver: Arc<SharedDriver> = Arc::new(Mutex::new(Some(driver)));
         mail.begin(Box::new({
             let (driver, mail) = (Arc::downgrade(&driver), Arc::downgrade(&mail));

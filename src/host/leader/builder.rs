@@ -29,11 +29,13 @@ use crate::{
             GroupOpening, Journal, JournalOpening, OpenedStore, StoreOpening, open_store,
         },
         net::{
+            acceptance::Acceptance,
             address::ListenAddress,
             admission::Admission,
             bell::Bell,
             own_id::OwnId,
             quic::{Entrance, HANDSHAKES_MAX},
+            serials::RevokedSerials,
             tls::{Dialect, Secret},
         },
         process_mark, random,
@@ -76,6 +78,7 @@ pub struct LeaderBuilder {
     reign_lasts: Option<Duration>,
     address: Option<String>,
     secret_file: Option<PathBuf>,
+    revoked_file: Option<PathBuf>,
     time_to_live_max: Duration,
     sessions_max: usize,
     claims_max: usize,
@@ -103,6 +106,7 @@ impl LeaderBuilder {
             reign_lasts: None,
             address: None,
             secret_file: None,
+            revoked_file: None,
             time_to_live_max: *TIME_TO_LIVE.end(),
             sessions_max: LeaderConfig::default().sessions_max,
             claims_max: LeaderConfig::default().claims_max,
@@ -141,6 +145,14 @@ impl LeaderBuilder {
     /// minute and at [`reload`](Leader::reload).
     pub fn secret_file(mut self, file: impl AsRef<Path>) -> Self {
         self.secret_file = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// A file with the serials of credentials that are accepted no longer, one a line; what follows a `#`
+    /// is a remark. It is read again every minute and at [`reload`](Leader::reload): replace it by
+    /// renaming another to it, since one that is empty or ends within a line is not believed.
+    pub fn revoked_file(mut self, file: impl AsRef<Path>) -> Self {
+        self.revoked_file = Some(file.as_ref().to_owned());
         self
     }
 
@@ -241,7 +253,7 @@ impl LeaderBuilder {
     /// How many managers may have locks of it at a time; 10,000 by default. More are refused what
     /// they ask for, except those that come back after a restart.
     ///
-    /// One client address (with IPv6 one /64 network) gets another session only while it has fewer
+    /// One client address (with IPv6 one /64 network), or one credential, gets another session only while it has fewer
     /// than are still free: alone it can have half of them, and never keeps the others out. The
     /// same goes for connections, of which there are twice as many, and for
     /// [`claims_max`](LeaderBuilder::claims_max).
@@ -257,7 +269,7 @@ impl LeaderBuilder {
 
     /// How many locks all clients together may hold, wait for or keep taken by `at_least`;
     /// 2,097,152 by default, the last kind 65,536 at most whatever this says. More are refused, and
-    /// one client address alone gets half of them. After a restart its clients keep
+    /// one client address, or one credential, alone gets half of them. After a restart its clients keep
     /// what they bring back: each address as much as half of this, and leases of up to 131,072
     /// whatever this says. Each takes some
     /// 200 bytes of memory, and up to 700 with the longest of names. One session may hold 65,536
@@ -369,7 +381,8 @@ impl LeaderBuilder {
     /// on the state directory, `Damaged` if that is not what it should be, `Unreachable` if the
     /// journal's store does not answer, `Io`.
     pub fn start(self) -> Result<Leader, LockError> {
-        let (reign, secret) = self.prepare()?;
+        let revoked_file = self.revoked_file.clone();
+        let (reign, accepted) = self.prepare()?;
         let addresses = reign.doors.addresses().map_err(failed("the socket has no address"))?;
         let shared = reign.shared.clone();
         let group = reign.group.as_ref().map(Membership::handle);
@@ -377,7 +390,7 @@ impl LeaderBuilder {
             let shared = shared.clone();
             move |news| shared.reloaded(news)
         };
-        let reloader = Reloader::start(secret, tell);
+        let reloader = Reloader::start(accepted, revoked_file, tell);
         let reloader = reloader.map_err(failed("cannot start a thread"))?;
         let thread = thread::Builder::new()
             .name("tierlock-leader".into())
@@ -440,8 +453,8 @@ impl LeaderBuilder {
         }
     }
 
-    /// A reign that has begun and serves no client yet, and the secret as it was read for it.
-    pub(super) fn prepare(mut self) -> Result<(Court, Secret), LockError> {
+    /// A reign that has begun and serves no client yet, and what its files had then.
+    pub(super) fn prepare(mut self) -> Result<(Court, Acceptance), LockError> {
         let listen = self.listen.take().ok_or_else(|| missing("an address to listen at"))?;
         let secret_file = self.secret_file.take().ok_or_else(|| missing("a secret file"))?;
         if !TIME_TO_LIVE.contains(&self.time_to_live_max) {
@@ -460,12 +473,15 @@ impl LeaderBuilder {
         }
         let listen: ListenAddress = listen.parse()?;
         let secret = Secret::read(secret_file)?;
+        let revoked = self.revoked_file.as_deref().map(RevokedSerials::read).transpose()?;
+        let accepted =
+            Acceptance { secret: secret.clone(), revoked: revoked.unwrap_or_default().into() };
         let group = self.member_of(&listen)?;
         let (place, own) = self.take_place(lasts)?;
         let admission = Admission::new(connections_max(self.sessions_max), HANDSHAKES_MAX);
         // A journal is made for a leader that starts.
         let dialects = if is_in_group { &Dialect::ALL[..] } else { &[Dialect::Locks] };
-        let entrance = Entrance { secret: secret.clone(), own, admission, dialects };
+        let entrance = Entrance { accepted: accepted.clone(), own, admission, dialects };
         let doors = listen_at(&listen, &entrance)?;
         let teller = Arc::new(Teller::new(self.callbacks));
         let tells = LeaderTells {
@@ -484,6 +500,7 @@ impl LeaderBuilder {
             #[cfg(feature = "cli")]
             looks: Default::default(),
             new_secret: Mutex::new(None),
+            accepted_anew: Mutex::new(None),
             step_downs: StepDowns::default(),
             group_answers: Mutex::default(),
             end: Mutex::new(None),
@@ -503,6 +520,7 @@ impl LeaderBuilder {
                     move |news| match news {
                         GroupNews::Note(text) => shared.note(text, None),
                         GroupNews::Alarm(text) => shared.sound(text),
+                        GroupNews::StepsAside => shared.step_aside(),
                     }
                 };
                 let secret = secret.clone();
@@ -549,7 +567,7 @@ impl LeaderBuilder {
             shared.teller.tell(LeaderEvent::began(leader.epoch()));
         }
         warnings.into_iter().for_each(|warning| shared.sound(warning));
-        Ok((Court::new(successor, doors, lanes, shared, membership, tells), secret))
+        Ok((Court::new(successor, doors, lanes, shared, membership, tells), accepted))
     }
 }
 

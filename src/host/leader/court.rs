@@ -141,8 +141,10 @@ impl Court {
 
     /// Looks at everything once; the end, if that is it.
     pub(super) fn turn(&mut self) -> Option<ReignEnd> {
+        if let Some(accepted) = self.shared.accepted_anew.lock().take() {
+            self.doors.accept(&accepted);
+        }
         if let Some(secret) = self.shared.new_secret.lock().take() {
-            self.doors.accept_secret(&secret);
             let notary = Arc::new(secret.notary());
             self.successor.config_mut().notary = notary.clone();
             if let Some(leader) = self.successor.leader_mut() {
@@ -203,6 +205,10 @@ impl Court {
                     self.doors.transmit();
                     self.doors.close(id, CloseCode::Shutdown, "another leader reigns");
                 }
+                Close::NotPermitted => {
+                    let reason = "its credential is not for what it reports";
+                    self.doors.close(id, CloseCode::Unaccepted, reason);
+                }
                 Close::Unconfirmed => {
                     let reason = "it reported locks that it cannot have; let it report again";
                     self.doors.close(id, CloseCode::Superseded, reason);
@@ -237,8 +243,10 @@ impl Court {
             self.shared.teller.look();
         }
         #[cfg(feature = "cli")]
-        if let Some(counted) = &mut self.counted {
-            counted.turns.add(clock::now().since(now));
+        {
+            if let Some(counted) = &mut self.counted {
+                counted.turns.add(clock::now().since(now));
+            }
             self.answer_looks(now);
         }
         end
@@ -340,6 +348,9 @@ impl Court {
                     }
                     self.shared.teller.tell(LeaderEvent::other_secret(client));
                 }
+                PortEvent::Unaccepted(client, why) => {
+                    self.shared.teller.tell(LeaderEvent::unaccepted(client, why));
+                }
                 PortEvent::Connected(id, client) => turn.handle_connected(id, client),
                 PortEvent::Readable(id) => {
                     mark_unread(&mut self.unread, &mut self.arrived, id);
@@ -423,8 +434,12 @@ impl Court {
                 }
                 return;
             };
+            let Some(message) = self.turn_at(now).permit(id, message) else {
+                self.pass_on();
+                continue;
+            };
             if !self.answers_about_group(id, &message) {
-                self.turn_at(now).handle_message(id, message);
+                self.turn_at(now).handle_permitted(id, message);
                 self.pass_on();
             }
         }

@@ -6,9 +6,9 @@ use rustix::io::Errno;
 
 use crate::{
     host::net::{
+        acceptance::Acceptance,
         bell::Slept,
         quic::{CloseCode, Entrance, Ids, Port, PortEvent},
-        tls::Secret,
     },
     proto::{ConnectionId, wire::Message},
 };
@@ -126,9 +126,9 @@ impl Doors {
         self.ports.iter_mut().for_each(|port| port.close_clients(code, reason));
     }
 
-    /// See [`Port::accept_secret`].
-    pub(super) fn accept_secret(&mut self, secret: &Secret) {
-        self.ports.iter_mut().for_each(|port| port.accept_secret(secret));
+    /// See [`Port::accept_credentials`].
+    pub(super) fn accept(&mut self, accepted: &Acceptance) {
+        self.ports.iter_mut().for_each(|port| port.accept_credentials(accepted.clone()));
     }
 
     pub(super) fn transmit(&mut self) {

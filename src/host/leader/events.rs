@@ -7,11 +7,13 @@ use std::{
 };
 
 use crate::{
+    host::net::acceptance::Unaccepted,
     name::Name,
     printable::{Printable, in_words},
     proto::{
         ClientId,
         leader::{LostNames, MachineEvent, SessionNote, tally::reason_of},
+        rights::ConnectedClient,
         wire::Refusal,
     },
     token::Token,
@@ -51,6 +53,8 @@ pub enum LeaderEventKind {
     SessionRefused,
     /// A request was refused for want of room, or for what no request may ask.
     LimitReached,
+    /// A client with a credential asked for what that is not for.
+    NotPermitted,
     /// An operator took a lock away.
     LockBroken,
     /// A lock was taken away, since it was held for as long as its `at_most` allows.
@@ -75,6 +79,7 @@ impl LeaderEventKind {
             LeaderEventKind::SessionExpired => "session_expired",
             LeaderEventKind::SessionRefused => "session_refused",
             LeaderEventKind::LimitReached => "limit_reached",
+            LeaderEventKind::NotPermitted => "not_permitted",
             LeaderEventKind::LockBroken => "lock_broken",
             LeaderEventKind::HeldTooLong => "held_too_long",
             LeaderEventKind::RecallLate => "recall_late",
@@ -90,6 +95,7 @@ impl LeaderEventKind {
             LeaderEventKind::SessionExpired
             | LeaderEventKind::SessionRefused
             | LeaderEventKind::LimitReached
+            | LeaderEventKind::NotPermitted
             | LeaderEventKind::LockBroken
             | LeaderEventKind::HeldTooLong
             | LeaderEventKind::RecallLate
@@ -120,6 +126,10 @@ pub(crate) struct EventParts {
 #[derive(Clone, Debug)]
 pub(crate) struct EventClient {
     pub(crate) label: String,
+    /// It is its credential's; else it is what the client claims.
+    pub(crate) label_is_proved: bool,
+    /// The text says so, too: others have proved theirs.
+    claims_label: bool,
     pub(crate) host: String,
     pub(crate) pid: u32,
     pub(crate) command: String,
@@ -131,6 +141,8 @@ impl EventClient {
         let identity = &note.identity;
         EventClient {
             label: identity.label.clone(),
+            label_is_proved: identity.label_is_proved,
+            claims_label: note.claims_label && !identity.label.is_empty(),
             host: identity.host.clone(),
             pid: identity.pid,
             command: identity.command.clone(),
@@ -145,6 +157,9 @@ impl fmt::Display for EventClient {
         match own {
             Some(own) => write!(f, "{}", Printable(own))?,
             None => f.write_str("a client")?,
+        }
+        if self.claims_label {
+            f.write_str(", as it claims,")?;
         }
         if !self.host.is_empty() {
             write!(f, " on {} (pid {})", Printable(&self.host), self.pid)?;
@@ -207,12 +222,47 @@ impl LeaderEvent {
         let at = address.map(|address| format!(" at {address}")).unwrap_or_default();
         let text = format!("session refused: a client{at} has another secret than this leader");
         let (label, host, command) = Default::default();
-        let client = EventClient { label, host, pid: 0, command, address };
+        let client = EventClient {
+            label,
+            label_is_proved: false,
+            claims_label: false,
+            host,
+            pid: 0,
+            command,
+            address,
+        };
         let parts = EventParts {
             reason: Some("other_secret"),
             client: Some(client),
             ..EventParts::default()
         };
+        LeaderEvent::new(LeaderEventKind::SessionRefused, text, parts)
+    }
+
+    /// A client with the leader's secret, or a credential of it, that is not let in any more.
+    pub(super) fn unaccepted(client: ConnectedClient, why: Unaccepted) -> LeaderEvent {
+        let address = address_of(client.at);
+        let label = client.label.as_ref().map_or(String::new(), |label| label.text.to_string());
+        let label_is_proved = client.label.is_some();
+        let (host, command) = Default::default();
+        let client = EventClient {
+            label,
+            label_is_proved,
+            claims_label: false,
+            host,
+            pid: 0,
+            command,
+            address,
+        };
+        let (reason, words) = match why {
+            Unaccepted::OtherSecret => ("other_secret", "its secret is not accepted any more"),
+            Unaccepted::Revoked => ("revoked", "its credential is revoked"),
+            Unaccepted::Ended => ("ended", "its credential has ended"),
+            Unaccepted::OtherPurpose => ("other_role", "its credential is for another protocol"),
+        };
+        let text = format!("session refused: {client}: {words}");
+        let parts =
+            EventParts { reason: Some(reason), client: Some(client), ..EventParts::default() };
         LeaderEvent::new(LeaderEventKind::SessionRefused, text, parts)
     }
 
@@ -260,9 +310,12 @@ impl LeaderEvent {
             }
             MachineEvent::RequestRefused { session, why } => {
                 let parts = EventParts { reason: Some(reason_of(why)), ..about(&session) };
-                let text =
-                    format!("limit reached: {} was refused: {}", client(&parts), in_short(why));
-                LeaderEvent::new(LeaderEventKind::LimitReached, text, parts)
+                let (kind, begins) = match why {
+                    Refusal::NotPermitted => (LeaderEventKind::NotPermitted, "not permitted"),
+                    _ => (LeaderEventKind::LimitReached, "limit reached"),
+                };
+                let text = format!("{begins}: {} was refused: {}", client(&parts), in_short(why));
+                LeaderEvent::new(kind, text, parts)
             }
             MachineEvent::Broken { name, token, holder, by } => {
                 let by = EventClient::of(&by);
@@ -367,5 +420,6 @@ fn in_short(why: Refusal) -> &'static str {
         Refusal::NotSupported => "it asks for something that this release does not grant",
         Refusal::TooOld => "its release is too old",
         Refusal::UsedAs(_) => "other clients use the name otherwise",
+        Refusal::NotPermitted => "its credential is not for that",
     }
 }

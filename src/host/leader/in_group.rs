@@ -15,6 +15,7 @@ use crate::{
     host::net::quic::{CloseCode, PortEvent},
     proto::{
         ConnectionId,
+        rights::PermittedMessage,
         wire::{ClientMessage, LeaderMessage, MemberMessage},
     },
 };
@@ -28,7 +29,9 @@ impl Court {
         let Some(group) = &mut self.group else { return };
         while let Some(event) = self.doors.poll_member_event() {
             match event {
-                PortEvent::Connected(..) | PortEvent::OtherSecret(_) => {}
+                PortEvent::Connected(..)
+                | PortEvent::OtherSecret(_)
+                | PortEvent::Unaccepted(..) => {}
                 PortEvent::Readable(id) => {
                     while let Some(message) = self.doors.read::<MemberMessage>(id) {
                         if let Err(why) = group.door.handle(id, message) {
@@ -49,14 +52,14 @@ impl Court {
     }
 
     /// Whether that was an operator's question about the group, which is answered when it can be.
-    pub(super) fn answers_about_group(&self, id: ConnectionId, message: &ClientMessage) -> bool {
+    pub(super) fn answers_about_group(&self, id: ConnectionId, message: &PermittedMessage) -> bool {
         let Some(group) = &self.group else { return false };
         let shared = self.shared.clone();
         let answer = move |answer| {
             shared.group_answers.lock().push((id, answer));
             shared.bell.ring();
         };
-        match *message {
+        match *message.get() {
             ClientMessage::AskGroup { query } => group.journal.ask_standing(move |report| {
                 answer(LeaderMessage::Group { query, report: report.map(Box::new) });
             }),

@@ -1,54 +1,71 @@
-//! Reads a leader's secret file again, now and then and when it is told to.
+//! Reads the files of what a leader accepts again, now and then and when it is told to: the secrets, and
+//! the serials that are revoked.
 
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::Duration,
 };
 
-use crate::host::net::tls::Secret;
+use crate::{
+    error::LockError,
+    host::net::{acceptance::Acceptance, serials::RevokedSerials, tls::Secret},
+};
 
-/// How often the file is looked at.
+/// How often the files are looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 60_000 });
 
-/// The thread that reads the file, so that no renewal waits for a disk. It ends once this is
+/// The thread that reads the files, so that no renewal waits for a disk. It ends once this is
 /// dropped.
 #[derive(Debug)]
 pub(super) struct Reloader {
     ask: mpsc::Sender<()>,
+    has_secret_file: bool,
 }
 
-/// What a look at the file brought.
+/// What a look at the files brought.
 pub(super) enum News {
-    /// It has other secrets than before.
-    Secret(Secret),
-    /// It cannot be used, so what was read of it last stays in force.
-    Trouble(String),
+    /// What is accepted from now on. Told at each look, whether or not it is new: by now a credential may
+    /// have ended.
+    Accepted { accepted: Acceptance, is_new_secret: bool },
+    /// This file cannot be used, so what was read of it last stays in force.
+    Trouble(LookedFile, String),
+}
+
+/// A file that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LookedFile {
+    Secret,
+    Revoked,
 }
 
 impl Reloader {
-    /// Looks at the file that `known` was read from; `None` if that cannot be read again.
+    /// Looks at the files that `known` was read from.
     pub(super) fn start(
-        known: Secret,
+        known: Acceptance,
+        revoked: Option<PathBuf>,
         tell: impl Fn(News) + Send + 'static,
-    ) -> io::Result<Option<Reloader>> {
-        let Some(file) = known.file().map(Path::to_owned) else { return Ok(None) };
+    ) -> io::Result<Reloader> {
         let (ask, asked) = mpsc::channel();
-        let mut look = Look { file, known, trouble: None };
+        let mut look = Look::new(known, revoked);
+        let has_secret_file = look.secret.is_some();
         thread::Builder::new().name("tierlock-secrets".into()).spawn(move || {
             loop {
                 match asked.recv_timeout(LOOK_AGAIN) {
                     // It is told again what is wrong.
-                    Ok(()) => look.trouble = None,
+                    Ok(()) => look.forget_troubles(),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
                 look.look().into_iter().for_each(&tell);
             }
         })?;
-        Ok(Some(Reloader { ask }))
+        Ok(Reloader { ask, has_secret_file })
     }
 
     /// Has it look now.
@@ -56,32 +73,88 @@ impl Reloader {
         // A thread that is gone has panicked, and said so.
         let _ = self.ask.send(());
     }
+
+    /// Whether the secret can be read again.
+    pub(super) fn has_secret_file(&self) -> bool {
+        self.has_secret_file
+    }
 }
 
 struct Look {
-    file: PathBuf,
-    known: Secret,
-    /// What was told of the file last, if it was not good.
+    known: Acceptance,
+    secret: Option<WatchedFile>,
+    revoked: Option<WatchedFile>,
+}
+
+/// One of the files.
+struct WatchedFile {
+    path: PathBuf,
+    /// What was told of it last, if it was not good.
     trouble: Option<String>,
 }
 
-impl Look {
-    /// What is new since the last look.
-    fn look(&mut self) -> Option<News> {
-        let read = Secret::read(&self.file).map_err(|error| error.to_string());
-        match read {
-            Ok(secret) => {
+impl WatchedFile {
+    fn new(path: &Path) -> WatchedFile {
+        WatchedFile { path: path.to_owned(), trouble: None }
+    }
+
+    /// What it has now; or what is wrong with it, if that is news.
+    fn read<T>(
+        &mut self,
+        read: impl FnOnce(&Path) -> Result<T, LockError>,
+    ) -> Result<T, Option<String>> {
+        match read(&self.path).map_err(|error| error.to_string()) {
+            Ok(read) => {
                 self.trouble = None;
-                let is_new = secret != self.known;
-                self.known = secret;
-                is_new.then(|| News::Secret(self.known.clone()))
+                Ok(read)
             }
-            Err(trouble) if self.trouble.as_ref() == Some(&trouble) => None,
+            Err(trouble) if self.trouble.as_ref() == Some(&trouble) => Err(None),
             Err(trouble) => {
                 self.trouble = Some(trouble.clone());
-                Some(News::Trouble(trouble))
+                Err(Some(trouble))
             }
         }
+    }
+}
+
+impl Look {
+    fn new(known: Acceptance, revoked: Option<PathBuf>) -> Look {
+        let secret = known.secret.file().map(WatchedFile::new);
+        Look { known, secret, revoked: revoked.as_deref().map(WatchedFile::new) }
+    }
+
+    fn forget_troubles(&mut self) {
+        for file in [&mut self.secret, &mut self.revoked].into_iter().flatten() {
+            file.trouble = None;
+        }
+    }
+
+    /// What is in force from now on, and what is wrong.
+    fn look(&mut self) -> Vec<News> {
+        let Look { known, secret, revoked } = self;
+        let mut news = Vec::new();
+        let mut is_new_secret = false;
+        if let Some(file) = secret {
+            match file.read(|path| Secret::read(path)) {
+                Ok(read) => {
+                    is_new_secret = read != known.secret;
+                    known.secret = read;
+                }
+                Err(trouble) => {
+                    news.extend(trouble.map(|text| News::Trouble(LookedFile::Secret, text)));
+                }
+            }
+        }
+        if let Some(file) = revoked {
+            match file.read(RevokedSerials::read) {
+                Ok(read) => known.revoked = Arc::new(read),
+                Err(trouble) => {
+                    news.extend(trouble.map(|text| News::Trouble(LookedFile::Revoked, text)));
+                }
+            }
+        }
+        news.push(News::Accepted { accepted: known.clone(), is_new_secret });
+        news
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 
 use parking_lot::Mutex;
 
-use super::Leader;
+use super::{Leader, LeaderShared};
 use crate::{
     error::{LockError, LockErrorKind, Result},
     proto::wire::StepDownRefusal,
@@ -36,6 +36,15 @@ impl StepDowns {
     /// The leader has ended: none of them is answered.
     pub(super) fn let_go(&self) {
         drop(self.take());
+    }
+}
+
+impl LeaderShared {
+    /// Has another leader follow, if this one reigns, and waits for nothing.
+    pub(super) fn step_aside(&self) {
+        // Whether it does is seen by what it tells.
+        drop(self.step_downs.ask());
+        self.bell.ring();
     }
 }
 

@@ -30,7 +30,8 @@ struct Stranger {
 impl Stranger {
     fn new(number: u64, address: SocketAddr, secret: &Secret) -> Stranger {
         let id = ConnectionId(number);
-        let port = Port::connect(id, address, secret, Duration::from_secs(30)).unwrap();
+        let port =
+            Port::connect(id, address, &secret.clone().into(), Duration::from_secs(30)).unwrap();
         Stranger { port, id }
     }
 
@@ -124,7 +125,7 @@ fn prepare() -> (Court, SocketAddr, Secret, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
     Secret::create(&key).unwrap();
-    let (reign, secret) = Leader::builder()
+    let (reign, accepted) = Leader::builder()
         .listen("127.0.0.1:0")
         .state_dir(directory.path().join("state"))
         .init(true)
@@ -133,7 +134,7 @@ fn prepare() -> (Court, SocketAddr, Secret, tempfile::TempDir) {
         .prepare()
         .unwrap();
     let address = reign.doors.addresses().unwrap()[0];
-    (reign, address, secret, directory)
+    (reign, address, accepted.secret, directory)
 }
 
 #[test]
@@ -195,6 +196,57 @@ fn a_client_that_asks_for_more_than_it_reads_costs_little_and_delays_no_other() 
         }
     }
     assert!(reign.unread.keys().all(|id| reign.may_read(*id)));
+}
+
+/// One that reads no answers has requests waiting to be read: they were done after the look that refused
+/// its credential, with the rights that it had before.
+#[test]
+fn what_a_peer_that_does_not_read_had_asked_for_ends_with_its_credential() {
+    let (mut reign, address, secret, _directory) = prepare();
+    let mut modest = Stranger::new(2, address, &secret);
+    modest.hello();
+    for request in 1..=200 {
+        let name = Name::new(&format!("{request:0>200}")).unwrap();
+        let acquire = Acquire::exclusive(name, Wait::Forever);
+        modest.say(&ClientMessage::Acquire { request: RequestId(request), acquire });
+    }
+    let mut granted = 0;
+    while granted < 200 {
+        assert!(reign.turn().is_none());
+        modest.drive();
+        let heard = std::iter::from_fn(|| modest.hear());
+        granted += heard.filter(|it| matches!(it, LeaderMessage::Granted { .. })).count();
+    }
+    let mut greedy = Stranger::new(1, address, &secret);
+    greedy.hello();
+    for query in 1..=400 {
+        let query = RequestId(query);
+        greedy.say(&ClientMessage::List { query, after: None, limit: u32::MAX });
+    }
+    let acquire = Acquire::exclusive(Name::new("last").unwrap(), Wait::Forever);
+    greedy.say(&ClientMessage::Acquire { request: RequestId(1_000), acquire });
+    // Until it is not read any more, and a rest of what it has said is there.
+    let mut is_paused = false;
+    while !is_paused {
+        assert!(reign.turn().is_none());
+        greedy.drive();
+        is_paused = reign.unread.keys().any(|id| !reign.may_read(*id));
+    }
+    let other = Secret::from_secrets(&[[9; 32]]);
+    *reign.shared.accepted_anew.lock() = Some(other.into());
+    assert!(reign.turn().is_none());
+    assert!(reign.unread.is_empty(), "nothing of it is left to be read");
+    let mut ended = false;
+    while !ended {
+        assert!(reign.turn().is_none());
+        greedy.port.receive();
+        greedy.port.transmit();
+        while let Some(event) = greedy.port.poll_event() {
+            ended |= matches!(event, PortEvent::Ended(..));
+        }
+    }
+    let leader = reign.successor.leader().expect("it reigns");
+    assert_eq!(leader.survey(1_000).names, 200, "and none was granted since");
 }
 
 #[test]

@@ -80,7 +80,8 @@ const LOOKS_MAX: usize = 4;
 
 impl Looks {
     pub(super) fn take(&self) -> Vec<ViewRequest> {
-        match self.is_asked.swap(false, AcqRel) {
+        // A plain load at each turn of a leader that is not asked.
+        match self.is_asked.load(Acquire) && self.is_asked.swap(false, AcqRel) {
             true => std::mem::take(&mut *self.asked.lock()),
             false => Vec::new(),
         }

@@ -68,6 +68,22 @@ impl Admitted {
         self.client
     }
 
+    /// Its handshake is over, and from now on it counts as this client's, if there is room for one more
+    /// of that.
+    pub(in crate::host) fn count_as(&mut self, client: ClientId) -> bool {
+        // It was counted with the client of before.
+        self.end_handshake();
+        let mut rooms = self.admission.0.lock();
+        // It is not counted beside itself.
+        rooms.connections.give_back(self.client);
+        let has_room = rooms.connections.has_room_for(client);
+        if has_room {
+            self.client = client;
+        }
+        rooms.connections.take(self.client);
+        has_room
+    }
+
     pub(in crate::host) fn is_handshaking(&self) -> bool {
         self.is_handshaking
     }
@@ -88,7 +104,7 @@ impl Drop for Admitted {
     }
 }
 
-/// What counts as one client while one secret serves all: an address, or with IPv6 the network that
+/// What counts as one client before it has shown a credential of its own: an address, or with IPv6 the network that
 /// a machine is given.
 pub(in crate::host) fn client_at(remote: SocketAddr) -> ClientId {
     let bits = match remote.ip().to_canonical() {

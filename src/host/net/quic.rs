@@ -35,20 +35,22 @@ use quinn_udp::{RecvMeta, UdpSocketState};
 use crate::proto::{
     ClientId, ConnectionId,
     client::Ended,
+    rights::ConnectedClient,
     wire::{self, FrameReader, Message, Received},
 };
 
 use self::{
     config::server_config,
     connection::{PortConnection, PortShared},
-    endings::{ACCEPTED_NO_LONGER, is_for_another_secret, why},
+    endings::{closes_for, is_for_another_secret, why},
     handshakes::{HandshakeQueue, HandshakeStep},
     leaving::LeavingWrites,
 };
 use super::{
+    acceptance::{Acceptance, Unaccepted},
     admission::{Admission, client_at},
     own_id::OwnId,
-    tls::{Dialect, Secret},
+    tls::Dialect,
 };
 
 /// What a connection may have waiting to be sent before it is given up: its peer does not read.
@@ -103,13 +105,16 @@ pub(in crate::host) enum CloseCode {
     /// Between members of a group: the peer is not what this one takes it for, or takes this one for
     /// another.
     Stranger = 6,
+    /// The leader accepts the peer's credential no longer, or not for what the peer reports.
+    Unaccepted = 7,
 }
 
 /// What happened on a port.
 #[derive(Debug)]
 pub(in crate::host) enum PortEvent {
-    /// The handshake is over: the peer has the secret. Its connection counts as this client's.
-    Connected(ConnectionId, ClientId),
+    /// The handshake is over: the peer has the secret, or a credential. Its connection counts as this
+    /// client's.
+    Connected(ConnectionId, ConnectedClient),
     /// There are frames to [`read`](Port::read).
     Readable(ConnectionId),
     /// The connection, or the attempt to make it, is over.
@@ -117,6 +122,8 @@ pub(in crate::host) enum PortEvent {
     /// An attempt of this client has ended, since it has another secret; said of a leader's port, as news
     /// for its operator. A host on the path can make it up.
     OtherSecret(ClientId),
+    /// A peer of a leader's port has proved what is not accepted, or not any more; news for its operator.
+    Unaccepted(ConnectedClient, Unaccepted),
 }
 
 pub(in crate::host) struct Port {
@@ -128,7 +135,7 @@ pub(in crate::host) struct Port {
     shared: PortShared,
     admission: Admission,
     /// What is accepted of clients; a client's handshake has its own.
-    accepted: Option<Secret>,
+    accepted: Option<Acceptance>,
     /// What peers may say that a connection is for.
     dialects: &'static [Dialect],
     /// The kernel has said that nothing listens at the other end.
@@ -151,7 +158,7 @@ pub(in crate::host) struct Port {
 /// What the ports of a leader have in common.
 #[derive(Clone)]
 pub(in crate::host) struct Entrance {
-    pub(in crate::host) secret: Secret,
+    pub(in crate::host) accepted: Acceptance,
     pub(in crate::host) own: OwnId,
     pub(in crate::host) admission: Admission,
     /// What peers may say that a connection is for.
@@ -167,27 +174,29 @@ pub(in crate::host) struct Ids {
 }
 
 impl Port {
-    /// From now on these secrets are accepted of clients, and the first is presented to them. The
-    /// connection of a client with another secret ends.
-    pub(in crate::host) fn accept_secret(&mut self, secret: &Secret) {
-        self.endpoint.set_server_config(Some(Arc::new(server_config(secret, self.dialects))));
-        self.accepted = Some(secret.clone());
-        let refused = |connection: &&PortConnection| {
-            // One in its handshake is judged at the end of that.
-            !connection.is_over
-                && !connection.admitted.is_handshaking()
-                && !connection.is_accepted_by(secret)
-        };
-        let refused: Vec<_> = self
-            .connections
-            .iter()
-            .flatten()
-            .filter(refused)
-            .map(|connection| connection.id)
-            .collect();
-        for id in refused {
-            self.close(id, CloseCode::Protocol, ACCEPTED_NO_LONGER);
+    /// From now on this is accepted of clients, and the first of its secrets is presented to them. The
+    /// connection of a client that is accepted no longer ends: asked again with the same, that of one
+    /// whose credential has ended meanwhile.
+    pub(in crate::host) fn accept_credentials(&mut self, accepted: impl Into<Acceptance>) {
+        let accepted = accepted.into();
+        if self.accepted.as_ref().is_none_or(|before| before.secret != accepted.secret) {
+            let config = server_config(&accepted.secret, self.dialects);
+            self.endpoint.set_server_config(Some(Arc::new(config)));
         }
+        // One in its handshake is judged at the end of that.
+        let judge = |connection: &PortConnection| {
+            let credential = connection.credential.as_ref().filter(|_| !connection.is_over)?;
+            let why = accepted.still_accepts(credential).err()?;
+            Some((connection.id, connection.client(), why))
+        };
+        let refused: Vec<_> = self.connections.iter().flatten().filter_map(judge).collect();
+        for (id, client, why) in refused {
+            self.shared.events.push_back(PortEvent::Unaccepted(client, why));
+            let (code, reason) = closes_for(why, Dialect::Locks);
+            self.connection_mut(id).into_iter().for_each(PortConnection::silence);
+            self.close(id, code, reason);
+        }
+        self.accepted = Some(accepted);
     }
 
     /// The socket to sleep on, which outlives the port if need be.
@@ -353,12 +362,14 @@ impl Port {
             remote,
             stream: None,
             reader: FrameReader::new(),
+            is_silenced: false,
             has_more: false,
             out: Vec::new(),
             written: 0,
             is_busy: false,
             dialect: Dialect::Locks,
             admitted: self.admission.admit(client_at(remote)),
+            credential: None,
             is_over: false,
             timer: None,
         };
@@ -598,18 +609,22 @@ impl Port {
                 _ if connection.is_over => {}
                 quinn_proto::Event::Connected => {
                     connection.admitted.end_handshake();
-                    if let Some(secret) = accepted {
-                        let refusal = connection.settle_dialect(secret);
-                        if let Some((code, why)) = refusal {
-                            // No byte of it has been read.
-                            connection.close(code, why, Instant::now(), shared);
-                            continue;
+                    if let Some(accepted) = accepted
+                        && let Err(unsettled) = connection.settle(accepted)
+                    {
+                        if let Some(why) = unsettled.why {
+                            let client = connection.client();
+                            shared.events.push_back(PortEvent::Unaccepted(client, why));
                         }
+                        // No byte of it has been read.
+                        let (code, reason) = unsettled.closes;
+                        connection.close(code, reason, Instant::now(), shared);
+                        continue;
                     }
                     if connection.inner.side().is_client() {
                         connection.stream = connection.inner.streams().open(Dir::Bi);
                     }
-                    let client = connection.admitted.client();
+                    let client = connection.client();
                     connection.tell(PortEvent::Connected(connection.id, client), shared);
                 }
                 quinn_proto::Event::ConnectionLost { reason } => {

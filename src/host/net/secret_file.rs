@@ -8,13 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::OFlags,
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     hex::{from_hex, to_hex},
+    owned_file::{is_ours, open_at_once},
     tls::{SECRET_BYTES, Secret},
 };
 use crate::{
@@ -23,8 +21,8 @@ use crate::{
     host::random_bytes,
 };
 
-/// Longer files are none of ours; this is room for some sixty secrets.
-const FILE_BYTES_MAX: u64 = 4 << 10;
+/// Longer files are none of ours; this is room for a credential, or for some 250 secrets.
+const FILE_BYTES_MAX: u64 = 16 << 10;
 
 /// How long the writer of a pipe may take. It is a program that copies a file, such as `cat`.
 const PIPE_LIMIT: Duration = Duration::from_secs(10);
@@ -37,22 +35,40 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// `Config` if the file is missing, has anything but lines of 64 hexadecimal digits, belongs to
-    /// another user, or may be written by others than its owner or read by all users; `Io` if it
+    /// `Config` if the file is missing, has anything but lines of 64 hexadecimal digits (a
+    /// [`Credential`](crate::Credential), for instance), belongs to another user, or may be written by others than its owner or read by all users; `Io` if it
     /// cannot be read.
     pub fn read(path: impl AsRef<Path>) -> Result<Secret, LockError> {
         let path = path.as_ref();
-        let shown = path.display();
         let (text, is_pipe) = read_private(path)?;
-        let secrets = decode(&text).ok_or_else(|| {
+        // What came through a pipe is gone.
+        Secret::parse(&text, path, (!is_pipe).then_some(path))
+    }
+
+    /// What the file at `shown` has.
+    pub(super) fn parse(
+        text: &[u8],
+        shown: &Path,
+        file: Option<&Path>,
+    ) -> Result<Secret, LockError> {
+        let shown = shown.display();
+        if is_credential(text) {
+            return Err(LockError::config(format!(
+                "{shown} is a credential, which is for a client: leaders serve with the secret itself, \
+                 and credentials are issued from it"
+            )));
+        }
+        let secrets = decode(text).ok_or_else(|| {
             LockError::config(format!(
                 "the secret file {shown} does not consist of secrets of 64 hexadecimal digits, \
                  one a line; `tierlock secret new FILE` makes a good one"
             ))
         })?;
         let secret = Secret::from_secrets(&secrets);
-        // What came through a pipe is gone.
-        Ok(if is_pipe { secret } else { secret.of_file(path) })
+        Ok(match file {
+            Some(file) => secret.of_file(file),
+            None => secret,
+        })
     }
 
     /// Writes a new random secret to a file that must not exist yet, readable by its owner only.
@@ -71,38 +87,41 @@ impl Secret {
     /// # Ok::<(), tierlock::LockError>(())
     /// ```
     pub fn create(path: impl AsRef<Path>) -> Result<Secret, LockError> {
-        let path = path.as_ref();
-        let shown = path.display();
-        let write = |error: io::Error| {
-            let what = format!("cannot write the secret file {shown}: {error}");
-            LockError::new(LockErrorKind::Io, what).with_source(error)
-        };
         let bytes = random_bytes().map_err(|error| {
             LockError::new(LockErrorKind::Io, "the system gives no random bytes").with_source(error)
         })?;
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let mut file = made.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                LockError::config(format!("{shown} exists already, and is never overwritten"))
-                    .with_source(error)
-            }
-            _ => write(error),
-        })?;
-        let written = file.write_all(encode(&bytes).as_bytes()).and_then(|()| file.sync_all());
-        if let Err(error) = written {
-            // Half a secret is worse than none.
-            let _ = std::fs::remove_file(path);
-            return Err(write(error));
-        }
+        write_private(path.as_ref(), "secret", &encode(&bytes))?;
         Ok(Secret::from_secrets(&[bytes]))
     }
+}
 
-    /// Reads its file again. One that is missing or damaged leaves it as it is.
-    pub(in crate::host) fn refresh(&mut self) {
-        if let Some(read) = self.file().and_then(|file| Secret::read(file).ok()) {
-            *self = read;
+/// Whether a private file's text is a credential's. No secret has such a line.
+pub(super) fn is_credential(text: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    text.windows(BEGIN.len()).any(|part| part == BEGIN)
+}
+
+/// Writes a file that must not exist yet, readable by its owner only.
+pub(super) fn write_private(path: &Path, what: &str, text: &str) -> Result<(), LockError> {
+    let shown = path.display();
+    let write = |error: io::Error| {
+        let what = format!("cannot write the {what} file {shown}: {error}");
+        LockError::new(LockErrorKind::Io, what).with_source(error)
+    };
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = made.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            LockError::config(format!("{shown} exists already, and is never overwritten"))
+                .with_source(error)
         }
-    }
+        _ => write(error),
+    })?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(|error| {
+        // Half a secret is worse than none.
+        let _ = std::fs::remove_file(path);
+        write(error)
+    })
 }
 
 /// What a file holds that only its owner, and perhaps a group, may read; and whether it is a pipe, which
@@ -113,10 +132,7 @@ pub(crate) fn read_private(path: &Path) -> Result<(Vec<u8>, bool), LockError> {
         let what = format!("cannot read the secret file {shown}: {error}");
         LockError::new(LockErrorKind::Io, what).with_source(error)
     };
-    // Without `NONBLOCK` the open of a named pipe waits for its writer.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
-    let mut file = opened.map_err(|error| match error.kind() {
+    let mut file = open_at_once(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => LockError::config(format!(
             "there is no secret file {shown}; `tierlock secret new {shown}` makes one"
         ))
@@ -151,8 +167,8 @@ pub(crate) fn read_private(path: &Path) -> Result<(Vec<u8>, bool), LockError> {
 /// A file of another user gives that user's secret, and one that others may write is theirs, too.
 fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
     let shown = path.display();
-    let user = rustix::process::geteuid().as_raw();
-    if about.uid() != user && about.uid() != 0 {
+    if !is_ours(about) {
+        let user = rustix::process::geteuid().as_raw();
         return Err(LockError::config(format!(
             "the secret file {shown} belongs to user {}, which could replace it; it has to \
              belong to root or to the user that runs this (user {user})",

@@ -3,8 +3,8 @@
 //! One secret of 32 random bytes gives two Ed25519 keys. A leader presents the one of its first
 //! secret as a TLS 1.3 raw public key (RFC 7250); a client presents a certificate that it signed
 //! with the other, see [`credential`](super::credential). Each side accepts the keys of all its
-//! secrets. So without the secret file no peer gets past the handshake, and with it a peer may do
-//! everything. What a connection is for both sides say in the handshake, and its role has to fit that.
+//! secrets. So without the secret file, or a credential that an owner of it has issued, no peer gets
+//! past the handshake, and with the secret a peer may do everything. What a connection is for both sides say in the handshake, and its role has to fit that.
 
 use std::{
     fmt,
@@ -28,7 +28,7 @@ use rustls::{
     sign::{CertifiedKey, SigningKey, SingleCertAndKey},
 };
 
-use super::credential::{AcceptedIssuers, IssuerKey, PeerRole};
+use super::credential::{AcceptedCredential, AcceptedIssuers, CredentialPurpose, IssuerKey};
 use crate::{
     host::net::own_id::OwnId,
     proto::{
@@ -57,11 +57,15 @@ impl Dialect {
         }
     }
 
-    /// Whether a peer of this role may speak it. A member is no client, and no client is a member.
-    fn is_for(self, role: PeerRole) -> bool {
-        (self == Dialect::Group) == (role == PeerRole::Member)
+    /// Whether a peer with such a credential may speak it. A member is no client, and no client is a
+    /// member.
+    pub(in crate::host) fn is_for(self, purpose: &CredentialPurpose) -> bool {
+        (self == Dialect::Group) == (*purpose == CredentialPurpose::Member)
     }
 }
+
+/// The client's side of a handshake.
+pub(in crate::host) type ClientHandshake = Arc<QuicClientConfig>;
 
 pub(in crate::host) const SECRET_BYTES: usize = 32;
 
@@ -98,6 +102,12 @@ impl Secret {
     /// The file that it was read from, if that can be read again.
     pub(in crate::host) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
+    }
+
+    /// How many secrets the file has.
+    #[cfg(feature = "cli")]
+    pub(crate) fn count(&self) -> usize {
+        self.roots.len()
     }
 
     /// A key of the secret that is presented, for one purpose; see [`derive`].
@@ -148,40 +158,29 @@ impl Secret {
     }
 
     /// The client's side of the handshake.
-    pub(crate) fn client(&self) -> Arc<QuicClientConfig> {
+    pub(crate) fn client(&self) -> ClientHandshake {
         self.client_that_trusts(self)
     }
 
     /// The side of a member that turns to another member.
-    pub(in crate::host) fn member(&self) -> Arc<QuicClientConfig> {
-        self.handshake(PeerRole::Member, Dialect::Group, self)
+    pub(in crate::host) fn member(&self) -> ClientHandshake {
+        self.handshake(&CredentialPurpose::Member, Dialect::Group, self)
     }
 
     /// A client of this secret that accepts the leaders of another one.
-    pub(in crate::host) fn client_that_trusts(&self, leaders: &Secret) -> Arc<QuicClientConfig> {
-        self.handshake(PeerRole::Admin, Dialect::Locks, leaders)
+    pub(in crate::host) fn client_that_trusts(&self, leaders: &Secret) -> ClientHandshake {
+        self.handshake(&CredentialPurpose::admin(), Dialect::Locks, leaders)
     }
 
-    /// A handshake begun in this role.
+    /// A handshake begun with a credential for this, which it signs for itself.
     pub(in crate::host) fn handshake(
         &self,
-        role: PeerRole,
+        purpose: &CredentialPurpose,
         dialect: Dialect,
         leaders: &Secret,
-    ) -> Arc<QuicClientConfig> {
-        let provider = provider();
-        let certified = self.issuer().certify(role, &provider);
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("ring speaks TLS 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(leaders.accepted_leaders()))
-            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.alpn_protocols = vec![dialect.name().to_vec()];
-        config.resumption = Resumption::disabled();
-        config.enable_early_data = false;
-        config.enable_sni = false;
-        Arc::new(config.try_into().expect("ring has QUIC's initial cipher suite"))
+    ) -> ClientHandshake {
+        let certified = self.issuer().certify(purpose, &provider());
+        client_handshake(certified, dialect, leaders.accepted_leaders())
     }
 
     /// What certifies the clients of the secret that is presented.
@@ -192,27 +191,60 @@ impl Secret {
     fn accepted_issuers(&self) -> &Arc<AcceptedIssuers> {
         self.issuers.get_or_init(|| {
             let issuers: Vec<_> = self.roots.iter().map(issuer_of).collect();
-            Arc::new(AcceptedIssuers::new(&issuers, provider()))
+            Arc::new(AcceptedIssuers::new(&issuers, &provider()))
         })
     }
 
     fn accepted_leaders(&self) -> AcceptedLeaders {
-        let algorithms = provider().signature_verification_algorithms;
-        AcceptedLeaders { publics: self.publics.clone(), algorithms }
+        AcceptedLeaders::new(self.publics.clone())
     }
 
-    /// Whether a peer that proved to have the key of this certificate is accepted for this.
-    pub(in crate::host) fn accepts(
+    /// What a peer has that proved to have the key of this certificate, if an owner of one of these
+    /// secrets has certified it.
+    pub(in crate::host) fn accept(
         &self,
         presented: &CertificateDer<'_>,
-        dialect: Dialect,
-    ) -> bool {
-        let role = self.accepted_issuers().accept(presented);
-        role.is_ok_and(|role| dialect.is_for(role))
+    ) -> Result<AcceptedCredential, rustls::Error> {
+        self.accepted_issuers().accept(presented)
+    }
+
+    /// Whether one that was accepted before was certified by an owner of one of these secrets.
+    pub(in crate::host) fn knows_issuer_of(&self, credential: &AcceptedCredential) -> bool {
+        self.accepted_issuers().know(credential)
+    }
+
+    /// What certifies clients that are issued a credential: of several secrets the last, which is the
+    /// new one while they are exchanged.
+    pub(super) fn last_issuer(&self) -> IssuerKey {
+        issuer_of(self.roots.last().expect("there is at least one"))
+    }
+
+    /// The public keys that leaders with one of these secrets present.
+    pub(super) fn leaders(&self) -> &[Vec<u8>] {
+        &self.publics
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// The client's side of a handshake: with this credential, to speak this, with one of these leaders.
+pub(super) fn client_handshake(
+    certified: Arc<CertifiedKey>,
+    dialect: Dialect,
+    leaders: AcceptedLeaders,
+) -> ClientHandshake {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("ring speaks TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(leaders))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.alpn_protocols = vec![dialect.name().to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    config.enable_sni = false;
+    Arc::new(config.try_into().expect("ring has QUIC's initial cipher suite"))
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -308,12 +340,17 @@ impl hkdf::KeyType for Length {
 
 /// Accepts the leader that presents a key of one of our secrets and proves that it owns it.
 #[derive(Debug)]
-struct AcceptedLeaders {
+pub(super) struct AcceptedLeaders {
     publics: Vec<Vec<u8>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl AcceptedLeaders {
+    /// Those that present one of these public keys.
+    pub(super) fn new(publics: Vec<Vec<u8>>) -> AcceptedLeaders {
+        AcceptedLeaders { publics, algorithms: provider().signature_verification_algorithms }
+    }
+
     fn compare(&self, presented: &[u8]) -> Result<(), rustls::Error> {
         match self.publics.iter().any(|public| is_same_key(public, presented)) {
             true => Ok(()),

@@ -319,6 +319,7 @@ impl<'a> Climb<'a> {
             is_in_use: false,
             mode,
             value: named.value.clone(),
+            blocks: !self.is_task,
             lapses: is_own && self.is_task,
             after: self.after,
             answer_by: self.answer_by,

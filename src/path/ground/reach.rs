@@ -33,6 +33,8 @@ pub(crate) struct Reach {
     #[cfg(feature = "service")]
     pub(crate) engine: Option<Arc<dyn crate::host::engines::EngineQuestions>>,
     pub(crate) connect_timeout: Duration,
+    /// What a thread has locked it gives back itself, as is promised.
+    pub(crate) guards_stay: bool,
     pub(crate) closed: AtomicBool,
     /// Told to the tasks that wait.
     pub(crate) closing: event_listener::Event,
@@ -127,6 +129,7 @@ impl Reach {
         let identity = this_process();
         Holder {
             label: self.label.clone(),
+            label_is_proved: false,
             host: identity.host.clone(),
             pid: Some(std::process::id()),
             command: cut(&identity.command, COMMAND_MAX).to_owned(),

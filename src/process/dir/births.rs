@@ -65,6 +65,12 @@ pub(crate) fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
     Some((fields.nth(4 - 3)?.parse().ok()?, fields.nth(22 - 5)?.parse().ok()?))
 }
 
+/// The process group of the process that has this pid now.
+#[cfg(feature = "cli")]
+pub(crate) fn group_of(pid: u32) -> Option<u32> {
+    stat(pid)?.split_ascii_whitespace().nth(5 - 3)?.parse().ok()
+}
+
 /// Whether a signal or a debugger has stopped the process that has this pid now.
 pub(crate) fn is_stopped(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| fields.starts_with(['T', 't']))

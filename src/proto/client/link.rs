@@ -372,7 +372,9 @@ impl Client {
             LeaderMessage::Welcome { .. } => self.welcome(message, now),
             // Told before the welcome.
             LeaderMessage::Lost { lease, why } => self.lost(lease, why, now),
-            LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
+            LeaderMessage::Refused { request, why, holder } => {
+                self.any_refused(request, why, holder);
+            }
             _ => {}
         }
     }
@@ -500,12 +502,8 @@ impl Client {
     }
 
     fn retry(&mut self, trouble: String, now: Time) {
-        self.outgoing.clear();
-        self.renewal_queued = false;
-        if self.closing == Closing::Leaving {
-            // The goodbye did not get out. It is said again if there is something to say.
-            self.closing = Closing::Asked;
-        }
+        // A goodbye is said again if there is something to say.
+        self.forget_unsaid();
         self.link.trouble = trouble;
         self.link.next_address = (self.link.next_address + 1) % self.link.addresses;
         self.link.attempts += 1;

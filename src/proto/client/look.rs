@@ -42,7 +42,8 @@ impl Client {
             }
             LeaderMessage::Queued { request, .. }
             | LeaderMessage::Granted { request, .. }
-            | LeaderMessage::Refused { request, .. } => {
+            | LeaderMessage::Refused { request, .. }
+            | LeaderMessage::Deadlocked { request, .. } => {
                 if self.requests.contains_key(&request) {
                     ClientSubject::RequestWaiting
                 } else {

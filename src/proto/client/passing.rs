@@ -19,6 +19,7 @@ use crate::{
 impl Client {
     /// What `now` means before anything else is looked at.
     pub(super) fn observe(&mut self, now: Time) {
+        self.looked_at = now;
         if self.closing == Closing::Closed {
             return;
         }

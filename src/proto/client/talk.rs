@@ -20,7 +20,22 @@ impl Client {
     /// Sends, if a report is on its way or believed; otherwise the next report says it.
     pub(super) fn say(&mut self, message: ClientMessage) {
         if self.link.reporting_or_serving().is_some() {
-            self.outgoing.push_back(Outgoing::Plain(message));
+            self.queue(Outgoing::Plain(message));
+        }
+    }
+
+    pub(super) fn queue(&mut self, outgoing: Outgoing) {
+        self.unsaid_since.get_or_insert(self.looked_at);
+        self.outgoing.push_back(outgoing);
+    }
+
+    /// What is queued goes nowhere any more. A goodbye may be among it, which is then to be said again.
+    pub(super) fn forget_unsaid(&mut self) {
+        self.outgoing.clear();
+        self.unsaid_since = None;
+        self.renewal_queued = false;
+        if self.closing == Closing::Leaving {
+            self.closing = Closing::Asked;
         }
     }
 
@@ -44,12 +59,8 @@ impl Client {
     /// be told what this one was told.
     pub(super) fn report(&mut self, now: Time) {
         self.reports += 1;
-        self.outgoing.clear();
-        self.renewal_queued = false;
-        if self.closing == Closing::Leaving {
-            // The goodbye was among them: it is said again behind this.
-            self.closing = Closing::Asked;
-        }
+        // A goodbye is said again behind this.
+        self.forget_unsaid();
         let mut held = Vec::new();
         let mut releases = Vec::new();
         for lease in sorted(&self.leases) {
@@ -94,7 +105,7 @@ impl Client {
             .chain([ClientMessage::Ready])
             .chain(releases)
             .chain(again);
-        self.outgoing.push_back(Outgoing::Hello);
+        self.queue(Outgoing::Hello);
         self.outgoing.extend(plain.map(Outgoing::Plain));
     }
 
@@ -123,11 +134,10 @@ impl Client {
                 self.granted(request, grant, now);
             }
             LeaderMessage::Refused { request, why, holder } => {
-                let is_other = self.observation_failed(request, RequestFailure::Refused { why })
-                    || self.conversion_refused(request, why);
-                if !is_other {
-                    self.refused(request, why, holder);
-                }
+                self.any_refused(request, why, holder);
+            }
+            LeaderMessage::Deadlocked { request, circle } => {
+                self.ended(request, RequestFailure::Deadlock(circle), None);
             }
             LeaderMessage::Leads { query, leader } => self.leads(query, leader),
             LeaderMessage::Converted { request, lease, token } => {
@@ -168,47 +178,70 @@ impl Client {
         }
     }
 
-    pub(super) fn refused(&mut self, request: RequestId, why: Refusal, holder: Option<HolderInfo>) {
-        if self.requests.contains_key(&request) {
-            let state = self.drop_request(request);
-            let known = state.holder;
-            let failure = match why {
-                // It was asked for without patience since its limit had passed.
-                Refusal::WouldBlock if state.limit.is_some() => {
-                    RequestFailure::Refused { why: Refusal::TimedOut }
-                }
-                Refusal::OtherCluster => RequestFailure::Config(
-                    "this leader is not the one that this manager has spoken to before".to_owned(),
-                ),
-                why => RequestFailure::Refused { why },
-            };
-            self.fail(request, failure, holder.or(known));
-            // The leader's word on it may be lost with a connection, and a report of it alone would be
-            // granted.
-            if let Some(follower) = state.follower.filter(|next| self.requests.contains_key(next)) {
-                self.take_back(follower);
-                let failure = RequestFailure::Refused { why: Refusal::WouldBlock };
-                self.fail(follower, failure, None);
+    /// Whichever it was.
+    pub(super) fn any_refused(
+        &mut self,
+        request: RequestId,
+        why: Refusal,
+        holder: Option<HolderInfo>,
+    ) {
+        if !self.question_refused(request, why) {
+            self.refused(request, why, holder);
+        }
+    }
+
+    fn refused(&mut self, request: RequestId, why: Refusal, holder: Option<HolderInfo>) {
+        let Some(state) = self.requests.get(&request) else { return };
+        let known = state.holder.clone();
+        let failure = match why {
+            // It was asked for without patience since its limit had passed.
+            Refusal::WouldBlock if state.limit.is_some() => {
+                RequestFailure::Refused { why: Refusal::TimedOut }
             }
+            Refusal::OtherCluster => RequestFailure::Config(
+                "this leader is not the one that this manager has spoken to before".to_owned(),
+            ),
+            why => RequestFailure::Refused { why },
+        };
+        self.ended(request, failure, holder.or(known));
+    }
+
+    /// The leader has ended it without a grant.
+    fn ended(&mut self, request: RequestId, failure: RequestFailure, holder: Option<HolderInfo>) {
+        if !self.requests.contains_key(&request) {
+            return; // given up meanwhile
+        }
+        let state = self.drop_request(request);
+        self.fail(request, failure, holder);
+        // The leader's word on it may be lost with a connection, and a report of it alone would be
+        // granted.
+        if let Some(follower) = state.follower.filter(|next| self.requests.contains_key(next)) {
+            self.take_back(follower);
+            let failure = RequestFailure::Refused { why: Refusal::WouldBlock };
+            self.fail(follower, failure, None);
         }
     }
 
     /// The leader is of an earlier release.
     fn not_understood(&mut self, request: Option<RequestId>) {
         let Some(request) = request else { return };
-        let why = Refusal::NotSupported;
-        if self.observation_failed(request, RequestFailure::Refused { why })
+        self.any_refused(request, Refusal::NotSupported, None);
+    }
+
+    /// Whether that was an observation, a change of mode or a question, which is refused.
+    fn question_refused(&mut self, request: RequestId, why: Refusal) -> bool {
+        let failure = RequestFailure::Refused { why };
+        if self.observation_failed(request, failure.clone())
             || self.conversion_refused(request, why)
         {
-            return;
+            return true;
         }
-        if self.queries.remove(&request).is_some() {
+        let is_asked = self.queries.remove(&request).is_some();
+        if is_asked {
             self.timers.clear(Due::Query(request));
-            let failure = RequestFailure::Refused { why: Refusal::NotSupported };
             self.events.push_back(Event::QueryFailed { query: request, failure });
-        } else {
-            self.refused(request, Refusal::NotSupported, None);
         }
+        is_asked
     }
 
     /// The leader does not know the session: what it held is over, what it waited for is asked
@@ -239,7 +272,7 @@ impl Client {
         }
         if self.link.reporting_or_serving().is_some() {
             self.closing = Closing::Leaving;
-            self.outgoing.push_back(Outgoing::Goodbye);
+            self.queue(Outgoing::Goodbye);
         } else if self.leases.is_empty() {
             self.closed();
         }

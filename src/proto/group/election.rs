@@ -137,6 +137,9 @@ impl GroupMachine {
             return;
         }
         self.wait_anew();
+        if self.is_unsure() {
+            return;
+        }
         // One election that comes to nothing is no news.
         if !self.hears_leader(self.config.election_max * 2)
             && !std::mem::replace(&mut self.election.is_leaderless, true)
@@ -181,7 +184,7 @@ impl GroupMachine {
         last: LogPlace,
         is_gone: bool,
     ) {
-        if !self.is_sticky(is_gone) && last >= self.raft.last() {
+        if !self.is_sticky(is_gone) && !self.is_unsure() && last >= self.raft.last() {
             self.send(from, GroupBody::PreVote { term });
         }
     }
@@ -209,7 +212,7 @@ impl GroupMachine {
 
     /// Whether this one's vote is to be asked for at all.
     pub(super) fn may_vote(&self, is_transfer: bool) -> bool {
-        is_transfer || !self.is_sticky(false)
+        !self.is_unsure() && (is_transfer || !self.is_sticky(false))
     }
 
     /// Whether it stands in this term because the leader before it has told it to.
@@ -219,7 +222,7 @@ impl GroupMachine {
 
     /// The leader hands over to this member.
     pub(super) fn handle_stand(&mut self, from: VoterId, term: u64) {
-        if term == self.raft.term() && self.leader() == Some(from) {
+        if term == self.raft.term() && self.leader() == Some(from) && !self.is_unsure() {
             self.election.told_term = Some(term + 1);
             self.stand();
         }

@@ -93,13 +93,22 @@ pub enum GroupBody {
     Stand {
         term: u64,
     },
+    /// What its sender's disk has confirmed is to be told to it.
+    AskConfirmed,
+    /// The disk that this is sent to has confirmed that it has this term, and the log up to there. It has
+    /// them, or was put back to an earlier state.
+    Confirmed {
+        term: u64,
+        place: LogPlace,
+    },
 }
 
 impl GroupBody {
     /// Whether no member can come to such a term or place: what follows them could not be counted.
     pub(super) fn is_beyond(&self, own_term: u64) -> bool {
         let (term, index) = match self {
-            GroupBody::Hello { .. } | GroupBody::UnknownDisk => (0, 0),
+            GroupBody::Hello { .. } | GroupBody::UnknownDisk | GroupBody::AskConfirmed => (0, 0),
+            GroupBody::Confirmed { term, place } => ((*term).max(place.term), place.index),
             GroupBody::AskPreVote { term, last, .. }
             | GroupBody::AskVote { term, last, .. }
             | GroupBody::Appended { term, last } => (*term, last.index),

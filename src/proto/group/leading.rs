@@ -255,7 +255,7 @@ impl GroupMachine {
         }
     }
 
-    fn other_disks(&self) -> BTreeSet<DiskId> {
+    pub(super) fn other_disks(&self) -> BTreeSet<DiskId> {
         let seats = self.raft.members().into_iter().flat_map(GroupMembers::seats);
         seats.map(|seat| seat.disk).filter(|disk| *disk != self.config.disk).collect()
     }
@@ -468,6 +468,11 @@ impl GroupMachine {
 }
 
 impl GroupLead {
+    /// The index of the first entry of its term.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
     fn hears(&self, disk: VoterId, within: Duration, now: Time) -> bool {
         self.heard.get(&disk).is_some_and(|heard| now < *heard + within)
     }

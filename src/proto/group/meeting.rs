@@ -140,7 +140,7 @@ impl GroupMachine {
             && !self.is_out
         {
             let member = seat.member.clone();
-            self.is_out = true;
+            self.leave();
             self.notices.push_back(GroupNotice::DiskOfAnother { member });
         }
     }

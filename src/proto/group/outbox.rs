@@ -24,6 +24,7 @@ pub(super) struct GroupOutbox {
     /// Up to where the log is on the disk.
     durable: u64,
     frames: VecDeque<(u64, MemberName, GroupFrame)>,
+    is_closed: bool,
 }
 
 impl GroupOutbox {
@@ -70,8 +71,18 @@ impl GroupOutbox {
         }
     }
 
+    /// Nothing comes out any more.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+        self.writes.clear();
+        self.frames.clear();
+    }
+
     fn write(&mut self, write: GroupWrite, brings: Option<u64>) -> u64 {
         self.last_write += 1;
+        if self.is_closed {
+            return self.last_write;
+        }
         self.writes.push_back((WriteId(self.last_write), write));
         self.flights.push_back((self.last_write, brings));
         self.last_write
@@ -98,6 +109,9 @@ impl GroupOutbox {
     }
 
     pub(super) fn send(&mut self, to: MemberName, frame: GroupFrame) {
+        if self.is_closed {
+            return;
+        }
         let needs = match &frame.body {
             GroupBody::Appended { .. } if planted(Mistake::GroupLogNotSynced) => 0,
             GroupBody::Appended { .. } => self.log_write,

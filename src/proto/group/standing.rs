@@ -28,6 +28,10 @@ pub enum GroupNotice {
     Admitted { member: MemberName, disk: DiskId },
     /// This member's disk is another member's.
     DiskOfAnother { member: MemberName },
+    /// This member's disk has less than others know that it has confirmed: it was put back to an earlier
+    /// state, and takes no part any more. Another one, empty, may be admitted in its place. Given as term
+    /// and last entry.
+    OwnDiskPutBack { had: (u64, u64), has: (u64, u64) },
     /// A member is of another group.
     OtherCluster { member: MemberName, cluster: ClusterId },
     /// What is on the disk, or what a leader sent, cannot be: this member takes no part any more.

@@ -438,7 +438,7 @@ fn a_member_that_comes_back_from_a_cut_does_not_end_the_term() {
 /// What the simulator does not find, since other rules make up for it in the end.
 #[cfg(feature = "mistakes")]
 #[test]
-fn planted_mistakes_that_only_cost_time_are_found() {
+fn planted_mistakes_that_only_cost_time_or_are_rare_are_found() {
     use crate::mistake::{Mistake, plant};
     plant(&[Mistake::NoQuietRule]);
     assert!(time_until_another_leads(5) > Duration::from_millis(1200));
@@ -446,6 +446,8 @@ fn planted_mistakes_that_only_cost_time_are_found() {
     assert!(!a_term_lasts(cut_from_leader));
     plant(&[Mistake::NoPreVote]);
     assert!(!a_term_lasts(cut_from_all_for_a_while));
+    plant(&[Mistake::PutBackDiskVotes]);
+    assert!(a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed());
     plant(&[]);
 }
 
@@ -729,6 +731,27 @@ fn a_disk_that_is_lost_while_the_group_is_made_is_replaced() {
 }
 
 #[test]
+fn before_there_is_a_log_no_disk_is_replaced_and_no_member_that_was_not_met_counts() {
+    let mut table = TriedGroup::new(3);
+    table.kill(2);
+    table.run(1000);
+    let not_made = GroupAnswer::Refused(ReplaceRefusal::NotMade);
+    assert_eq!((table.replace(0, 2), table.replace(0, 1)), (not_made.clone(), not_made));
+    let standing = table.machine(0).standing();
+    assert!(!standing.is_made && standing.leader.is_none() && !standing.own_disk_waits);
+    let heard: Vec<bool> = standing.members.iter().map(|member| member.is_heard).collect();
+    assert_eq!(heard, [true, true, false]);
+    // A member that was met and is gone counts for as long as its hello.
+    table.kill(1);
+    table.run(1000);
+    table.start(2);
+    table.run(1500);
+    assert!((0..3).filter(|seat| *seat != 1).all(|seat| table.machine(seat).is_empty()));
+    table.start(1);
+    table.next_leader(1000);
+}
+
+#[test]
 fn a_frame_of_a_term_that_no_group_comes_to_changes_nothing() {
     let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
@@ -739,4 +762,204 @@ fn a_frame_of_a_term_that_no_group_comes_to_changes_nothing() {
     table.machine(leader).handle_frame(&name((leader + 1) % 3), frame, now);
     table.run(300);
     assert_eq!(table.leader(), Some(leader));
+}
+
+/// A member that the leader reaches and another does not, and its disk as it was before the reign's last
+/// writes: leader, that member, the other one.
+fn put_back_by_some_writes() -> (TriedGroup, usize, usize, usize) {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    let before = table.seats[one].disk.clone();
+    table.cut_both(leader, other);
+    (1..=3).for_each(|number| drop(table.ask(leader, append(5, number))));
+    table.run(20);
+    table.kill(one);
+    table.seats[one].disk = before;
+    (table, leader, one, other)
+}
+
+/// Whether what the leader has committed is lost by the vote of a disk that was put back.
+fn a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed() -> bool {
+    let (mut table, leader, one, other) = put_back_by_some_writes();
+    table.start(one);
+    // Its first question reaches the leader, and the leader's heartbeats not yet the disk.
+    let asks = |table: &mut TriedGroup| {
+        table.obey(one);
+        table.on_way.retain(|(from, ..)| *from == one);
+        table.run(1);
+    };
+    asks(&mut table);
+    let (from, to) = (table.seats[other].config.disk, Some(table.seats[one].config.disk));
+    let last = table.machine(other).raft.last();
+    let term = table.machine(leader).raft.term() + 1;
+    let body = GroupBody::AskVote { term, last, is_transfer: false };
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+    let now = table.now;
+    table.machine(one).handle_frame(&name(other), frame, now);
+    table.machine(one).raft.term() == term
+}
+
+#[test]
+fn a_disk_that_was_put_back_is_told_so_and_takes_no_part() {
+    let (mut table, leader, one, _) = put_back_by_some_writes();
+    let term = table.machine(leader).standing().term;
+    table.start(one);
+    let is_put_back = |notice: &GroupNotice| match notice {
+        GroupNotice::OwnDiskPutBack { had, has } => had.0 == term && has.1 < had.1,
+        _ => false,
+    };
+    table.run_until(|table| table.was_told(one, is_put_back), 100);
+    assert_eq!(table.machine(one).poll_timeout(), None);
+    // It begins anew as another disk, and is admitted.
+    table.cuts.clear();
+    table.empty_disk(one, 99);
+    table.run(500);
+    table.admit(leader, one, 99);
+    assert_eq!(table.leader(), Some(leader));
+    let appended = table.ask(leader, append(5, 4));
+    assert!(matches!(appended, JournalAnswer::Appended(Appended::Committed(..))));
+}
+
+#[test]
+fn a_disk_that_was_put_back_gives_no_vote_before_it_is_told() {
+    assert!(!a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed());
+}
+
+/// It has the log, and has forgotten the term in which it has voted.
+#[test]
+fn a_disk_that_has_forgotten_its_vote_is_told_so() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.kill(leader);
+    let before = table.seats[one].disk.term;
+    let next = table.next_leader(1500);
+    let [forgets] =
+        [0, 1, 2].into_iter().filter(|seat| ![next, leader].contains(seat)).collect::<Vec<_>>()[..]
+    else {
+        panic!()
+    };
+    table.run(100);
+    table.kill(forgets);
+    let disk = &mut table.seats[forgets].disk;
+    (disk.term, disk.voted_for) = (before, None);
+    // It asks at once: the leader's next heartbeat would bring it to the term again.
+    table.start(forgets);
+    table.run_until(
+        |table| {
+            table.was_told(forgets, |notice| matches!(notice, GroupNotice::OwnDiskPutBack { .. }))
+        },
+        100,
+    );
+}
+
+#[test]
+fn a_disk_that_is_as_it_was_is_told_nothing_and_votes_when_all_have_answered() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    for seat in 0..3 {
+        table.kill(seat);
+        table.start(seat);
+        assert!(table.machine(seat).is_unsure());
+        table.run(50);
+        assert!(!table.machine(seat).is_unsure());
+    }
+    table.next_leader(1000);
+    // A member that does not run keeps none waiting for long.
+    let leader = table.leader().unwrap();
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    table.kill(leader);
+    table.kill(one);
+    table.start(one);
+    let next = table.next_leader(2000);
+    assert!([one, other].contains(&next));
+    let told = |notice: &GroupNotice| matches!(notice, GroupNotice::OwnDiskPutBack { .. });
+    assert!((0..3).all(|seat| !table.was_told(seat, told)));
+}
+
+/// An entry of an earlier term is on the disks of a majority, and the one of its own term behind it not on the
+/// leader's: a member with an entry of a term between may yet be elected, and overwrite the first.
+#[test]
+fn a_leader_commits_nothing_of_an_earlier_term_before_its_disk_has_an_entry_of_its_own() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    // Its disk alone gets the renewal, in a term that then ends.
+    table.isolate(leader);
+    table.begin(leader, JournalOperation::Renew(ReignKey(5)));
+    table.kill(leader);
+    table.kill(other);
+    table.cuts.clear();
+    table.start(leader);
+    let stands = |table: &mut TriedGroup| {
+        table.machine(leader).raft.role() == super::raft::RaftRole::Candidate
+    };
+    table.run_until(stands, 3000);
+    table.seats[leader].syncs = false;
+    table.run(20);
+    let last = table.machine(leader).raft.last().index;
+    assert!(table.machine(leader).raft.is_leader());
+    assert_eq!(table.machine(leader).raft.commit_index(), last, "as if its disk had all of it");
+    let stamps = |table: &mut TriedGroup| {
+        [leader, one].map(|seat| table.machine(seat).head().map(|head| head.stamp))
+    };
+    assert_eq!(stamps(&mut table), [None, Some(Stamp(1))], "it has started, and applied nothing");
+    table.seats[leader].syncs = true;
+    table.run(20);
+    assert_eq!(stamps(&mut table), [Some(Stamp(2)); 2]);
+}
+
+/// An answer waits for a disk of which it comes out meanwhile that it was put back.
+#[test]
+fn nothing_leaves_a_member_that_is_out() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    table.seats[one].syncs = false;
+    drop(table.ask(leader, append(5, 1)));
+    table.run(20);
+    assert!(!table.seats[one].unsynced.is_empty());
+    let (from, to) = (table.seats[leader].config.disk, Some(table.seats[one].config.disk));
+    let LogPlace { term, index } = table.machine(one).raft.last();
+    let body = GroupBody::Confirmed { term, place: LogPlace { term, index: index + 1 } };
+    let now = table.now;
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+    let machine = table.machine(one);
+    machine.handle_frame(&name(leader), frame, now);
+    machine.handle_stored(WriteId(u64::MAX), now);
+    assert!(machine.poll_frame().is_none() && machine.poll_write().is_none());
+    machine.handle_peer(&name(leader), true, now);
+    assert!(machine.poll_frame().is_none());
+}
+
+/// A disk that was put back, and has got other entries since, is as long as it was.
+#[test]
+fn a_disk_with_another_entry_at_a_place_that_it_has_confirmed_is_out() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 3;
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    let (from, to) = (table.seats[leader].config.disk, Some(table.seats[one].config.disk));
+    let term = table.machine(one).raft.term();
+    let now = table.now;
+    let last = table.machine(one).raft.last();
+    let is_out = |table: &mut TriedGroup, place| {
+        let body = GroupBody::Confirmed { term, place };
+        let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+        table.machine(one).handle_frame(&name(leader), frame, now);
+        table.machine(one).poll_timeout().is_none()
+    };
+    assert!(!is_out(&mut table, LogPlace::default()));
+    assert!(!is_out(&mut table, last));
+    assert!(is_out(&mut table, LogPlace { term: last.term - 1, ..last }));
 }

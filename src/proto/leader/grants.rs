@@ -30,9 +30,11 @@ impl LeaderMachine {
         }
         self.tell_late_recalls(now);
         self.step_raise(now);
+        self.judge_deadlocks();
         while let Some(lock) = self.unsettled.pop() {
             self.settle_lock(lock, now);
         }
+        self.look_for_deadlocks(now);
         self.tell_observers();
         let mut unacknowledged = std::mem::take(&mut self.unacknowledged);
         for (key, request) in unacknowledged.drain(..) {
@@ -371,6 +373,7 @@ impl LeaderMachine {
     }
 
     pub(super) fn take_waiter(&mut self, key: WaiterKey) -> Waiter {
+        self.deadlocks.forget(key);
         let waiter = self.table.dequeue(key);
         self.limits.clear(key);
         self.sessions.remove_waiter(waiter.session, waiter.request);

@@ -214,7 +214,10 @@ impl LeaderMachine {
         let mut page = Page::default();
         let mut more = false;
         self.table.put_names_in_order();
-        for (listed, lock) in self.table.names_after(after.as_ref()).enumerate() {
+        let rights = self.rights_of(connection);
+        let names =
+            rights.iter().flat_map(|rights| self.table.names_seen_by(rights, after.as_ref()));
+        for (listed, lock) in names.enumerate() {
             // At least one, so that a caller that asks for the next page gets on.
             more = listed >= limit.max(1) as usize || !page.add(self.describe(lock, now));
             if more {

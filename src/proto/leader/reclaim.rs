@@ -60,6 +60,7 @@ impl LeaderMachine {
             return;
         }
         self.in_grace = false;
+        self.deadlocks.look_at_all();
         self.tell_grace_over();
         self.sessions.absent = AbsentBounds::default();
         self.table.grace_is_over();

@@ -15,7 +15,8 @@ use crate::{
         history::{Attestation, Seen},
         lock::{HoldKey, PackedId, Recall, Right, SessionKey},
         mistake::{Mistake, planted},
-        sessions::{Session, Standing},
+        rights::ConnectedClient,
+        sessions::{AskedTimeToLive, Session, Standing},
         shares::largest_share,
         wire::{
             self, Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal,
@@ -80,6 +81,19 @@ impl Report {
             beyond: Vec::new(),
             weight: size_of::<Report>() + 3 * Identity::TEXT_BYTES_MAX,
         }))
+    }
+
+    /// What an operator is told of it.
+    pub(super) fn note(&self, client: &ConnectedClient) -> (SessionId, Identity) {
+        let label = client.label.as_ref().map(|label| self.identity.with_proved_label(&label.text));
+        (self.session, label.unwrap_or_else(|| self.identity.clone()))
+    }
+
+    /// With the label that its client has proved, and the proof that a session of that label is known
+    /// by.
+    fn prove(&mut self, client: &ConnectedClient) {
+        self.proof = client.bind(self.proof);
+        self.identity = self.note(client).1;
     }
 
     /// Adds a part; answers whether the report is whole now.
@@ -178,7 +192,11 @@ impl LeaderMachine {
     }
 
     /// Acts on a whole report. The connection is `Dismissed` until something better is known.
-    pub(super) fn believe(&mut self, connection: ConnectionId, report: Report, now: Time) {
+    pub(super) fn believe(&mut self, connection: ConnectionId, mut report: Report, now: Time) {
+        if let Some(client) = self.clients.get(&connection) {
+            report.prove(client);
+            self.proves_labels |= client.label.is_some();
+        }
         if report.seen.is_some_and(|seen| seen.epoch > Token::MAX_EPOCH) {
             return self.close(connection, Close::Protocol("no such epoch"));
         }
@@ -243,12 +261,17 @@ impl LeaderMachine {
             // believe in leases that are another session's by now.
             let is_new = !self.sessions.was_dismissed(report.session);
             if is_new && report.count == 1 && report.held.is_empty() {
+                let own_max = self.rights_of(connection)?.time_to_live_max();
                 return Some(self.sessions.add(Session::new(
                     report.session,
                     report.proof,
-                    // So that a lease outlives a change of reign.
-                    report.time_to_live.max(4 * self.config.reign_lasts.unwrap_or_default()),
-                    self.config.time_to_live_max,
+                    AskedTimeToLive {
+                        asked: report.time_to_live,
+                        // So that a lease outlives a change of reign.
+                        least: 4 * self.config.reign_lasts.unwrap_or_default(),
+                        own_max,
+                        max: self.config.time_to_live_max,
+                    },
                     report.identity.clone(),
                     report.process,
                 )));
@@ -258,7 +281,9 @@ impl LeaderMachine {
         };
         let session = self.sessions.get(key);
         if session.proof != report.proof {
-            self.close(connection, Close::Protocol("the proof is not this session's"));
+            let what =
+                "the proof is not this session's, or the session belongs to another credential";
+            self.close(connection, Close::Protocol(what));
         } else if let Standing::Ending(_) = session.standing {
             self.dismiss(connection, report.session);
         } else if report.count <= session.count && !planted(Mistake::NoConnectionCount) {
@@ -292,10 +317,12 @@ impl LeaderMachine {
 
     /// The connection is its session's newest: nothing an older one says counts any more.
     fn adopt(&mut self, connection: ConnectionId, key: SessionKey, report: &Report) {
+        let at = self.address_of(connection);
         let session = self.sessions.get_mut(key);
         session.count = report.count;
         // The journal does not identify it.
         session.capabilities = report.capabilities;
+        session.at = at;
         (session.identity, session.process) = (report.identity.clone(), report.process);
         if let Some(older) = session.connection.replace(connection) {
             self.close(older, Close::Superseded);
@@ -429,6 +456,7 @@ impl LeaderMachine {
         for (request, waiter) in waiting {
             if reported.remove(&request).is_some() {
                 self.table.set_present(waiter, true);
+                self.deadlocks.look_again(waiter);
                 self.unsettled.push(self.table.waiter(waiter).lock);
                 self.unacknowledged.push((key, request));
                 if planted(Mistake::ReportAnsweredEarly) {

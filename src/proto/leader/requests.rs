@@ -72,7 +72,7 @@ impl LeaderMachine {
 
     /// The client that a connection is of. One that has ended is of none that has anything.
     pub(super) fn client_of(&self, connection: ConnectionId) -> ClientId {
-        self.clients.get(&connection).copied().unwrap_or(ClientId(0))
+        self.clients.get(&connection).map_or(ClientId(0), |client| client.share)
     }
 
     /// From now on it has a while to report.
@@ -240,6 +240,9 @@ impl LeaderMachine {
             Wait::Forever => {}
         }
         self.sessions.add_waiter(key, request, waiter);
+        if acquire.wait != Wait::No {
+            self.pin(waiter, acquire.extras);
+        }
         self.unsettled.push(lock);
         self.unacknowledged.push((key, request));
     }
@@ -355,6 +358,9 @@ impl LeaderMachine {
             return;
         }
         self.sessions.promise(key, now);
+        let session = self.sessions.get_mut(key);
+        session.renewals.add(sent_at, now);
+        self.deadlocks.has_renewed(session.id);
         self.forget_if_idle(key, now);
         self.narrow_if_due(key, now);
         let renew_every = self.sessions.renew_every(key);

@@ -129,7 +129,7 @@ const BOUNDS_NANOS: [u128; Spread::BOUNDS.len()] = {
 pub struct Refusals([u64; REASONS.len()]);
 
 /// The reasons, as metrics and logs name them.
-const REASONS: [&str; 17] = [
+const REASONS: [&str; 18] = [
     "would_block",
     "timed_out",
     "too_many_sessions",
@@ -147,6 +147,7 @@ const REASONS: [&str; 17] = [
     "not_supported",
     "too_old",
     "used_otherwise",
+    "not_permitted",
 ];
 
 /// The reason's word.
@@ -173,6 +174,7 @@ fn place_of(why: Refusal) -> usize {
         Refusal::NotSupported => 14,
         Refusal::TooOld => 15,
         Refusal::UsedAs(_) => 16,
+        Refusal::NotPermitted => 17,
     }
 }
 

@@ -63,7 +63,10 @@ pub struct SessionNote {
     pub session: SessionId,
     /// As it describes itself; empty of one that has not come back since an earlier reign.
     pub identity: Identity,
+    /// Where it is.
     pub client: ClientId,
+    /// Its label is what it claims, where clients of other sessions have proved theirs.
+    pub claims_label: bool,
 }
 
 /// The locks that a session held at its end: some of their names, and how many there were.
@@ -217,7 +220,8 @@ impl LeaderMachine {
         SessionNote {
             session: session.id,
             identity: session.identity.clone(),
-            client: self.sessions.client_of(key),
+            client: session.at,
+            claims_label: self.proves_labels && !session.identity.label_is_proved,
         }
     }
 
@@ -289,8 +293,10 @@ impl LeaderMachine {
     ) {
         self.telling.count(|tally| tally.refused.add(why));
         self.tell_event(|leader| {
-            let (identity, client) = (identity.clone(), leader.client_of(connection));
-            MachineEvent::SessionRefused { session: SessionNote { session, identity, client }, why }
+            let (identity, client) = (identity.clone(), leader.address_of(connection));
+            let claims_label = leader.proves_labels && !identity.label_is_proved;
+            let session = SessionNote { session, identity, client, claims_label };
+            MachineEvent::SessionRefused { session, why }
         });
     }
 

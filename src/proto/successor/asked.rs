@@ -69,7 +69,7 @@ impl Successor {
             }
             _ => return false,
         };
-        if self.connections.contains(&connection) {
+        if self.connections.contains_key(&connection) {
             self.messages.push_back((connection, answer));
         }
         true

@@ -4,17 +4,20 @@ use super::*;
 use crate::{
     name::Name,
     proto::{
-        ProcessMark, Proof, RequestId, SessionId,
+        ClientId, ProcessMark, Proof, RequestId, SessionId,
         journal::{
             Appended, JournalHead, JournalTerms, JournalTrouble, ReignKey, ReignRenewal, Stamp,
             TakeOver,
         },
         record::{Recovered, Written},
         reign::ReignConfig,
+        rights::Role,
         wire::{
-            Acquire, Identity, LeaderRank, LeaderStanding, Mode, StepDownRefusal, VERSION, Wait,
+            Acquire, DiskReplacement, Identity, LeaderRank, LeaderStanding, Mode, StepDownRefusal,
+            VERSION, Wait, WaitingRequest,
         },
     },
+    token::Token,
 };
 
 const L: Duration = Duration::from_secs(1);
@@ -152,9 +155,14 @@ impl TestCourt {
     }
 
     fn connect(&mut self, connection: u64) {
+        self.connect_with(connection, Some(Rights::everything()));
+    }
+
+    fn connect_with(&mut self, connection: u64, rights: Option<Rights>) {
         let now = at(self.now);
         let mut turn = self.successor.turn(now).expect("it is let in");
-        turn.handle_connected(ConnectionId(connection), ClientId(1));
+        let client = ConnectedClient { rights: rights.map(Arc::new), ..ClientId(1).into() };
+        turn.handle_connected(ConnectionId(connection), client);
     }
 
     fn say(&mut self, connection: u64, message: ClientMessage) {
@@ -228,6 +236,85 @@ fn a_standby_tells_where_the_reign_is_and_closes() {
     };
     assert_eq!(next, "10.0.0.9:7420");
     assert_eq!(court.closed(), [(ConnectionId(1), Close::NotLeader)]);
+}
+
+/// An operator's request that a credential is not for: for some names alone.
+fn admin_of_some() -> Rights {
+    Rights::new(Role::Admin, vec![Name::new("b/").unwrap()], None)
+}
+
+fn not_permitted(request: u64) -> LeaderMessage {
+    let (why, holder) = (Refusal::NotPermitted, None);
+    LeaderMessage::Refused { request: RequestId(request), why, holder }
+}
+
+fn replace(query: u64) -> ClientMessage {
+    ClientMessage::Replace { query: RequestId(query), member: "c".to_owned() }
+}
+
+/// Told that another leader reigns, a client would go there with what is not permitted there either.
+#[test]
+fn a_standby_refuses_what_a_client_may_not_say() {
+    let mut court = TestCourt::new();
+    court.reign = Some(ReignKey(99));
+    court.settle();
+    court.connect_with(1, Some(admin_of_some()));
+    let query = RequestId(2);
+    let step_down = ClientMessage::StepDown { query, reign: ReignKey(99).id() };
+    let check = ClientMessage::Check { query, name: Name::new("a").unwrap(), token: Token::ZERO };
+    for (number, message) in [(1, acquire(1)), (2, step_down), (2, check), (3, replace(3))] {
+        court.say(1, message);
+        assert_eq!(court.heard(), [not_permitted(number)]);
+        assert_eq!(court.closed(), [], "and goes on");
+    }
+    let acquire = Acquire::exclusive(Name::new("a").unwrap(), Wait::Forever);
+    let requests = vec![WaitingRequest { request: RequestId(4), place: None, acquire }];
+    court.say(1, ClientMessage::Waiting { requests });
+    assert_eq!(court.closed(), [(ConnectionId(1), Close::NotPermitted)]);
+    assert_eq!(court.heard(), []);
+    // What it says behind that counts for nothing.
+    court.say(1, replace(5));
+    assert_eq!((court.heard(), court.closed()), (Vec::new(), Vec::new()));
+}
+
+/// What drives a member of a group answers this itself, and gets it only from here, as permitted.
+#[test]
+fn a_disk_is_replaced_for_an_admin_of_every_name_alone() {
+    for is_reigning in [false, true] {
+        let mut court = TestCourt::new();
+        court.reign = (!is_reigning).then_some(ReignKey(99));
+        court.settle();
+        assert_eq!(court.successor.leader().is_some(), is_reigning);
+        let all = |role| Rights::new(role, Vec::new(), None);
+        let refused = [admin_of_some(), all(Role::Lock), all(Role::Read)];
+        for (connection, rights) in (1..).zip(refused) {
+            court.connect_with(connection, Some(rights));
+            let now = at(court.now);
+            let mut turn = court.successor.turn(now).expect("it is let in");
+            let permitted = turn.permit(ConnectionId(connection), replace(7));
+            assert!(permitted.is_none());
+            assert_eq!(court.heard(), [not_permitted(7)]);
+        }
+        court.connect_with(9, Some(all(Role::Admin)));
+        court.say(9, replace(8));
+        let (query, outcome) = (RequestId(8), DiskReplacement::NoGroup);
+        assert_eq!(court.heard(), [LeaderMessage::Replaced { query, outcome }]);
+    }
+}
+
+#[test]
+fn without_rights_nothing_that_is_said_counts() {
+    for is_reigning in [false, true] {
+        let mut court = TestCourt::new();
+        court.reign = (!is_reigning).then_some(ReignKey(99));
+        court.settle();
+        court.connect_with(1, None);
+        court.hello(1, 1);
+        court.say(1, acquire(1));
+        court.say(1, ClientMessage::List { query: RequestId(2), after: None, limit: 9 });
+        court.say(1, ClientMessage::AskStanding { query: RequestId(3) });
+        assert_eq!((court.heard(), court.closed()), (Vec::new(), Vec::new()));
+    }
 }
 
 #[test]

@@ -12,12 +12,12 @@ use crate::{
         history::{Attestation, Seen},
         record::{Record, Reservation},
         wire::{
-            Acquire, ClientMessage, DiskReplacement, Extras, FRAME_BYTES_MAX, FrameReader,
-            GroupReport, HeldLease, HolderInfo, Identity, LISTED_WAITERS_MAX, LeaderMessage,
-            LeaderRank, LeaderStanding, LockInfo, MemberReport, Message, Mode, NameUse, Page,
-            PresentLeader, Received, Refusal, StepDownRefusal, UnknownKind, VERSION, Wait,
-            WaitingRequest, WireError, decode_record, encode_frame, encode_record, held_messages,
-            waiting_messages,
+            Acquire, ClientMessage, DeadlockCircle, DeadlockStep, DiskReplacement, Extras,
+            FRAME_BYTES_MAX, FrameReader, GroupReport, HeldAbove, HeldLease, HolderInfo, Identity,
+            LISTED_WAITERS_MAX, LeaderMessage, LeaderRank, LeaderStanding, LockInfo, MemberReport,
+            Message, Mode, NameUse, Page, PresentLeader, Received, Refusal, StepDownRefusal,
+            UnknownKind, VERSION, Wait, WaitingRequest, WireError, decode_record, encode_frame,
+            encode_record, held_messages, waiting_messages,
         },
     },
     time::Time,
@@ -225,6 +225,15 @@ fn a_report_of_any_length_fits_its_frames() {
                     after: Some(RequestId(u64::MAX)),
                     holds: vec![LeaseId { epoch: u32::MAX, count: u64::MAX }; 16],
                     value: Some([7; 1024].into()),
+                    above: vec![
+                        HeldAbove {
+                            cluster: ClusterId(u128::MAX),
+                            name: name(text),
+                            token: Token::MAX,
+                            pid: u32::MAX,
+                        };
+                        3
+                    ],
                 })),
             },
             place: Some(Place { epoch: u32::MAX, count: u64::MAX }),
@@ -418,7 +427,14 @@ fn acquire(source: &mut impl Source, wait: Wait) -> Acquire {
         extras: {
             let after = Some(RequestId(source.number(8)));
             let (holds, value) = (vec![lease(source)], value(source));
-            source.maybe(Box::new(Extras { after, holds, value }))
+            let above = (0..source.number(0) % 3).map(|_| HeldAbove {
+                cluster: ClusterId(source.number(1).into()),
+                name: source.name(),
+                token: source.token(18),
+                pid: source.small(7),
+            });
+            let above = above.collect();
+            source.maybe(Box::new(Extras { after, holds, value, above }))
         },
     }
 }
@@ -556,6 +572,21 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
         },
         ClientMessage::AskGroup { query: RequestId(source.number(20)) },
         ClientMessage::Replace { query: RequestId(source.number(21)), member: "b".to_owned() },
+        ClientMessage::Acquire {
+            request: RequestId(source.number(9)),
+            acquire: Acquire {
+                extras: Some(Box::new(Extras {
+                    above: vec![HeldAbove {
+                        cluster: ClusterId(source.number(1).into()),
+                        name: source.name(),
+                        token: source.token(18),
+                        pid: source.small(4711),
+                    }],
+                    ..Extras::default()
+                })),
+                ..Acquire::exclusive(source.name(), Wait::Forever)
+            },
+        },
     ]
 }
 
@@ -702,6 +733,7 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         Refusal::TooOld,
         Refusal::UsedAs(NameUse::Lock),
         Refusal::UsedAs(NameUse::Permits { limit: 3 }),
+        Refusal::NotPermitted,
     ];
     messages.extend(refusals.map(|why| LeaderMessage::Refused {
         request: RequestId(source.number(9)),
@@ -710,6 +742,15 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
     }));
     messages.push(listed(source, true));
     messages.push(listed(source, false));
+    let steps = [false, true].map(|is_hidden| DeadlockStep {
+        identity: Identity::new("checkout", "node-1", source.small(4711), "sleep 1"),
+        has: (!is_hidden).then(|| source.name()),
+        waits_for: Some(source.name()),
+    });
+    messages.push(LeaderMessage::Deadlocked {
+        request: RequestId(source.number(9)),
+        circle: Box::new(DeadlockCircle { steps: steps.into(), left_out: source.small(1) }),
+    });
     messages
 }
 
@@ -819,6 +860,7 @@ const GOLDEN_CLIENT: &[&str] = &[
     "1413fd00ffeeddccbbaa99",
     "1514",
     "16150162",
+    "0409096f72646572732f34320200000000000114000000010f01096f72646572732f343209fb6712",
 ];
 const GOLDEN_LEADER: &[&str] = &[
     "000100fe00000000008877665544332211000000050003fd00ffeeddccbbaa99fe01000000008877665544332211000000010d31302e302e302e313a3734323000fc00e1f505fe03000000008877665544332211000000",
@@ -862,8 +904,10 @@ const GOLDEN_LEADER: &[&str] = &[
     "05090f00",
     "0509100000",
     "050910010300",
+    "05091100",
     "0b0c0171096f72646572732f3432fbfb00012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd00000000000200000302050100000000012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd00000000000200000302052800",
     "0b0c0144096f72646572732f3432fbfb00012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd0000000000020000030205000000000000010300",
+    "1609023108636865636b6f7574066e6f64652d31fb671207736c656570203101096f72646572732f343201096f72646572732f34322708636865636b6f7574066e6f64652d31fb671207736c65657020310001096f72646572732f343201",
 ];
 const GOLDEN_RECORDS: &[&str] = &[
     "010003fd00ffeeddccbbaa990000",
@@ -877,3 +921,34 @@ const GOLDEN_RECORDS: &[&str] = &[
     "0107096f72646572732f3432fbfb00",
     "0108fe00000000008877665544332211000000fe0200000000887766554433221100000005000004fc204a92cafcb34b92cbfc464d92ccfcd94e92cd01fc5061c34d",
 ];
+
+/// Peers that know of no credentials hear nothing new of labels that are claimed.
+#[test]
+fn a_proved_label_is_told_behind_all_else_and_a_claimed_one_as_before() {
+    let identity = Identity::new("checkout", "vm", 7, "sh");
+    let holder = |identity: &Identity| HolderInfo {
+        identity: identity.clone(),
+        since: Duration::from_secs(1),
+        token: Token::new(5).unwrap(),
+        mode: Mode::Exclusive,
+    };
+    let frame = |identity: &Identity| {
+        let mut bytes = Vec::new();
+        let (request, why) = (RequestId(1), Refusal::WouldBlock);
+        let refused = LeaderMessage::Refused { request, why, holder: Some(holder(identity)) };
+        encode_frame(&refused, &mut bytes).unwrap();
+        bytes
+    };
+    let proved = identity.with_proved_label("boss");
+    assert!(proved.label_is_proved && proved.label == "boss" && proved.host == "vm");
+    let claimed = Identity::new("boss", "vm", 7, "sh");
+    let (with, without) = (frame(&proved), frame(&claimed));
+    assert_eq!(with.len(), without.len() + 1);
+    for (frame, identity) in [(&with, &proved), (&without, &claimed)] {
+        let mut reader = FrameReader::new();
+        reader.extend(frame);
+        let message = reader.next::<LeaderMessage>().unwrap().unwrap().known().unwrap();
+        let LeaderMessage::Refused { holder: Some(told), .. } = message else { panic!() };
+        assert_eq!(told, holder(identity));
+    }
+}

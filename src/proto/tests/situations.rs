@@ -2,6 +2,7 @@
 //! met it before.
 
 mod bounds;
+mod deadlocks;
 mod elections;
 mod holders;
 mod leaders;
@@ -279,7 +280,7 @@ impl ReignScene {
     }
 
     fn renew(&mut self, speaker: Speaker) {
-        self.say(speaker, ClientMessage::Renew { sent_at: Time::ZERO });
+        self.say(speaker, ClientMessage::Renew { sent_at: self.now });
     }
 
     /// What this connection heard since the last look.

@@ -16,9 +16,9 @@ use bincode::{
 };
 
 use super::{
-    FRAME_BYTES_MAX, GroupReport, HeldLease, HolderInfo, Identity, LeaderStanding, LockInfo,
-    MemberReport, Message, Received, Texts, UnknownKind, WaitingRequest, WireError,
-    request::Extras,
+    DeadlockStep, FRAME_BYTES_MAX, GroupReport, HeldLease, HolderInfo, Identity, LeaderStanding,
+    LockInfo, MemberReport, Message, Received, Texts, UnknownKind, WaitingRequest, WireError,
+    request::{Extras, HeldAbove},
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -145,14 +145,70 @@ with_length! {
         lease, name, first, last, last_used, at_most, kept, since, leaving, reign, mode, value
     }
     WaitingRequest { request, place, acquire }
-    Extras { after, holds, value }
-    HolderInfo { identity, since, token, mode }
+    HeldAbove { cluster, name, token, pid }
+    DeadlockStep { identity, has, waits_for }
     LeaderStanding {
         rank, cluster, reign, epoch, lasts, address, proven, journal_took, lag
     }
     GroupReport { own, leader, is_made, own_disk_waits, members }
     MemberReport { member, address, votes, is_heard, lag, disk_waits }
 }
+
+// That a label is proved comes behind the rest, and is left out of one that is claimed: so each is told
+// of every holder, and only clusters with credentials say more than before there were any.
+impl Encode for HolderInfo {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let HolderInfo { identity, since, token, mode } = self;
+        match identity.label_is_proved {
+            false => encode_with_length(encoder, &(identity, since, token, mode)),
+            true => encode_with_length(encoder, &(identity, since, token, mode, true)),
+        }
+    }
+}
+
+impl<C> Decode<C> for HolderInfo {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        decode_with_length(decoder, |within| {
+            let identity: Identity = Decode::<()>::decode(within)?;
+            let since = Decode::<()>::decode(within)?;
+            let token = Decode::<()>::decode(within)?;
+            let mode = Decode::<()>::decode(within)?;
+            let says_more = within.reader().peek_read(1).is_some();
+            let label_is_proved = says_more && Decode::<()>::decode(within)?;
+            Ok(HolderInfo { identity: identity.marked(label_is_proved), since, token, mode })
+        })
+    }
+}
+bincode::impl_borrow_decode!(HolderInfo);
+
+// What few of them have comes behind the rest, and is left out where there is none of it.
+impl Encode for Extras {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let Extras { after, holds, value, above } = self;
+        match above.is_empty() {
+            true => encode_with_length(encoder, &(after, holds, value)),
+            false => encode_with_length(encoder, &(after, holds, value, above)),
+        }
+    }
+}
+
+impl<C> Decode<C> for Extras {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        decode_with_length(decoder, |within| {
+            let mut extras = Extras {
+                after: Decode::<()>::decode(within)?,
+                holds: Decode::<()>::decode(within)?,
+                value: Decode::<()>::decode(within)?,
+                above: Vec::new(),
+            };
+            if within.reader().peek_read(1).is_some() {
+                extras.above = Decode::<()>::decode(within)?;
+            }
+            Ok(extras)
+        })
+    }
+}
+bincode::impl_borrow_decode!(Extras);
 
 // What only locks with several holders have, and what only semaphores have, comes behind the rest, and
 // is left out where there is none of it.
@@ -362,6 +418,7 @@ impl<C> Decode<C> for Identity {
             host: identity_text(decoder)?,
             pid: Decode::<C>::decode(decoder)?,
             command: identity_text(decoder)?,
+            label_is_proved: false, // what a session says of itself proves nothing
         })))
     }
 }

@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 
 use crate::{
     name::Name,
-    proto::{LeaseId, RequestId},
+    proto::{ClusterId, LeaseId, RequestId},
     token::Token,
 };
 
@@ -34,10 +34,24 @@ pub struct Extras {
     /// refused as a try. So a session that asks for several names at once waits for one with those
     /// before it in hand, and with none behind it.
     pub after: Option<RequestId>,
-    /// The leases of its session that the waiting thread has: a cycle of these is a deadlock.
+    /// The leases of its session that nothing gives back while it waits: a circle of these is a deadlock.
     pub holds: Vec<LeaseId>,
     /// What its holder says of itself to observers of the name.
     pub value: Option<Arc<[u8]>>,
+    /// The same of other sessions: those of processes that wait for this one to end.
+    pub above: Vec<HeldAbove>,
+}
+
+/// What a process holds that waits for the one that asks to end. A holder that is another client than the
+/// asker, or on another machine, is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldAbove {
+    /// A name and token of another cluster mean another lock.
+    pub cluster: ClusterId,
+    pub name: Name,
+    pub token: Token,
+    /// The holder's.
+    pub pid: u32,
 }
 
 impl Acquire {
@@ -69,7 +83,9 @@ impl Acquire {
     pub(in crate::proto) fn weight_of_extras(&self) -> usize {
         self.extras.as_deref().map_or(0, |extras| {
             let value = extras.value.as_ref().map_or(0, |value| value.len());
-            size_of::<Extras>() + size_of_val(&extras.holds[..]) + value
+            let names: usize = extras.above.iter().map(|held| held.name.len() + 32).sum();
+            let above = size_of_val(&extras.above[..]) + names;
+            size_of::<Extras>() + size_of_val(&extras.holds[..]) + above + value
         })
     }
 }

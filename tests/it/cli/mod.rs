@@ -7,10 +7,12 @@
 
 mod breaking;
 mod checking;
+mod deadlocks;
 mod electing;
 mod escaping;
 mod explaining;
 mod holding;
+mod installing;
 mod leftovers;
 mod limits;
 mod logging;
@@ -18,6 +20,7 @@ mod manual;
 mod nesting;
 mod page;
 mod protection;
+mod roles;
 mod serving;
 mod sharing;
 mod showing;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::setting::{Hand, LONG, until};
 
-on!(all_and_kept, a_dropped_future_leaves_nothing_behind);
+on!(all_and_own, a_dropped_future_leaves_nothing_behind);
 /// Whatever was granted to a future that is gone goes back: else it would stand in the way for as
 /// long as the endless time to live.
 fn a_dropped_future_leaves_nothing_behind(rig: &EngineRig) {
@@ -33,7 +33,7 @@ fn a_dropped_future_leaves_nothing_behind(rig: &EngineRig) {
     drop(mutex(&another, "a").try_lock_for(LONG).unwrap());
 }
 
-on!(all_and_kept, a_waiter_that_gives_up_behind_a_holder_stands_in_no_way);
+on!(all_and_own, a_waiter_that_gives_up_behind_a_holder_stands_in_no_way);
 fn a_waiter_that_gives_up_behind_a_holder_stands_in_no_way(rig: &EngineRig) {
     let [one, another, third] = [rig.locks(), rig.locks(), rig.locks()];
     let guard = hold(&one, "a");

@@ -5,9 +5,9 @@ use std::{fs, thread, time::Instant};
 use tierlock::{LockManager, MutexGuard};
 
 use super::{
-    on,
+    mysql, on,
     proxy::Proxy,
-    rig::{ENDLESS, EngineRig, give, hold, mutex},
+    rig::{ENDLESS, EngineRig, SHORT, give, hold, mutex},
 };
 use crate::setting::{Hand, LONG, until};
 
@@ -129,5 +129,37 @@ fn a_promoted_standby_has_no_holder_and_higher_tokens(rig: &EngineRig) {
         assert!(next > token && is_valid);
     });
     drop(held);
+    assert!(mutex(&one, "held").try_lock_for(LONG).is_ok());
+}
+
+on!([mysql_replicated] a_promoted_replica_has_no_holder_and_higher_tokens);
+/// pg_auto_failover#1028, on MariaDB: named locks are not replicated, and the holder is told.
+fn a_promoted_replica_has_no_holder_and_higher_tokens(rig: &EngineRig) {
+    let [primary, replica] = &rig.servers[..] else { unreachable!("there are two") };
+    let [(way, one), (other_way, another)] = [by_proxy(rig), by_proxy(rig)];
+    let held = hold(&one, "held");
+    let token = MutexGuard::token(&held);
+    until("a replica that has its token", || {
+        let tokens = "SELECT COALESCE(MAX(token), 0) FROM tierlock_locks WHERE name = 'held'";
+        let is_made = !replica.cli(&["SHOW TABLES LIKE 'tierlock_locks'"]).is_empty();
+        is_made && replica.cli(&[tokens]).parse::<u64>().unwrap() >= token.get()
+    });
+    let waiter = mutex(&another, "held");
+    let mut wait = Hand::new(waiter.lock_async());
+    assert!(wait.poll().is_pending());
+    // The way leads to the replica before that is one that takes writes.
+    way.lead_to(replica.port);
+    other_way.lead_to(replica.port);
+    primary.kill();
+    until("the loss", || !MutexGuard::is_valid(&held));
+    drop(held);
+    let early = mutex(&one, "held").try_lock_for(SHORT).unwrap_err();
+    assert!(!early.is_contended() && !early.is_lost(), "{early}");
+    assert!(wait.poll().is_pending(), "a lock of a server that takes no writes");
+    mysql::promote(replica);
+    let next = wait.finish().unwrap();
+    assert!(MutexGuard::token(&next) > token && MutexGuard::is_valid(&next));
+    assert!(mutex(&one, "held").try_lock().unwrap_err().is_contended());
+    give(next);
     assert!(mutex(&one, "held").try_lock_for(LONG).is_ok());
 }

@@ -1,6 +1,10 @@
 //! Elections on services whose locks carry a value.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+    time::Duration,
+};
 
 use tierlock::{
     ElectedLeader, Election, LockErrorKind, LockManager, MutexGuard, Observer, Scope, Token,
@@ -23,7 +27,7 @@ fn next(observer: &mut Observer) -> Option<(String, Token)> {
     observer.next_within(LONG).unwrap().map(told)
 }
 
-on!(with_values, an_observer_is_told_the_present_leader_first_and_then_each_change);
+on!(with_values_and_own, an_observer_is_told_the_present_leader_first_and_then_each_change);
 fn an_observer_is_told_the_present_leader_first_and_then_each_change(rig: &EngineRig) {
     let (near, far) = (rig.locks(), rig.locks());
     let (one, other) = (election(&near), election(&far));
@@ -47,7 +51,7 @@ fn an_observer_is_told_the_present_leader_first_and_then_each_change(rig: &Engin
     leadership.resign().unwrap();
 }
 
-on!(with_values, candidates_are_elected_one_after_the_other);
+on!(with_values_and_own, candidates_are_elected_one_after_the_other);
 fn candidates_are_elected_one_after_the_other(rig: &EngineRig) {
     const TERMS: usize = 4;
     let managers: Vec<LockManager> = (0..3).map(|_| rig.locks()).collect();
@@ -87,6 +91,46 @@ fn candidates_are_elected_one_after_the_other(rig: &EngineRig) {
     }
 }
 
+on!([etcd etcd_kept] a_refused_candidate_is_never_told_as_the_leader);
+/// Not even for the moment between the leader's resignation and its own retraction.
+fn a_refused_candidate_is_never_told_as_the_leader(rig: &EngineRig) {
+    let [near, far, observed] = [rig.locks(), rig.locks(), rig.locks()];
+    let mut observer = election(&observed).observe().unwrap();
+    assert_eq!(next(&mut observer), None);
+    let is_over = AtomicBool::new(false);
+    let mut won = thread::scope(|scope| {
+        let trying = scope.spawn(|| {
+            let mut won = Vec::new();
+            while !is_over.load(SeqCst) {
+                match election(&far).try_campaign("tries") {
+                    Ok(leadership) => {
+                        won.push(leadership.token());
+                        leadership.resign().unwrap();
+                    }
+                    Err(error) => assert!(error.is_contended(), "{error}"),
+                }
+            }
+            won
+        });
+        for term in 0..30 {
+            election(&near).campaign(format!("{term}")).unwrap().resign().unwrap();
+        }
+        is_over.store(true, SeqCst);
+        trying.join().unwrap()
+    });
+    let last = election(&near).campaign("last").unwrap();
+    loop {
+        match next(&mut observer) {
+            Some((value, token)) if value == "tries" => {
+                let at = won.iter().position(|known| *known == token);
+                won.swap_remove(at.expect("a leader that never won"));
+            }
+            told if told == Some(("last".to_owned(), last.token())) => break,
+            _ => {}
+        }
+    }
+}
+
 on!(with_values, a_mutex_of_the_name_leads_nothing);
 fn a_mutex_of_the_name_leads_nothing(rig: &EngineRig) {
     let (near, far) = (rig.locks(), rig.locks());
@@ -113,7 +157,7 @@ fn a_mutex_of_the_name_leads_nothing(rig: &EngineRig) {
     until("a free election", || !rig.is_taken("a"));
 }
 
-on!(with_values, a_killed_leader_is_succeeded);
+on!(with_values_and_own, a_killed_leader_is_succeeded);
 fn a_killed_leader_is_succeeded(rig: &EngineRig) {
     let locks = rig.locks();
     let election = election(&locks);

@@ -1,4 +1,5 @@
-//! One conformance kit over the lock services that are not ours, each against its real server.
+//! One conformance kit over the lock services that are not ours, each against its real server, and over our
+//! own leader.
 //!
 //! `cargo test --features cli,testing,engines --test it engines::`. A test starts the servers that it
 //! needs on free ports of loopback, in a directory of its own, and ends them. Where a server's
@@ -7,6 +8,7 @@
 //! What an engine cannot pass is not listed for it below; the guide's page says why.
 
 mod cancelling;
+mod chaos;
 mod clusters;
 mod daemon;
 mod elections;
@@ -37,6 +39,12 @@ macro_rules! on {
     (all, $situation:ident) => {
         $crate::engines::on!([redis redis_plain redlock etcd postgres mysql zookeeper] $situation);
     };
+    // And our own leader, which the tests of the other directories have much more for.
+    (all_and_own, $situation:ident) => {
+        $crate::engines::on!(
+            [redis redis_plain redlock etcd etcd_kept postgres mysql zookeeper own_leader] $situation
+        );
+    };
     // With a manager that keeps its leases, too.
     (all_and_kept, $situation:ident) => {
         $crate::engines::on!(
@@ -51,6 +59,12 @@ macro_rules! on {
     };
     (with_tokens, $situation:ident) => {
         $crate::engines::on!([redis redis_plain etcd postgres mysql zookeeper] $situation);
+    };
+    (with_tokens_and_own, $situation:ident) => {
+        $crate::engines::on!([redis redis_plain etcd postgres mysql zookeeper own_leader] $situation);
+    };
+    (with_values_and_own, $situation:ident) => {
+        $crate::engines::on!([etcd etcd_kept zookeeper own_leader] $situation);
     };
     (with_values, $situation:ident) => {
         $crate::engines::on!([etcd etcd_kept zookeeper] $situation);

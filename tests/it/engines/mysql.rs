@@ -16,7 +16,7 @@ use tierlock::{LockErrorKind, LockManager, MutexGuard};
 use super::{
     daemon::SharedServer,
     on,
-    rig::{ENDLESS, EngineRig, give, hold, mutex},
+    rig::{ENDLESS, EngineRig, EngineServer, give, hold, mutex},
 };
 use crate::{
     setting::{Hand, until},
@@ -39,6 +39,20 @@ fn user() -> Option<&'static str> {
     rustix::process::geteuid().is_root().then_some("--user=root")
 }
 
+/// Has one server repeat what the other has written, and take no writes of its own.
+pub(super) fn replicate(primary: &EngineServer, replica: &EngineServer) {
+    replica.cli(&[&format!(
+        "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={}, MASTER_USER='root', \
+         MASTER_USE_GTID=slave_pos; START SLAVE; SET GLOBAL read_only = 1",
+        primary.port
+    )]);
+}
+
+/// Makes it a primary, once it has written all that has reached it.
+pub(super) fn promote(replica: &EngineServer) {
+    replica.cli(&["STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = 0"]);
+}
+
 pub(super) fn server(folder: &Path, port: &str) -> Command {
     let mut command = program("mariadbd");
     command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]).args(user());
@@ -49,6 +63,14 @@ pub(super) fn server(folder: &Path, port: &str) -> Command {
     command
         .arg(format!("--pid-file={}", folder.join("pid").display()))
         .arg(format!("--port={port}"));
+    command
+}
+
+/// One of several, of which others can be replicas.
+pub(super) fn member(folder: &Path, port: &str, number: usize) -> Command {
+    let mut command = server(folder, port);
+    command.args(["--log-bin=changes", "--binlog-format=row"]);
+    command.arg(format!("--server-id={}", number + 1));
     command
 }
 

@@ -7,7 +7,7 @@ use super::{
     rig::{EngineRig, give, mutex},
 };
 
-on!(all_and_kept, awkward_names_are_locks_of_their_own);
+on!(all_and_own, awkward_names_are_locks_of_their_own);
 fn awkward_names_are_locks_of_their_own(rig: &EngineRig) {
     let [one, another] = [rig.locks(), rig.locks()];
     let long = "x".repeat(255);

@@ -15,6 +15,7 @@ use tierlock::{LockManager, LockManagerBuilder, Mutex, MutexGuard};
 use super::{mysql, postgres, proxy::Proxy, zookeeper};
 use crate::{
     helper::Helper,
+    restarts::Server,
     setting::{LONG, Port, temp_dir, until},
     surroundings::program,
 };
@@ -32,6 +33,8 @@ pub(crate) struct EngineRig {
     /// After the addresses.
     options: String,
     root: TempDir,
+    /// Ours, in the place of an engine.
+    leader: Option<Server>,
 }
 
 /// One server, as a real process.
@@ -90,6 +93,12 @@ impl EngineRig {
         EngineRig::start("etcd", "etcd", 1, "?keep=1")
     }
 
+    /// A leader of ours, for the same situations.
+    pub(crate) fn own_leader() -> Option<EngineRig> {
+        let (servers, options, root) = (Vec::new(), String::new(), temp_dir());
+        Some(EngineRig { kind: "tierlock", servers, options, root, leader: Some(Server::start()) })
+    }
+
     /// A database of its own on a server that all tests of this process share.
     pub(crate) fn postgres() -> Option<EngineRig> {
         EngineRig::on_shared("postgres", "")
@@ -110,6 +119,13 @@ impl EngineRig {
 
     pub(crate) fn mysql_alone() -> Option<EngineRig> {
         EngineRig::start("mysql", "mysql", 1, "")
+    }
+
+    /// A server and its replica, which takes no writes.
+    pub(crate) fn mysql_replicated() -> Option<EngineRig> {
+        let rig = EngineRig::start("mysql", "mysql", 2, "")?;
+        mysql::replicate(&rig.servers[0], &rig.servers[1]);
+        Some(rig)
     }
 
     /// A chroot of its own on a server that all tests of this process share.
@@ -154,7 +170,7 @@ impl EngineRig {
         let folder = root.path().to_owned();
         let (members, number) = (Vec::new(), 0);
         let server = EngineServer { kind: server, port, folder, database, members, number, child };
-        Some(EngineRig { kind, servers: vec![server], options, root })
+        Some(EngineRig { kind, servers: vec![server], options, root, leader: None })
     }
 
     pub(super) fn is_installed(kind: &str, server: &str) -> bool {
@@ -182,8 +198,8 @@ impl EngineRig {
             return None;
         }
         let (servers, options, root) = (Vec::new(), options.to_owned(), temp_dir());
-        let mut rig = EngineRig { kind, servers, options, root };
-        let is_cluster = matches!(server, "etcd" | "zookeeper");
+        let mut rig = EngineRig { kind, servers, options, root, leader: None };
+        let is_cluster = matches!(server, "etcd" | "zookeeper") || (server, count) == ("mysql", 2);
         let members = if is_cluster { count } else { 0 };
         let port = || Port::claim().address().port();
         let members: Vec<_> = (0..members).map(|_| [port(), port()]).collect();
@@ -232,7 +248,12 @@ impl EngineRig {
     }
 
     pub(crate) fn builder(&self) -> LockManagerBuilder {
-        LockManager::builder().service(self.url())
+        match &self.leader {
+            None => LockManager::builder().service(self.url()),
+            Some(leader) => LockManager::builder()
+                .leaders([leader.address().to_string()])
+                .secret_file(leader.folder().join("secret")),
+        }
     }
 
     /// A manager whose locks outlive anything that is waited for.
@@ -258,8 +279,16 @@ impl EngineRig {
 
     /// A process with a manager, to be killed.
     pub(crate) fn helper(&self, time_to_live: Duration) -> Helper {
+        if let Some(leader) = &self.leader {
+            return leader.client_through(leader.address(), time_to_live);
+        }
+        EngineRig::helper_at(&self.url(), time_to_live)
+    }
+
+    /// The same at an address of the server's.
+    pub(crate) fn helper_at(url: &str, time_to_live: Duration) -> Helper {
         let mut helper = Helper::start();
-        let (url, life) = (self.url(), time_to_live.as_millis());
+        let life = time_to_live.as_millis();
         assert_eq!(helper.ask(&format!("open\tservice={url}\tttl={life}")), "ok");
         helper
     }
@@ -354,7 +383,8 @@ impl EngineServer {
         let folder = self.folder.to_str().unwrap();
         let mut command = match self.kind {
             "postgres" => postgres::server(&self.folder),
-            "mysql" => mysql::server(&self.folder, &port),
+            "mysql" if self.members.is_empty() => mysql::server(&self.folder, &port),
+            "mysql" => mysql::member(&self.folder, &port, self.number),
             "zookeeper" => zookeeper::member(&self.folder, &port, &self.members, self.number),
             kind => program(EngineServer::program(kind)),
         };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::setting::{Hand, LONG, Unprotected, until};
 
-on!(all_and_kept, processes_and_threads_lose_no_count);
+on!(all_and_own, processes_and_threads_lose_no_count);
 fn processes_and_threads_lose_no_count(rig: &EngineRig) {
     let rounds = if rig.has_tokens() { 60 } else { 15 };
     let folder = rig.folder().to_str().unwrap().to_owned();
@@ -40,7 +40,7 @@ fn processes_and_threads_lose_no_count(rig: &EngineRig) {
     assert_eq!(counted, (3 * rounds).to_string());
 }
 
-on!(all_and_kept, two_managers_of_one_process_exclude_each_other);
+on!(all_and_own, two_managers_of_one_process_exclude_each_other);
 fn two_managers_of_one_process_exclude_each_other(rig: &EngineRig) {
     let [one, another] = [rig.locks(), rig.locks()];
     let guard = hold(&one, "a");
@@ -54,7 +54,7 @@ fn two_managers_of_one_process_exclude_each_other(rig: &EngineRig) {
     drop(guard);
 }
 
-on!(all_and_kept, a_limited_wait_ends_and_the_next_wait_is_served);
+on!(all_and_own, a_limited_wait_ends_and_the_next_wait_is_served);
 fn a_limited_wait_ends_and_the_next_wait_is_served(rig: &EngineRig) {
     let [one, another] = [rig.locks(), rig.locks()];
     let guard = hold(&one, "a");
@@ -68,7 +68,7 @@ fn a_limited_wait_ends_and_the_next_wait_is_served(rig: &EngineRig) {
     assert!(MutexGuard::is_valid(&wait.finish().unwrap()));
 }
 
-on!(with_tokens, tokens_grow_with_every_grant_and_exceed_what_the_machine_knows);
+on!(with_tokens_and_own, tokens_grow_with_every_grant_and_exceed_what_the_machine_knows);
 fn tokens_grow_with_every_grant_and_exceed_what_the_machine_knows(rig: &EngineRig) {
     let [one, another] = [rig.locks(), rig.locks()];
     let mut last = 0;
@@ -79,7 +79,7 @@ fn tokens_grow_with_every_grant_and_exceed_what_the_machine_knows(rig: &EngineRi
     }
 }
 
-on!(with_tokens, the_holder_is_shown_and_its_token_checked);
+on!(with_tokens_and_own, the_holder_is_shown_and_its_token_checked);
 fn the_holder_is_shown_and_its_token_checked(rig: &EngineRig) {
     let one = rig.builder().label("checkout").time_to_live(ENDLESS).open().unwrap();
     let another = rig.locks();
@@ -96,7 +96,7 @@ fn the_holder_is_shown_and_its_token_checked(rig: &EngineRig) {
     assert!(another.check_token("a", token).unwrap_err().is_lost());
 }
 
-on!(all_and_kept, a_released_lock_is_renewed_no_more);
+on!(all_and_own, a_released_lock_is_renewed_no_more);
 /// redisson#7272: a renewal that races a release brings the lock back.
 fn a_released_lock_is_renewed_no_more(rig: &EngineRig) {
     let [one, another] = [rig.short_locks(), rig.locks()];
@@ -113,7 +113,7 @@ fn a_released_lock_is_renewed_no_more(rig: &EngineRig) {
     assert!(MutexGuard::is_valid(&guard));
 }
 
-on!(all_and_kept, a_lock_outlives_its_time_to_live_while_its_holder_does);
+on!(all_and_own, a_lock_outlives_its_time_to_live_while_its_holder_does);
 /// redisson#4822: a holder's lock ends although it is renewed.
 fn a_lock_outlives_its_time_to_live_while_its_holder_does(rig: &EngineRig) {
     let [one, another] = [rig.short_locks(), rig.locks()];
@@ -126,7 +126,7 @@ fn a_lock_outlives_its_time_to_live_while_its_holder_does(rig: &EngineRig) {
     give(guard);
 }
 
-on!(all_and_kept, at_most_ends_the_lock_for_its_guard_and_for_others);
+on!(all_and_own, at_most_ends_the_lock_for_its_guard_and_for_others);
 fn at_most_ends_the_lock_for_its_guard_and_for_others(rig: &EngineRig) {
     let [one, another] = [rig.locks(), rig.locks()];
     let limit = Duration::from_millis(300);
@@ -189,7 +189,7 @@ fn a_lock_that_is_to_be_kept_always_is_refused(rig: &EngineRig) {
     );
 }
 
-on!(all_and_kept, a_manager_that_is_closed_gives_back_what_its_guards_had);
+on!(all_and_own, a_manager_that_is_closed_gives_back_what_its_guards_had);
 fn a_manager_that_is_closed_gives_back_what_its_guards_had(rig: &EngineRig) {
     let [one, another] = [rig.locks(), rig.locks()];
     let guard = hold(&one, "a");

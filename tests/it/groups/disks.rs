@@ -91,3 +91,48 @@ fn a_damaged_log_is_refused_and_a_copy_too() {
     rig.until_whole(3);
     drop(member);
 }
+
+/// As a virtual machine is put back to a snapshot: each file is the one that it was, with what it had.
+#[test]
+fn a_disk_that_was_put_back_is_out_until_it_is_admitted() {
+    let (rig, mut members) = GroupRig::of_three(SLOWLY);
+    let locks = rig.locks();
+    let held = hold(&locks, "held");
+    rig.until_whole(3);
+    let leader = first_to_reign(&members);
+    let number = (leader + 1) % 3;
+    let name = NAMES[number];
+    members[number].kill();
+    let [log, commits] = ["group.log", "commits"].map(|file| rig.state(number).join(file));
+    // The next start goes on in another file, and this one stays as it is.
+    let kept = rig.files.path().join("kept");
+    fs::hard_link(&log, &kept).unwrap();
+    let noted = fs::read(&commits).unwrap();
+    members[number] = rig.start(number, &[]);
+    rig.until_whole(3);
+    // What it confirms from here on, its disk has not.
+    let others: Vec<_> = (0..3).map(|_| rig.locks()).collect();
+    let more: Vec<_> = others.iter().map(|locks| hold(locks, "more")).map(give).collect();
+    rig.until_whole(3);
+    members[number].kill();
+    fs::rename(&kept, &log).unwrap();
+    fs::write(&commits, noted).unwrap();
+    members[number] = rig.start(number, &[]);
+    let alarm = members[number].says("ALARM");
+    for words in ["less than it has confirmed", "put back", &format!("tierlock replace {name}")] {
+        assert!(alarm.contains(words), "{alarm}");
+    }
+    members[number].says("its disk is new to the group");
+    assert!(rig.state(number).join("group.put-back").is_file());
+    let doctor = String::from_utf8(rig.tierlock(&["doctor"]).stdout).unwrap();
+    let waits = doctor.lines().find(|line| line.contains(&format!("member {name} ")));
+    assert!(waits.unwrap().contains("waits to be admitted"), "{doctor}");
+    succeeds(&rig.tierlock(&["replace", name]));
+    rig.until_whole(3);
+    give(held);
+    drop((locks, more));
+    // It is as good as any: it comes back by itself.
+    members[number].kill();
+    members[number] = rig.start(number, &[]);
+    rig.until_whole(3);
+}

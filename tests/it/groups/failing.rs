@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
+use rustix::process::{Resource, Rlimit, prlimit};
 use tierlock::fence::Gate;
 
 use super::*;
@@ -148,4 +149,48 @@ fn a_rolling_restart_under_load_loses_nothing() {
     assert_eq!(gate.into_inner(), counted.load(SeqCst), "updates were lost");
     assert_eq!(MutexGuard::check(&held).unwrap(), token);
     give(held);
+}
+
+/// No file of it may grow any more, which is no room at all: not even what was set aside helps.
+#[test]
+fn a_member_whose_disk_is_full_is_followed_and_ends_no_reign_of_the_others() {
+    let rig = GroupRig::new(3, SOON);
+    let members: Vec<_> = (0..3)
+        .map(|number| {
+            let member = Member::start(without_signal(&rig.serve(number, &["--init"])));
+            member.says("listening on ");
+            member
+        })
+        .collect();
+    let full = first_to_reign(&members);
+    let locks = rig.locks();
+    let held = hold(&locks, "held");
+    limit_files(&members[full], Some(64));
+    members[full].says("the disk of this member is full");
+    members[full].says("its reign is over");
+    give(hold(&rig.locks(), "new"));
+    // A full one that follows holds up none of the others.
+    let next = first_to_reign(&members);
+    assert_ne!(next, full);
+    let more: Vec<_> = (0..3).map(|_| rig.locks()).collect();
+    more.iter().for_each(|locks| give(hold(locks, "more")));
+    limit_files(&members[full], None);
+    members[full].says("its disk has room again");
+    rig.until_whole(3);
+    assert!(!members[next].has_said("its reign is over"));
+    give(held);
+}
+
+/// The command, for which a file that may not grow is an error and no end.
+fn without_signal(command: &Command) -> Command {
+    let mut shell = program("sh");
+    shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(command.get_program());
+    shell.args(command.get_args());
+    shell
+}
+
+fn limit_files(member: &Member, bytes: Option<u64>) {
+    let limit = Rlimit { current: bytes, maximum: None };
+    let pid = Pid::from_child(&member.child.borrow());
+    prlimit(Some(pid), Resource::Fsize, limit).unwrap();
 }

@@ -15,6 +15,8 @@ fn a_group_is_made_once_when_all_members_have_met() {
         told.iter().all(|seen| seen.len() == 3)
     });
     assert!(!a.has_said("it reigns") && !b.has_said("it reigns"));
+    // One that was not there yet has lost no disk.
+    fails(&rig.tierlock(&["replace", "c"]), 78, &["not made yet", "--init"]);
     let members = [a, b, rig.start(2, &["--init"])];
     first_to_reign(&members);
     members.iter().for_each(|member| drop(member.says_or_said("the group is made")));

@@ -14,6 +14,7 @@
 
 mod register;
 mod relay;
+mod shop;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,25 +22,24 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::{Signal, getpid, kill_process};
 use tierlock::{LockError, LockManager, MutexGuard, Scope, Token, fence::FileGate};
 
+#[cfg(feature = "service")]
+pub(crate) use self::shop::WorkedService;
+pub(crate) use self::shop::{Fault, Shop};
 use self::{
     register::{Operation, What, is_linearizable},
-    relay::{Relay, Weather},
+    shop::{EVERYTHING, NETWORK, WORKERS},
 };
-use crate::{
-    helper::{Helper, wait_for_stop},
-    restarts::Server,
-    setting::{stamp, until},
-};
+use crate::{helper::wait_for_stop, restarts::Server, setting::stamp};
 
 #[test]
 fn a_register_behind_a_gate_is_linearizable_whatever_happens() {
-    let logs = Shop::suffer("register", &EVERYTHING);
+    let logs = suffer("register", &EVERYTHING);
     let operations: Vec<_> = logs.iter().flat_map(Log::operations).collect();
     let known = operations.iter().filter(|one| one.completed.is_some()).count();
     eprintln!("{known} operations, and {} of unknown outcome", operations.len() - known);
@@ -50,21 +50,21 @@ fn a_register_behind_a_gate_is_linearizable_whatever_happens() {
 #[test]
 fn an_unprotected_set_loses_no_update_while_no_worker_is_stopped() {
     let faults = [Fault::KillWorker, Fault::KillLeader];
-    let logs = Shop::suffer("set", &[&faults[..], &NETWORK].concat());
+    let logs = suffer("set", &[&faults[..], &NETWORK].concat());
     no_update_is_lost(&logs);
     no_worker_believed_beside_another(&logs);
 }
 
 #[test]
 fn a_set_that_checks_tokens_never_loses_an_update() {
-    let logs = Shop::suffer("fenced-set", &EVERYTHING);
+    let logs = suffer("fenced-set", &EVERYTHING);
     no_update_is_lost(&logs);
     no_worker_believed_beside_another(&logs);
 }
 
 #[test]
 fn a_set_that_checks_tokens_never_loses_an_update_in_a_bad_network() {
-    let logs = Shop::suffer("fenced-set", &NETWORK);
+    let logs = suffer("fenced-set", &NETWORK);
     no_update_is_lost(&logs);
     no_worker_believed_beside_another(&logs);
 }
@@ -72,7 +72,7 @@ fn a_set_that_checks_tokens_never_loses_an_update_in_a_bad_network() {
 /// The reason for tokens, and that these workloads can fail.
 #[test]
 fn a_worker_stopped_between_its_last_look_and_its_write_undoes_others_updates() {
-    let logs = Shop::stop_one_before_its_write("set");
+    let logs = stop_one("set");
     assert_eq!(logs[0].deeds[0].done.map(|_| "done"), Some("done"));
     assert!(!lost_updates(&logs).is_empty(), "the later holder's updates are there");
 }
@@ -80,244 +80,23 @@ fn a_worker_stopped_between_its_last_look_and_its_write_undoes_others_updates() 
 /// etcd#10811, redisson#2665, curator#727.
 #[test]
 fn a_worker_stopped_between_its_last_look_and_its_write_is_refused_by_a_gate() {
-    let logs = Shop::stop_one_before_its_write("fenced-set");
+    let logs = stop_one("fenced-set");
     assert!(logs[0].deeds[0].refused);
     no_update_is_lost(&logs);
 }
 
-/// What happens to the workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    KillWorker,
-    StopWorker,
-    KillLeader,
-    StopLeader,
-    /// One worker is cut off.
-    Cut,
-    /// One worker's network loses a third of everything.
-    Lose,
-    /// Nothing from one worker reaches the leader, and all that the leader says reaches it.
-    CutTowardsLeader,
-    /// The other way round.
-    CutTowardsWorker,
-    /// One worker's network takes a good part of a lease's life.
-    Delay,
-    /// It brings half of everything twice.
-    Duplicate,
-    /// A third of everything is overtaken by what is sent after it.
-    Reorder,
-    /// All of that at once, a little.
-    Storm,
+/// Has a leader's workers suffer.
+fn suffer(workload: &'static str, faults: &[Fault]) -> Vec<Log> {
+    Shop::open(Server::start(), workload).suffer(faults)
 }
 
-const NETWORK: [Fault; 8] = [
-    Fault::Cut,
-    Fault::Lose,
-    Fault::CutTowardsLeader,
-    Fault::CutTowardsWorker,
-    Fault::Delay,
-    Fault::Duplicate,
-    Fault::Reorder,
-    Fault::Storm,
-];
-
-const EVERYTHING: [Fault; 12] = [
-    Fault::KillWorker,
-    Fault::StopWorker,
-    Fault::KillLeader,
-    Fault::StopLeader,
-    NETWORK[0],
-    NETWORK[1],
-    NETWORK[2],
-    NETWORK[3],
-    NETWORK[4],
-    NETWORK[5],
-    NETWORK[6],
-    NETWORK[7],
-];
-
-impl Fault {
-    /// What becomes of one worker's network.
-    fn weather(self) -> Weather {
-        let calm = Weather::default();
-        match self {
-            Fault::KillWorker | Fault::StopWorker | Fault::KillLeader | Fault::StopLeader => calm,
-            Fault::Cut => Weather { lost: [1_000, 1_000], ..calm },
-            Fault::Lose => Weather { lost: [333, 333], ..calm },
-            Fault::CutTowardsLeader => Weather { lost: [1_000, 0], ..calm },
-            Fault::CutTowardsWorker => Weather { lost: [0, 1_000], ..calm },
-            Fault::Delay => Weather { delay: LIFE / 5, ..calm },
-            Fault::Duplicate => Weather { duplicated: 500, ..calm },
-            Fault::Reorder => Weather { reordered: 333, ..calm },
-            Fault::Storm => {
-                Weather { lost: [100, 100], delay: LIFE / 50, duplicated: 200, reordered: 200 }
-            }
-        }
-    }
-}
-
-const WORKERS: usize = 4;
-/// How long the leases of workers outlive their silence.
-const LIFE: Duration = Duration::from_secs(1);
-
-/// A leader, and workers that share a lock.
-struct Shop {
-    server: Server,
-    workload: &'static str,
-    folder: PathBuf,
-    workers: Vec<Worker>,
-    hired: u32,
-}
-
-/// A worker's process, and its network.
-struct Worker {
-    id: u32,
-    process: Helper,
-    relay: Relay,
-}
-
-impl Shop {
-    /// Has the workload done while these faults happen, and until all get on again after
-    /// the last of them. What it left is what all wrote down.
-    fn suffer(workload: &'static str, faults: &[Fault]) -> Vec<Log> {
-        let seconds = number("TIERLOCK_LONG").unwrap_or(4);
-        let seed = number("TIERLOCK_SEED").unwrap_or_else(|| stamp() % 1_000);
-        eprintln!("TIERLOCK_SEED={seed}");
-        let mut dice = Dice(seed);
-        let mut shop = Shop::open(workload);
-        let end = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < end {
-            let fault = faults[dice.below(faults.len() as u64) as usize];
-            let any = dice.below(WORKERS as u64) as usize;
-            // Where it hurts, mostly.
-            let victim = shop.at_work().filter(|_| dice.below(3) > 0).unwrap_or(any);
-            // Some are over before a lease is, some are not.
-            let length = LIFE * dice.below(18) as u32 / 10;
-            shop.happen(fault, victim, length);
-            thread::sleep(LIFE * dice.below(5) as u32 / 10);
-        }
-        shop.all_get_on();
-        shop.close()
-    }
-
-    /// Has two do the workload, one of which is stopped after its last look at the lock and before
-    /// its write, for longer than its lease lasts.
-    fn stop_one_before_its_write(workload: &'static str) -> Vec<Log> {
-        let mut shop = Shop::empty(workload);
-        File::create(shop.folder.join(PAUSE)).unwrap();
-        shop.add_worker();
-        shop.workers[0].process.until_stopped();
-        fs::remove_file(shop.folder.join(PAUSE)).unwrap();
-        shop.add_worker();
-        let later = shop.workers[1].id;
-        until("an update of the next holder", || shop.has_done_since(later, 0));
-        shop.workers[0].process.resume();
-        until("the end of the first one's deed", || {
-            let log = Log::read(&shop.folder, shop.workers[0].id).unwrap();
-            log.deeds[0].refused || log.deeds[0].done.is_some()
-        });
-        shop.close()
-    }
-
-    fn open(workload: &'static str) -> Shop {
-        let mut shop = Shop::empty(workload);
-        for _ in 0..WORKERS {
-            shop.add_worker();
-        }
-        shop.all_get_on();
-        shop
-    }
-
-    fn empty(workload: &'static str) -> Shop {
-        let server = Server::start();
-        let folder = server.folder().join("shared");
-        fs::create_dir(&folder).unwrap();
-        Shop { server, workload, folder, workers: Vec::new(), hired: 0 }
-    }
-
-    fn add_worker(&mut self) {
-        let relay = Relay::to(self.server.address());
-        let (id, process) = self.hire(&relay);
-        self.workers.push(Worker { id, process, relay });
-    }
-
-    fn hire(&mut self, relay: &Relay) -> (u32, Helper) {
-        let mut process = self.server.client_through(relay.address(), LIFE);
-        self.hired += 1;
-        let folder = self.folder.display();
-        process.say(&format!("work\t{}\t{folder}\t{}", self.workload, self.hired));
-        (self.hired, process)
-    }
-
-    fn happen(&mut self, fault: Fault, victim: usize, length: Duration) {
-        let worker = &mut self.workers[victim];
-        match fault {
-            Fault::KillWorker => {
-                worker.process.kill();
-                let mut worker = self.workers.remove(victim);
-                (worker.id, worker.process) = self.hire(&worker.relay);
-                self.workers.push(worker);
-            }
-            Fault::StopWorker => {
-                worker.process.stop();
-                thread::sleep(length);
-                worker.process.resume();
-            }
-            Fault::KillLeader => {
-                self.server.kill();
-                thread::sleep(length / 4);
-                self.server.restart();
-            }
-            Fault::StopLeader => {
-                self.server.stop();
-                thread::sleep(length);
-                self.server.resume();
-            }
-            of_the_network => {
-                worker.relay.set(of_the_network.weather());
-                thread::sleep(length);
-                worker.relay.set(Weather::default());
-            }
-        }
-    }
-
-    /// No fault lasts: every worker does something to the end.
-    fn all_get_on(&self) {
-        let now = stamp();
-        for worker in &self.workers {
-            until("a worker that gets something done", || self.has_done_since(worker.id, now));
-        }
-    }
-
-    fn has_done_since(&self, worker: u32, time: u64) -> bool {
-        let log = Log::read(&self.folder, worker);
-        log.is_some_and(|log| log.deeds.iter().any(|deed| deed.done > Some(time)))
-    }
-
-    /// Which worker has the lock just now, by what it wrote down.
-    fn at_work(&self) -> Option<usize> {
-        self.workers.iter().position(|worker| {
-            let log = Log::read(&self.folder, worker.id);
-            let deed = log.and_then(|mut log| log.deeds.pop());
-            deed.is_some_and(|deed| deed.done.is_none() && !deed.refused)
-        })
-    }
-
-    fn close(mut self) -> Vec<Log> {
-        File::create(self.folder.join(ENOUGH)).unwrap();
-        for worker in &mut self.workers {
-            assert_eq!(worker.process.hear(), "ok");
-        }
-        let mut logs: Vec<_> =
-            (1..=self.hired).filter_map(|id| Log::read(&self.folder, id)).collect();
-        logs[0].shared = fs::read_to_string(self.folder.join(SHARED)).unwrap();
-        logs
-    }
+fn stop_one(workload: &'static str) -> Vec<Log> {
+    Shop::empty(Server::start(), workload).stop_one_before_its_write()
 }
 
 /// Every update that a worker was sure of is there, none that was refused is, and they were made
 /// in the order of their tokens.
-fn no_update_is_lost(logs: &[Log]) {
+pub(crate) fn no_update_is_lost(logs: &[Log]) {
     assert_eq!(lost_updates(logs), Vec::<&str>::new());
     let there: HashSet<&str> = logs[0].shared.lines().collect();
     let (mut refused, mut tokens) = (0, HashMap::new());
@@ -358,7 +137,7 @@ fn no_worker_believed_beside_another(logs: &[Log]) {
 
 /// What one worker wrote down.
 #[derive(Default)]
-struct Log {
+pub(crate) struct Log {
     deeds: Vec<Deed>,
     /// From when to when it was sure of the lock, and its token.
     beliefs: Vec<(u64, u64, u64)>,
@@ -420,6 +199,8 @@ impl Log {
     }
 }
 
+/// How long the leases of workers at a leader outlive their silence.
+const LIFE: Duration = Duration::from_secs(1);
 const SHARED: &str = "shared";
 const ENOUGH: &str = "enough";
 /// While it is there, a worker about to write stops itself.

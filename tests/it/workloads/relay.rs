@@ -18,7 +18,7 @@ use std::{
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-pub(super) struct Relay {
+pub(crate) struct Relay {
     address: SocketAddr,
     control: Arc<Control>,
     thread: Option<JoinHandle<()>>,

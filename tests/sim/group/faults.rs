@@ -4,7 +4,7 @@ use std::mem;
 
 use tierlock::proto::mistake::{Mistake, planted};
 
-use super::{GroupStep, GroupWorld, name_of, tell};
+use super::{GroupEvent, GroupStep, GroupWorld, name_of, tell};
 use crate::clock::{MS, SECOND, Truth};
 
 impl GroupWorld {
@@ -12,12 +12,15 @@ impl GroupWorld {
         if self.is_well {
             return;
         }
+        if self.truth < self.calm_until {
+            return self.at(self.calm_until, GroupStep::Trouble);
+        }
         let pause = self.dice.below(2 * SECOND) + 10 * MS;
         let at = match self.dice.percent(50) {
             true => self.leading().unwrap_or(0),
             false => self.dice.below(self.seats.len() as u64) as usize,
         };
-        match self.dice.below(13) {
+        match self.dice.below(14) {
             0..=2 => self.crash_for(at, pause),
             3 => {
                 // The power of all of them.
@@ -28,7 +31,9 @@ impl GroupWorld {
             }
             4 => {
                 tell!(self, "{at} stands still");
-                self.seats[at].paused_until = self.truth + pause;
+                let until = self.truth + pause;
+                self.seats[at].paused_until = until;
+                self.tell_above(GroupEvent::StandsStill(at, until));
             }
             5 => self.isolate(at, pause),
             6 => self.cut_one_way(at, pause),
@@ -40,9 +45,12 @@ impl GroupWorld {
             9 => self.hand_over(at),
             10 => self.lose_disk(at, pause),
             11 => self.show_old_disk(at, pause),
+            12 => self.begin_to_put_back(),
             _ => self.swap_disks(at, pause),
         }
-        let next = self.dice.below(1500 * MS) + 20 * MS;
+        // The world above has troubles of its own.
+        let seldom = if self.above.is_some() { 4 } else { 1 };
+        let next = self.dice.below(1500 * MS * seldom) + 20 * MS;
         self.after(next, GroupStep::Trouble);
     }
 
@@ -128,10 +136,13 @@ impl GroupWorld {
             return;
         }
         let Some(process) = &mut self.seats[at].process else { return };
+        let Some(reign) = &mut process.reign else {
+            return self.tell_above(GroupEvent::IsToHandOver(at));
+        };
         tell!(self, "{at} hands over");
         self.tally.transfers += 1;
         process.writer = None;
-        process.reign.resign(now);
+        reign.resign(now);
         self.pump(at);
         // Its reign has asked to resign; what it has not been answered is repeated without the lead.
         if let Some(process) = &mut self.seats[at].process {
@@ -157,7 +168,7 @@ impl GroupWorld {
     }
 
     /// Whether every member's disk is one that votes, and no change of that is under way.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         let Some(leader) = self.leading() else { return false };
         let Some(process) = &self.seats[leader].process else { return false };
         let standing = process.machine.standing();

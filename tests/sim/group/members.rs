@@ -16,11 +16,14 @@ use tierlock::{
         },
         journal::{Appended, JournalAnswer, JournalOperation, ReignKey, TakeOver},
         record::{Record, Reservation},
-        reign::{OperationId, Reign, ReignConfig, ReignEvent},
+        reign::{Reign, ReignConfig, ReignEvent},
     },
 };
 
-use super::{GroupStep, GroupWorld, name_of, rules::AskedWrite, seat_of, tell};
+use super::{
+    GroupEvent, GroupStep, GroupWorld, name_of, rules::AskedWrite, seat_of, serving::GroupAsker,
+    tell,
+};
 use crate::clock::{Clock, MS, Pace, Truth};
 
 /// The place of a member in the world.
@@ -31,7 +34,7 @@ pub(crate) struct GroupSeatInWorld {
     pub(super) old_disk: Option<MemberDisk>,
     /// The old one is in it, for a while.
     pub(super) has_old: bool,
-    pub(super) process: Option<MemberProcess>,
+    pub(super) process: Option<Box<MemberProcess>>,
     pub(super) starts: u32,
     pub(super) paused_until: Truth,
     /// Until then writes take long.
@@ -47,15 +50,20 @@ pub(crate) struct MemberDisk {
     pub(super) id: DiskId,
     pub(super) stored: StoredGroup,
     unsynced: VecDeque<(WriteId, GroupWrite)>,
+    /// It was put back to an earlier state.
+    pub(super) is_put_back: bool,
 }
 
 /// A process that runs.
 pub(crate) struct MemberProcess {
     pub(super) machine: GroupMachine,
-    pub(super) reign: Reign,
+    /// Its reign, unless that is played by the world above.
+    pub(super) reign: Option<Reign>,
     asks: u64,
-    /// What the reign has asked for.
-    asked: BTreeMap<AskId, (OperationId, AskedWrite)>,
+    /// What was asked for.
+    pub(super) asked: BTreeMap<AskId, (GroupAsker, AskedWrite)>,
+    /// What goes to the disk next.
+    writes: VecDeque<(WriteId, GroupWrite)>,
     pub(super) writer: Option<Writer>,
     pub(super) replacing: bool,
     wakes_at: Option<Truth>,
@@ -69,8 +77,6 @@ pub(crate) struct Writer {
     flight: Option<(AskId, AskedWrite)>,
     next: Time,
 }
-
-const LASTS: Duration = Duration::from_millis(400);
 
 impl GroupWorld {
     pub(super) fn seat(&mut self, count: usize) -> GroupSeatInWorld {
@@ -91,7 +97,8 @@ impl GroupWorld {
 
     pub(super) fn new_disk(&mut self) -> MemberDisk {
         let id = DiskId(u128::from(self.dice.next()) << 64 | u128::from(self.dice.next()));
-        MemberDisk { id, stored: StoredGroup::default(), unsynced: VecDeque::new() }
+        let (stored, unsynced) = (StoredGroup::default(), VecDeque::new());
+        MemberDisk { id, stored, unsynced, is_put_back: false }
     }
 
     pub(super) fn clock(&self, seat: usize) -> Time {
@@ -111,23 +118,32 @@ impl GroupWorld {
         let mut config = GroupConfig::new(name_of(at), seat.disk.id, members);
         (config.init, config.seed, config.cluster) = (true, seed, cluster);
         config.log_bytes_max = self.log_bytes_max;
+        // As production has them.
+        config.heartbeat = self.lasts / 8;
+        (config.election_min, config.election_max) = (self.lasts * 3 / 8, self.lasts * 3 / 4);
+        if self.above.is_some() {
+            config.cluster = CLUSTER;
+        }
         let stored = &seat.disk.stored;
         let stored = (*stored != StoredGroup::default()).then(|| stored.clone());
         let machine = GroupMachine::new(config, stored, now);
         let terms = GROUP_TERMS;
-        let reign = ReignConfig { lasts: LASTS, address: None, epoch_above: None, terms };
+        let reign = ReignConfig { lasts: self.lasts, address: None, epoch_above: None, terms };
+        let reign = self.above.is_none().then(|| Reign::new(reign, random, now));
         seat.starts += 1;
         (seat.is_writing, seat.paused_until) = (false, 0);
-        seat.process = Some(MemberProcess {
+        seat.process = Some(Box::new(MemberProcess {
             machine,
-            reign: Reign::new(reign, random, now),
+            reign,
             asks: 0,
             asked: BTreeMap::new(),
+            writes: VecDeque::new(),
             writer: None,
             replacing: false,
             wakes_at: None,
-        });
+        }));
         tell!(self, "{at} starts on {:?}", self.seats[at].disk.id);
+        self.tell_above(GroupEvent::Started(at));
         self.pump(at);
     }
 
@@ -145,6 +161,7 @@ impl GroupWorld {
             seat.disk.stored.remember(write).expect("writes are in order");
         }
         tell!(self, "{at} is killed, and loses {lost} writes");
+        self.tell_above(GroupEvent::Crashed(at));
     }
 
     pub(super) fn stored(&mut self, at: usize, start: u32, write: WriteId) {
@@ -214,17 +231,19 @@ impl GroupWorld {
         if process.machine.poll_timeout().is_some_and(|due| due <= now) {
             process.machine.handle_timeout(now);
         }
-        self.check_applied(at, &process.machine);
+        self.check_applied(at, &mut process);
         loop {
             let mut is_done = true;
-            while let Some((id, operation)) = process.reign.poll_operation(now) {
+            while let Some((id, operation)) =
+                process.reign.as_mut().and_then(|reign| reign.poll_operation(now))
+            {
                 is_done = false;
                 let write = self.rules.asked(&operation);
                 let ask = process.ask(operation, now);
-                process.asked.insert(ask, (id, write));
+                process.asked.insert(ask, (GroupAsker::Reign(id), write));
             }
             self.write_on(&mut process, now);
-            self.check_applied(at, &process.machine);
+            self.check_applied(at, &mut process);
             while let Some((ask, answer)) = process.machine.poll_answer() {
                 is_done = false;
                 match answer {
@@ -235,7 +254,7 @@ impl GroupWorld {
                     AskAnswer::Journal(answer) => self.answered(at, &mut process, ask, answer),
                 }
             }
-            while let Some(event) = process.reign.poll_event() {
+            while let Some(event) = process.reign.as_mut().and_then(Reign::poll_event) {
                 self.reign_event(at, &mut process, event);
             }
             if is_done {
@@ -245,7 +264,8 @@ impl GroupWorld {
         while let Some(notice) = process.machine.poll_notice() {
             self.noticed(at, &notice);
         }
-        while let Some((id, write)) = process.machine.poll_write() {
+        self.take_writes(at, &mut process);
+        for (id, write) in std::mem::take(&mut process.writes) {
             self.write_to_disk(at, id, write);
         }
         let mut has_voted = false;
@@ -253,8 +273,8 @@ impl GroupWorld {
             has_voted |= matches!(frame.body, GroupBody::Vote { is_granted: true, .. });
             self.carry(at, seat_of(&to), frame);
         }
-        let due =
-            [process.machine.poll_timeout(), process.reign.poll_timeout(), process.writes_at()];
+        let of_reign = process.reign.as_ref().and_then(Reign::poll_timeout);
+        let due = [process.machine.poll_timeout(), of_reign, process.writes_at()];
         if let Some(due) = due.into_iter().flatten().min() {
             let clock = self.seats[at].clock;
             let due = clock.when(due.max(now)).max(self.truth + 1);
@@ -267,10 +287,21 @@ impl GroupWorld {
         self.seats[at].process = Some(process);
         // It may be killed after any step, and be back before anything else happens.
         let odds = if has_voted { 50 } else { 5000 };
-        if !self.is_well && self.dice.below(odds) == 0 {
+        if !self.is_well && self.truth >= self.calm_until && self.dice.below(odds) == 0 {
             let pause = self.dice.below(4 * MS);
             self.crash(at);
             self.after(pause, GroupStep::Starts { seat: at });
+        }
+    }
+
+    /// Takes what goes to the disk, before what it leads to is looked at.
+    fn take_writes(&mut self, at: usize, process: &mut MemberProcess) {
+        while let Some((id, write)) = process.machine.poll_write() {
+            let disk = self.seats[at].disk.id;
+            if let Some(above) = &mut self.above {
+                above.note_write(disk, &write);
+            }
+            process.writes.push_back((id, write));
         }
     }
 
@@ -306,10 +337,14 @@ impl GroupWorld {
         answer: JournalAnswer,
     ) {
         let now = self.clock(at);
-        if let Some((id, write)) = process.asked.remove(&ask) {
+        if let Some((asker, write)) = process.asked.remove(&ask) {
             tell!(self, "{at} is answered {}", short(&answer));
             self.rules.answered(&write, &answer);
-            return process.reign.handle_answer(id, answer, now);
+            return match (asker, &mut process.reign) {
+                (GroupAsker::Reign(id), Some(reign)) => reign.handle_answer(id, answer, now),
+                (GroupAsker::Reign(_), None) => {}
+                (GroupAsker::Above(number), _) => self.answer_above(number, answer, process, now),
+            };
         }
         let Some(writer) = &mut process.writer else { return };
         let Some((_, write)) = writer.flight.take_if(|(its, _)| *its == ask) else { return };
@@ -358,7 +393,7 @@ impl GroupWorld {
                 tell!(self, "the reign of {at} has ended: {ending:?}");
                 self.tally.deposed += 1;
                 process.writer = None;
-                if process.reign.is_over() {
+                if process.reign.as_ref().is_some_and(Reign::is_over) {
                     self.rules.violate(format!("the reign of {at} is over: {ending:?}"));
                 }
             }
@@ -379,6 +414,14 @@ impl GroupWorld {
             GroupNotice::OwnDiskWaits { .. } | GroupNotice::DiskOfAnother { .. } => {
                 self.tally.strange_disks += 1;
             }
+            GroupNotice::OwnDiskPutBack { .. } => {
+                if !self.seats[at].disk.is_put_back {
+                    self.rules
+                        .violate(format!("{at} is told that its disk was put back: {notice:?}"));
+                }
+                let start = self.seats[at].starts;
+                self.after(0, GroupStep::BecomesAnother { seat: at, start });
+            }
             GroupNotice::Made { cluster } => self.rules.made(*cluster),
             GroupNotice::Failed(text) => self.rules.violate(format!("{at} failed: {text}")),
             GroupNotice::OtherCluster { member, cluster } => {
@@ -388,11 +431,13 @@ impl GroupWorld {
         }
     }
 
-    fn check_applied(&mut self, at: usize, machine: &GroupMachine) {
-        let Some(state) = machine.state() else { return };
-        let applied = machine.applied().index;
+    fn check_applied(&mut self, at: usize, process: &mut MemberProcess) {
+        self.take_writes(at, process);
+        let Some(state) = process.machine.state() else { return };
+        let (applied, highest) = (process.machine.applied().index, self.rules.highest());
         let changed = self.rules.applied(at, applied, state);
         let Some((before, now)) = changed else { return };
+        self.tell_applied(at, highest, &process.machine);
         self.note(now.stamp.0 ^ applied << 32);
         if before != now.reign
             && let Some(before) = before
@@ -406,7 +451,8 @@ impl GroupWorld {
         for at in 0..self.seats.len() {
             let now = self.clock(at);
             let Some(process) = &self.seats[at].process else { continue };
-            if process.reign.reigning() == Some(reign) && process.reign.has_proof(now) {
+            let Some(own) = &process.reign else { continue };
+            if own.reigning() == Some(reign) && own.has_proof(now) {
                 self.rules
                     .violate(format!("{reign:?} of {at} is proven, and the journal is not in it"));
             }
@@ -431,6 +477,9 @@ impl MemberProcess {
         self.writer.as_ref().filter(|writer| writer.flight.is_none()).map(|writer| writer.next)
     }
 }
+
+/// What a group calls itself that leaders of another world use.
+const CLUSTER: ClusterId = ClusterId(7);
 
 /// A record that is in the journal for good, and that no other append has; some more make it long.
 fn records_of(reign: ReignKey, number: u64) -> Arc<[Record]> {

@@ -13,14 +13,17 @@ use crate::number;
 /// A mistake, some words of the violations that are to find it, and the first seed that is known to.
 type PlantedInGroup = (Mistake, &'static [&'static str], u64);
 
-const LOST: &[&str] = &["answered as written", "and another had", "are made", "is answered"];
-const TWO: &[&str] = &["lead in the term", "answered as written", "and another had"];
+const LOST: &[&str] =
+    &["answered as written", "and another had", "are made", "is answered", "was put back"];
+const TWO: &[&str] =
+    &["lead in the term", "answered as written", "and another had", "was put back"];
 /// Of those that are planted in groups three are masked, and cost time alone: the unit tests find them, and a
 /// condition that is evaluated too early.
 const PLANTED: &[PlantedInGroup] = &[
     (Mistake::GroupVoteForgotten, TWO, 1),
     (Mistake::GroupLogNotSynced, LOST, 120),
     (Mistake::EmptiedDiskVotes, LOST, 10),
+    (Mistake::PutBackDiskVotes, &["answered as written", "and another had", "is answered"], 294),
 ];
 
 /// After a change that gives the seeds another course, one of the next finds it, too.

@@ -37,6 +37,11 @@ impl GroupNetwork {
         *cut = (*cut).max(until);
     }
 
+    /// Whether everything gets through that is not lost by chance.
+    pub(crate) fn is_whole(&self, truth: Truth) -> bool {
+        self.cuts.iter().flatten().all(|until| *until <= truth)
+    }
+
     /// Nothing is cut, and little is lost.
     pub(crate) fn heal(&mut self) {
         self.cuts.iter_mut().flatten().for_each(|cut| *cut = 0);

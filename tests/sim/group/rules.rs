@@ -175,7 +175,6 @@ impl GroupRules {
 impl GroupWorld {
     /// Nothing was broken for long.
     pub(super) fn judge(&mut self) {
-        let mut standings = Vec::new();
         let mut proven = 0;
         let mut has_written = false;
         for at in 0..self.seats.len() {
@@ -184,24 +183,31 @@ impl GroupWorld {
                 self.rules.violate(format!("{at} does not run"));
                 return;
             };
-            let standing = process.machine.standing();
-            if process.reign.has_proof(now) {
+            if process.reign.as_ref().is_some_and(|reign| reign.has_proof(now)) {
                 proven += 1;
                 has_written |= process.writer.is_some();
             }
-            if self.cut_member != Some((at, true)) {
-                standings.push(standing);
-            }
         }
-        let trouble = |text: &str| {
-            let all: Vec<String> =
-                standings.iter().map(|standing| format!("\n    {standing:?}")).collect();
-            format!("{text}{}", all.concat())
-        };
         if proven != 1 || !has_written {
             let text = format!("{proven} reigns are proven though nothing is broken");
-            return self.rules.violate(trouble(&text));
+            let trouble = in_lines(&text, &self.standings());
+            return self.rules.violate(trouble);
         }
+        self.judge_members();
+    }
+
+    /// What each member says that is to follow the others.
+    fn standings(&self) -> Vec<GroupStanding> {
+        let follows = |at: usize| self.cut_member != Some((at, true));
+        let processes = self.seats.iter().enumerate().filter(|(at, _)| follows(*at));
+        let processes = processes.filter_map(|(_, seat)| seat.process.as_ref());
+        processes.map(|process| process.machine.standing()).collect()
+    }
+
+    /// Every member follows, and votes.
+    pub(super) fn judge_members(&mut self) {
+        let standings = self.standings();
+        let trouble = |text: &str| in_lines(text, &standings);
         if matches!(self.cut_member, Some((_, false))) {
             return;
         }
@@ -219,4 +225,9 @@ impl GroupWorld {
             self.rules.violate(trouble("not every member votes"));
         }
     }
+}
+
+fn in_lines(text: &str, standings: &[GroupStanding]) -> String {
+    let all: Vec<String> = standings.iter().map(|its| format!("\n    {its:?}")).collect();
+    format!("{text}{}", all.concat())
 }

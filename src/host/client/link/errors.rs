@@ -5,10 +5,11 @@ use std::time::Duration;
 use crate::{
     error::{Holder, LockError, LockErrorKind},
     mode::Usage,
+    name::Name,
     printable::Printable,
     proto::{
         client::RequestFailure,
-        wire::{HolderInfo, NameUse, Refusal},
+        wire::{DeadlockCircle, DeadlockStep, HolderInfo, Identity, NameUse, Refusal},
     },
     token::Token,
 };
@@ -33,17 +34,31 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
         }
         RequestFailure::NotAccepted(why) => return LockError::new(Refused, why),
         RequestFailure::Config(why) => return LockError::new(Config, why),
+        RequestFailure::Deadlock(circle) => {
+            let text = in_words(&circle);
+            return LockError::new(LockErrorKind::Deadlock, text).with_waited(waited);
+        }
         RequestFailure::Closed => (Config, "the manager was closed"),
     };
     return LockError::new(kind, text);
 
     fn refused(why: Refusal) -> (LockErrorKind, &'static str) {
         match why {
-            Refusal::WouldBlock | Refusal::TimedOut => unreachable!("another session holds it"),
-            Refusal::UsedAs(_) => unreachable!("it is told as the answer to an acquire alone"),
+            // The first two are told otherwise where they are answers, and the third where a lock was asked
+            // for. A leader can say any of them to anything: that is its fault, and no reason to panic.
+            Refusal::WouldBlock | Refusal::TimedOut | Refusal::UsedAs(_) => (
+                Refused,
+                "the leader has broken the protocol: it has refused this for a reason that only a request \
+                 for a lock can be refused for",
+            ),
+            Refusal::NotPermitted => (
+                Refused,
+                "this client's credential is not for that: `tierlock secret show FILE` says which role \
+                 and which names it is for",
+            ),
             Refusal::TooManySessions => (
                 Refused,
-                "the leader has no room for another session of this client (one address gets at most \
+                "the leader has no room for another session of this client (one address or credential gets at most \
                  as many as it leaves free for others); close managers that are not needed, or \
                  start the leader with a larger --sessions-max",
             ),
@@ -60,13 +75,13 @@ pub(super) fn error_of(failure: RequestFailure, waited: Duration) -> LockError {
             Refusal::TooManyClaims => (
                 Refused,
                 "this client holds, waits for and keeps taken by at_least as many locks as the leader \
-                 has room for (one address gets at most as many as it leaves free for others); \
+                 has room for (one address or credential gets at most as many as it leaves free for others); \
                  unlock some, or start the leader with a larger --claims-max",
             ),
             Refusal::TooManyReservations => (
                 Refused,
                 "as many names are kept taken by at_least as the leader remembers (65,536, of which \
-                 one address gets at most as many as it leaves free for others); lock without \
+                 one address or credential gets at most as many as it leaves free for others); lock without \
                  at_least, or with a shorter one",
             ),
             Refusal::AtLeastTooLong => (
@@ -126,6 +141,26 @@ pub(super) fn warning(left: Duration, held: usize, trouble: &str) -> String {
     format!("{trouble}; {locks} lost in {left:.1?} unless one answers before")
 }
 
+/// The requests of a deadlock, one after the other, the one that is told first.
+fn in_words(circle: &DeadlockCircle) -> String {
+    let name = |name: &Option<Name>| match name {
+        Some(name) => format!("{name:?}"),
+        None => "a lock".to_owned(), // which this session may not see
+    };
+    let step = |(at, DeadlockStep { identity, has, waits_for }): (usize, &DeadlockStep)| {
+        let caller = match at {
+            0 => "this caller".to_owned(),
+            _ => described(identity).to_string(),
+        };
+        format!("{caller} has {} and waits for {}", name(has), name(waits_for))
+    };
+    let mut steps: Vec<_> = circle.steps.iter().enumerate().map(step).collect();
+    if circle.left_out > 0 {
+        steps.push(format!("{} more wait for each other", circle.left_out));
+    }
+    format!("deadlock: {}; give up what you hold and begin anew", steps.join("; "))
+}
+
 pub(super) const UNANSWERED: &str =
     "no leader has confirmed the release; it is repeated until one does";
 
@@ -133,12 +168,20 @@ pub(super) const UNANSWERED: &str =
 pub(crate) fn holder_of(info: HolderInfo) -> Holder {
     let HolderInfo { identity, since, token, mode: _ } = info;
     Holder {
-        label: identity.label.clone(),
-        host: identity.host.clone(),
-        pid: (identity.pid != 0).then_some(identity.pid),
-        command: identity.command.clone(),
         held: Some(since),
         held_since_grant: true,
         token: (token != Token::ZERO).then_some(token),
+        ..described(&identity)
+    }
+}
+
+fn described(identity: &Identity) -> Holder {
+    Holder {
+        label: identity.label.clone(),
+        label_is_proved: identity.label_is_proved,
+        host: identity.host.clone(),
+        pid: (identity.pid != 0).then_some(identity.pid),
+        command: identity.command.clone(),
+        ..Holder::default()
     }
 }

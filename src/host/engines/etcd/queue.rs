@@ -24,6 +24,24 @@ pub(super) struct QueueEntrance {
     pub(super) is_first: bool,
 }
 
+/// What etcd has answered to a key that was to be put.
+struct PutAnswer {
+    is_put: bool,
+    /// The revision that put it.
+    put_at: Option<i64>,
+    /// The key that was there already.
+    own: Option<KeyValue>,
+    listed: Vec<KeyValue>,
+}
+
+impl PutAnswer {
+    /// The revision that created the session's key.
+    fn revision(&self) -> Result<i64, EngineFault> {
+        let own = self.own.as_ref().map(KeyValue::create_revision);
+        self.put_at.or(own).ok_or_else(not_understood)
+    }
+}
+
 /// Where a key stands in its queue.
 pub(super) enum Rank {
     First,
@@ -82,17 +100,57 @@ impl LockQueue {
     ) -> Result<QueueEntrance, EngineFault> {
         let key = self.key(session);
         let is_new = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
-        let put = TxnOp::put(key.clone(), value, Some(PutOptions::new().with_lease(session.id())));
-        let oldest = GetOptions::new()
-            .with_prefix()
-            .with_sort(SortTarget::Create, SortOrder::Ascend)
-            .with_keys_only()
-            .with_limit(1);
-        let oldest = TxnOp::get(self.prefix.clone(), Some(oldest));
-        let own = TxnOp::get(key, None);
+        let oldest = TxnOp::get(self.prefix.clone(), Some(oldest().with_limit(1)));
         let mut when = vec![is_new];
         when.extend(self.line.counts_plainly());
-        let txn = Txn::new().when(when).and_then([put, oldest.clone()]).or_else([own, oldest]);
+        let answer = self.put_if(when, session, value, oldest).await?;
+        if !answer.is_put && answer.own.is_none() {
+            // It is not there, and was not put: since this session began others have come that keep leases.
+            return Err(self.line.counts_otherwise());
+        }
+        let oldest = answer.listed.first().map(KeyValue::create_revision);
+        let revision = answer.revision()?;
+        Ok(QueueEntrance { revision, is_first: oldest == Some(revision) })
+    }
+
+    /// Puts the session's key if the queue is empty; `None` if it is not. So a refused try is never in
+    /// the queue, where a key stands before others, and counts as a leader's, until it is taken away.
+    pub(super) async fn try_enter(
+        &self,
+        session: &EtcdSession,
+        value: &[u8],
+    ) -> Result<Option<QueueEntrance>, EngineFault> {
+        let is_empty =
+            Compare::create_revision(self.prefix.clone(), CompareOp::Equal, 0).with_prefix();
+        let listed = TxnOp::get(self.prefix.clone(), Some(oldest().with_limit(PAGE)));
+        let mut when = vec![is_empty];
+        when.extend(self.line.counts_plainly());
+        let answer = self.put_if(when, session, value, listed).await?;
+        if answer.is_put || answer.own.is_some() {
+            let oldest = answer.listed.iter().find(|kv| self.is_own(kv));
+            let oldest = oldest.map(KeyValue::create_revision);
+            let revision = answer.revision()?;
+            return Ok(Some(QueueEntrance { revision, is_first: oldest == Some(revision) }));
+        }
+        match answer.listed.iter().any(|kv| self.is_own(kv)) {
+            true => Ok(None),
+            // Keys of names below this one hide whether its own queue is empty; or the tokens differ.
+            false => self.enter(session, value).await.map(Some),
+        }
+    }
+
+    /// Puts the session's key under conditions, and lists keys in the same step.
+    async fn put_if(
+        &self,
+        when: Vec<Compare>,
+        session: &EtcdSession,
+        value: &[u8],
+        listing: TxnOp,
+    ) -> Result<PutAnswer, EngineFault> {
+        let key = self.key(session);
+        let put = TxnOp::put(key.clone(), value, Some(PutOptions::new().with_lease(session.id())));
+        let own = TxnOp::get(key, None);
+        let txn = Txn::new().when(when).and_then([put, listing.clone()]).or_else([own, listing]);
         let mut client = self.line.client().await?;
         let answer = self.line.within(client.txn(txn)).await;
         if let Err(EngineFault::Trouble(trouble)) = &answer
@@ -101,21 +159,13 @@ impl LockQueue {
             session.life.end();
         }
         let answer = answer?;
-        let found = gets(answer.op_responses());
-        let first = |kvs: &Vec<KeyValue>| kvs.first().map(KeyValue::create_revision);
-        if !answer.succeeded() && found.first().is_some_and(Vec::is_empty) {
-            // It is not there, and was not put: since this session began others have come that keep leases.
-            return Err(self.line.counts_otherwise());
-        }
-        let (revision, oldest) = match (answer.succeeded(), &*found) {
-            (true, [oldest]) => (answer.header().map(|header| header.revision()), first(oldest)),
-            (false, [own, oldest]) => (first(own), first(oldest)),
-            _ => (None, None),
-        };
-        let Some(revision) = revision else {
-            return Err(EngineFault::Trouble("etcd's answer is not understood".to_owned()));
-        };
-        Ok(QueueEntrance { revision, is_first: oldest == Some(revision) })
+        let is_put = answer.succeeded();
+        let put_at = answer.header().map(|header| header.revision()).filter(|_| is_put);
+        let mut found = gets(answer.op_responses());
+        let listed = found.pop();
+        let own = found.pop().unwrap_or_default().pop();
+        let listed = listed.ok_or_else(not_understood)?;
+        Ok(PutAnswer { is_put, put_at, own, listed })
     }
 
     /// Reads the queue and one's own key in one step.
@@ -138,7 +188,7 @@ impl LockQueue {
             let answer = self.line.within(client.txn(Txn::new().and_then([older, own]))).await?;
             let found = gets(answer.op_responses());
             let [older, own] = &*found else {
-                return Err(EngineFault::Trouble("etcd's answer is not understood".to_owned()));
+                return Err(not_understood());
             };
             if own.first().map(KeyValue::create_revision) != Some(revision) {
                 return Ok(Rank::Gone);
@@ -277,6 +327,18 @@ pub(super) async fn list(
     let mut found: Vec<QueuedKey> = found.kvs().iter().filter_map(queued).collect();
     found.sort_by(|a, b| (&a.name, a.revision).cmp(&(&b.name, b.revision)));
     Ok(found)
+}
+
+/// Keys in the order in which they were created.
+fn oldest() -> GetOptions {
+    GetOptions::new()
+        .with_prefix()
+        .with_sort(SortTarget::Create, SortOrder::Ascend)
+        .with_keys_only()
+}
+
+fn not_understood() -> EngineFault {
+    EngineFault::Trouble("etcd's answer is not understood".to_owned())
 }
 
 /// What the reads of a transaction found, in their order.

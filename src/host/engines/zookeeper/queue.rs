@@ -124,6 +124,25 @@ impl NodeQueue {
         }
     }
 
+    /// Makes the node if none stands before it; `None` if one does. So a refused try is never in the queue,
+    /// where a node stands before others, and counts as a leader's, until it is taken away.
+    pub(super) async fn try_enter(
+        &self,
+        own: &mut OwnNode,
+        value: Option<&[u8]>,
+    ) -> Result<Option<NodeRank>, EngineFault> {
+        let is_there = own.is_doubtful || own.made.is_some();
+        if !is_there {
+            let queue = self.list(&own.session).await?;
+            let stands_before =
+                |node: &QueueNode| own.role == NodeRole::Exclusive || node.role != NodeRole::Shared;
+            if queue.iter().any(stands_before) {
+                return Ok(None);
+            }
+        }
+        self.enter(own, value).await.map(Some)
+    }
+
     /// Makes the lock's node: a container, which the server deletes once it is empty.
     async fn make_folder(&self, session: &ZookeeperSession) -> Result<(), EngineFault> {
         let Some(client) = session.client() else { return Ok(()) };

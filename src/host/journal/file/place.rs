@@ -31,7 +31,7 @@ pub(super) const SET_ASIDE: &str = "journal.damaged";
 /// The number of its last commit, or of the last write to a member's log.
 pub(in crate::host::journal) const COMMITS: &str = "commits";
 /// Room for what a leader has to write when the disk is full.
-pub(super) const SPARE: &str = "spare";
+pub(in crate::host::journal) const SPARE: &str = "spare";
 /// The cluster's id, for people and for the case that the journal is lost. It is there before
 /// the journal is used, so a directory that has it and no journal has forgotten something.
 pub(super) const USED: &str = "cluster";

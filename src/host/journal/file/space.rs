@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     ops::Bound,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::PathBuf,
     sync::{
         Arc,
@@ -15,26 +15,28 @@ use std::{
 use redb::{BackendError, StorageBackend};
 
 /// A file: its blocks go to the journal when the disk has no others.
-pub(super) struct Spare {
+pub(in crate::host::journal) struct Spare {
     path: PathBuf,
     bytes: u64,
 }
 
 /// What is set aside at least.
-pub(super) const SPARE_BYTES_MIN: u64 = 1 << 20;
+pub(in crate::host::journal) const SPARE_BYTES_MIN: u64 = 1 << 20;
 
 impl Spare {
-    /// Nothing is set aside yet, as far as is known.
-    pub(super) fn new(path: PathBuf) -> Spare {
-        Spare { path, bytes: 0 }
+    /// With what was set aside there before. Of a copy without some of its blocks that is only as much as it has.
+    pub(in crate::host::journal) fn new(path: PathBuf) -> Spare {
+        let there = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file);
+        let bytes = there.map_or(0, |there| there.len().min(there.blocks() * 512));
+        Spare { path, bytes }
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::host::journal) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Sets so much aside, unless it is already.
-    pub(super) fn set_aside(&mut self, bytes: u64) -> io::Result<()> {
+    pub(in crate::host::journal) fn set_aside(&mut self, bytes: u64) -> io::Result<()> {
         if self.bytes >= bytes {
             return Ok(());
         }
@@ -42,19 +44,19 @@ impl Spare {
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&self.path)?;
         let filled = match allocate(&file, 0, bytes) {
-            Err(error) if is_unknown(&error) => write_noise(&file, bytes),
+            Err(error) if is_unknown(&error) => write_noise(&file, self.bytes, bytes),
             other => other,
         };
         match filled {
             Ok(()) => self.bytes = bytes,
-            // What was got of it would be missing elsewhere.
+            // What was got of it would be missing elsewhere; what was there before stays.
             Err(_) => file.set_len(self.bytes)?,
         }
         filled
     }
 
     /// Keeps no more than this.
-    pub(super) fn reduce(&mut self, bytes: u64) -> io::Result<()> {
+    pub(in crate::host::journal) fn reduce(&mut self, bytes: u64) -> io::Result<()> {
         if self.bytes > bytes {
             OpenOptions::new().write(true).open(&self.path)?.set_len(bytes)?;
             self.bytes = bytes;
@@ -63,7 +65,7 @@ impl Spare {
     }
 
     /// Gives it to whatever is written next.
-    pub(super) fn release(&mut self) {
+    pub(in crate::host::journal) fn release(&mut self) {
         self.bytes = 0;
         // If it cannot be removed, the next write finds no more room than this one.
         let _ = fs::remove_file(&self.path);
@@ -90,18 +92,21 @@ fn is_unknown(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::NOSYS.raw_os_error())
 }
 
-/// Bytes that no file system stores as less than they are.
-fn write_noise(file: &File, bytes: u64) -> io::Result<()> {
+/// Bytes that no file system stores as less than they are, between these places.
+fn write_noise(file: &File, from: u64, to: u64) -> io::Result<()> {
     let mut block = [0; 4096];
-    for at in (0..bytes).step_by(block.len()) {
-        getrandom::fill(&mut block)?;
-        file.write_all_at(&block, at)?;
+    let mut at = from;
+    while at < to {
+        let some = &mut block[..(to - at).min(4096) as usize];
+        getrandom::fill(some)?;
+        file.write_all_at(some, at)?;
+        at += some.len() as u64;
     }
     file.sync_data()
 }
 
 /// Whether the disk has no room, whatever says so.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(in crate::host::journal) fn is_full(error: &io::Error) -> bool {
     let kinds =
         [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
     kinds.contains(&error.kind())

@@ -5,18 +5,25 @@
 //! name it takes once it is whole. The number of the last frame is kept in a file of its own, as with the
 //! journal of a leader alone: a log that has fewer has lost some, and is refused. A disk that forgets a
 //! vote may give it twice, so nothing is ever rolled back but what was never confirmed.
+//!
+//! Room is set aside for another such file: when the disk is full, what the member writes next goes there,
+//! so that it can hand over what it leads before it writes nothing more.
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::OFlags;
 
 use super::{
-    super::file::{COMMITS, Commits, GROUP_LOG, JournalFileId, mark_used},
+    super::file::{
+        COMMITS, Commits, GROUP_LOG, JournalFileId, SPARE, SPARE_BYTES_MIN, Spare, is_full,
+        mark_used,
+    },
     frames::{append_frame, find_frames},
 };
 use crate::{
@@ -30,7 +37,11 @@ use crate::{
 
 /// Where a log is made or made anew; it gets its name once it is whole.
 const UNFINISHED: &str = "group.new";
+/// The log of a disk that was put back to an earlier state, kept to be looked at.
+const PUT_BACK: &str = "group.put-back";
 const FORMAT_VERSION: u32 = 1;
+/// For how long a disk without room is not asked for more.
+pub(super) const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// A member's disk, open for writing.
 pub(super) struct GroupDisk {
@@ -44,6 +55,15 @@ pub(super) struct GroupDisk {
     commits: Commits,
     /// The directory says which cluster it is of.
     is_marked: bool,
+    spare: Spare,
+    /// The disk whose log is kept since this process has it.
+    kept: Option<DiskId>,
+    /// What was set aside is given away, and there is no room to set it aside again.
+    is_low: bool,
+    /// Room is not looked for before that: there was none.
+    next_look: Option<Instant>,
+    #[cfg(test)]
+    room: tests::TriedRoom,
 }
 
 /// Why a disk cannot be written.
@@ -53,6 +73,16 @@ pub(super) enum DiskTrouble {
     Full(io::Error),
     /// Nothing is known about what it has now.
     Failed(io::Error),
+}
+
+impl DiskTrouble {
+    /// What came of making a file beside the one that there is.
+    fn of_new_file(error: io::Error) -> DiskTrouble {
+        match is_full(&error) {
+            true => DiskTrouble::Full(error),
+            false => DiskTrouble::Failed(error),
+        }
+    }
 }
 
 impl GroupDisk {
@@ -67,8 +97,28 @@ impl GroupDisk {
         let (commits, _) = Commits::open(&directory.join(COMMITS))?;
         let (file, bytes) = begin_file(directory, id, 0)?;
         put_in_place(&directory.join(UNFINISHED), GROUP_LOG)?;
-        let directory = directory.to_owned();
-        Ok(GroupDisk { directory, file, id, end: bytes, number: 0, commits, is_marked: false })
+        let mut disk = GroupDisk::of(directory, file, id, commits);
+        disk.end = bytes;
+        disk.set_aside(Instant::now());
+        Ok(disk)
+    }
+
+    fn of(directory: &Path, file: File, id: DiskId, commits: Commits) -> GroupDisk {
+        GroupDisk {
+            directory: directory.to_owned(),
+            file,
+            id,
+            end: 0,
+            number: 0,
+            commits,
+            is_marked: false,
+            spare: Spare::new(directory.join(SPARE)),
+            kept: None,
+            is_low: false,
+            next_look: None,
+            #[cfg(test)]
+            room: tests::TriedRoom::Plenty,
+        }
     }
 
     /// Opens a disk that was made, with what it has; `None` if that is nothing yet. `is_copy_accepted`: a
@@ -119,24 +169,36 @@ impl GroupDisk {
                 path.display()
             )));
         }
-        let directory = directory.to_owned();
-        let end_at = end as u64;
-        let mut disk =
-            GroupDisk { directory, file, id, end: end_at, number, commits, is_marked: false };
+        let mut disk = GroupDisk::of(directory, file, id, commits);
+        (disk.end, disk.number) = (end as u64, number);
         // What is acted on is durable first, and that it can be read does not say so: a killed process may have
         // left a write that no sync was waited for, or a file without a durable name, and after a sync that
         // failed the system shows as written what it could not write, and reports that no second time. So all
         // of it is written again, to another file.
         let whole = stored.clone().or_else(|| is_copy.then(StoredGroup::default));
-        let anew = match whole {
-            Some(whole) => disk.begin_anew(&[GroupWrite::Whole(Box::new(whole))]),
-            None => disk
-                .cut()
-                .and_then(|()| disk.file.sync_data())
-                .and_then(|()| sync_directory(&disk.directory)),
+        let whole = whole.map(|whole| GroupWrite::Whole(Box::new(whole)));
+        let anew = match disk.make_durable(whole.as_ref()) {
+            Err(error) if is_full(&error) => {
+                disk.spare.release();
+                disk.is_low = true;
+                disk.make_durable(whole.as_ref())
+            }
+            made => made,
         };
         anew.map_err(|error| io_trouble(&disk.directory, error))?;
+        disk.set_aside(Instant::now());
         Ok((disk, stored))
+    }
+
+    fn make_durable(&mut self, whole: Option<&GroupWrite>) -> io::Result<()> {
+        match whole {
+            Some(whole) => self.begin_anew(std::slice::from_ref(whole)),
+            None => {
+                self.cut()?;
+                self.file.sync_data()?;
+                sync_directory(&self.directory)
+            }
+        }
     }
 
     /// Which disk it is.
@@ -144,20 +206,113 @@ impl GroupDisk {
         self.id
     }
 
-    /// Makes these writes durable, all at once.
+    /// Makes these writes durable, all at once. [`set_aside`](GroupDisk::set_aside) is to be called once they
+    /// are confirmed.
     pub(super) fn write(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {
-        let whole = batch.iter().rposition(|write| matches!(write, GroupWrite::Whole(_)));
-        match whole {
-            // What it had before is of no more use, and neither is what was to be written before.
-            Some(at) => self.begin_anew(&batch[at..]).map_err(|error| match is_full(&error) {
-                true => DiskTrouble::Full(error),
-                false => DiskTrouble::Failed(error),
-            })?,
-            None => self.append(batch)?,
-        }
+        self.with_spare(|disk| disk.write_once(batch))?;
         // Waited for by nothing: after a loss of power it may be too low, which harms nothing.
         let _ = self.commits.note(self.number);
         self.mark(batch).map_err(DiskTrouble::Failed)
+    }
+
+    /// If it is full, what was set aside is given to another attempt.
+    fn with_spare<T>(
+        &mut self,
+        mut write: impl FnMut(&mut GroupDisk) -> Result<T, DiskTrouble>,
+    ) -> Result<T, DiskTrouble> {
+        match write(self) {
+            Err(DiskTrouble::Full(_)) if self.spare.bytes() > 0 => {
+                self.spare.release();
+                self.is_low = true;
+                write(self)
+            }
+            written => written,
+        }
+    }
+
+    /// Whether it is full but for what was set aside.
+    pub(super) fn is_low(&self) -> bool {
+        self.is_low
+    }
+
+    /// Sets room aside for as much as the log has, once there is some to spare. A log that grows asks for more
+    /// only now and then, and where there was none it is looked for again after [`LOOK_PAUSE`]: all of it may have
+    /// to be written.
+    pub(super) fn set_aside(&mut self, now: Instant) {
+        let bytes = self.end.max(SPARE_BYTES_MIN).next_power_of_two();
+        let is_enough = !self.is_low && self.spare.bytes() >= bytes;
+        if is_enough || self.next_look.is_some_and(|at| now < at) {
+            return;
+        }
+        // One that is low has room again once there is more than it needs.
+        let asked = if self.is_low { 2 * bytes } else { bytes };
+        let set = self.try_to_set_aside(asked).and_then(|()| self.spare.reduce(bytes));
+        self.is_low &= set.is_err();
+        self.next_look = set.is_err().then_some(now + LOOK_PAUSE);
+    }
+
+    fn try_to_set_aside(&mut self, bytes: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if self.room != tests::TriedRoom::Plenty {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.spare.set_aside(bytes)
+    }
+
+    fn write_once(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {
+        #[cfg(test)]
+        if !self.room.is_for_write(self.spare.bytes()) {
+            return Err(DiskTrouble::Full(io::ErrorKind::StorageFull.into()));
+        }
+        let whole = batch.iter().rposition(|write| matches!(write, GroupWrite::Whole(_)));
+        match whole {
+            // What it had before is of no more use, and neither is what was to be written before.
+            Some(at) => self.begin_anew(&batch[at..]).map_err(DiskTrouble::of_new_file)?,
+            None => self.append(batch)?,
+        }
+        Ok(())
+    }
+
+    /// Begins anew as another disk, which has nothing: this one was put back to an earlier state. Its log is
+    /// kept beside the new one. After an error it may be tried again: on the disk is the old one or a new one.
+    pub(super) fn become_another(&mut self) -> Result<DiskId, DiskTrouble> {
+        let id = DiskId(random());
+        self.with_spare(|disk| {
+            #[cfg(test)]
+            if !disk.room.is_for_write(disk.spare.bytes()) {
+                return Err(DiskTrouble::Full(io::ErrorKind::StorageFull.into()));
+            }
+            disk.begin_as(id).map_err(DiskTrouble::of_new_file)
+        })?;
+        let _ = self.commits.note(self.number);
+        Ok(id)
+    }
+
+    fn begin_as(&mut self, id: DiskId) -> io::Result<()> {
+        let number = self.number + 1;
+        let (file, end) = begin_file(&self.directory, id, number)?;
+        self.keep_log()?;
+        put_in_place(&self.directory.join(UNFINISHED), GROUP_LOG)?;
+        (self.file, self.end, self.number, self.id) = (file, end, number, id);
+        Ok(())
+    }
+
+    /// Keeps the log of this disk, once: when it is tried again, the log may be that of the new disk already.
+    fn keep_log(&mut self) -> io::Result<()> {
+        if self.kept == Some(self.id) {
+            return Ok(());
+        }
+        let (log, kept) = (self.directory.join(GROUP_LOG), self.directory.join(PUT_BACK));
+        match fs::remove_file(&kept) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Not every file system has hard links.
+        if fs::hard_link(&log, &kept).is_err() {
+            copy_whole(&log, &kept)?;
+        }
+        self.kept = Some(self.id);
+        Ok(())
     }
 
     fn append(&mut self, batch: &[GroupWrite]) -> Result<(), DiskTrouble> {
@@ -255,6 +410,14 @@ fn begin_file(directory: &Path, id: DiskId, number: u64) -> io::Result<(File, u6
     Ok((file, bytes.len() as u64))
 }
 
+/// A copy of a file that is not written meanwhile. One that did not become whole is not left.
+fn copy_whole(from: &Path, to: &Path) -> io::Result<()> {
+    let copied = fs::copy(from, to).and_then(|_| File::open(to)?.sync_all());
+    copied.inspect_err(|_| {
+        let _ = fs::remove_file(to);
+    })
+}
+
 fn read_about(about: &[u8]) -> Result<(DiskId, JournalFileId), String> {
     let (format, rest) = about.split_first_chunk::<4>().ok_or("it does not say its format")?;
     match u32::from_le_bytes(*format) {
@@ -317,10 +480,6 @@ fn cluster_of(write: &GroupWrite) -> Option<crate::proto::ClusterId> {
 fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn damaged(directory: &Path, what: &str) -> LockError {

@@ -26,7 +26,9 @@ use crate::{
         tls::Secret,
     },
     proto::{
-        group::{AskAnswer, AskId, GroupAnswer, GroupMachine, GroupNotice, MemberName},
+        group::{
+            AskAnswer, AskId, GroupAnswer, GroupConfig, GroupMachine, GroupNotice, MemberName,
+        },
         journal::{JournalAnswer, JournalTrouble},
     },
     time::Time,
@@ -35,7 +37,7 @@ use crate::{
 /// A member's driver.
 pub(super) struct GroupDriver {
     pub(super) machine: GroupMachine,
-    pub(super) own: MemberName,
+    config: GroupConfig,
     pub(super) peers: BTreeMap<MemberName, GroupPeer>,
     pub(super) disk: DiskWriter,
     pub(super) mail: Arc<GroupMail>,
@@ -61,7 +63,7 @@ enum Asker {
 impl GroupDriver {
     pub(super) fn new(
         machine: GroupMachine,
-        own: MemberName,
+        config: GroupConfig,
         peers: BTreeMap<MemberName, GroupPeer>,
         disk: DiskWriter,
         mail: Arc<GroupMail>,
@@ -69,7 +71,7 @@ impl GroupDriver {
     ) -> GroupDriver {
         GroupDriver {
             machine,
-            own,
+            config,
             peers,
             disk,
             mail,
@@ -168,7 +170,14 @@ impl GroupDriver {
         }
         for news in stored {
             match news {
-                StoredNews::Durable(write) => self.machine.handle_stored(write, now),
+                StoredNews::Durable(disk, write) if disk == self.config.disk => {
+                    self.machine.handle_stored(write, now);
+                }
+                StoredNews::Durable(..) => {}
+                StoredNews::Another(disk) => {
+                    self.config.disk = disk;
+                    self.machine = GroupMachine::new(self.config.clone(), None, now);
+                }
                 StoredNews::Failed(error) => {
                     self.mail.fail(format!("the disk of this member cannot be written: {error}"));
                 }
@@ -204,7 +213,7 @@ impl GroupDriver {
     fn take_out(&mut self, now: Time) {
         loop {
             while let Some((id, write)) = self.machine.poll_write() {
-                self.disk.write(id, write);
+                self.disk.write(self.config.disk, id, write);
             }
             while let Some((to, frame)) = self.machine.poll_frame() {
                 if let Some(peer) = self.peers.get_mut(&to) {
@@ -239,11 +248,15 @@ impl GroupDriver {
 
     fn has_left(&self) -> bool {
         let standing = self.machine.standing();
-        standing.leader.as_ref() != Some(&self.own)
+        standing.leader.as_ref() != Some(&self.config.own)
     }
 
     fn note(&self, notice: GroupNotice) {
-        match in_words(&self.own, notice) {
+        if let GroupNotice::OwnDiskPutBack { .. } = notice {
+            // The machine takes no part from here on. What waits for its writes is answered by now.
+            self.disk.become_another();
+        }
+        match in_words(&self.config.own, notice) {
             NoticeWords::Note(text) => self.mail.tell(GroupNews::Note(text)),
             NoticeWords::Alarm(text) => self.mail.tell(GroupNews::Alarm(text)),
             NoticeWords::End(text) => self.mail.fail(text),
@@ -351,6 +364,13 @@ fn in_words(own: &MemberName, notice: GroupNotice) -> NoticeWords {
         GroupNotice::DiskOfAnother { member } => NoticeWords::Alarm(format!(
             "ALARM: the disk of this member is that of {member}: its state directory and --member do not \
              belong together, or it runs on a copy"
+        )),
+        GroupNotice::OwnDiskPutBack { had, has } => NoticeWords::Alarm(format!(
+            "ALARM: the disk of this member has less than it has confirmed to the others (entry {} in term {}, \
+             after entry {} in term {}): it was put back to an earlier state. It has no part in the group any \
+             more; its log is kept as group.put-back, and the member begins anew with an empty one, which \
+             waits to be admitted: tierlock replace {own} --leader …",
+            has.1, has.0, had.1, had.0
         )),
         GroupNotice::OtherCluster { member, cluster } => NoticeWords::Alarm(format!(
             "ALARM: {member} is of another group (cluster {:032x}): the addresses of two groups are mixed \

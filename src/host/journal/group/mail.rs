@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use crate::{
     host::net::{bell::Bell, tls::Secret},
     proto::{
-        group::{GroupAnswer, GroupFrame, GroupStanding, MemberName, WriteId},
+        group::{DiskId, GroupAnswer, GroupFrame, GroupStanding, MemberName, WriteId},
         journal::{JournalAnswer, JournalHead, JournalOperation},
     },
 };
@@ -28,6 +28,8 @@ use crate::{
 pub(in crate::host) enum GroupNews {
     Note(String),
     Alarm(String),
+    /// Another member is to reign, if this one does: it is to be asked so.
+    StepsAside,
 }
 
 /// Tells an operator; it must not block.
@@ -47,8 +49,10 @@ pub(super) enum GroupAsk {
 
 /// What has become of writes.
 pub(super) enum StoredNews {
-    /// This one and all before it are durable.
-    Durable(WriteId),
+    /// On this disk this one and all before it are durable. A machine of another disk counts its own anew.
+    Durable(DiskId, WriteId),
+    /// The disk has nothing, and is this one now.
+    Another(DiskId),
     Failed(String),
 }
 

@@ -1,42 +1,63 @@
 //! The thread that writes a member's disk, so that nothing else ever waits for it.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
-    disk::{DiskTrouble, GroupDisk},
+    disk::{DiskTrouble, GroupDisk, LOOK_PAUSE},
     mail::{GroupMail, GroupNews, StoredNews},
 };
-use crate::proto::group::{GroupWrite, WriteId};
+use crate::proto::group::{DiskId, GroupWrite, WriteId};
 
 /// How long it waits before it tries a full disk again.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 /// How many writes are synced at once at most.
 const BATCH_MAX: usize = 256;
 
+/// What the writer is to do next.
+enum DiskJob {
+    /// Of the machine of this disk: nothing of it gets to another one.
+    Write(DiskId, WriteId, GroupWrite),
+    /// The disk begins anew, as another one that has nothing.
+    BecomeAnother,
+}
+
 /// The writer of a disk.
 pub(super) struct DiskWriter {
-    writes: Option<mpsc::Sender<(WriteId, GroupWrite)>>,
+    jobs: Option<mpsc::Sender<DiskJob>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl DiskWriter {
     pub(super) fn start(disk: GroupDisk, mail: Arc<GroupMail>) -> std::io::Result<DiskWriter> {
-        let (writes, asked) = mpsc::channel();
+        let (jobs, asked) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("tierlock-disk".into())
             .spawn(move || write_all(disk, &asked, &mail))?;
-        Ok(DiskWriter { writes: Some(writes), thread: Some(thread) })
+        Ok(DiskWriter { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// Writes it, after all before it; the mail says when it is durable.
-    pub(super) fn write(&self, id: WriteId, write: GroupWrite) {
-        if let Some(writes) = &self.writes {
+    /// Writes it to this disk, after all before it; the mail says when it is durable. If the disk has become
+    /// another one meanwhile, nothing is written.
+    pub(super) fn write(&self, disk: DiskId, id: WriteId, write: GroupWrite) {
+        self.ask(DiskJob::Write(disk, id, write));
+    }
+
+    /// Begins anew as another disk, after all that was to be written; the mail says which one it is.
+    pub(super) fn become_another(&self) {
+        self.ask(DiskJob::BecomeAnother);
+    }
+
+    fn ask(&self, job: DiskJob) {
+        if let Some(jobs) = &self.jobs {
             // A thread that is gone has said why.
-            let _ = writes.send((id, write));
+            let _ = jobs.send(job);
         }
     }
 }
@@ -44,44 +65,99 @@ impl DiskWriter {
 impl Drop for DiskWriter {
     fn drop(&mut self) {
         // What it was asked for is written; then the directory is free.
-        self.writes = None;
+        self.jobs = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<(WriteId, GroupWrite)>, mail: &GroupMail) {
-    while let Ok((first, write)) = asked.recv() {
-        let (mut last, mut batch) = (first, vec![write]);
-        while batch.len() < BATCH_MAX
-            && let Ok((id, write)) = asked.try_recv()
-        {
-            last = id;
-            batch.push(write);
-        }
-        match write_when_there_is_room(&mut disk, &batch, mail) {
-            Ok(true) => mail.stored(StoredNews::Durable(last)),
-            Ok(false) => return,
+fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupMail) {
+    let mut next = None;
+    let mut was_low = false;
+    loop {
+        tell_room(was_low, disk.is_low(), mail);
+        was_low = disk.is_low();
+        let job = match next.take().map_or_else(|| next_job(asked, was_low), Ok) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                disk.set_aside(Instant::now());
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let done = match job {
+            DiskJob::BecomeAnother => when_there_is_room(mail, || disk.become_another())
+                .map(|id| id.map(StoredNews::Another)),
+            DiskJob::Write(of, ..) if of != disk.id() => continue,
+            DiskJob::Write(_, first, write) => {
+                let (mut last, mut batch) = (first, vec![write]);
+                while batch.len() < BATCH_MAX
+                    && next.is_none()
+                    && let Ok(job) = asked.try_recv()
+                {
+                    match job {
+                        DiskJob::Write(of, id, write) if of == disk.id() => {
+                            last = id;
+                            batch.push(write);
+                        }
+                        DiskJob::Write(..) => {}
+                        DiskJob::BecomeAnother => next = Some(job),
+                    }
+                }
+                let done = when_there_is_room(mail, || disk.write(&batch));
+                done.map(|done| done.map(|()| StoredNews::Durable(disk.id(), last)))
+            }
+        };
+        match done {
+            Ok(Some(news)) => {
+                mail.stored(news);
+                // What waits for the disk has gone on by now.
+                disk.set_aside(Instant::now());
+            }
+            Ok(None) => return,
             Err(error) => return mail.stored(StoredNews::Failed(error.to_string())),
         }
     }
 }
 
-/// Whether it was written before the member has ended.
-fn write_when_there_is_room(
-    disk: &mut GroupDisk,
-    batch: &[GroupWrite],
+/// The next one; a disk that is low looks for room meanwhile.
+fn next_job(asked: &mpsc::Receiver<DiskJob>, is_low: bool) -> Result<DiskJob, RecvTimeoutError> {
+    match is_low {
+        true => asked.recv_timeout(LOOK_PAUSE),
+        false => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
+    }
+}
+
+/// Tells of a disk that writes into what was set aside, or has room again.
+fn tell_room(was_low: bool, is_low: bool, mail: &GroupMail) {
+    match (was_low, is_low) {
+        (false, true) => {
+            mail.tell(GroupNews::Alarm(
+                "ALARM: the disk of this member is full: it writes what was set aside for that, and hands \
+                 over what it leads; make room"
+                    .to_owned(),
+            ));
+            mail.tell(GroupNews::StepsAside);
+        }
+        (true, false) => mail.tell(GroupNews::Note("its disk has room again".to_owned())),
+        _ => {}
+    }
+}
+
+/// What came of it, unless the member has ended before there was room.
+fn when_there_is_room<T>(
     mail: &GroupMail,
-) -> std::io::Result<bool> {
+    mut write: impl FnMut() -> Result<T, DiskTrouble>,
+) -> std::io::Result<Option<T>> {
     let mut is_told = false;
     loop {
-        match disk.write(batch) {
-            Ok(()) => {
+        match write() {
+            Ok(done) => {
                 if is_told {
                     mail.tell(GroupNews::Note("its disk has room again".to_owned()));
                 }
-                return Ok(true);
+                return Ok(Some(done));
             }
             Err(DiskTrouble::Failed(error)) => return Err(error),
             Err(DiskTrouble::Full(error)) => {
@@ -93,10 +169,13 @@ fn write_when_there_is_room(
                 }
                 is_told = true;
                 if mail.is_ending() {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 thread::sleep(FULL_PAUSE);
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,16 @@
 use std::{collections::BTreeSet, net::UdpSocket, time::Duration};
 
 use super::*;
-use crate::host::net::{admission::Admission, own_id::OwnId, tls::Dialect};
+use crate::host::net::{
+    admission::Admission,
+    own_id::OwnId,
+    tls::{Dialect, Secret},
+};
 
 fn entrance() -> Entrance {
     let secret = Secret::from_secrets(&[[1; 32]]);
     Entrance {
-        secret,
+        accepted: secret.into(),
         own: OwnId::random(),
         admission: Admission::new(100, 100),
         dialects: &[Dialect::Locks],
@@ -30,7 +34,13 @@ fn a_leader_is_reached_at_every_address_of_its_name_under_one_port_number() {
     assert_eq!(opened, addresses(&[&expected[0], &expected[1]]));
     let connect = |number: usize, address| {
         let id = ConnectionId(number as u64);
-        Port::connect(id, address, &entrance.secret, Duration::from_secs(30)).unwrap()
+        Port::connect(
+            id,
+            address,
+            &entrance.accepted.secret.clone().into(),
+            Duration::from_secs(30),
+        )
+        .unwrap()
     };
     let mut clients: Vec<_> = (0..4).map(|n| connect(n, opened[n % 2])).collect();
     let mut connected = BTreeSet::new();

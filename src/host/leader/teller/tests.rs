@@ -13,7 +13,7 @@ fn ended(label: &str) -> LeaderEvent {
     let identity = Identity::new(label, "here", 7, "program");
     let client = ClientId(std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().to_bits());
     LeaderEvent::of(MachineEvent::SessionEnded {
-        session: SessionNote { session: SessionId(1), identity, client },
+        session: SessionNote { session: SessionId(1), identity, client, claims_label: false },
     })
 }
 

@@ -38,6 +38,26 @@ fn one_client_takes_half_of_what_is_free_and_the_next_half_of_the_rest() {
 }
 
 #[test]
+fn a_connection_counts_as_its_credentials_once_that_is_shown() {
+    let admission = Admission::new(8, 100);
+    let (here, credential) = (at("127.0.0.2:1"), ClientId(0xff << 120));
+    let mut of_credential = Vec::new();
+    // From one address come all of them, and half of what is free is its own.
+    let is_refused = loop {
+        let mut admitted = admission.admit(here);
+        if !admitted.count_as(credential) {
+            break admitted;
+        }
+        assert_eq!(admitted.client(), credential);
+        of_credential.push(admitted);
+    };
+    assert_eq!((of_credential.len(), is_refused.client()), (4, here));
+    assert_eq!(admission.taken().0, 5);
+    drop((of_credential, is_refused));
+    assert_eq!(admission.taken(), (0, 0));
+}
+
+#[test]
 fn handshakes_and_connections_are_limited_apart() {
     let admission = Admission::new(100, 8);
     let client = at("127.0.0.2:1");

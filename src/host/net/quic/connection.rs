@@ -1,6 +1,6 @@
 //! One connection of a port and its one stream.
 
-use std::{collections::VecDeque, mem, net::SocketAddr, time::Instant};
+use std::{collections::VecDeque, mem, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use quinn_proto::{
@@ -10,15 +10,23 @@ use rustls::pki_types::CertificateDer;
 
 use crate::{
     host::net::{
-        admission::Admitted,
-        tls::{Dialect, Secret},
+        acceptance::{Acceptance, Unaccepted},
+        admission::{Admitted, client_at},
+        credential::{AcceptedCredential, CredentialPurpose, bind_proof},
+        tls::Dialect,
     },
-    proto::{ConnectionId, client::Ended, numbered::Numbered, wire::FrameReader},
+    proto::{
+        ConnectionId,
+        client::Ended,
+        numbered::Numbered,
+        rights::{ConnectedClient, ProvedLabel},
+        wire::FrameReader,
+    },
 };
 
 use super::{
     CloseCode, PortEvent, READ_AHEAD, UNSENT_BYTES_KEPT,
-    endings::{ACCEPTED_NO_LONGER, FOR_SOMETHING_ELSE},
+    endings::{FOR_SOMETHING_ELSE, HAS_ITS_SHARE, closes_for},
 };
 
 /// What the connections of a port share.
@@ -41,6 +49,8 @@ pub(super) struct PortConnection {
     pub(super) remote: SocketAddr,
     pub(super) stream: Option<StreamId>,
     pub(super) reader: FrameReader,
+    /// Nothing of it is read any more.
+    pub(super) is_silenced: bool,
     /// The stream may have more than the reader was given.
     pub(super) has_more: bool,
     /// Frames to be written, the first `written` bytes of which are.
@@ -51,35 +61,66 @@ pub(super) struct PortConnection {
     pub(super) dialect: Dialect,
     /// What it counts as, and whether it is in its handshake.
     pub(super) admitted: Admitted,
+    /// What its peer has proved at the end of the handshake, to a leader.
+    pub(super) credential: Option<AcceptedCredential>,
     /// Its end was reported: the driver is not interested any more.
     pub(super) is_over: bool,
     /// The earliest of its entries among the timers.
     pub(super) timer: Option<Instant>,
 }
 
+/// Why a connection is closed at the end of its handshake.
+pub(super) struct Unsettled {
+    pub(super) closes: (CloseCode, &'static str),
+    /// What is to be told of it.
+    pub(super) why: Option<Unaccepted>,
+}
+
 impl PortConnection {
-    /// Takes from the end of the handshake what it is for. Why it is to be closed, if its peer may not
-    /// have it for that.
-    pub(super) fn settle_dialect(&mut self, secret: &Secret) -> Option<(CloseCode, &'static str)> {
+    /// Takes from the end of the handshake what it is for, and what its peer has proved. Why it is to be
+    /// closed, if its peer may not have it for that.
+    pub(super) fn settle(&mut self, accepted: &Acceptance) -> Result<(), Unsettled> {
         let data = self.inner.crypto_session().handshake_data();
         let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
         let said = data.and_then(|data| data.protocol);
         let is_said = |dialect: &Dialect| said.as_deref() == Some(dialect.name());
         let Some(said) = Dialect::ALL.into_iter().find(is_said) else {
-            return Some((CloseCode::Protocol, FOR_SOMETHING_ELSE));
+            return Err(Unsettled { closes: (CloseCode::Protocol, FOR_SOMETHING_ELSE), why: None });
         };
         self.dialect = said;
-        let code = match said {
-            Dialect::Locks => CloseCode::Protocol,
-            Dialect::Group => CloseCode::Stranger,
+        let identity = self.inner.crypto_session().peer_identity();
+        let keys =
+            identity.and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
+        let presented = keys.as_deref().and_then(|keys| keys.first());
+        let judged =
+            presented.map_or(Err(Unaccepted::OtherSecret), |key| accepted.judge(key, said));
+        let credential = match judged {
+            Ok(credential) => credential,
+            Err(why) => return Err(Unsettled { closes: closes_for(why, said), why: Some(why) }),
         };
-        if self.is_accepted_by(secret) {
-            None
-        } else if Dialect::ALL.into_iter().any(|other| self.is_accepted_for(other, secret)) {
-            Some((code, FOR_SOMETHING_ELSE))
-        } else {
-            // It was taken out of the file while the handshake was under way.
-            Some((code, ACCEPTED_NO_LONGER))
+        let is_issued = credential.terms.label.is_some();
+        if is_issued && !self.admitted.count_as(credential.terms.serial.client()) {
+            return Err(Unsettled { closes: (CloseCode::Busy, HAS_ITS_SHARE), why: None });
+        }
+        self.credential = Some(credential);
+        Ok(())
+    }
+
+    /// Its peer, as the protocol knows it.
+    pub(super) fn client(&self) -> ConnectedClient {
+        let at = client_at(self.remote);
+        // On a client's own port its peer, a leader, has none; nor has a member of a group.
+        let terms = self.credential.as_ref().map(|credential| &credential.terms);
+        let rights = terms.and_then(|terms| match &terms.purpose {
+            CredentialPurpose::Client(rights) => Some(Arc::new(rights.clone())),
+            CredentialPurpose::Member => None,
+        });
+        let label = terms.and_then(|terms| terms.label.clone());
+        ConnectedClient {
+            share: self.admitted.client(),
+            at,
+            rights,
+            label: label.map(|text| ProvedLabel { text, bind: bind_proof }),
         }
     }
 
@@ -91,18 +132,6 @@ impl PortConnection {
         }
     }
 
-    /// Whether its peer has proved to have one of these secrets, in a role that fits what it is for.
-    pub(super) fn is_accepted_by(&self, secret: &Secret) -> bool {
-        self.is_accepted_for(self.dialect, secret)
-    }
-
-    fn is_accepted_for(&self, dialect: Dialect, secret: &Secret) -> bool {
-        let identity = self.inner.crypto_session().peer_identity();
-        let keys =
-            identity.and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
-        keys.is_some_and(|keys| keys.first().is_some_and(|key| secret.accepts(key, dialect)))
-    }
-
     pub(super) fn close(
         &mut self,
         code: CloseCode,
@@ -112,7 +141,16 @@ impl PortConnection {
     ) {
         let told = Bytes::copy_from_slice(reason.as_bytes());
         self.inner.close(now, VarInt::from_u32(code as u32), told);
+        if code == CloseCode::Unaccepted {
+            self.silence();
+        }
         self.end(Ended::Disconnected(reason.to_owned()), shared);
+    }
+
+    /// What it has said and was not read counts for nothing. Read as last words, it would be done with
+    /// rights that its peer has no more: a peer that reads no answers has up to a window of it waiting.
+    pub(super) fn silence(&mut self) {
+        (self.reader, self.has_more, self.is_silenced) = (FrameReader::new(), false, true);
     }
 
     /// Reports its end, once.
@@ -144,7 +182,7 @@ impl PortConnection {
     /// Moves what the stream has to the frame reader, until that has so much; whether there was
     /// anything.
     pub(super) fn take_in(&mut self, limit: usize) -> bool {
-        let Some(id) = self.stream else { return false };
+        let Some(id) = self.stream.filter(|_| !self.is_silenced) else { return false };
         self.has_more = false;
         let mut stream = self.inner.recv_stream(id);
         let Ok(mut chunks) = stream.read(true) else { return false };

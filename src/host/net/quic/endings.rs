@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use quinn_proto::{ApplicationClose, ConnectionError, VarInt};
 
 use super::CloseCode;
-use crate::proto::client::Ended;
+use crate::{
+    host::net::{acceptance::Unaccepted, tls::Dialect},
+    proto::client::Ended,
+};
 
 /// An end in words, and whether trying again may help.
 ///
@@ -23,6 +26,10 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
                 "what answers at {remote} is no tierlock leader of this version; update the older side"
             ))
         }
+        (Some(CERTIFICATE_EXPIRED), _) if !is_forgeable => Ended::Refused(format!(
+            "the leader at {remote} says: this credential has ended, by the leader's clock; have another \
+             one issued"
+        )),
         (Some(CONNECTION_REFUSED), _) => Ended::Disconnected(format!(
             "the leader at {remote} has no room for another connection from this address; close \
              managers that are not needed, or start it with a larger --sessions-max"
@@ -42,12 +49,15 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
 }
 
 fn is_for_stranger(close: &ApplicationClose) -> bool {
-    close.error_code == VarInt::from_u32(CloseCode::Stranger as u32)
+    [CloseCode::Stranger, CloseCode::Unaccepted]
+        .into_iter()
+        .any(|code| close.error_code == VarInt::from_u32(code as u32))
 }
 
 /// Whether one of both sides has ended a handshake since it does not accept the other's key.
 pub(super) fn is_for_another_secret(reason: &ConnectionError) -> bool {
-    let is_it = |code| CRYPTO.contains(&code) && code != NO_APPLICATION_PROTOCOL;
+    let others = [NO_APPLICATION_PROTOCOL, CERTIFICATE_EXPIRED];
+    let is_it = |code| CRYPTO.contains(&code) && !others.contains(&code);
     code_of(reason).is_some_and(is_it)
 }
 
@@ -61,10 +71,31 @@ fn code_of(reason: &ConnectionError) -> Option<u64> {
 
 const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
 const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
+const CERTIFICATE_EXPIRED: u64 = 0x100 + 45;
 
-/// Why a connection ends when its secret was taken out of the leader's file.
-pub(super) const ACCEPTED_NO_LONGER: &str =
-    "the leader does not accept this secret any more; give this client the new one";
+/// How the connection of a peer ends that is not accepted for this.
+pub(super) fn closes_for(why: Unaccepted, dialect: Dialect) -> (CloseCode, &'static str) {
+    let code = match dialect {
+        Dialect::Locks => CloseCode::Protocol,
+        Dialect::Group => CloseCode::Stranger,
+    };
+    match why {
+        // The file may have the new one by now.
+        Unaccepted::OtherSecret => {
+            (code, "the leader does not accept this secret any more; give this client the new one")
+        }
+        Unaccepted::OtherPurpose => (code, FOR_SOMETHING_ELSE),
+        Unaccepted::Revoked => (CloseCode::Unaccepted, "this credential was revoked"),
+        Unaccepted::Ended => (
+            CloseCode::Unaccepted,
+            "this credential has ended, by the leader's clock; have another one issued",
+        ),
+    }
+}
+
+/// Why the connection of a client ends that has as many as are still free.
+pub(super) const HAS_ITS_SHARE: &str = "the leader has no room for another connection with this \
+    credential; close managers that are not needed, or start it with a larger --sessions-max";
 
 /// Why a connection ends whose credential is of another role than it was begun for.
 pub(super) const FOR_SOMETHING_ELSE: &str = "this credential is good for another protocol alone: its role \

@@ -21,7 +21,7 @@ use super::{
     leaving::LeavingWrites,
 };
 use crate::{
-    host::net::{admission::Admission, tls::Secret},
+    host::net::{admission::Admission, client_keys::ClientKeys, tls::Secret},
     proto::ConnectionId,
 };
 
@@ -32,23 +32,24 @@ impl Port {
         entrance: &Entrance,
         ids: Ids,
     ) -> io::Result<Port> {
-        let Entrance { secret, own, admission, dialects } = entrance;
+        let Entrance { accepted, own, admission, dialects } = entrance;
+        let secret = &accepted.secret;
         let mut config = EndpointConfig::new(secret.reset_key(own));
         let key = secret.connection_id_key(own);
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
         let server = Some(server_config(secret, dialects));
         let port = Port::new(bind(address)?, config, server, admission.clone(), 16)?;
-        Ok(Port { accepted: Some(secret.clone()), dialects, ids, ..port })
+        Ok(Port { accepted: Some(accepted.clone()), dialects, ids, ..port })
     }
 
-    /// A port for one connection to a leader, which is begun.
+    /// A port for one connection of a client to a leader, which is begun.
     pub(in crate::host) fn connect(
         id: ConnectionId,
         remote: SocketAddr,
-        secret: &Secret,
+        keys: &ClientKeys,
         silence: Duration,
     ) -> io::Result<Port> {
-        Port::connect_by(secret.client(), id, remote, silence)
+        Port::connect_by(keys.client(), id, remote, silence)
     }
 
     /// The same for one member of a group that turns to another.
@@ -97,10 +98,10 @@ impl Port {
         &mut self,
         id: ConnectionId,
         remote: SocketAddr,
-        secret: &Secret,
+        keys: &ClientKeys,
         silence: Duration,
     ) -> io::Result<()> {
-        self.begin_by(secret.client(), id, remote, silence)
+        self.begin_by(keys.client(), id, remote, silence)
     }
 
     fn begin_by(

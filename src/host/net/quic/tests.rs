@@ -3,7 +3,7 @@ use super::{
     config::{INITIAL_RTT, LEADER_RECEIVE_WINDOW, LEADER_SEND_WINDOW},
     *,
 };
-use crate::host::net::credential::PeerRole;
+use crate::host::net::{credential::CredentialPurpose, tls::Secret};
 use crate::proto::{
     ClusterId,
     wire::{ClientMessage, LeaderMessage, MemberMessage},
@@ -20,7 +20,7 @@ const IDS: Ids = Ids { next: 0, step: 1 };
 
 fn entrance(secret: &Secret, admission: Admission) -> Entrance {
     Entrance {
-        secret: secret.clone(),
+        accepted: secret.into(),
         own: OwnId::random(),
         admission,
         dialects: &[Dialect::Locks],
@@ -54,7 +54,7 @@ fn handshakes(port: &Port) -> usize {
 }
 
 fn connect(number: u64, address: SocketAddr, secret: &Secret) -> Port {
-    Port::connect(ConnectionId(number), address, secret, SILENCE).unwrap()
+    Port::connect(ConnectionId(number), address, &secret.clone().into(), SILENCE).unwrap()
 }
 
 /// Drives ports in turn until `done` says so of an event, which it is shown with its port.
@@ -594,7 +594,7 @@ fn one_client_that_stalls_its_handshakes_leaves_the_others_half_of_them() {
     let mut victim = connect_from(VICTIM, 1, address, &secret);
     drive(&mut [&mut leader, &mut victim], |index, event, _| match (index, event) {
         (0, PortEvent::Connected(_, client)) => {
-            assert_eq!(client, client_at((VICTIM, 0).into()));
+            assert_eq!(client.share, client_at((VICTIM, 0).into()));
             true
         }
         (1, PortEvent::Ended(_, ended)) => panic!("{ended:?}"),
@@ -756,7 +756,7 @@ fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
     while handshakes(&leader) == 0 {
         leader.receive();
     }
-    leader.accept_secret(&new);
+    leader.accept_credentials(&new);
     let mut ended = 0;
     let mut ports = [&mut leader, &mut of_old, &mut of_new, &mut late];
     drive(&mut ports, |index, event, _| match (index, event) {
@@ -783,6 +783,43 @@ fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
         }
         is_out && is_in
     });
+}
+
+/// Its last words would be done with rights that it has no more.
+#[test]
+fn what_a_refused_peer_has_said_is_not_read() {
+    let [old, new] = [[1; 32], [2; 32]].map(|bytes| Secret::from_secrets(&[bytes]));
+    let (mut leader, address) = listen(&old);
+    let mut client = connect(1, address, &old);
+    let (mut said, mut connected) = (None, false);
+    drive(&mut [&mut leader, &mut client], |index, event, port| {
+        match (index, event) {
+            (1, PortEvent::Connected(id, _)) => {
+                (0..100).for_each(|number| port.write(id, &renew(number)));
+            }
+            (0, PortEvent::Connected(..)) => connected = true,
+            // It is there, and the leader has had no turn to read it.
+            (0, PortEvent::Readable(id)) => said = Some(id),
+            _ => {}
+        }
+        said.is_some()
+    });
+    let id = said.expect("it has said something");
+    assert!(connected && leader.connection_mut(id).unwrap().reader.buffered() > 0);
+    leader.accept_credentials(&new);
+    let mut ended = false;
+    while let Some(event) = leader.poll_event() {
+        ended |= matches!(event, PortEvent::Ended(at, _) if at == id);
+        assert_eq!(leader.read::<ClientMessage>(id), None);
+    }
+    assert!(ended);
+    // What comes later is not read either.
+    drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
+        (0, event) => panic!("{event:?}"),
+        (1, PortEvent::Ended(..)) => true,
+        _ => false,
+    });
+    assert_eq!(leader.read::<ClientMessage>(id), None);
 }
 
 // ---- members of a group ---------------------------------------------------------------------------
@@ -815,7 +852,9 @@ fn what_members_say_is_no_clients_and_has_a_queue_of_its_own() {
                     PortEvent::Connected(id, _) if is_member => port.write(id, &said),
                     PortEvent::Connected(id, _) => port.write(id, &renew(7)),
                     PortEvent::Ended(_, ended) => panic!("{ended:?}"),
-                    PortEvent::Readable(_) | PortEvent::OtherSecret(_) => {}
+                    PortEvent::Readable(_)
+                    | PortEvent::OtherSecret(_)
+                    | PortEvent::Unaccepted(..) => {}
                 }
             }
             port.transmit();
@@ -841,9 +880,10 @@ fn what_members_say_is_no_clients_and_has_a_queue_of_its_own() {
 #[test]
 fn a_role_is_good_for_its_own_protocol_alone() {
     let secret = secret();
-    for (role, dialect) in [(PeerRole::Member, Dialect::Locks), (PeerRole::Admin, Dialect::Group)] {
+    let of_member = (CredentialPurpose::Member, Dialect::Locks);
+    for (role, dialect) in [of_member, (CredentialPurpose::admin(), Dialect::Group)] {
         let (mut leader, address) = listen_to_members(&secret);
-        let handshake = secret.handshake(role, dialect, &secret);
+        let handshake = secret.handshake(&role, dialect, &secret);
         let mut peer = Port::connect_by(handshake, ConnectionId(1), address, SILENCE).unwrap();
         // It is sent with the last of the handshake, and is not read.
         let begin = Instant::now();
@@ -855,14 +895,19 @@ fn a_role_is_good_for_its_own_protocol_alone() {
                 match event {
                     PortEvent::Connected(id, _) => peer.write(id, &renew(7)),
                     PortEvent::Ended(_, why) => ended = Some(why),
-                    PortEvent::Readable(_) | PortEvent::OtherSecret(_) => {}
+                    PortEvent::Readable(_)
+                    | PortEvent::OtherSecret(_)
+                    | PortEvent::Unaccepted(..) => {}
                 }
             }
             peer.transmit();
             leader.receive();
             let told = std::iter::from_fn(|| leader.poll_event().or(leader.poll_member_event()));
             for event in told.collect::<Vec<_>>() {
-                assert!(matches!(event, PortEvent::Ended(..)), "{role:?}, {dialect:?}: {event:?}");
+                assert!(
+                    matches!(event, PortEvent::Ended(..) | PortEvent::Unaccepted(..)),
+                    "{role:?}, {dialect:?}: {event:?}"
+                );
             }
             leader.transmit();
             if let Some(why) = ended {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::{host::net::client_keys::ClientKeys, proto::rights::Role};
 
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -106,17 +107,25 @@ fn a_missing_or_malformed_secret_is_a_matter_of_settings() {
 fn a_secret_is_read_again_and_stays_as_it_is_where_that_fails() {
     let directory = directory();
     let path = directory.path().join("key");
-    let mut secret = Secret::create(&path).unwrap().of_file(&path);
-    let first = secret.clone();
+    let first = Secret::create(&path).unwrap().of_file(&path);
+    let mut keys = ClientKeys::from(first.clone());
+    let mut refreshed = || {
+        keys.refresh();
+        match &keys {
+            ClientKeys::Secret(secret) => secret.clone(),
+            ClientKeys::Credential(credential) => panic!("{credential:?}"),
+        }
+    };
     fs::write(&path, "damaged").unwrap();
-    secret.refresh();
-    assert_eq!(secret, first);
+    assert_eq!(refreshed(), first);
     fs::write(&path, "ab".repeat(32)).unwrap();
-    secret.refresh();
-    assert_eq!(secret, Secret::from_secrets(&[[0xab; 32]]));
+    assert_eq!(refreshed(), Secret::from_secrets(&[[0xab; 32]]));
     fs::remove_file(&path).unwrap();
-    secret.refresh();
-    assert_eq!(secret, Secret::from_secrets(&[[0xab; 32]]));
+    assert_eq!(refreshed(), Secret::from_secrets(&[[0xab; 32]]));
+    // A client may be given a credential in the place of the secret.
+    Secret::from_secrets(&[[0xab; 32]]).issue(Role::Lock, "a").write(&path).unwrap();
+    keys.refresh();
+    assert!(matches!(keys, ClientKeys::Credential(_)));
 }
 
 #[test]

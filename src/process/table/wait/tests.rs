@@ -4,6 +4,7 @@ use std::{
     path::Path,
     sync::{atomic::AtomicU64, mpsc},
     task::Wake,
+    thread,
 };
 
 use futures::{executor::block_on, future::join_all};

@@ -449,12 +449,14 @@ fn a_renewal_waits_for_nothing_that_is_to_be_sent_as_well() {
         manager.client.acquire(acquire(text), None, manager.now);
     }
     manager.client.release(lease, Token::ZERO, Predecessor::Clean, manager.now);
+    let queued = manager.now;
     manager.now = manager.now + ms(100);
     manager.client.handle_timeout(manager.now);
     manager.drive();
     let said = manager.take_said();
     assert_eq!(said.len(), 4, "{said:?}");
-    assert_eq!(said[0], ClientMessage::Renew { sent_at: manager.now });
+    // It vouches for no more than what was sent before it.
+    assert_eq!(said[0], ClientMessage::Renew { sent_at: queued });
 }
 
 #[test]
@@ -1266,6 +1268,27 @@ fn a_leader_that_is_too_old_is_named_so() {
     };
     assert_eq!(*failed, request);
     assert!(text.contains("too old"), "{text}");
+}
+
+/// It was taken for the refusal of a request, and the question waited until its time was over.
+#[test]
+fn a_question_that_is_refused_before_the_welcome_has_failed() {
+    let mut manager = Manager::new(1);
+    let observation = manager.client.observe_leader(name("x"), None, manager.now);
+    manager.drive();
+    manager.connected();
+    let question = manager.client.list(None, 1, None, manager.now);
+    let why = Refusal::NotPermitted;
+    for query in [observation, question] {
+        manager.hear(LeaderMessage::Refused { request: query, why, holder: None });
+        let failure = RequestFailure::Refused { why };
+        assert_eq!(manager.take_events(), [Event::QueryFailed { query, failure }]);
+    }
+    // The next connection does not ask again.
+    manager.welcome();
+    let observes = |said: &ClientMessage| matches!(said, ClientMessage::Observe { .. });
+    let again = manager.take_said().iter().filter(|said| observes(said)).count();
+    assert_eq!(again, 1, "it was asked once, with the report");
 }
 
 #[test]

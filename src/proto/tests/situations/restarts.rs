@@ -103,6 +103,42 @@ fn a_session_that_does_not_come_back_delays_new_grants_by_its_time_to_live_at_mo
     assert_eq!(reign.take(a), [LeaderMessage::Gone { session: SessionId(1) }]);
 }
 
+/// As one whose credential is revoked meanwhile: the leader hears of the end of its connection alone.
+#[test]
+fn a_client_that_is_shut_out_during_grace_has_what_it_reported_until_its_time_to_live_and_no_more()
+{
+    for is_whole in [false, true] {
+        let (mut reign, a, grant) = holding("x");
+        let other = reign.session(2);
+        reign.acquire(other, 1, acquire("y"));
+        reign.granted(other, 1);
+        reign.restart();
+        // Grace waits for the other session, which has a lease as well.
+        let a = reign.again(a);
+        if is_whole {
+            reign.report(a, &[grant.lease], Vec::new());
+        } else {
+            reign.say(a, hello(a));
+        }
+        assert!(reign.leader.is_in_grace());
+        reign.disconnect(a);
+        let c = reign.session(3);
+        reign.acquire(c, 1, acquire("x"));
+        // What comes on its connection after that is nothing's.
+        reign.renew(a);
+        reign.say(a, ClientMessage::Ready);
+        for _ in 0..4 {
+            reign.pass(ms(1000));
+            reign.renew(c);
+            assert!(reign.try_granted(c, 1).is_err(), "whole: {is_whole}");
+        }
+        reign.pass(ms(1100));
+        reign.renew(c);
+        assert!(!reign.leader.is_in_grace());
+        assert!(reign.granted(c, 1).token > grant.token);
+    }
+}
+
 #[test]
 fn a_session_of_the_leaders_own_process_is_known_dead_with_it() {
     let mut reign =

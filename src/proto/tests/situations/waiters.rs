@@ -1,7 +1,13 @@
 //! Waiters: their order, their patience, their end.
 
 use super::*;
-use crate::{error::Predecessor, proto::wire::Extras};
+use crate::{
+    error::Predecessor,
+    proto::{
+        rights::{ConnectedClient, Rights, Role},
+        wire::Extras,
+    },
+};
 
 #[test]
 fn the_queue_is_first_come_first_served_across_sessions() {
@@ -331,6 +337,43 @@ fn a_time_to_live_out_of_bounds_is_refused_and_one_in_bounds_stays() {
     reign.say(speaker, ClientMessage::Ready);
     let heard = reign.take(speaker);
     assert!(matches!(heard[..], [LeaderMessage::Welcome { time_to_live: TTL, .. }]), "{heard:?}");
+}
+
+/// Raised to what a lease needs to outlive a change of reign, it was more than the credential allows: with
+/// a short `--ttl-max` none could be used at a leader that others may follow.
+#[test]
+fn a_credential_bounds_the_time_to_live_that_is_asked_for_and_not_the_raised_one() {
+    let config = LeaderConfig { reign_lasts: Some(ms(1000)), sessions_max: 6, ..config() };
+    let mut reign = ReignScene::new(config, fresh());
+    let mut asks = |number: u64, wanted| {
+        let connection = ConnectionId(number * 100);
+        let rights = Some(Arc::new(Rights::new(Role::Lock, Vec::new(), Some(ms(3000)))));
+        let client = ConnectedClient { rights, ..ClientId(number.into()).into() };
+        reign.leader.handle_connected(connection, client, reign.now);
+        let speaker = Speaker { connection, session: number.into(), count: 1 };
+        let mut hello = hello(speaker);
+        let ClientMessage::Hello { time_to_live, .. } = &mut hello else { unreachable!() };
+        *time_to_live = wanted;
+        reign.say(speaker, hello);
+        reign.say(speaker, ClientMessage::Ready);
+        let heard = reign.take(speaker);
+        let [LeaderMessage::Welcome { time_to_live, .. }] = heard[..] else { panic!("{heard:?}") };
+        reign.acquire(speaker, 1, acquire(&number.to_string()));
+        match reign.refused(speaker, 1) {
+            Some(why) => Err(why),
+            None => Ok(time_to_live),
+        }
+    };
+    assert_eq!(asks(1, ms(3000)), Ok(ms(4000)));
+    assert_eq!(asks(2, ms(1000)), Ok(ms(4000)));
+    assert_eq!(asks(3, ms(3001)), Err(Refusal::TimeToLive));
+    assert_eq!(asks(4, ms(4000)), Err(Refusal::TimeToLive));
+    // The leader's own limit is one of what is in force.
+    reign.config.time_to_live_max = ms(3500);
+    reign.restart();
+    let speaker = reign.session(9);
+    reign.acquire(speaker, 1, acquire("x"));
+    assert_eq!(reign.refused(speaker, 1), Some(Refusal::TimeToLive));
 }
 
 #[test]

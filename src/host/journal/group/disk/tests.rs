@@ -38,6 +38,21 @@ fn whole(writes: &[GroupWrite]) -> GroupWrite {
     GroupWrite::Whole(Box::new(after(writes).unwrap_or_default()))
 }
 
+/// What a test says of the room that a disk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TriedRoom {
+    Plenty,
+    /// What was set aside, once it is given.
+    Spare,
+    None,
+}
+
+impl TriedRoom {
+    pub(super) fn is_for_write(self, spare: u64) -> bool {
+        self == TriedRoom::Plenty || self == TriedRoom::Spare && spare == 0
+    }
+}
+
 struct DiskPlace(tempfile::TempDir);
 
 impl DiskPlace {
@@ -280,4 +295,123 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_disk_becomes_another_and_its_log_is_kept() {
+    let place = DiskPlace::new();
+    let mut disk = place.make();
+    disk.write(&[members(), entries(1, &[1, 1])]).unwrap();
+    let before = fs::read(place.log()).unwrap();
+    let old = disk.id();
+    let new = disk.become_another().unwrap();
+    assert_eq!(disk.id(), new);
+    assert_ne!(new, old);
+    assert_eq!(fs::read(place.0.path().join(PUT_BACK)).unwrap(), before);
+    drop(disk);
+    let (mut disk, stored) = place.open().unwrap();
+    assert_eq!((disk.id(), stored), (new, None));
+    disk.write(&[vote(9)]).unwrap();
+    drop(disk);
+    let (disk, stored) = place.open().unwrap();
+    assert_eq!((disk.id(), stored), (new, after(&[vote(9)])));
+}
+
+#[test]
+fn a_full_disk_writes_into_what_was_set_aside_and_sets_it_aside_again() {
+    let place = DiskPlace::new();
+    let spare = place.0.path().join(SPARE);
+    let mut disk = place.make();
+    let writes = some_writes();
+    disk.write(&writes[..2]).unwrap();
+    assert_eq!(fs::metadata(&spare).unwrap().len(), SPARE_BYTES_MIN);
+    disk.room = TriedRoom::Spare;
+    disk.write(&writes[2..3]).unwrap();
+    assert!(disk.is_low() && !spare.exists());
+    let looks = Instant::now();
+    disk.set_aside(looks);
+    assert!(disk.is_low() && !spare.exists());
+    disk.write(&writes[3..4]).unwrap();
+    disk.room = TriedRoom::None;
+    assert!(matches!(disk.write(&writes[4..]), Err(DiskTrouble::Full(_))));
+    assert!(disk.is_low());
+    disk.room = TriedRoom::Plenty;
+    disk.write(&writes[4..]).unwrap();
+    disk.set_aside(looks + LOOK_PAUSE / 2);
+    assert!(disk.is_low(), "it looked just before");
+    disk.set_aside(looks + LOOK_PAUSE);
+    assert!(!disk.is_low());
+    assert_eq!(fs::metadata(&spare).unwrap().len(), SPARE_BYTES_MIN);
+    drop(disk);
+    assert_eq!(place.open().unwrap().1, after(&writes));
+}
+
+#[test]
+fn what_was_set_aside_is_there_after_a_restart_and_grows_with_the_log_by_doubling() {
+    let place = DiskPlace::new();
+    let spare = place.0.path().join(SPARE);
+    let mut disk = place.make();
+    let now = Instant::now();
+    disk.end = SPARE_BYTES_MIN + 1;
+    disk.set_aside(now);
+    assert_eq!(disk.spare.bytes(), 2 * SPARE_BYTES_MIN);
+    // The log grows within that: it is not even looked at.
+    fs::remove_file(&spare).unwrap();
+    disk.end = 2 * SPARE_BYTES_MIN;
+    disk.set_aside(now);
+    assert!(!spare.exists());
+    drop(disk);
+    fs::write(&spare, vec![7; 3 * SPARE_BYTES_MIN as usize]).unwrap();
+    assert_eq!(Spare::new(spare).bytes(), 3 * SPARE_BYTES_MIN);
+}
+
+#[test]
+fn more_that_cannot_be_set_aside_takes_nothing_from_what_is() {
+    let place = DiskPlace::new();
+    let mut disk = place.make();
+    disk.end = SPARE_BYTES_MIN + 1;
+    disk.room = TriedRoom::None;
+    disk.set_aside(Instant::now());
+    assert_eq!((disk.spare.bytes(), disk.is_low()), (SPARE_BYTES_MIN, false));
+    disk.room = TriedRoom::Plenty;
+    // No file is that long.
+    disk.spare.set_aside(i64::MAX as u64).unwrap_err();
+    assert_eq!(disk.spare.bytes(), SPARE_BYTES_MIN);
+    assert_eq!(fs::metadata(place.0.path().join(SPARE)).unwrap().len(), SPARE_BYTES_MIN);
+}
+
+#[test]
+fn a_disk_that_is_full_becomes_another_with_what_was_set_aside() {
+    let place = DiskPlace::new();
+    let mut disk = place.make();
+    disk.write(&[members(), entries(1, &[1, 1])]).unwrap();
+    disk.room = TriedRoom::None;
+    assert!(matches!(disk.become_another(), Err(DiskTrouble::Full(_))));
+    assert!(disk.is_low());
+    disk.room = TriedRoom::Spare;
+    let new = disk.become_another().unwrap();
+    assert!(disk.is_low() && disk.id() == new);
+    drop(disk);
+    assert_eq!(place.open().unwrap().0.id(), new);
+}
+
+#[test]
+fn the_log_that_is_kept_is_that_of_the_disk_that_was_put_back_however_often_it_is_tried() {
+    let place = DiskPlace::new();
+    let kept = place.0.path().join(PUT_BACK);
+    fs::write(&kept, "of an earlier time").unwrap();
+    let mut disk = place.make();
+    disk.write(&[members(), entries(1, &[1, 1])]).unwrap();
+    let before = fs::read(place.log()).unwrap();
+    disk.keep_log().unwrap();
+    // The new log has the name already, and the directory could not be synced.
+    drop(begin_file(place.0.path(), DiskId(9), 3).unwrap());
+    put_in_place(&place.0.path().join(UNFINISHED), GROUP_LOG).unwrap();
+    disk.become_another().unwrap();
+    assert_eq!(fs::read(&kept).unwrap(), before);
+    // Where there are no hard links it is copied; what cannot be copied leaves nothing.
+    fs::remove_file(&kept).unwrap();
+    copy_whole(&place.log(), &kept).unwrap();
+    assert_eq!(fs::read(&kept).unwrap(), fs::read(place.log()).unwrap());
+    copy_whole(&place.0.path().join("nothing"), &kept).unwrap_err();
 }

@@ -4,7 +4,8 @@
 //! the leader hears the clients' side of it and is to say the leader's, and the other way round. A
 //! change of the format shows here as it would to a peer of an earlier release. `conversation-2.txt`
 //! is the same with shared leases and permits, which the first one's sides did not know, and
-//! `conversation-3.txt` both as they are said today. The first two are of leaders that told a request's
+//! `conversation-3.txt` both as they were said before there was a word for deadlocks; `conversation-4.txt` is
+//! what is said today, with that. The first two are of leaders that told a request's
 //! place at once, and today it is told once the journal knows of the request: where that comes to
 //! a grant at the same moment, it is not told.
 
@@ -21,7 +22,9 @@ const SAID: &str = include_str!("conversation-1.txt");
 
 const SAID_WITH_SHARES: &str = include_str!("conversation-2.txt");
 
-const SAID_TODAY: &str = include_str!("conversation-3.txt");
+const SAID_WITH_BOUNDS: &str = include_str!("conversation-3.txt");
+
+const SAID_TODAY: &str = include_str!("conversation-4.txt");
 
 #[test]
 fn a_leader_answers_the_clients_of_that_time() {
@@ -39,7 +42,9 @@ fn both_sides_say_what_is_said_today() {
     stage.play();
     let mut shares = TalkStage::new(true, true, SAID_TODAY);
     shares.play_shares();
-    let said = [stage.lines, shares.lines].concat().join("\n") + "\n";
+    let mut deadlock = TalkStage::new(true, true, SAID_TODAY);
+    deadlock.play_deadlock();
+    let said = [stage.lines, shares.lines, deadlock.lines].concat().join("\n") + "\n";
     assert_eq!(said, SAID_TODAY, "\n{said}");
 }
 
@@ -50,7 +55,8 @@ fn a_place_that_is_not_told_before_the_grant_is_all_that_leaders_of_today_say_ot
         lines.into_iter().partition(|line| matches!(read(line), LeaderMessage::Queued { .. }))
     };
     let (places, others): (Vec<_>, Vec<_>) = by_leader(SAID_WITH_SHARES);
-    let (_, shares) = SAID_TODAY.split_once("# one reads\n").expect("the second is played behind");
+    let (_, shares) =
+        SAID_WITH_BOUNDS.split_once("# one reads\n").expect("the second is played behind");
     let (places_today, others_today): (Vec<_>, Vec<_>) = by_leader(shares);
     assert_eq!(others, others_today);
     assert!(places_today.len() < places.len());
@@ -64,6 +70,16 @@ fn a_leader_answers_clients_that_share() {
 #[test]
 fn clients_that_share_go_on_with_their_leader() {
     TalkStage::new(false, true, SAID_WITH_SHARES).play_shares();
+}
+
+#[test]
+fn a_leader_that_knows_deadlocks_answers_clients_of_the_release_before() {
+    let (plain, shares) =
+        SAID_WITH_BOUNDS.split_at(SAID_WITH_BOUNDS.find("# one reads\n").unwrap());
+    TalkStage::new(true, false, plain).play();
+    TalkStage::new(true, false, shares).play_shares();
+    TalkStage::new(false, true, plain).play();
+    TalkStage::new(false, true, shares).play_shares();
 }
 
 /// A side that is not here is played by what was said.
@@ -154,6 +170,27 @@ impl TalkStage {
         self.act("two more are too many", |[_, b]| b.ask_for(&permits(2, 3)));
         self.act("and there are three and not four", |[a, _]| a.ask_for(&permits(1, 4)));
         self.act("they come back", |[a, _]| a.give_back(Predecessor::Clean));
+        self.act("the end", |clients| clients.iter_mut().for_each(|c| c.client.close(c.now)));
+        if let Some(said) = &mut self.said {
+            assert_eq!(said.next(), None, "more was said");
+        }
+    }
+
+    fn play_deadlock(&mut self) {
+        let wants = |text: &str, (lease, _): (LeaseId, Token)| {
+            let extras = Extras { holds: vec![lease], ..Extras::default() };
+            Acquire { extras: Some(Box::new(extras)), ..acquire(text) }
+        };
+        self.act("each has one of two", |[a, b]| {
+            a.ask_for(&acquire("left"));
+            b.ask_for(&acquire("right"));
+        });
+        self.act("one waits for the other's", |[a, _]| a.ask_for(&wants("right", a.lease())));
+        self.act("and the other for that one's", |[_, b]| b.ask_for(&wants("left", b.lease())));
+        self.pass(700);
+        self.act("the one that was told gives its own back", |[_, b]| {
+            b.give_back(Predecessor::Clean);
+        });
         self.act("the end", |clients| clients.iter_mut().for_each(|c| c.client.close(c.now)));
         if let Some(said) = &mut self.said {
             assert_eq!(said.next(), None, "more was said");

@@ -1,0 +1,98 @@
+//! What a service manager is told of a leader: systemd with `Type=notify`, or another one that sets
+//! `NOTIFY_SOCKET`.
+//!
+//! It hears when the leader can be reached, what it is (`systemctl status` shows that line), and when it
+//! ends. Where it wants to hear regularly (`WatchdogSec=`), it hears only as long as the leader's thread
+//! answers: one that stands still is ended by it and started anew, and its clients keep their locks as
+//! after any restart.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use sd_notify::NotifyState;
+
+use crate::{
+    host::{LeaderView, LeaderWindow},
+    proto::wire::LeaderRank,
+};
+
+/// How often the leader is asked what it is, where nothing more is wanted.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+/// So many times within the time that the service manager waits for is it told.
+const TOLD_WITHIN: u32 = 4;
+
+/// The service manager that has started this process, if there is one that wants to hear.
+pub(super) struct ServiceManager {
+    window: LeaderWindow,
+    every: Duration,
+    is_watched: bool,
+    asked: Option<Instant>,
+    /// What the leader has answered since.
+    answer: Arc<Mutex<Option<String>>>,
+    status: String,
+}
+
+impl ServiceManager {
+    /// Tells it that the leader can be reached. `None` without a service manager.
+    pub(super) fn told_ready(window: LeaderWindow) -> Option<ServiceManager> {
+        std::env::var_os("NOTIFY_SOCKET")?;
+        let watched = sd_notify::watchdog_enabled();
+        let every = watched.map_or(ASKED_EVERY, |within| (within / TOLD_WITHIN).min(ASKED_EVERY));
+        tell(&[NotifyState::Ready]);
+        Some(ServiceManager {
+            window,
+            every,
+            is_watched: watched.is_some(),
+            asked: None,
+            answer: Arc::default(),
+            status: String::new(),
+        })
+    }
+
+    /// To be called again and again: tells what the leader has answered, and asks it again when it is time.
+    pub(super) fn look(&mut self) {
+        if let Some(status) = self.answer.lock().take() {
+            if self.is_watched {
+                tell(&[NotifyState::Watchdog]);
+            }
+            if status != self.status {
+                tell(&[NotifyState::Status(&status)]);
+                self.status = status;
+            }
+        }
+        if self.asked.is_none_or(|asked| asked.elapsed() >= self.every) {
+            self.asked = Some(Instant::now());
+            let answer = self.answer.clone();
+            self.window.look(0, move |view| *answer.lock() = Some(status_of(&view)));
+        }
+    }
+
+    /// Tells it that the leader ends in good order.
+    pub(super) fn tell_stopping(self) {
+        tell(&[NotifyState::Stopping]);
+    }
+}
+
+/// A service manager that does not hear is no reason to end.
+fn tell(states: &[NotifyState]) {
+    let _ = sd_notify::notify(states);
+}
+
+fn status_of(view: &LeaderView) -> String {
+    let (standing, epoch) = (&view.standing, view.standing.epoch);
+    match (standing.rank, view.counts) {
+        (LeaderRank::Reigns, _) if !view.has_proof => "without proof of its reign".to_owned(),
+        (LeaderRank::Reigns, Some(counts)) if counts.in_grace => {
+            format!("reigns in epoch {epoch}, and waits for clients of the last one")
+        }
+        (LeaderRank::Reigns, _) => format!("reigns in epoch {epoch}"),
+        (LeaderRank::StandsBy, _) => match &standing.address {
+            Some(address) => format!("stands by for the leader at {address}"),
+            None => "stands by".to_owned(),
+        },
+        (LeaderRank::Ended, _) => "has ended".to_owned(),
+    }
+}

@@ -1,0 +1,155 @@
+//! A disk that has less than it has confirmed: that of a machine that was put back to an earlier state, as a
+//! virtual machine is from a snapshot.
+//!
+//! Such a disk looks like any other, and is worse than an empty one: what it has confirmed is committed by its
+//! word, and with its vote a member could lead that has nothing of it; its own votes it may give a second
+//! time. It cannot know of that itself, but others do: a member that has led the log knows what of the committed
+//! part each disk has confirmed, and every member knows the last term in which a disk has given it a vote
+//! or an answer. So a member asks all others when it starts, and votes once each has answered, or after a
+//! while in which they would have, if they ran. One that leads says it unasked to a disk that shows less.
+//!
+//! What is told so was true of the disk when it was said, and a disk that was left alone only gains: a
+//! frame that comes late or twice says nothing wrong. So one look at it decides. A disk that has less
+//! is out of the group for good, and its member begins anew with another one, which waits to be admitted.
+//!
+//! It is no proof: what a member knows it forgets when it ends, so a disk that is put back while the
+//! members that know of it are away is believed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    GroupMachine,
+    entry::{LogPlace, MemberName, VoterId},
+    frame::GroupBody,
+    standing::GroupNotice,
+};
+use crate::{
+    proto::mistake::{Mistake, planted},
+    time::Time,
+};
+
+/// What members know of each other's disks.
+pub(super) struct ConfirmedDisks {
+    confirmed: BTreeMap<VoterId, Confirmed>,
+    /// Up to where the log was committed when that was looked at last.
+    noted: u64,
+    /// The members that have not said yet what they know of this one's disk.
+    unanswered: BTreeSet<MemberName>,
+    next_ask: Time,
+    /// From then on it votes without their answers.
+    votes_at: Time,
+}
+
+/// What a disk has for certain, unless it was put back.
+#[derive(Clone, Copy, Default)]
+struct Confirmed {
+    term: u64,
+    /// Up to there it has the log, which is committed as far as that.
+    place: LogPlace,
+}
+
+impl ConfirmedDisks {
+    /// Of a member that starts.
+    pub(super) fn new(others: Vec<MemberName>, now: Time, votes_at: Time) -> ConfirmedDisks {
+        ConfirmedDisks {
+            confirmed: BTreeMap::new(),
+            noted: 0,
+            unanswered: others.into_iter().collect(),
+            next_ask: now,
+            votes_at,
+        }
+    }
+}
+
+impl GroupMachine {
+    /// Whether others may still say that this disk has less than it has confirmed. Until then it has no vote.
+    pub(super) fn is_unsure(&self) -> bool {
+        let ConfirmedDisks { unanswered, votes_at, .. } = &self.confirmed;
+        !unanswered.is_empty() && self.now < *votes_at && !planted(Mistake::PutBackDiskVotes)
+    }
+
+    /// Asks those that have not answered what they know of this disk, if that is due.
+    pub(super) fn ask_confirmed_if_due(&mut self) {
+        if self.asks_confirmed_at().is_none_or(|at| self.now < at) {
+            return;
+        }
+        let is_soon = self.now < self.confirmed.votes_at;
+        let pace = self.config.heartbeat;
+        self.confirmed.next_ask = self.now + if is_soon { pace / 2 } else { pace * 8 };
+        for member in self.confirmed.unanswered.clone() {
+            self.send_to(&member, None, GroupBody::AskConfirmed);
+        }
+    }
+
+    /// When it asks next.
+    pub(super) fn asks_confirmed_at(&self) -> Option<Time> {
+        let ConfirmedDisks { unanswered, next_ask, .. } = &self.confirmed;
+        (!unanswered.is_empty()).then_some(*next_ask)
+    }
+
+    /// A connection to a member was made: it may not have heard the question.
+    pub(super) fn ask_confirmed_anew(&mut self, member: &MemberName) {
+        if self.config.members.contains(member) && *member != self.config.own {
+            self.confirmed.unanswered.insert(member.clone());
+            self.confirmed.next_ask = self.now;
+            self.ask_confirmed_if_due();
+        }
+    }
+
+    /// A disk asks what this member knows of it, or shows that it has less.
+    pub(super) fn tell_confirmed(&mut self, disk: VoterId) {
+        let Confirmed { term, place } =
+            self.confirmed.confirmed.get(&disk).copied().unwrap_or_default();
+        self.send(disk, GroupBody::Confirmed { term, place });
+    }
+
+    /// A disk has stored this term: it has said so in a vote or an answer.
+    pub(super) fn note_term(&mut self, disk: VoterId, term: u64) {
+        let confirmed = self.confirmed.confirmed.entry(disk).or_default();
+        confirmed.term = confirmed.term.max(term);
+    }
+
+    /// A disk answers with this as the last of its log.
+    pub(super) fn tell_confirmed_if_less(&mut self, disk: VoterId, last: u64) {
+        let known = self.confirmed.confirmed.get(&disk);
+        if self.lead.is_some() && known.is_some_and(|known| last < known.place.index) {
+            self.tell_confirmed(disk);
+        }
+    }
+
+    /// What is committed has grown, as this leader counts it: by the disks that have confirmed it.
+    pub(super) fn note_confirmed(&mut self) {
+        let committed = self.commit_index();
+        if self.lead.is_none() || committed == self.confirmed.noted {
+            return;
+        }
+        self.confirmed.noted = committed;
+        for disk in self.other_disks() {
+            let matched = self.raft.matched(disk.voter());
+            let Some(index) = matched.map(|matched| matched.min(committed)) else { continue };
+            // Of a place in the middle of a snapshot the term is not known; soon the disk has a later one.
+            let Some(term) = self.raft.term_at(index) else { continue };
+            let confirmed = self.confirmed.confirmed.entry(disk.voter()).or_default();
+            if confirmed.place.index < index {
+                confirmed.place = LogPlace { term, index };
+            }
+        }
+    }
+
+    /// A member says what this disk has confirmed to it.
+    pub(super) fn handle_confirmed(&mut self, from: VoterId, term: u64, place: LogPlace) {
+        if let Some((member, _)) = self.route(from) {
+            self.confirmed.unanswered.remove(&member);
+        }
+        let (own_term, last) = (self.raft.term(), self.raft.last().index);
+        // What is committed is overwritten by nothing: with another entry there, the disk is one that has less too.
+        let has_place =
+            place.index <= self.raft.before() || self.raft.term_at(place.index) == Some(place.term);
+        if (term <= own_term && has_place) || planted(Mistake::PutBackDiskVotes) {
+            return;
+        }
+        self.leave();
+        let (had, has) = ((term, place.index), (own_term, last));
+        self.notices.push_back(GroupNotice::OwnDiskPutBack { had, has });
+    }
+}

@@ -1,0 +1,89 @@
+//! When a session's renewals were sent, by the leader's clock.
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// Tells of the latest renewal when it was sent at the earliest, but for the fastest way of the last
+/// minutes: a renewal that took longer than that one was sent earlier by so much.
+///
+/// It tells nothing before it knows [`KNOWN_MIN`] renewals: a network that holds up a session's first ones, all
+/// of them, does so for longer than the session's time to live, which ends it.
+///
+/// The two clocks have origins of their own and need not run alike, so that an old comparison means
+/// nothing: of the fastest way two windows are remembered. A session that is silent for as long has ended.
+#[derive(Default)]
+pub(in crate::proto) struct RenewalClock {
+    /// What the leader's clock showed at an arrival, less what the client's showed at the sending, at the
+    /// fastest in this window and in the one before, as wrapping nanoseconds.
+    fastest: [Option<i64>; 2],
+    /// When this window began.
+    since: Time,
+    sent_after: Time,
+    /// How many it knows, up to as many as it needs.
+    known: u8,
+}
+
+/// Renewals in a time to live, and one.
+const KNOWN_MIN: u8 = 4;
+const WINDOW: Duration = Duration::from_secs(120);
+
+impl RenewalClock {
+    /// A renewal is read now that was sent at that time of the client's clock.
+    pub(in crate::proto) fn add(&mut self, sent_at: Time, now: Time) {
+        let took = now.as_nanos().wrapping_sub(sent_at.as_nanos()) as i64;
+        if self.fastest[0].is_none() || now.since(self.since) >= WINDOW {
+            (self.fastest, self.since) = ([Some(took), self.fastest[0]], now);
+        }
+        self.fastest[0] = self.fastest[0].map(|fastest| fastest.min(took));
+        let fastest = self.fastest.iter().flatten().copied().min().unwrap_or(took);
+        self.known = KNOWN_MIN.min(self.known + 1);
+        self.sent_after = now - Duration::from_nanos(took.wrapping_sub(fastest).max(0) as u64);
+    }
+
+    /// The latest renewal was sent then or later, less the time of the fastest way.
+    pub(in crate::proto) fn sent_after(&self) -> Time {
+        if self.known < KNOWN_MIN { Time::ZERO } else { self.sent_after }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn one_that_was_held_up_counts_from_its_sending() {
+        // The client's clock is ahead by an hour, or behind.
+        for origin in [3_600_000, 0] {
+            let sent = |millis: u64| at(origin + millis);
+            let mut clock = RenewalClock::default();
+            for number in 0..3 {
+                clock.add(sent(number), at(50_020 + number));
+                assert_eq!(clock.sent_after(), Time::ZERO);
+            }
+            clock.add(sent(1_000), at(51_020));
+            assert_eq!(clock.sent_after(), at(51_020));
+            // Held up for two seconds on a way that takes 20 ms.
+            clock.add(sent(2_000), at(54_020));
+            assert_eq!(clock.sent_after(), at(52_020));
+            clock.add(sent(5_000), at(55_010));
+            assert_eq!(clock.sent_after(), at(55_010));
+        }
+    }
+
+    #[test]
+    fn a_slower_clock_is_known_after_a_while() {
+        let mut clock = RenewalClock::default();
+        // It shows one percent less; the way takes no time.
+        for second in 0..1_000 {
+            let now = at(second * 1_000);
+            clock.add(at(second * 990), now);
+            let behind = now.since(clock.sent_after());
+            assert!(second < 3 || behind <= 2 * WINDOW / 100, "{behind:?}");
+        }
+    }
+}
