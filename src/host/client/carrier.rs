@@ -9,7 +9,7 @@
 //! woken and left. Ownership is only ever tried for:
 //!
 //! - A *caller* that is about to block comes with its request, and carries until it has its answer, for
-//!   at most [`CARRY`]: two thread switches cost as much as the network. One that finds an owner is heard
+//!   at most 5 ms: two thread switches cost as much as the network. One that finds an owner is heard
 //!   by that, and parks until the owner has read its answer.
 //! - A *task* comes likewise, sends, and may lend its thread for some 50 µs ([`Lending`]); it never
 //!   sleeps as the owner, so that a dropped future owns nothing.
@@ -24,9 +24,15 @@
 //! *Close, death, forks:* a link that is closed, gone, or whose turn has panicked ends at the next look of
 //! any owner, and harms no other; an owner that panics abandons the connection and calls the thread. A
 //! forked child's managers are refused before they get here. Lock order: the thread's, then the wire's;
-//! a link's state is locked inside, and callers are told once nothing is locked.
+//! a link's state is locked inside.
+//!
+//! *Foreign code*, wakers and files among it, is run by no owner: an owner collects what is to be told,
+//! frees the connection, tells, and comes back if no other has come meanwhile. A thread that is kept by it
+//! is replaced (`standing_in.rs`). Files and names are read by threads of their own (`routes.rs`).
 
 mod loads;
+mod owner;
+mod standing_in;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -42,20 +48,20 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 pub(super) use self::loads::CarriedLink;
-use self::loads::WireLoad;
+use self::{loads::WireLoad, owner::WireOwner, standing_in::ThreadTelling};
 use super::{
     link::Lent,
     ports::{LinkKey, Ports},
     reader::{AfterTurn, LentReader, ReadFrames},
     routes::Routes,
-    wire_word::{Coming, WireSigns, WireWish, WireWord},
+    wire_word::{Coming, WireWish, WireWord},
 };
 use crate::{
     clock,
     error::{LockError, LockErrorKind},
     fork::{self, PerFork},
     host::net::{
-        bell::{LONGEST_SLEEP, Slept, SocketBed, is_same},
+        bell::{LONGEST_SLEEP, Slept, SocketBed},
         patience::{Lending, PollPatience},
     },
     time::Time,
@@ -63,10 +69,6 @@ use crate::{
 
 /// A tick: while others carry the thread looks this often, and what can wait that long does.
 const SOON: Duration = Duration::from_millis(1);
-/// How long a caller carries frames itself before it leaves that to the thread.
-const CARRY: Duration = Duration::from_millis(5);
-/// So often an owner that is about to leave looks again for others, before it leaves that to the thread.
-const LOOKS_FOR_OTHERS: usize = 2;
 
 pub(super) struct Carrier {
     me: Weak<Carrier>,
@@ -105,6 +107,7 @@ struct CarrierWire {
 struct CarrierThread {
     is_running: bool,
     handle: Option<Thread>,
+    telling: Option<Arc<ThreadTelling>>,
 }
 
 /// Those of this process: one for each runtime that was lent, and one for managers without.
@@ -177,7 +180,7 @@ impl Carrier {
     pub(super) fn send(&self, carried: &CarriedLink) {
         if self.comes(carried, WireWish::Send) {
             let mut owner = WireOwner::new(self);
-            owner.step(false);
+            owner.look(false);
             owner.leave();
         }
     }
@@ -224,7 +227,7 @@ impl Carrier {
         }
         if self.comes(carried, WireWish::Reader) {
             let mut owner = WireOwner::new(self);
-            owner.step(false);
+            owner.look(false);
             owner.leave_to_reader(reader);
         }
     }
@@ -286,194 +289,6 @@ impl Carrier {
     }
 }
 
-/// The owner of a connection. However it ends, the connection is free and others are served.
-struct WireOwner<'a> {
-    carrier: &'a Carrier,
-    /// What the last look left to be waited for: answers, and links that are being closed.
-    outstanding: usize,
-    /// There is nothing to be carried, as of the last look.
-    is_empty: bool,
-    /// The sockets, as of the last look.
-    sockets: Vec<Slept>,
-    has_left: bool,
-}
-
-/// What came of a look.
-struct LookedOver {
-    signs: WireSigns,
-    /// How long nothing will be without a sign.
-    limit: Duration,
-    /// As [`CarrierWire::activity`].
-    activity: u64,
-    /// As [`CarrierWire::turns`].
-    turns: u64,
-}
-
-impl<'a> WireOwner<'a> {
-    fn new(carrier: &'a Carrier) -> WireOwner<'a> {
-        WireOwner { carrier, outstanding: 0, is_empty: false, sockets: Vec::new(), has_left: false }
-    }
-
-    /// Looks at everything that has come, moves all frames that are ready, and tells callers what came
-    /// of it. With `reads` the sockets are read, too.
-    fn step(&mut self, reads: bool) -> LookedOver {
-        let carrier = self.carrier;
-        let signs = carrier.word.begin();
-        let mut wire = carrier.wire.lock();
-        let looked = wire.look(reads || signs.is_unread());
-        self.outstanding = looked.outstanding;
-        self.sockets.clear();
-        wire.ports.sockets(&mut self.sockets);
-        let CarrierWire { activity, turns, .. } = *wire;
-        self.is_empty = wire.loads.is_empty();
-        drop(wire);
-        if self.is_empty {
-            // A reading task that finds nothing to carry ends, and is not to be wanted again.
-            carrier.word.end_reading();
-        }
-        if looked.has_ended {
-            // A caller that is about to wait for it has the lock until it does.
-            drop(carrier.thread.lock());
-            carrier.changed.notify_all();
-        }
-        looked.told.tell();
-        LookedOver { signs, limit: looked.limit, activity, turns }
-    }
-
-    /// For a caller: moves frames until `done`, but not for ever.
-    fn carry_until(mut self, done: &dyn Fn() -> bool) {
-        let begin = Instant::now();
-        let mut reads = false;
-        loop {
-            let limit = self.step(reads).limit;
-            let carried = begin.elapsed();
-            if done() || carried >= CARRY {
-                return self.leave();
-            }
-            reads = self.rest(limit.min(CARRY - carried), false);
-        }
-    }
-
-    /// For a task: the same for so long and no longer, without a sleep; whether it is done.
-    fn look_until(&mut self, done: &dyn Fn() -> bool, (begin, long): Lent) -> bool {
-        loop {
-            // Also what was heard last: another owner may look only a tick later.
-            self.step(false);
-            if done() {
-                return true;
-            }
-            let look_again = |last| self.carrier.lending.lock().look_again(last);
-            let has_heard = self.look_for((begin, long), look_again);
-            if !has_heard && (!self.carrier.word.is_rung() || begin.elapsed() >= long) {
-                return false;
-            }
-        }
-    }
-
-    /// Rests until there is something to look at, or `limit` has passed. Whether the sockets are to be
-    /// read.
-    ///
-    /// An owner that was answered soon before looks for a while before it sleeps; see [`PollPatience`].
-    fn rest(&self, limit: Duration, dozes: bool) -> bool {
-        let Carrier { word, wire, bed, .. } = self.carrier;
-        let begin = Instant::now();
-        let looks = wire.lock().patience.looks(begin).min(limit);
-        let look_again = |last| wire.lock().patience.look_again(last);
-        let has_heard = self.look_for((begin, looks), look_again);
-        let mut is_ready = false;
-        if !has_heard {
-            if !word.lie_down(dozes) {
-                // It looks at the sockets all the same: else callers that come at every turn would
-                // have nothing read for as long as they do.
-                return true;
-            }
-            let limit = limit.saturating_sub(begin.elapsed()).min(LONGEST_SLEEP);
-            is_ready = bed.sleep(&self.sockets, limit);
-            word.get_up();
-        }
-        // A short wait that nothing ended says nothing about how soon peers answer.
-        if has_heard || is_ready || limit > PollPatience::LONGEST {
-            wire.lock().patience.waited(looks, begin.elapsed());
-        }
-        is_ready
-    }
-
-    /// Reads the sockets until something has come, for so `long` since `begin`; whether it has.
-    fn look_for(
-        &self,
-        (begin, long): Lent,
-        mut look_again: impl FnMut(Instant) -> Option<Instant>,
-    ) -> bool {
-        let mut now = begin;
-        while now - begin < long && !self.carrier.word.is_rung() {
-            if self.carrier.wire.lock().hear() {
-                return true;
-            }
-            let Some(later) = look_again(now) else { break };
-            now = later;
-        }
-        false
-    }
-
-    /// Leaves the connection to the next comer, or to the thread if others wait for answers.
-    fn leave(mut self) {
-        self.try_to_leave(WireWord::leave);
-    }
-
-    /// The same, and from now on a runtime's task sleeps on the sockets.
-    fn leave_to_reader(mut self, reader: &LentReader) {
-        // With nothing to carry no task is to read.
-        let leave = if self.is_empty { WireWord::leave } else { WireWord::leave_to_reader };
-        if self.try_to_leave(leave) {
-            reader.ensure(|| self.carrier.me.upgrade());
-        }
-    }
-
-    /// Whether a runtime's task sleeps on the sockets now.
-    fn try_to_leave(&mut self, leave: impl Fn(&WireWord) -> bool) -> bool {
-        let carrier = self.carrier;
-        for _ in 0..LOOKS_FOR_OTHERS {
-            let is_told_nothing = self.is_reader_told_nothing();
-            if leave(&carrier.word) {
-                self.has_left = true;
-                let reads = carrier.word.reads();
-                match &carrier.reader {
-                    Some(reader) if reads && is_told_nothing => reader.look(),
-                    _ if reads || self.outstanding == 0 => {}
-                    _ => carrier.call_thread(),
-                }
-                return reads;
-            }
-            self.step(false);
-            if self.is_empty {
-                // What was to leave the sockets to a reader has no reason to any more.
-                break;
-            }
-        }
-        // The thread has the rest.
-        false
-    }
-}
-
-impl WireOwner<'_> {
-    /// Whether a reading task sleeps on sockets that were replaced, or was told of what was not read.
-    fn is_reader_told_nothing(&self) -> bool {
-        self.carrier.reader.is_some() && {
-            let wire = self.carrier.wire.lock();
-            !is_same(&self.sockets, &wire.known) || wire.ports.has_unread()
-        }
-    }
-}
-
-impl Drop for WireOwner<'_> {
-    fn drop(&mut self) {
-        if !self.has_left {
-            self.carrier.word.abandon();
-            self.carrier.call_thread();
-        }
-    }
-}
-
 impl ReadFrames for Carrier {
     fn is_wanted(&self) -> bool {
         self.word.reads()
@@ -493,7 +308,7 @@ impl ReadFrames for Carrier {
             }
         }
         let mut owner = WireOwner::new(self);
-        owner.step(true);
+        owner.look(true);
         let is_empty = owner.is_empty;
         sockets.clear();
         sockets.extend(owner.sockets.iter().map(|(socket, _)| socket.clone()));

@@ -530,6 +530,22 @@ impl Link {
         }
     }
 
+    /// The same for a driver that others may wait for, unless it runs foreign code; whether nothing is
+    /// left to be told.
+    #[cfg(feature = "host")]
+    pub(in crate::host) fn follow_up_shortly(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.aftermath.is_foreign() {
+            return false;
+        }
+        let aftermath = state.take_aftermath();
+        drop(state);
+        if let Some(aftermath) = aftermath {
+            aftermath.run(&self.me);
+        }
+        true
+    }
+
     fn loss_is_told(&self, lease: LeaseId) {
         let mut state = self.state.lock();
         state.client.loss_is_told(lease);

@@ -1,12 +1,13 @@
 //! The connections of one client: tried address by address, read, written, closed.
 //!
 //! It decides nothing: the protocol client orders connections, messages and closes, and is told
-//! what happened. It sleeps on nothing and starts no thread but those that look up names.
+//! what happened. It sleeps on nothing. The system's resolver and the disk of a secret file take the time
+//! that they take: a thread for each connection that is opened waits for them, and nothing else does.
 
 use std::{
     io,
     net::SocketAddr,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -17,13 +18,17 @@ use crate::{
     proto::{
         ConnectionId,
         client::{Client, Ended},
+        rights::Rights,
         wire::{ClientMessage, LeaderMessage},
     },
     time::Time,
 };
 
-/// How long one address of a name that has several may take before the next one is tried.
+/// How long one address of a name that has several may take before the next one is tried, and the reading
+/// of the secret file before it is tried with what that had before.
 const NEXT_ADDRESS: Duration = Duration::from_millis(500);
+/// So many threads of one client may wait for a secret file, whose disk may have gone.
+const READINGS_MAX: usize = 8;
 
 /// Where a client's connections go, and how.
 pub(in crate::host) struct Map {
@@ -41,15 +46,26 @@ pub(in crate::host) struct Routes {
     news: Vec<(ConnectionId, RouteNews)>,
     orders: Orders,
     has_moved: bool,
-    /// Addresses that a name was found to have, from the threads that look them up.
-    found: mpsc::Receiver<(ConnectionId, io::Result<Vec<SocketAddr>>)>,
-    finder: mpsc::Sender<(ConnectionId, io::Result<Vec<SocketAddr>>)>,
-    /// Rung when a name was looked up.
+    /// What the threads have found that open connections.
+    found: mpsc::Receiver<(ConnectionId, FoundOut)>,
+    finder: mpsc::Sender<(ConnectionId, FoundOut)>,
+    /// How many of them read the secret file.
+    readings: usize,
+    /// Makes what such a thread calls once it has found it.
     wake: Box<dyn Fn() -> Box<dyn FnOnce() + Send> + Send>,
 }
 
+/// What a connection needs to be opened.
+enum FoundOut {
+    /// Where it goes. With `reads` it waits for the keys.
+    Addresses { addresses: io::Result<Vec<SocketAddr>>, reads: bool },
+    /// What the secret file has by now, if it could be read.
+    Keys(Option<ClientKeys>),
+}
+
 enum RouteNews {
-    Connected,
+    /// With keys that permit this.
+    Connected(Arc<Rights>),
     Message(LeaderMessage),
     Ended(Ended),
 }
@@ -57,8 +73,12 @@ enum RouteNews {
 /// A connection of the client: made, or being made to one of a name's addresses.
 struct Route {
     id: ConnectionId,
-    /// Its number among the ports' connections; none while the name is being looked up.
+    /// Its number among the ports' connections, once it has one.
     at: Option<ConnectionId>,
+    /// A thread finds out what it needs to be opened.
+    is_opening: bool,
+    /// Of the keys that were presented.
+    rights: Arc<Rights>,
     /// Addresses that were not tried yet, the next one last.
     untried: Vec<SocketAddr>,
     /// When the next address is tried.
@@ -74,7 +94,7 @@ struct Orders {
 }
 
 impl Routes {
-    /// No routes yet. `wake` makes what a thread calls once it has looked up a name.
+    /// No routes yet. `wake` makes what a thread calls once it has found how to open one.
     pub(in crate::host) fn new(
         map: Map,
         wake: impl Fn() -> Box<dyn FnOnce() + Send> + Send + 'static,
@@ -89,6 +109,7 @@ impl Routes {
             has_moved: false,
             found,
             finder,
+            readings: 0,
             wake: Box::new(wake),
         }
     }
@@ -111,7 +132,7 @@ impl Routes {
             PortEvent::Connected(..) => {
                 route.untried.clear();
                 route.patience = None;
-                self.news.push((route.id, RouteNews::Connected));
+                self.news.push((route.id, RouteNews::Connected(route.rights.clone())));
             }
             PortEvent::Readable(_) => {
                 while let Some(message) = ports.read(at) {
@@ -123,7 +144,7 @@ impl Routes {
         }
     }
 
-    /// Collects what names were found to have, and gives up the addresses that take too long.
+    /// Collects what was found out, and gives up the addresses that take too long.
     pub(super) fn listen(&mut self, ports: &mut Ports) {
         while let Ok((id, found)) = self.found.try_recv() {
             self.found(id, found, ports);
@@ -144,7 +165,7 @@ impl Routes {
     /// Tries the next address of a route, or reports its end.
     fn go_on(&mut self, index: usize, ended: Ended, ports: &mut Ports) {
         let Routes { map, link, routes, news, .. } = self;
-        if !routes[index].next_address(ended, (map, *link), news, ports) {
+        if !routes[index].next_address(ended, (&*map, *link), news, ports) {
             routes.swap_remove(index);
         }
     }
@@ -164,9 +185,9 @@ impl Routes {
         self.has_moved |= self.has_news();
         for (id, news) in self.news.drain(..) {
             match news {
-                RouteNews::Connected => {
+                RouteNews::Connected(rights) => {
                     // What its report may say, by the credential that its file had at the connecting.
-                    client.change_rights(self.map.keys.rights(), now);
+                    client.change_rights(rights, now);
                     client.handle_connected(id, now);
                 }
                 RouteNews::Message(message) => {
@@ -208,11 +229,7 @@ impl Routes {
         }
         for (id, index) in orders.connects.drain(..) {
             let address = self.map.addresses[index].clone();
-            self.routes.push(Route { id, at: None, untried: Vec::new(), patience: None });
-            match address.literal() {
-                Some(literal) => self.found(id, Ok(vec![literal]), ports),
-                None => self.look_up(id, address, ports),
-            }
+            self.open(id, address, ports);
         }
         self.orders = orders;
     }
@@ -228,33 +245,67 @@ impl Routes {
         self.routes.drain(..).filter_map(|route| route.at).for_each(|at| ports.close(at));
     }
 
-    /// The system's resolver takes its time; renewals over other connections do not wait for it.
-    fn look_up(&mut self, id: ConnectionId, address: Address, ports: &mut Ports) {
+    /// Opens a connection, once a thread has found out what that needs if it takes one.
+    fn open(&mut self, id: ConnectionId, address: Address, ports: &mut Ports) {
+        let (literal, rights) = (address.literal(), self.map.keys.rights());
+        let untried = Vec::new();
+        self.routes.push(Route { id, at: None, is_opening: true, rights, untried, patience: None });
+        let known = |literal| FoundOut::Addresses { addresses: Ok(vec![literal]), reads: false };
+        // The file may have another secret by now, while the leader exchanges its own.
+        let reads = self.map.keys.file().is_some() && self.readings < READINGS_MAX;
+        if let Some(literal) = literal.filter(|_| !reads) {
+            return self.found(id, known(literal), ports);
+        }
         let (finder, wake) = (self.finder.clone(), (self.wake)());
-        let spawned = thread::Builder::new().name("tierlock-lookup".into()).spawn(move || {
-            let found = address.resolve();
-            let found = found.map_err(|error| {
+        let keys = reads.then(|| self.map.keys.clone());
+        let spawned = thread::Builder::new().name("tierlock-opening".into()).spawn(move || {
+            let addresses = address.resolve().map_err(|error| {
                 io::Error::new(error.kind(), format!("cannot look up {address}: {error}"))
             });
-            let _ = finder.send((id, found));
+            let _ = finder.send((id, FoundOut::Addresses { addresses, reads }));
+            if let Some(keys) = keys {
+                // Whatever has become of the disk, the addresses are known by now.
+                let _ = finder.send((id, FoundOut::Keys(keys.read_again())));
+            }
             wake();
         });
-        if let Err(error) = spawned {
-            self.found(id, Err(error), ports);
+        match (spawned, literal) {
+            (Ok(_), _) => self.readings += usize::from(reads),
+            (Err(_), Some(literal)) => self.found(id, known(literal), ports),
+            (Err(error), None) => {
+                let addresses = Err(error);
+                self.found(id, FoundOut::Addresses { addresses, reads: false }, ports);
+            }
         }
     }
 
-    fn found(&mut self, id: ConnectionId, found: io::Result<Vec<SocketAddr>>, ports: &mut Ports) {
-        let Some(index) = self.routes.iter().position(|route| route.id == id) else { return };
+    fn found(&mut self, id: ConnectionId, found: FoundOut, ports: &mut Ports) {
+        let is_it = |route: &Route| route.id == id && route.is_opening;
+        let index = self.routes.iter().position(is_it);
         let end = match found {
-            Ok(mut addresses) => {
-                addresses.reverse();
-                self.routes[index].untried = addresses;
+            FoundOut::Addresses { addresses: Ok(addresses), reads } => {
+                let Some(index) = index else { return };
+                let route = &mut self.routes[index];
+                route.untried = addresses;
+                route.untried.reverse();
+                if reads {
+                    route.patience = Some(Instant::now() + NEXT_ADDRESS);
+                    return;
+                }
                 "the name has no address".to_owned()
             }
-            Err(error) => error.to_string(),
+            FoundOut::Addresses { addresses: Err(error), .. } => error.to_string(),
+            FoundOut::Keys(keys) => {
+                self.readings -= 1;
+                if let Some(keys) = keys {
+                    self.map.keys = keys;
+                }
+                "the name has no address".to_owned()
+            }
         };
-        self.go_on(index, Ended::Disconnected(end), ports);
+        if let Some(index) = index {
+            self.go_on(index, Ended::Disconnected(end), ports);
+        }
     }
 }
 
@@ -271,19 +322,17 @@ impl Route {
     fn next_address(
         &mut self,
         mut end: Ended,
-        (map, link): (&mut Map, LinkKey),
+        (map, link): (&Map, LinkKey),
         news: &mut Vec<(ConnectionId, RouteNews)>,
         ports: &mut Ports,
     ) -> bool {
-        self.at = None;
+        (self.at, self.is_opening, self.patience) = (None, false, None);
         while matches!(end, Ended::Disconnected(_) | Ended::NotThere(_))
             && let Some(address) = self.untried.pop()
         {
-            // The file may have another secret by now, while the leader exchanges its own.
-            map.keys.refresh();
             match ports.connect(link, address, &map.keys, map.silence) {
                 Ok(at) => {
-                    self.at = Some(at);
+                    (self.at, self.rights) = (Some(at), map.keys.rights());
                     let others = !self.untried.is_empty();
                     self.patience = others.then(|| Instant::now() + NEXT_ADDRESS);
                     return true;

@@ -20,6 +20,8 @@
 //! - *Every caller that waits is watched over.* An owner that leaves while answers are outstanding calls
 //!   the thread, after its exchange: earlier, the thread finds the connection owned and rests again.
 //! - *An owner sleeps only while nothing is marked*, and the comer that marks a sleeping one is told so.
+//! - *An owner that was out looks again.* It [steps out](WireWord::step_out) to run foreign code; another
+//!   may own the connection meanwhile, and read the answer that this one waits for.
 //!
 //! What is [put off](WireWord::put_off) alone may wait: it wakes no owner that sleeps no longer than a
 //! tick, and the thread looks at a free connection each tick. A connection may be [left to a
@@ -57,6 +59,8 @@ enum WireFlaw {
     NotCalled,
     /// The same, but it calls the thread before it has left.
     CalledEarly,
+    /// An owner that stepped out to tell others rests once it is back, without another look.
+    RestedUnlooked,
 }
 
 #[cfg(not(tierlock_loom))]
@@ -260,6 +264,12 @@ impl WireWord {
     /// The owner leaves, whatever has come: it has to call the thread afterwards.
     pub(super) fn abandon(&self) {
         self.0.fetch_and(!(OWNED | ASLEEP | DOZES), AcqRel);
+    }
+
+    /// The owner steps out of the connection to run foreign code, whatever has come: that stays marked for
+    /// the next owner, which is this one again if it [owns](WireWord::own) it afterwards.
+    pub(super) fn step_out(&self) {
+        self.0.fetch_and(!OWNED, AcqRel);
     }
 
     /// As [`leave`](WireWord::leave), and from now on a runtime's task sleeps on the sockets.

@@ -110,15 +110,14 @@ pub(super) struct WireLoad {
     closed_at: Option<Instant>,
 }
 
-/// What came of a look at all links.
+/// What came of a look at all links, but for what is to be told.
 pub(super) struct LookedAtAll {
     pub(super) limit: Duration,
     pub(super) outstanding: usize,
     pub(super) has_ended: bool,
-    pub(super) told: ToBeTold,
 }
 
-/// Links whose callers are to be told what came of it, once nothing is locked.
+/// Links whose callers are to be told what came of it, once nothing is locked: links twice, perhaps.
 #[derive(Default)]
 pub(super) struct ToBeTold {
     first: Option<Arc<Link>>,
@@ -134,6 +133,18 @@ impl ToBeTold {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.others.is_empty() && self.failed.is_empty()
+    }
+
+    /// Tells what can be told without running foreign code; whether nothing is left.
+    pub(super) fn tell_as_owner(&mut self) -> bool {
+        self.first.take_if(|link| link.follow_up_shortly());
+        self.others.retain(|link| !link.follow_up_shortly());
+        self.is_empty()
+    }
+
+    /// Tells everything. It may run foreign code, and does not panic.
     pub(super) fn tell(self) {
         for link in self.first.into_iter().chain(self.others) {
             link.follow_up();
@@ -163,14 +174,13 @@ impl CarrierWire {
     }
 
     /// Moves the frames of each link that has something to be looked at.
-    pub(super) fn look(&mut self, reads: bool) -> LookedAtAll {
-        let mut told = ToBeTold::default();
+    pub(super) fn look(&mut self, reads: bool, told: &mut ToBeTold) -> LookedAtAll {
         let count = self.loads.len();
         if reads {
             self.hear();
         }
         loop {
-            self.look_at_each(reads, &mut told);
+            self.look_at_each(reads, told);
             let sent = catch_unwind(AssertUnwindSafe(|| self.ports.transmit()));
             // Sending may have brought something, and what one link met may be another's.
             let has_heard = match sent {
@@ -187,7 +197,7 @@ impl CarrierWire {
         let timeout = ports.timeout().map(|at| at.saturating_duration_since(Instant::now()));
         let limit = soonest.since(now).min(timeout.unwrap_or(LONGEST_SLEEP)).min(LONGEST_SLEEP);
         let outstanding = loads.iter().map(WireLoad::outstanding).sum();
-        LookedAtAll { limit, outstanding, has_ended: loads.len() < count, told }
+        LookedAtAll { limit, outstanding, has_ended: loads.len() < count }
     }
 
     fn look_at_each(&mut self, reads: bool, told: &mut ToBeTold) {

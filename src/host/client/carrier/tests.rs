@@ -1,13 +1,24 @@
-use std::{fs, net::SocketAddr, time::Instant};
+use std::{
+    fs,
+    future::Future as _,
+    net::SocketAddr,
+    pin::pin,
+    sync::mpsc,
+    task::{Context, Wake, Waker},
+    time::Instant,
+};
+
+use rustix::fs::{CWD, mkfifoat};
 
 use super::{super::driver::connect_over, *};
 use crate::{
     error::LostReason,
     host::{
         client::link::Link,
-        leased::{give, take},
+        leased::{ask, give, take, want},
         tests::{Town, close, config, generation},
     },
+    name::Name,
 };
 
 /// Managers of one process, which share what carries them.
@@ -90,7 +101,7 @@ fn what_becomes_of_one_manager_is_nothing_to_another() {
     while lost.watch().lost() != Some(LostReason::Expired) {
         std::thread::yield_now();
     }
-    assert!(crate::host::leased::ask(&third, crate::host::leased::want("d")).wait().is_err());
+    assert!(ask(&third, want("d")).wait().is_err());
     give(&other, take(&other, "a"));
     assert_eq!(theirs.watch().lost(), None);
     give(&other, theirs);
@@ -134,4 +145,74 @@ fn a_port_on_which_a_connection_was_lost_is_used_no_more() {
         give(link, take(link, "a"));
     }
     assert!(sockets().iter().all(|socket| !Arc::ptr_eq(socket, &before[0])));
+}
+
+#[test]
+fn a_secret_file_on_a_disk_that_hangs_holds_no_manager_up() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let links = [0; 2].map(|_| household.link(leader.local_addr()));
+    // A pipe, for whose writer its reader waits.
+    let key = household.town.path("key");
+    fs::remove_file(&key).unwrap();
+    mkfifoat(CWD, &key, 0o600.into()).unwrap();
+    let begin = Instant::now();
+    for link in &links {
+        give(link, take(link, "a"));
+    }
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+}
+
+/// A waker that does not return before it may.
+struct StuckWaker {
+    is_in: mpsc::Sender<()>,
+    may_return: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for StuckWaker {
+    fn wake(self: Arc<Self>) {
+        let _ = self.is_in.send(());
+        let _ = self.may_return.lock().recv();
+    }
+}
+
+#[test]
+fn a_waker_that_does_not_return_holds_no_other_caller_up() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let address = leader.local_addr();
+    let [one, other] = [0; 2].map(|_| household.link(address));
+    let apart = household.town.link(&leader);
+    let held = ["a", "b"].map(|name| take(&apart, name));
+    let (is_in, has_come) = mpsc::channel();
+    let (lets_go, may_return) = mpsc::channel();
+    let waker = Waker::from(Arc::new(StuckWaker { is_in, may_return: Mutex::new(may_return) }));
+    let mut waiting = pin!(ask(&one, want("a")));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    std::thread::scope(|scope| {
+        // A task, which does not carry its frames itself while it waits.
+        let served = scope.spawn(|| {
+            let lease = futures::executor::block_on(ask(&other, want("b"))).unwrap();
+            give(&other, lease);
+        });
+        let name = Name::new("b").unwrap();
+        while apart.list(Some(&name), None).unwrap().iter().all(|lock| lock.waiters.is_empty()) {
+            std::thread::yield_now();
+        }
+        let [a, b] = held;
+        give(&apart, a);
+        has_come.recv_timeout(Duration::from_secs(10)).expect("its answer is read");
+        give(&apart, b);
+        let begin = Instant::now();
+        while !served.is_finished() && begin.elapsed() < Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        let is_served = served.is_finished();
+        drop(lets_go);
+        assert!(is_served, "another stands in for the thread that is kept");
+    });
+    let granted = futures::executor::block_on(waiting).unwrap();
+    give(&one, granted);
+    [one, other].iter().for_each(|link| close(link));
+    household.see_the_thread_end();
 }

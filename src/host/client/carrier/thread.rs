@@ -4,10 +4,16 @@
 use std::{
     io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     thread::{self, Builder},
 };
 
-use super::{Carrier, CarrierThread, SOON, WireOwner};
+use super::{
+    super::wire_word::WireWord,
+    Carrier, CarrierThread, SOON,
+    owner::{ToldBy, WireOwner},
+    standing_in::ThreadTelling,
+};
 
 /// So many ticks in a row may show nothing of a runtime that was lent, before the thread takes the sockets
 /// back.
@@ -30,17 +36,35 @@ enum AfterWatch {
     Ends,
 }
 
+impl CarrierThread {
+    /// Whether it is the thread that tells by this.
+    fn is_of(&self, telling: &Arc<ThreadTelling>) -> bool {
+        self.telling.as_ref().is_some_and(|its| Arc::ptr_eq(its, telling))
+    }
+}
+
 impl Carrier {
     /// Sees to it that the thread runs.
     pub(super) fn ensure_thread(&self, thread: &mut CarrierThread) -> io::Result<()> {
-        if thread.is_running {
-            return Ok(());
-        }
+        if thread.is_running { Ok(()) } else { self.start_thread(thread) }
+    }
+
+    fn start_thread(&self, thread: &mut CarrierThread) -> io::Result<()> {
         let carrier = self.me.upgrade().expect("the caller holds it");
-        let spawned = Builder::new().name("tierlock-client".into()).spawn(move || carrier.run())?;
-        thread.handle = Some(spawned.thread().clone());
-        thread.is_running = true;
+        let telling = ThreadTelling::new();
+        let its = telling.clone();
+        let run = move || carrier.run(&its);
+        let spawned = Builder::new().name("tierlock-client".into()).spawn(run)?;
+        let handle = Some(spawned.thread().clone());
+        *thread = CarrierThread { is_running: true, handle, telling: Some(telling) };
         Ok(())
+    }
+
+    /// Another thread has the part of this one from now on, which foreign code keeps. Nothing is left to
+    /// be done unless the system gives none.
+    pub(super) fn stand_in(&self, kept: &Arc<ThreadTelling>) -> bool {
+        let mut thread = self.thread.lock();
+        !thread.is_of(kept) || kept.replace(|| self.start_thread(&mut thread))
     }
 
     /// Has the thread look around once the connection is free.
@@ -50,11 +74,11 @@ impl Carrier {
         }
     }
 
-    fn run(&self) {
+    fn run(&self, telling: &Arc<ThreadTelling>) {
         let mut seen = TicksSeen::default();
-        loop {
+        while !telling.is_replaced() {
             if self.word.own() {
-                let watching = || self.watch(&mut WireOwner::new(self), &mut seen);
+                let watching = || self.watch(telling, &mut seen);
                 match catch_unwind(AssertUnwindSafe(watching)) {
                     Ok(AfterWatch::Rests) => {}
                     Ok(AfterWatch::Ends) => return,
@@ -69,17 +93,24 @@ impl Carrier {
 
     /// As the owner: carries what there is, and sleeps on the sockets until callers would carry
     /// themselves.
-    fn watch(&self, owner: &mut WireOwner<'_>, seen: &mut TicksSeen) -> AfterWatch {
+    fn watch(&self, telling: &Arc<ThreadTelling>, seen: &mut TicksSeen) -> AfterWatch {
+        let mut owner = WireOwner::of_thread(self, telling);
         // Others carry, and it only looks after what they have left; or it stays.
         let mut is_tick = true;
         let (mut reads, mut would_carry, mut wants_reader) = (true, false, false);
-        loop {
-            let looked = owner.step(reads);
-            if owner.is_empty && self.end_thread() {
-                return AfterWatch::Ends;
-            }
+        while !telling.is_replaced() {
+            let looked = owner.look(mem::take(&mut reads));
             would_carry |= looked.signs.would_carry();
             wants_reader |= looked.signs.wants_reader();
+            match owner.tell() {
+                ToldBy::Owner => {}
+                // What this look has found counts with the next one.
+                ToldBy::Returned => continue,
+                ToldBy::Lost => return AfterWatch::Rests,
+            }
+            if owner.is_empty && self.end_thread(telling) {
+                return AfterWatch::Ends;
+            }
             let is_active = mem::replace(&mut seen.activity, looked.activity) != looked.activity;
             let has_turned = mem::replace(&mut seen.turns, looked.turns) != looked.turns;
             // What others carry says nothing of a runtime that is to read.
@@ -96,8 +127,7 @@ impl Carrier {
                 && wants_reader
                 && !owner.is_empty
             {
-                if self.word.leave_to_reader() {
-                    owner.has_left = true;
+                if owner.has_left_by(WireWord::leave_to_reader) {
                     reader.ensure(|| self.me.upgrade());
                     // One that runs already knows other sockets, perhaps.
                     reader.look();
@@ -106,15 +136,7 @@ impl Carrier {
                 continue;
             }
             if leaves {
-                let is_told_nothing = owner.is_reader_told_nothing();
-                if self.word.leave() {
-                    owner.has_left = true;
-                    if let Some(reader) = &self.reader
-                        && is_told_nothing
-                        && self.word.reads()
-                    {
-                        reader.look();
-                    }
+                if owner.has_left_by(WireWord::leave) {
                     return AfterWatch::Rests;
                 }
                 continue;
@@ -125,11 +147,15 @@ impl Carrier {
             let limit = if is_active { looked.limit.min(SOON) } else { looked.limit };
             reads = owner.rest(limit, is_active);
         }
+        AfterWatch::Rests
     }
 
     /// Ends the thread, if there is nothing to carry: whether it ends.
-    fn end_thread(&self) -> bool {
+    fn end_thread(&self, telling: &Arc<ThreadTelling>) -> bool {
         let mut thread = self.thread.lock();
+        if !thread.is_of(telling) {
+            return true;
+        }
         // A link is taken on under the thread's lock.
         if !self.wire.lock().loads.is_empty() {
             return false;

@@ -2,8 +2,9 @@
 //! `RUSTFLAGS="--cfg tierlock_loom" cargo test --release --no-default-features --features testing --lib wire_word`
 //!
 //! Callers put requests and come; each carries its frames, or waits for the owner to; the thread owns the
-//! connection when it is called, and sleeps on it or leaves. The leader answers what it is sent at once,
-//! and an answer is read by the owner's next look. Nothing ticks here. However they meet:
+//! connection when it is called, and sleeps on it or leaves. Whichever has read another's answer steps out
+//! to tell it. The leader answers what it is sent at once; a look reads one answer, the latest first.
+//! Nothing ticks here. However they meet:
 //!
 //! - every caller has its answer: a request that no owner sends, an answer that none reads, an owner
 //!   that is not woken and a thread that is not called are threads that nothing wakes, which loom
@@ -74,6 +75,7 @@ impl WireScene {
             let mut wire = self.wire.lock().unwrap();
             wire.put.push(caller);
             wire.waiting += 1;
+            wire.is_answered[caller] = false;
             wire.callers[caller] = Some(thread::current());
         }
         match found.unwrap_or_else(|| self.word.come(WireWish::Carry)) {
@@ -90,7 +92,7 @@ impl WireScene {
     fn carry(&self, caller: usize) {
         self.owns(true);
         loop {
-            let waiting = self.look().1;
+            let (_, waiting, told) = self.look(Some(caller));
             if self.wire.lock().unwrap().is_answered[caller] {
                 let calls = waiting > 0 && !flawed(WireFlaw::NotCalled);
                 if calls && flawed(WireFlaw::CalledEarly) {
@@ -103,10 +105,31 @@ impl WireScene {
                 } else if calls && !flawed(WireFlaw::CalledEarly) {
                     self.call_thread();
                 }
+                told.iter().for_each(Thread::unpark);
                 return;
             }
-            self.rest();
+            match self.tell(&told) {
+                None => self.rest(),
+                Some(true) if flawed(WireFlaw::RestedUnlooked) => self.rest(),
+                Some(true) => {}
+                Some(false) => return,
+            }
         }
+    }
+
+    /// Beside the connection: whether it is the teller's again; nothing if it stayed the teller's.
+    fn tell(&self, told: &[Thread]) -> Option<bool> {
+        if told.is_empty() {
+            return None;
+        }
+        self.owns(false);
+        self.word.step_out();
+        told.iter().for_each(Thread::unpark);
+        let is_back = self.word.own();
+        if is_back {
+            self.owns(true);
+        }
+        Some(is_back)
     }
 
     /// The thread, until all is over.
@@ -116,8 +139,13 @@ impl WireScene {
                 self.owns(true);
                 let mut would_carry = false;
                 loop {
-                    let (signs, waiting) = self.look();
+                    let (signs, waiting, told) = self.look(None);
                     would_carry |= signs.would_carry();
+                    match self.tell(&told) {
+                        None => {}
+                        Some(true) => continue,
+                        Some(false) => break,
+                    }
                     if self.wire.lock().unwrap().ends {
                         self.owns(false);
                         self.word.abandon();
@@ -138,20 +166,22 @@ impl WireScene {
         }
     }
 
-    /// What had come, and how many callers wait.
-    fn look(&self) -> (WireSigns, usize) {
+    /// What had come, how many callers wait, and which other is to be told that it has its answer.
+    fn look(&self, me: Option<usize>) -> (WireSigns, usize, Vec<Thread>) {
         let early = (!flawed(WireFlaw::BegunLate)).then(|| self.word.begin());
         let mut wire = self.wire.lock().unwrap();
         let ModelWire { put, answers, is_answered, callers, waiting, .. } = &mut *wire;
-        for caller in answers.drain(..) {
+        let mut told = Vec::new();
+        if let Some(caller) = answers.pop() {
             is_answered[caller] = true;
             *waiting -= 1;
-            callers[caller].take().expect("it waits").unpark();
+            let thread = callers[caller].take().expect("it waits");
+            told.extend(Some(thread).filter(|_| me != Some(caller)));
         }
         answers.append(put);
         let waiting = *waiting;
         drop(wire);
-        (early.unwrap_or_else(|| self.word.begin()), waiting)
+        (early.unwrap_or_else(|| self.word.begin()), waiting, told)
     }
 
     fn rest(&self) {
@@ -202,8 +232,8 @@ impl WireScene {
     }
 }
 
-/// Callers ask, each of them so often.
-fn play(flaw: Option<WireFlaw>, callers: usize) {
+/// So many callers ask once; the second of them so often.
+fn play(flaw: Option<WireFlaw>, callers: usize, rounds: usize) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(move || {
@@ -217,7 +247,7 @@ fn play(flaw: Option<WireFlaw>, callers: usize) {
         let others: Vec<_> = (1..callers)
             .map(|caller| {
                 let scene = scene.clone();
-                thread::spawn(move || scene.ask(caller))
+                thread::spawn(move || (0..rounds).for_each(|_| scene.ask(caller)))
             })
             .collect();
         scene.ask(0);
@@ -232,12 +262,17 @@ fn play(flaw: Option<WireFlaw>, callers: usize) {
 
 #[test]
 fn one_caller_is_answered() {
-    play(None, 1);
+    play(None, 1, 1);
 }
 
 #[test]
 fn two_callers_are_answered() {
-    play(None, 2);
+    play(None, 2, 1);
+}
+
+#[test]
+fn a_caller_that_asks_again_is_answered() {
+    play(None, 2, 2);
 }
 
 /// loom ends the process that finds a deadlock in the middle of it: so it is another.
@@ -254,7 +289,7 @@ fn mistakes_are_found() {
     }
 }
 
-const FLAWS: [WireFlaw; 7] = [
+const FLAWS: [WireFlaw; 8] = [
     WireFlaw::SleptUnasked,
     WireFlaw::LeftUnasked,
     WireFlaw::NotWoken,
@@ -262,6 +297,7 @@ const FLAWS: [WireFlaw; 7] = [
     WireFlaw::CameBeforePut,
     WireFlaw::NotCalled,
     WireFlaw::CalledEarly,
+    WireFlaw::RestedUnlooked,
 ];
 
 #[test]
@@ -269,5 +305,7 @@ const FLAWS: [WireFlaw; 7] = [
 fn plays_a_mistake() {
     let named = std::env::var("TIERLOCK_WIRE_FLAW").expect("one is named");
     let flaw = FLAWS.into_iter().find(|flaw| format!("{flaw:?}") == named);
-    play(Some(flaw.expect("a flaw")), CALLERS);
+    // The last one takes an answer read by another that came meanwhile.
+    let rounds = if flaw == Some(WireFlaw::RestedUnlooked) { 2 } else { 1 };
+    play(Some(flaw.expect("a flaw")), CALLERS, rounds);
 }

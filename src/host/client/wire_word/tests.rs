@@ -76,3 +76,14 @@ fn an_owner_that_abandons_it_leaves_what_came() {
     assert!(word.is_rung());
     assert!(word.begin().would_carry());
 }
+
+#[test]
+fn what_has_come_to_an_owner_that_steps_out_is_seen_by_the_next() {
+    let word = owned();
+    assert_eq!(word.come(WireWish::Carry), Coming::Heard);
+    word.step_out();
+    assert_eq!(word.come(WireWish::Send), Coming::Mine);
+    assert!(!word.own(), "another has it by now");
+    assert!(word.begin().would_carry());
+    assert!(word.leave() && word.own());
+}
