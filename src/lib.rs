@@ -53,7 +53,7 @@
 //! | `tracing` | spans of `acquire`, `hold` and `release` of named locks, with scope, name and token |
 //! | `serde` | `Serialize` and `Deserialize` for [`Token`], as a number |
 //! | `testing` | [`LockManager::in_memory`], for tests of your own |
-//! | `cli` | the program `tierlock`; implies `process`, `host`, `tokio` and `serde` |
+//! | `cli` | the program `tierlock`, for `cargo install tierlock --features cli`; implies `process`, `host`, `tokio` and `serde`. A library has no use for it |
 //! | `mistakes` | defects that the simulator plants and finds; for tierlock's own tests |
 //!
 //! With `default-features = false` there is thread scope only. A build without `cli` and `tokio`
@@ -76,6 +76,7 @@
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
 //! | 6 | `guide/` | the pages of the [guide] | has code |
+//! | 6 | `misuse` | what must not compile, as doc tests | is in any build but theirs |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -61,7 +61,7 @@ pub enum Mistake {
     EarlierReignsUnknown,
     /// A manager tells no leader what others have seen on its machine before it.
     MachineForgets,
-    /// A leader that was started above an epoch still heeds what was lost below it.
+    /// A leader that was started above an epoch still counts what was lost below it.
     JudgedAbove,
     /// A leader that starts above an epoch does not wait for the promises made in it.
     NoWaitAbove,
@@ -98,7 +98,7 @@ pub enum Mistake {
     /// A report is answered with a grant while its entry is still being written.
     ReportAnsweredEarly,
     /// The entry stays though the request that it was written for is gone.
-    ReservedForNobody,
+    ReservedForNone,
     /// A name stays reserved by a grant that was given back unused.
     UnusedReserved,
     /// An entry is written anew behind its deletion.

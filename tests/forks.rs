@@ -41,7 +41,7 @@ const SITUATIONS: [(&str, Situation); 15] = [
     ("a_child_opens_a_manager_of_its_own", a_child_opens_a_manager),
     ("a_child_forked_beside_an_async_wait_waits_by_itself", a_child_forked_beside_a_wait),
     ("a_thread_scope_name_held_at_the_fork_is_free_in_the_child", a_thread_scope_name),
-    ("a_child_of_one_inside_a_gate_is_not_inside_and_keeps_nobody_out", a_child_inside_a_gate),
+    ("a_child_of_one_inside_a_gate_is_not_inside_and_keeps_none_out", a_child_inside_a_gate),
     ("a_child_made_past_the_handlers_keeps_what_it_locks_first", a_child_past_the_handlers),
     ("a_child_forked_while_others_set_alarms_has_its_own", a_child_beside_alarms),
     ("children_forked_beside_threads_at_work_use_the_inherited_manager", children_beside_threads),

@@ -1,4 +1,4 @@
-//! Holds the language of comments, docs and help texts: an actor is named by its role (holder,
+//! Holds the language of comments, docs, messages and names: an actor is named by its role (holder,
 //! waiter, caller, leader …), and a type's name means one thing in the whole crate. And pages name
 //! files that exist.
 //!
@@ -31,13 +31,17 @@ const VAGUE: [&str; 11] = [
 const VAGUE_PER_THOUSAND: f64 = 0.3;
 
 /// Files that stand in for another one in builds without it, and have its names.
-const STAND_INS: [&str; 1] = ["src/process/no_table.rs"];
+const STAND_INS: [&str; 2] = ["src/host/no_host.rs", "src/process/no_table.rs"];
 
 /// Where comments, docs and help texts are.
-const PLACES: [&str; 6] = ["src", "tests", "examples", "benches", "README.md", "CONTRIBUTING.md"];
+const PLACES: [&str; 8] =
+    ["src", "tests", "examples", "benches", "dist", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
 
-/// Files with string literals that are help texts and messages for people.
-const HELP: &str = "src/cli/";
+/// The page that follows one lock from file to file.
+const WALK: &str = "src/guide/walk.md";
+
+/// Names that are not ours.
+const FOREIGN_NAMES: [&str; 1] = ["anyone_all"];
 
 #[test]
 fn actors_are_named_by_their_role() {
@@ -52,6 +56,37 @@ fn actors_are_named_by_their_role() {
     );
 }
 
+/// A test is named after what it shows of a holder, a waiter, a client; and so is what the tests call.
+#[test]
+fn no_name_leaves_the_actor_open() {
+    let vague: BTreeSet<String> = texts()
+        .filter(|(path, _)| path.ends_with(".rs"))
+        .flat_map(|file| vague_names(&file))
+        .collect();
+    assert!(vague.is_empty(), "\n{}", Vec::from_iter(vague).join("\n"));
+}
+
+/// What the program and the library say, in errors and help, in full: no ceiling, none at all.
+#[test]
+fn no_message_leaves_the_actor_open() {
+    let mut all = Count::default();
+    for (path, text) in texts().filter(|(path, _)| is_product(path)) {
+        for literal in literals(&text) {
+            literal.lines().for_each(|line| all.read(&path, 0, line));
+        }
+    }
+    assert!(all.words > 5_000, "the messages are not where this test looks for them");
+    assert!(all.found.is_empty(), "\n{}", all.found.join("\n"));
+}
+
+#[test]
+fn a_planted_vague_name_is_found() {
+    let names = |text: &str| vague_names(&("src/planted.rs".to_owned(), text.to_owned())).len();
+    assert_eq!(names("fn a_reader_blocks_nobody() { mod who_holds {} }"), 2);
+    assert_eq!(names("enum ToldWhom { WakeAnyone }"), 2);
+    assert_eq!(names("fn a_waiter_whose_time_is_over() { whole(); anyone_all(); }"), 0);
+}
+
 #[test]
 fn a_planted_vague_word_is_found() {
     let count = |path: &str, text: &str| Count::of(path, text).found.len();
@@ -59,9 +94,12 @@ fn a_planted_vague_word_is_found() {
     assert_eq!(count("src/planted.rs", planted), 4);
     let help = "const HELP: &str = \"for whoever asks\";\n/// Somebody\nfn f() {}\n";
     assert_eq!(count("src/cli/planted.rs", help), 2);
+    assert_eq!(count("src/planted.rs", help), 2);
+    assert_eq!(count("src/planted/tests.rs", help), 1);
+    assert_eq!(count("dist/planted.service", "# for whoever asks\nUser=tierlock"), 1);
     assert_eq!(count("README.md", "Someone waits, \nand everybody else"), 2);
     let code = "let who = somebody(\"nobody\"); // the holder\nlet url = \"http://who\";";
-    assert_eq!(count("src/planted.rs", code), 0);
+    assert_eq!(count("tests/planted.rs", code), 0);
     let rate = Count::of("README.md", "one who waits for ten").per_thousand();
     assert_eq!(rate, 200.0);
 }
@@ -98,22 +136,32 @@ fn pages_name_files_that_exist() {
 
 #[test]
 fn the_walk_names_what_stands_in_its_files() {
-    let walk = texts().find(|(path, _)| path == "src/guide/walk.md").expect("the walk is there").1;
+    let walk = texts().find(|(path, _)| path == WALK).expect("the walk is there").1;
     let steps: Vec<_> = walk.lines().filter(|line| line.starts_with("| `src/")).collect();
     assert!(steps.len() > 20, "the walk's tables are not where this test looks for them");
     let missing: Vec<_> = steps.into_iter().flat_map(lost_steps).collect();
     assert!(missing.is_empty(), "\n{}", missing.join("\n"));
 }
 
+#[test]
+fn each_row_of_the_walk_is_called_from_where_it_says() {
+    let walk = texts().find(|(path, _)| path == WALK).expect("the walk is there").1;
+    let broken = broken_calls(&walk);
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
 /// A reader opens no more files than this to follow a lock of a scope: the headings say so.
 #[test]
 fn the_walk_is_as_short_as_its_headings_say() {
-    let walk = texts().find(|(path, _)| path == "src/guide/walk.md").expect("the walk is there").1;
-    for (heading, files) in [("# Thread", 3), ("# Process", 8), ("one round trip: fifteen", 15)] {
+    let walk = texts().find(|(path, _)| path == WALK).expect("the walk is there").1;
+    let kept = "the lease kept: five";
+    let trip = "one round trip: fifteen";
+    for (heading, files) in [("# Thread", 3), ("# Process", 8), (kept, 5), (trip, 15)] {
         let mut lines = walk.lines().skip_while(|line| !line.contains(heading)).skip(1);
         let section = lines.by_ref().take_while(|line| !line.starts_with("# "));
-        let steps = section.filter(|line| line.starts_with("| `src/")).count();
-        assert_eq!(steps, files, "{heading}");
+        let steps = section.filter(|line| line.starts_with("| `src/"));
+        let opened: BTreeSet<_> = steps.map(|step| step.split('`').nth(1)).collect();
+        assert_eq!(opened.len(), files, "{heading}");
     }
 }
 
@@ -125,7 +173,62 @@ fn a_planted_lost_path_is_found() {
     assert_eq!(lost_paths("src/guide/index.md", "[a](walk.md) [b](walks.md)").len(), 1);
     assert_eq!(lost_steps("| `src/api/mutex.rs` | `lock_named`, `lock_nobody` | … |").len(), 1);
     // It is called there, and defined elsewhere.
-    assert_eq!(lost_steps("| `src/api/mutex.rs` | `Named::lock_quietly_at` | … |").len(), 1);
+    assert_eq!(lost_steps("| `src/api/mutex.rs` | `Named::lock_quietly` | | … |").len(), 0);
+    assert_eq!(lost_steps("| `src/api/mutex.rs` | `lock_slow` | | … |").len(), 1);
+}
+
+#[test]
+fn a_planted_broken_call_is_found() {
+    let rows = |second: &str| {
+        let first = "| `src/api/mutex.rs` | `lock_named` | | … |";
+        broken_calls(&format!("# A way\n| file | look for |\n|---|---|\n{first}\n{second}")).len()
+    };
+    assert_eq!(rows("| `src/path/quiet.rs` | `lock_quietly` | | … |"), 0);
+    assert_eq!(rows("| `src/path/quiet.rs` | `enter_slot` | | … |"), 1);
+    let through = "the row above by `src/path/lock.rs::lock_slow`";
+    assert_eq!(rows(&format!("| `src/path/climb.rs` | `run` | {through} | … |")), 0);
+    assert_eq!(rows(&format!("| `src/path/climb.rs` | `next` | {through} | … |")), 1);
+    // What only passes the call on is called there, too, and makes the call on.
+    let through = "the row above by `src/path/lock.rs::escalate_async`";
+    assert_eq!(rows(&format!("| `src/path/climb.rs` | `run` | {through} | … |")), 0);
+    let through = "the row above by `src/path/lock.rs::climb_async`";
+    assert_eq!(rows(&format!("| `src/path/climb.rs` | `run` | {through} | … |")), 1);
+    assert_eq!(rows("| `src/path/climb.rs` | `run` | `src/path/lock.rs` | … |"), 0);
+    assert_eq!(rows("| `src/path/climb.rs` | `run` | `src/path/quiet.rs` | … |"), 1);
+}
+
+/// The library and the program: their string literals are errors and help texts.
+fn is_product(path: &str) -> bool {
+    let is_test =
+        path.split(['/', '.']).any(|part| ["tests", "kills", "model", "misuse"].contains(&part));
+    path.starts_with("src/") && path.ends_with(".rs") && !is_test
+}
+
+/// The names in a file that have such a word among their parts. *Whose* is not one here: it follows the noun
+/// that it is of.
+fn vague_names((path, text): &(String, String)) -> Vec<String> {
+    fn collect(tokens: TokenStream, found: &mut Vec<String>) {
+        for token in tokens {
+            match token {
+                TokenTree::Group(group) => collect(group.stream(), found),
+                TokenTree::Ident(name) => found.push(name.to_string()),
+                _ => {}
+            }
+        }
+    }
+    let is_vague = |name: &String| {
+        let parts = name.split('_').flat_map(|part| {
+            let starts = part.char_indices().filter(|(at, c)| *at == 0 || c.is_uppercase());
+            let starts: Vec<usize> = starts.map(|(at, _)| at).chain([part.len()]).collect();
+            let words = starts.windows(2).map(|word| part[word[0]..word[1]].to_lowercase());
+            Vec::from_iter(words)
+        });
+        let is_open = |part: String| part != "whose" && VAGUE.contains(&part.as_str());
+        !FOREIGN_NAMES.contains(&name.as_str()) && parts.into_iter().any(is_open)
+    };
+    let mut names = Vec::new();
+    collect(text.parse().unwrap_or_else(|error| panic!("{path}: {error}")), &mut names);
+    names.into_iter().filter(is_vague).map(|name| format!("{path}: {name}")).collect()
 }
 
 /// The words of some text, and which of them are vague.
@@ -144,7 +247,7 @@ impl Count {
             let prose = if is_code { comment_of(line) } else { Some(line) };
             count.read(path, at + 1, prose.unwrap_or_default());
         }
-        if is_code && path.starts_with(HELP) {
+        if is_product(path) {
             for literal in literals(text) {
                 literal.lines().for_each(|line| count.read(path, 0, line));
             }
@@ -269,6 +372,59 @@ fn lost_steps(row: &str) -> Vec<String> {
     lost.map(|part| format!("{file} has no {part}")).collect()
 }
 
+/// Which rows of the walk are not called from where they say: from the row above, or from the file that the
+/// third column names, there by way of each function that it names.
+fn broken_calls(walk: &str) -> Vec<String> {
+    let mut broken = Vec::new();
+    // The file that calls, of the row above.
+    let mut above: Option<String> = None;
+    for line in walk.lines() {
+        if !line.starts_with("| `src/") {
+            // Another table begins anew.
+            above = above.filter(|_| line.starts_with('|'));
+            continue;
+        }
+        let cells: Vec<_> = line.trim_matches('|').split(" | ").collect();
+        let quoted = |cell: usize| {
+            cells.get(cell).into_iter().flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        };
+        let file = quoted(0).next().expect("a row begins with its file").to_owned();
+        let mut caller = above.replace(file.clone());
+        let mut steps = Vec::new();
+        for place in quoted(2) {
+            match place.split_once("::") {
+                Some((by, function)) => steps.push((by.to_owned(), function.to_owned())),
+                None => caller = Some(place.to_owned()),
+            }
+        }
+        let first = quoted(1).next().unwrap_or_default();
+        let first = first.rsplit("::").next().unwrap_or_default().to_owned();
+        steps.push((file, first));
+        for (file, function) in steps {
+            if let Some(caller) = caller.replace(file)
+                && !calls(&caller, &function)
+            {
+                broken.push(format!("{caller} does not call {function}"));
+            }
+        }
+    }
+    broken
+}
+
+/// Whether a file has that function's name as that of a function of another file.
+fn calls(file: &str, function: &str) -> bool {
+    let code = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    code.lines()
+        .filter(|line| comment_of(line).is_none_or(|text| text.len() < line.trim().len()))
+        .any(|line| {
+            line.match_indices(function).any(|(at, _)| {
+                let (before, after) = (&line[..at], &line[at + function.len()..]);
+                !before.ends_with(is_part) && !before.ends_with("fn ") && after.starts_with('(')
+            })
+        })
+}
+
 fn is_of_the_crate(path: &str) -> bool {
     path.starts_with("src/") && path.ends_with(".rs") && !STAND_INS.contains(&path)
 }
@@ -292,7 +448,9 @@ fn collect(place: &Path, files: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(place).unwrap() {
             collect(&entry.unwrap().path(), files);
         }
-    } else if place.extension().is_some_and(|ending| ending == "rs" || ending == "md") {
+    } else if place.extension().is_some_and(|ending| ending == "rs" || ending == "md")
+        || place.starts_with(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist"))
+    {
         files.push(place.to_owned());
     }
 }

@@ -258,6 +258,49 @@ fn circles(sources: &[Source], depth: usize) -> Vec<String> {
     found
 }
 
+/// How many attributes of `src/api` and `src/path` ask whether the build has host scope. A manager's service
+/// and the questions to it are values that a build without host scope never has; those that are left are of
+/// managers in memory, of public items that need a tier, and of what the program alone asks. It may be lowered.
+const HOST_CFGS_MAX: usize = 9;
+
+#[test]
+fn the_path_and_the_api_know_no_build_without_host_scope() {
+    let files = sources();
+    let above = files.iter().filter(|source| matches!(source.place(), "path" | "api"));
+    let found: Vec<_> = above
+        .flat_map(|source| {
+            let count = host_cfgs(&fs::read_to_string(root().join(&source.path)).unwrap());
+            std::iter::repeat_n(source.path.clone(), count)
+        })
+        .collect();
+    assert!(found.len() <= HOST_CFGS_MAX, "{} of them:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn a_planted_question_for_host_scope_is_found() {
+    let planted = "#[cfg(feature = \"host\")]\nfn a() {}\n#[cfg_attr(not(any(feature = \"host\", \
+                   feature = \"testing\")), expect(dead_code))]\nfn b() {\n    #[cfg(not(feature = \
+                   \"service\"))]\n    c();\n}\n";
+    assert_eq!(host_cfgs(planted), 3);
+    let others = "#[cfg(feature = \"process\")]\nfn a() {}\n/// #[cfg(feature = \"host\")]\n\
+                  #[cfg(all(test, feature = \"testing\"))]\nmod tests;\n";
+    assert_eq!(host_cfgs(others), 0);
+}
+
+/// The attributes that ask for host scope, or for what stands in for it, but those of tests.
+fn host_cfgs(text: &str) -> usize {
+    let attributes = text.lines().map(str::trim).filter(|line| line.starts_with("#[cfg"));
+    let asks = |line: &&str| {
+        ["host", "testing", "service"].iter().any(|f| line.contains(&format!("\"{f}\"")))
+            && !line.contains("(test,")
+    };
+    attributes.filter(asks).count()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 /// How many lines a file of the product may have.
 const LINES_MAX: usize = 750;
 
@@ -275,6 +318,44 @@ fn no_file_is_too_long_to_read_at_once() {
         (lines > LINES_MAX).then(|| format!("{} has {lines} lines", file.display()))
     });
     assert_eq!(Vec::from_iter(long), Vec::<String>::new());
+}
+
+#[test]
+fn test_bodies_stand_beside_product_files() {
+    let places = ["src", "benches/compare/src"].map(|folder| {
+        let mut files = Vec::new();
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
+        files
+    });
+    let inside = places.into_iter().flatten().filter(|file| {
+        let text = fs::read_to_string(file).unwrap();
+        has_tests_inside(text.parse().unwrap_or_else(|error| panic!("{}: {error}", file.display())))
+    });
+    let inside: Vec<_> =
+        inside.map(|file| format!("{} has a `mod tests {{`", file.display())).collect();
+    assert!(inside.is_empty(), "their bodies belong into tests.rs:\n{}", inside.join("\n"));
+}
+
+#[test]
+fn planted_tests_inside_are_found() {
+    let finds = |text: &str| has_tests_inside(text.parse().unwrap());
+    assert!(finds("fn f() {} #[cfg(test)] mod tests { #[test] fn g() {} }"));
+    assert!(finds("mod a { #[cfg(all(test, feature = \"process\"))] pub(crate) mod tests {} }"));
+    assert!(!finds("#[cfg(test)] mod tests; // mod tests { }"));
+    assert!(!finds("mod testing { fn tests() {} }"));
+}
+
+/// Whether a module `tests` has its body in the file.
+fn has_tests_inside(tokens: TokenStream) -> bool {
+    let tokens = Vec::from_iter(tokens);
+    let is_word = |token: &TokenTree, word: &str| token.to_string() == word;
+    let has_body = |next: &TokenTree| matches!(next, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace);
+    tokens.windows(3).any(|window| {
+        is_word(&window[0], "mod") && is_word(&window[1], "tests") && has_body(&window[2])
+    }) || tokens.into_iter().any(|token| match token {
+        TokenTree::Group(group) => has_tests_inside(group.stream()),
+        _ => false,
+    })
 }
 
 #[test]

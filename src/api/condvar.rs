@@ -93,6 +93,23 @@ impl Condvar {
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Condvar, Mutex};
+    ///
+    /// static JOBS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+    /// static CHANGED: Condvar = Condvar::new();
+    ///
+    /// let worker = std::thread::spawn(|| -> tierlock::Result<Option<u32>> {
+    ///     let mut jobs = CHANGED.wait_while(&JOBS, JOBS.lock()?, |jobs| jobs.is_empty())?;
+    ///     Ok(jobs.pop())
+    /// });
+    /// JOBS.lock()?.push(7);
+    /// CHANGED.notify_one(); // before or after the worker waits: it looks first
+    /// assert_eq!(worker.join().unwrap()?, Some(7));
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn wait_while<'a, T: ?Sized>(
         &self,
         mutex: &'a Mutex<T>,
@@ -159,6 +176,29 @@ impl Condvar {
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::{Condvar, Mutex};
+    ///
+    /// let (jobs, changed) = (Mutex::new(Vec::new()), Condvar::new());
+    /// let worker = async {
+    ///     let mut jobs =
+    ///         changed.wait_while_async(&jobs, jobs.lock_async().await?, |jobs| jobs.is_empty()).await?;
+    ///     Ok::<_, tierlock::LockError>(jobs.pop())
+    /// };
+    /// let client = async {
+    ///     jobs.lock_async().await?.push(7);
+    ///     changed.notify_one();
+    ///     Ok::<_, tierlock::LockError>(())
+    /// };
+    /// let (job, asked) = tokio::join!(worker, client);
+    /// asked?;
+    /// assert_eq!(job?, Some(7));
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn wait_while_async<'a, T: ?Sized>(
         &self,
         mutex: &'a Mutex<T>,

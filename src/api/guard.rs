@@ -422,7 +422,7 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
     /// ```
     pub fn unlock_fair(guard: Self) -> Result<()> {
         let checked = guard.hold.check();
-        guard.hold.let_go_fairly();
+        guard.hold.release_fairly();
         checked
     }
 
@@ -452,7 +452,7 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
     /// ```
     pub fn unlock_async(guard: Self) -> impl Future<Output = Result<()>> + Send + 'static {
         let checked = guard.hold.check();
-        let answer = guard.hold.let_go_answered();
+        let answer = guard.hold.release_answered();
         async move {
             let answered = answer.await;
             checked.and(answered)
@@ -515,7 +515,7 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
         guard: Self,
     ) -> impl Future<Output = Result<()>> + Send + 'static {
         let how = guard.hold.predecessor();
-        guard.hold.let_go_answered_as(Some(how))
+        guard.hold.release_answered_as(Some(how))
     }
 
     /// What its lock is, if that has a name.

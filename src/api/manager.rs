@@ -573,25 +573,16 @@ impl LockManager {
 
     /// Which cluster's leader has answered, if one has.
     pub(crate) fn cluster(&self) -> Option<u128> {
-        #[cfg(feature = "service")]
-        if let Some(engine) = &self.reach.engine {
-            use sha2::Digest;
-            let digest = sha2::Sha256::digest(engine.place()?);
-            return digest.first_chunk().copied().map(u128::from_le_bytes);
-        }
-        Some(self.reach.link.as_ref()?.cluster()?.0)
+        self.reach.questions.as_ref()?.cluster()
     }
 
     /// One caller at a time uses this manager, which gives nothing back while it waits; and these locks of
     /// this cluster are held, with these tokens, by processes that wait for this one to end. Its leader looks
     /// for deadlocks with that.
     pub(crate) fn is_used_by_one(&self, above: Vec<(u128, Name, Token, u32)>) {
-        let Some(link) = &self.reach.link else { return };
-        let held = above.into_iter().map(|(cluster, name, token, pid)| {
-            let cluster = crate::proto::ClusterId(cluster);
-            crate::proto::wire::HeldAbove { cluster, name, token, pid }
-        });
-        link.is_used_by_one(held.collect());
+        if let Some(questions) = &self.reach.questions {
+            questions.is_used_by_one(above);
+        }
     }
 
     /// What an operator should know of its lock service, if that is of another kind than our leaders.
@@ -599,8 +590,7 @@ impl LockManager {
     pub(crate) fn examine_service(
         &self,
     ) -> Option<Result<Vec<crate::host::engines::EngineFinding>>> {
-        let engine = self.reach.engine.as_ref()?;
-        Some(crate::blocking::wait_for(engine.examine()))
+        Some(crate::blocking::wait_for(self.reach.questions.as_ref()?.examine()?))
     }
 }
 

@@ -17,7 +17,7 @@ use super::guard::{Anchor, Keeper, MutexGuard, OwnedMutexGuard};
 use crate::{
     cooperate,
     error::{LockError, Result},
-    path::{Core, Held, Named, Patience, Plain, Won},
+    path::{Core, Held, Named, Patience, Plain, QuietCaller, Won},
     scope::Scope,
 };
 
@@ -348,7 +348,7 @@ impl<T: ?Sized> Mutex<T> {
 
     #[inline(never)]
     fn lock_named(&self, named: &Named) -> Result<MutexGuard<'_, T>> {
-        match named.lock_quietly_here() {
+        match named.lock_quietly(QuietCaller::Thread) {
             Some(won) => self.guard_of(won),
             None => named.lock_slow(Patience::Forever).and_then(|held| self.guard(held)),
         }
@@ -356,7 +356,7 @@ impl<T: ?Sized> Mutex<T> {
 
     #[inline(never)]
     fn try_lock_named(&self, named: &Named) -> Result<MutexGuard<'_, T>> {
-        match named.lock_quietly_here() {
+        match named.lock_quietly(QuietCaller::Thread) {
             Some(won) => self.guard_of(won),
             None => named.lock_slow(Patience::No).and_then(|held| self.guard(held)),
         }
@@ -421,7 +421,9 @@ impl<T: ?Sized> Mutex<T> {
     fn lock_quietly(&self) -> Option<Result<MutexGuard<'_, T>>> {
         match &self.anchor.core {
             Core::Plain(Plain { lock, .. }) => lock.take_quietly().map(|_| Ok(self.plain_guard())),
-            Core::Named(named) => named.lock_quietly().map(|won| self.guard_of(won)),
+            Core::Named(named) => {
+                named.lock_quietly(QuietCaller::Task).map(|won| self.guard_of(won))
+            }
         }
     }
 
@@ -642,28 +644,4 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
 }
 
 #[cfg(all(test, feature = "process"))]
-mod tests {
-    use crate::{LockManager, MutexGuard, Scope, fork, path::Core};
-
-    /// A thread that has looked how far to climb, and then has to wait for a CPU: meanwhile the name
-    /// is locked at process scope for the first time.
-    #[test]
-    fn a_look_before_the_name_was_widened_wins_nothing_narrow() {
-        let directory = tempfile::tempdir().unwrap();
-        let locks = LockManager::builder().directory(directory.path()).open().unwrap();
-        let wide = locks.mutex("a", ()).scope(Scope::Process).build().unwrap();
-        let narrow = locks.mutex("a", ()).scope(Scope::Thread).build().unwrap();
-        let Core::Named(named) = &narrow.anchor.core else { panic!("it has a name") };
-
-        let held = named.lock_quietly_at(Scope::Thread, fork::generation()).expect("it is free");
-        named.release_quietly(held, fork::generation());
-        let last = wide.lock().unwrap();
-        let token = MutexGuard::token(&last);
-        drop(last);
-
-        assert!(named.lock_quietly_at(Scope::Thread, fork::generation()).is_none());
-        let next = narrow.lock().unwrap();
-        assert_eq!(MutexGuard::scope(&next), Scope::Process);
-        assert!(MutexGuard::token(&next) > token);
-    }
-}
+mod tests;

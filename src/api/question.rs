@@ -1,19 +1,16 @@
 //! What is asked about locks that others hold: is this token's lease good, take that lock away.
 
+use std::sync::Arc;
+
 use crate::{
     clock,
-    error::{LockError, Result},
+    error::{Holder, LockError, LockErrorKind, Result},
+    host::questions::{LockQuestions, ServedLock},
     name::Name,
     path::ground::Reach,
+    scope::Scope,
     time::Time,
     token::Token,
-};
-#[cfg(any(feature = "host", feature = "testing"))]
-use crate::{
-    error::{Holder, LockErrorKind},
-    host::client::link,
-    proto::wire::LockInfo,
-    scope::Scope,
 };
 
 /// The name that is asked about, if it is one.
@@ -22,7 +19,6 @@ pub(crate) fn checked_name(name: &str) -> Result<Name> {
 }
 
 /// One such question.
-#[cfg_attr(not(any(feature = "host", feature = "testing")), expect(dead_code))]
 pub(crate) struct TokenQuestion<'a> {
     reach: &'a Reach,
     name: Name,
@@ -37,53 +33,49 @@ impl<'a> TokenQuestion<'a> {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        #[cfg(feature = "service")]
-        if let Some(engine) = &self.reach.engine {
-            let known = crate::blocking::wait_for(engine.look(Some(&self.name)));
-            return self.compared(&**engine, known);
-        }
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some(link) = &self.reach.link {
-            let good = link.check(&self.name, self.token, Some(self.limit)).wait()?;
-            return self.checked(good);
-        }
-        Err(self.cannot_check())
+        let questions = self.questions().ok_or_else(|| self.cannot_check())?;
+        self.checked(questions.is_good(&self.name, self.token, self.limit).wait()?)
     }
 
     pub(crate) async fn check_async(&self) -> Result<()> {
-        #[cfg(feature = "service")]
-        if let Some(engine) = &self.reach.engine {
-            let known = engine.look(Some(&self.name)).await;
-            return self.compared(&**engine, known);
-        }
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some(link) = &self.reach.link {
-            let good = link.check(&self.name, self.token, Some(self.limit)).await?;
-            return self.checked(good);
-        }
-        Err(self.cannot_check())
+        let questions = self.questions().ok_or_else(|| self.cannot_check())?;
+        self.checked(questions.is_good(&self.name, self.token, self.limit).await?)
     }
 
     pub(crate) fn break_lock(&self) -> Result<()> {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some(link) = &self.reach.link {
-            let known = link.list(Some(&self.name), Some(self.limit));
-            let known = known.map_err(|error| error.with_name(&self.name))?;
-            let broken = link.break_lock(&self.name, self.token, Some(self.limit)).wait()?;
-            return self.broken(broken, known);
-        }
-        Err(self.not_broken_here())
+        let questions = self.questions_that_break()?;
+        let known = questions.clone().list(Some(&self.name), self.limit).wait();
+        let known = known.map_err(|error| error.with_name(&self.name))?;
+        let is_broken = questions.take_away(&self.name, self.token, self.limit).wait()?;
+        self.broken(is_broken, known)
     }
 
     pub(crate) async fn break_lock_async(&self) -> Result<()> {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some(link) = &self.reach.link {
-            let known = link.list_async(&self.name, Some(self.limit)).await;
-            let known = known.map_err(|error| error.with_name(&self.name))?;
-            let broken = link.break_lock(&self.name, self.token, Some(self.limit)).await?;
-            return self.broken(broken, known);
+        let questions = self.questions_that_break()?;
+        let known = questions.clone().list(Some(&self.name), self.limit).await;
+        let known = known.map_err(|error| error.with_name(&self.name))?;
+        let is_broken = questions.take_away(&self.name, self.token, self.limit).await?;
+        self.broken(is_broken, known)
+    }
+
+    fn questions(&self) -> Option<Arc<dyn LockQuestions>> {
+        self.reach.questions.clone()
+    }
+
+    /// Below host scope nothing is taken from a living process.
+    fn questions_that_break(&self) -> Result<Arc<dyn LockQuestions>> {
+        let Some(questions) = self.questions() else {
+            let error = LockError::config(
+                "a lock is taken away from a living holder only at host scope, by its leader, and \
+                 this manager has none; below that a lock ends with its holder's process: \
+                 `tierlock break --dir` ends it",
+            );
+            return Err(error.with_name(&self.name));
+        };
+        match questions.why_unbroken(&self.name) {
+            Some(error) => Err(error.with_name(&self.name).with_scope(Scope::Host)),
+            None => Ok(questions),
         }
-        Err(self.not_broken_here())
     }
 
     fn cannot_check(&self) -> LockError {
@@ -92,38 +84,6 @@ impl<'a> TokenQuestion<'a> {
              that was seen, and refuse a smaller one (tierlock::fence)",
         );
         error.with_name(&self.name)
-    }
-
-    /// Below host scope nothing is taken from a living process.
-    fn not_broken_here(&self) -> LockError {
-        #[cfg(feature = "service")]
-        if let Some(engine) = &self.reach.engine {
-            let (shown, advice) = (engine.shown(), engine.break_advice(&self.name));
-            let error = LockError::config(format!(
-                "tierlock cannot break a lock at {shown}; the service's own command can: {advice}"
-            ));
-            return error.with_name(&self.name).with_scope(Scope::Host);
-        }
-        let error = LockError::config(
-            "a lock is taken away from a living holder only at host scope, by its leader, and this \
-             manager has none; below that a lock ends with its holder's process: `tierlock break \
-             --dir` ends it",
-        );
-        error.with_name(&self.name)
-    }
-}
-
-#[cfg(any(feature = "host", feature = "testing"))]
-impl TokenQuestion<'_> {
-    /// Whether the holder has this token, as a service of another kind knows it.
-    #[cfg(feature = "service")]
-    fn compared(
-        &self,
-        engine: &dyn crate::host::engines::EngineQuestions,
-        known: Result<Vec<crate::host::engines::EngineLock>>,
-    ) -> Result<()> {
-        let known = known.map_err(|error| error.with_name(&self.name).with_scope(Scope::Host))?;
-        self.checked(known.iter().any(|lock| engine.is_of(lock, self.token)))
     }
 
     fn checked(&self, good: bool) -> Result<()> {
@@ -136,12 +96,11 @@ impl TokenQuestion<'_> {
     }
 
     /// The leader has taken it away from its holder, or not; `known` is what it knew before.
-    fn broken(&self, broken: bool, known: Vec<LockInfo>) -> Result<()> {
-        if broken {
+    fn broken(&self, is_broken: bool, known: Vec<ServedLock>) -> Result<()> {
+        if is_broken {
             return Ok(());
         }
-        let holder = known.into_iter().next().and_then(|lock| lock.holder).map(link::holder_of);
-        Err(self.refused(holder))
+        Err(self.refused(known.into_iter().next().and_then(ServedLock::first_holder)))
     }
 
     fn refused(&self, holder: Option<Holder>) -> LockError {

@@ -7,16 +7,13 @@ use crate::process::FileIdentity;
 #[cfg(feature = "process")]
 use crate::process::{NameStatus, Survivor, WaiterStatus, find_survivors};
 use crate::{
+    clock,
     error::{Holder, Predecessor, Result},
+    host::questions::ServedLock,
     name::Name,
     path::ground::Reach,
     scope::Scope,
     token::Token,
-};
-#[cfg(any(feature = "host", feature = "testing"))]
-use crate::{
-    host::client::link::holder_of,
-    proto::wire::{HolderInfo, LockInfo, Mode},
 };
 
 /// What a [`LockManager`](crate::LockManager) can see of one name: that of
@@ -159,18 +156,9 @@ pub(crate) fn here(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>
 
 /// The names of the manager's leader as the leader knows them.
 pub(crate) fn there(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>> {
-    #[cfg(feature = "service")]
-    if let Some(engine) = &reach.engine {
-        let found = crate::blocking::wait_for(engine.look(only))?;
-        return Ok(found.into_iter().map(at_an_engine).collect());
-    }
-    #[cfg(any(feature = "host", feature = "testing"))]
-    if let Some(link) = &reach.link {
-        let limit = crate::clock::now() + reach.connect_timeout;
-        return Ok(link.list(only, Some(limit))?.into_iter().map(at_the_leader).collect());
-    }
-    let _ = (reach, only);
-    Ok(Vec::new())
+    let Some(questions) = reach.questions.clone() else { return Ok(Vec::new()) };
+    let found = questions.list(only, clock::now() + reach.connect_timeout).wait()?;
+    Ok(found.into_iter().map(at_the_service).collect())
 }
 
 /// Adds what the directory knows to what the leader said, if it was asked.
@@ -200,69 +188,36 @@ fn merged(
     Ok(found)
 }
 
-#[cfg(any(feature = "host", feature = "testing"))]
-pub(crate) fn at_the_leader(lock: LockInfo) -> LockStatus {
-    let state = match (&lock.holder, lock.kept) {
-        (None, _) if lock.reserved => LockState::Reserved,
-        (None, _) => LockState::Free,
-        (Some(_), true) => LockState::Kept,
-        (Some(_), false) => LockState::Held,
-    };
-    let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
-        label: waiter.identity.label.clone(),
-        label_is_proved: waiter.identity.label_is_proved,
-        host: waiter.identity.host.clone(),
-        pid: Some(waiter.identity.pid),
-        waiting: waiter.since,
-    });
-    let mode = lock.holder.as_ref().map(|holder| holder.mode);
-    let limit = match mode {
-        Some(Mode::Permits { limit, .. }) => Some(limit),
-        _ => None,
-    };
-    let is_alone = matches!(mode, Some(Mode::Exclusive | Mode::Upgradable));
-    // What readers a manager has among its threads the leader does not count.
-    let sharer = |holder: HolderInfo| Sharer {
-        count: holder.mode.permits().max(1),
-        holder: holder_of(holder),
-    };
-    let mut holders = lock.holder.into_iter().chain(lock.others).map(sharer);
-    let holder = is_alone.then(|| holders.next()).flatten().map(|sharer| sharer.holder);
-    let sharers = holders.collect();
-    LockStatus {
-        state,
-        token: lock.token,
-        holder,
-        limit,
-        permits_taken: lock.permits,
-        sharers,
-        remaining: lock.remaining,
-        predecessor: lock.predecessor,
-        waiters: waiters.collect(),
-        ..LockStatus::free(lock.name, Scope::Host)
-    }
+/// A lock as its leader shows it.
+#[cfg(feature = "cli")]
+pub(crate) fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
+    at_the_service(lock.into())
 }
 
-#[cfg(feature = "service")]
-fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
-    let state = match &lock.holder {
-        Some(_) => LockState::Held,
-        None if lock.is_reserved => LockState::Reserved,
-        None => LockState::Free,
+fn at_the_service(lock: ServedLock) -> LockStatus {
+    let is_held = lock.holder.is_some() || !lock.sharers.is_empty();
+    let state = match (is_held, lock.is_kept) {
+        (false, _) if lock.is_reserved => LockState::Reserved,
+        (false, _) => LockState::Free,
+        (true, true) => LockState::Kept,
+        (true, false) => LockState::Held,
     };
     let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
         label: waiter.label,
-        label_is_proved: false,
+        label_is_proved: waiter.label_is_proved,
         host: waiter.host,
         pid: waiter.pid,
         waiting: waiter.held.unwrap_or_default(),
     });
-    // No engine remembers how the last holder left.
     LockStatus {
         state,
         token: lock.token,
         holder: lock.holder,
+        limit: lock.limit,
+        permits_taken: lock.permits_taken,
+        sharers: lock.sharers.into_iter().map(|(holder, count)| Sharer { holder, count }).collect(),
         remaining: lock.remaining,
+        predecessor: lock.predecessor,
         waiters: waiters.collect(),
         ..LockStatus::free(lock.name, Scope::Host)
     }
@@ -321,7 +276,7 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
 
 #[cfg(feature = "process")]
 fn in_the_directory(waiter: WaiterStatus) -> WaitingCaller {
-    let WaiterStatus { who, waiting } = waiter;
-    let Holder { label, host, pid, .. } = who;
+    let WaiterStatus { process, waiting } = waiter;
+    let Holder { label, host, pid, .. } = process;
     WaitingCaller { label, label_is_proved: false, host, pid, waiting }
 }

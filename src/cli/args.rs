@@ -37,7 +37,8 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
-const OVERVIEW: &str = "\
+const OVERVIEW: &str = concat!(
+    "\
 Two ways to start:
 
   One machine: a directory says which processes share the locks.
@@ -50,11 +51,17 @@ Two ways to start:
       tierlock run --leader 10.0.0.1:7420 --secret-file /etc/shop/tierlock.key \\
                      nightly -- ./nightly.sh
 
+Another machine gets the same version from a Rust toolchain:
+      cargo install tierlock@",
+    env!("CARGO_PKG_VERSION"),
+    " --features cli
+
 Exit status of a failure of tierlock's own, with one line `tierlock: …` on standard error:
   64 usage                     75 lock not obtained      78 configuration
   69 no leader reachable       76 lock lost              126 command not executable
   70 internal                  77 refused                127 command not found
-  74 I/O failed, or damage";
+  74 I/O failed, or damage"
+);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

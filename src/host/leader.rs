@@ -155,6 +155,19 @@ impl Leader {
     /// ended, loses its connection, and its locks as
     /// if it were silent. A file that is missing or damaged leaves in force what was read
     /// before, and is told as an alarm.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// # let builder = Leader::builder();
+    /// let leader = builder.listen(":7420").state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key").start()?;
+    /// // … another secret was renamed to /etc/tierlock.key; or wait a minute
+    /// leader.reload();
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn reload(&self) {
         self.reloader.ask();
         if !self.reloader.has_secret_file() {
@@ -265,9 +278,9 @@ impl LeaderShared {
     fn end(&self, end: ReignEnd) {
         self.end.lock().get_or_insert(end);
         self.ended.notify_all();
-        self.step_downs.let_go();
+        self.step_downs.drop_all();
         #[cfg(feature = "cli")]
-        self.looks.let_go();
+        self.looks.drop_all();
     }
 }
 

@@ -111,7 +111,7 @@ pub struct LeaseWord {
     /// No mutex of the name is left in the process.
     is_retired: AtomicBool,
     /// It is kept until another session asks for it, however long it is idle.
-    is_for_good: AtomicBool,
+    is_kept_always: AtomicBool,
     /// The session's.
     deadline: Arc<Deadline>,
     /// The fork generation of the process that has the session.
@@ -274,7 +274,7 @@ impl LeaseWord {
             keeps: AtomicBool::new(false),
             ended: AtomicU8::new(0),
             is_retired: AtomicBool::new(false),
-            is_for_good: AtomicBool::new(false),
+            is_kept_always: AtomicBool::new(false),
             deadline,
             made_in,
             watch: Mutex::new(None),
@@ -298,7 +298,7 @@ impl LeaseWord {
     pub fn enter(&self) -> Entering {
         let word = self.word.load(Relaxed);
         let is_idle = word & STATE == OPEN
-            || flawed(Flaw::EnteredAsStranger) && word & STATE == OPEN | RESERVED;
+            || flawed(Flaw::EnteredUnreserved) && word & STATE == OPEN | RESERVED;
         if !is_idle || word & COUNT == COUNT {
             return Entering::Refused;
         }
@@ -367,7 +367,7 @@ impl LeaseWord {
     }
 
     #[cold]
-    fn leave_slow(&self, count: u64, how: Predecessor, is_for_good: bool) -> Left {
+    fn leave_slow(&self, count: u64, how: Predecessor, closes: bool) -> Left {
         loop {
             let word = self.word.load(Acquire);
             let is_own = word & COUNT == count || flawed(Flaw::LeftWithoutOwnCount);
@@ -381,7 +381,7 @@ impl LeaseWord {
             if planted(Mistake::HandOverWithoutEnd) && self.keeps.load(Relaxed) {
                 gives_back = word & LOST != 0;
             }
-            gives_back |= is_for_good;
+            gives_back |= closes;
             let wakes = word & (WAITERS | HUNGRY) != 0;
             let is_hungry = word & HUNGRY != 0;
             // The guard is in: the block can only grow.
@@ -409,7 +409,7 @@ impl LeaseWord {
 
     /// The guard leaves, and the lease does not stay, which counts as a recall. `None` if the guard
     /// was not in. The representative is woken here: the lease is the caller's to give back.
-    pub fn leave_for_good(&self, token: Token, how: Predecessor) -> Option<Used> {
+    pub fn leave_and_close(&self, token: Token, how: Predecessor) -> Option<Used> {
         let Left::GivesBack(used) = self.leave_slow(token.get() & COUNT, how, true) else {
             return None;
         };
@@ -417,7 +417,7 @@ impl LeaseWord {
         Some(Used { is_recalled: used.keeps, ..used })
     }
 
-    /// As [`leave_for_good`](LeaseWord::leave_for_good), for a thread that took a count beyond the
+    /// As [`leave_and_close`](LeaseWord::leave_and_close), for a thread that took a count beyond the
     /// block, and so none of its tokens.
     #[cold]
     fn leave_used_up(&self, count: u64, how: Predecessor) -> Used {
@@ -660,12 +660,12 @@ impl LeaseWord {
 impl LeaseWord {
     /// Whether to ask for a lease that may be kept; `for_good` regardless of whether that pays.
     pub fn is_wanted(&self, for_good: bool) -> bool {
-        self.is_for_good.store(for_good, Relaxed);
+        self.is_kept_always.store(for_good, Relaxed);
         for_good || self.policy.lock().is_wanted()
     }
 
-    pub fn is_for_good(&self) -> bool {
-        self.is_for_good.load(Relaxed)
+    pub fn is_kept_always(&self) -> bool {
+        self.is_kept_always.load(Relaxed)
     }
 
     /// The leader granted the name, to be kept or not; `had_to_queue` if another session had it.

@@ -23,6 +23,9 @@ mod leased;
 pub(crate) mod memory;
 #[cfg(feature = "host")]
 mod net;
+#[cfg_attr(not(feature = "host"), path = "no_host.rs")]
+pub(crate) mod opening;
+pub(crate) mod questions;
 pub(crate) mod service;
 #[cfg(feature = "host")]
 #[cfg_attr(
@@ -33,6 +36,7 @@ pub(crate) mod service;
     )
 )]
 pub(crate) mod service_url;
+pub(crate) mod settings;
 #[cfg(all(test, feature = "host"))]
 mod speed;
 #[cfg(all(test, feature = "host"))]
@@ -40,15 +44,15 @@ mod tests;
 #[cfg(any(feature = "host", feature = "testing"))]
 mod untold;
 
-#[cfg(feature = "tokio")]
-pub(crate) use self::client::LentReader;
-#[cfg(feature = "host")]
-pub(crate) use self::client::connect;
+#[cfg(all(test, feature = "tokio"))]
+use self::client::LentReader;
+#[cfg(all(test, feature = "host"))]
+use self::client::connect;
 #[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
 pub(crate) use self::journal::{examine_journal, move_journal};
 #[cfg(all(feature = "host", feature = "cli"))]
 pub(crate) use self::leader::{EventClient, HAS_OWN_JOURNAL, LeaderView, LeaderWindow, refusal};
-#[cfg(feature = "host")]
+#[cfg(all(feature = "host", feature = "cli"))]
 pub(crate) use self::net::client_keys::ClientKeys;
 #[cfg(all(feature = "host", feature = "cli"))]
 pub(crate) use self::net::{address::ListenAddress, secret_file::read_private};
@@ -63,10 +67,17 @@ pub use self::{
 
 /// This process, for as long as it runs. A forked child is another.
 #[cfg(feature = "host")]
-pub(crate) fn process_mark() -> crate::proto::ProcessMark {
+fn process_mark() -> crate::proto::ProcessMark {
     static DRAWN: std::sync::OnceLock<u128> = std::sync::OnceLock::new();
     let drawn = DRAWN.get_or_init(random);
     crate::proto::ProcessMark(drawn ^ u128::from(std::process::id()))
+}
+
+/// This process as its manager shows it to others.
+#[cfg(any(feature = "host", feature = "testing"))]
+pub(crate) fn identity_of(label: &str) -> crate::proto::wire::Identity {
+    let process = crate::identity::this_process();
+    crate::proto::wire::Identity::new(label, &process.host, std::process::id(), &process.command)
 }
 
 /// What names a session and proves it: not to be guessed.

@@ -18,34 +18,21 @@ use crate::{
 };
 
 use super::{
-    LockMode, Patience,
-    climb::Climb,
-    named::Named,
-    right::{Held, Won},
+    LockMode, Patience, climb::Climb, named::Named, quiet::QuietCaller, right::Held,
     spans::AcquireSpan,
 };
 
 impl Named {
     pub(crate) fn lock(&self, patience: Patience) -> Result<Held> {
-        match self.lock_quietly_here() {
+        match self.lock_quietly(QuietCaller::Thread) {
             Some(won) => Ok(won.into()),
             None => self.lock_slow(patience),
         }
     }
 
-    /// As [`lock_quietly`](Named::lock_quietly), for a thread that blocks.
-    #[inline]
-    pub(crate) fn lock_quietly_here(&self) -> Option<Won> {
-        let won = self.lock_quietly()?;
-        if self.reach.guards_stay {
-            self.stays_here(won.token);
-        }
-        Some(won)
-    }
-
     /// What this token was got with stays with the calling thread.
     #[cold]
-    fn stays_here(&self, token: Token) {
+    pub(super) fn stays_here(&self, token: Token) {
         if let (Some(tier), Some(number)) = (self.host_tier(), thread_number()) {
             tier.word.stays_with(token, number);
         }
@@ -88,7 +75,7 @@ impl Named {
 
     /// Dropping the future gives back what it was to receive.
     pub(crate) async fn lock_async(&self, patience: Patience) -> Result<Held> {
-        match self.lock_quietly() {
+        match self.lock_quietly(QuietCaller::Task) {
             Some(won) => Ok(won.into()),
             None => self.climb_async(patience, Scope::Thread, LockMode::Exclusive).await,
         }

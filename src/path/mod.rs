@@ -65,6 +65,7 @@ pub(crate) use self::{
     named::Named,
     observing::{Announced, Observation},
     permits::{check_limit, permits_at_host_scope},
+    quiet::QuietCaller,
     right::{Held, Won},
 };
 use crate::{

@@ -21,6 +21,7 @@ use crate::{
 use super::right::SLOT;
 use super::{
     StepsOutAfterLook,
+    quiet::QuietCaller,
     right::{Held, THREAD, short},
 };
 
@@ -165,7 +166,7 @@ impl Named {
             // A name is widened under the thread lock.
             return (self.entry.scope_in_force() == Scope::Thread).then(look);
         }
-        let _looking = Looking(self, self.lock_unseen()?.into());
+        let _looking = Looking(self, self.lock_quietly(QuietCaller::Look)?.into());
         Some(look())
     }
 

@@ -209,13 +209,14 @@ impl Named {
     async fn permits_taken_at_host_scope(&self) -> Result<u32> {
         let about = self.about(Scope::Host);
         self.check_open(Scope::Host)?;
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some(link) = &self.reach.link {
+        if self.reach.service.as_ref().is_some_and(|service| service.counts())
+            && let Some(questions) = self.reach.questions.clone()
+        {
             let limit = clock::now() + self.reach.connect_timeout;
-            let found = link.list_async(self.name(), Some(limit)).await.map_err(&about)?;
+            let found = questions.list(Some(self.name()), limit).await.map_err(&about)?;
             // What is still out at a narrower scope counts, too: it is waited for.
             let here = self.permits_taken_here()?;
-            return Ok(found.first().map_or(0, |lock| lock.permits).saturating_add(here));
+            return Ok(found.first().map_or(0, |lock| lock.permits_taken).saturating_add(here));
         }
         Err(about(permits_at_host_scope()))
     }

@@ -23,28 +23,26 @@ impl Named {
     /// A lock that nothing stands in the way of: its gate is open, and no guard of this process is
     /// inside. `None` leaves everything as it was, and the climb finds out what it is.
     #[inline]
-    pub(crate) fn lock_quietly(&self) -> Option<Won> {
-        if spans::are_wanted() {
+    pub(crate) fn lock_quietly(&self, caller: QuietCaller) -> Option<Won> {
+        if caller != QuietCaller::Look && spans::are_wanted() {
             return None; // the climb has them
         }
-        self.lock_unseen()
-    }
-
-    /// The same, past those that look on.
-    #[inline]
-    pub(super) fn lock_unseen(&self) -> Option<Won> {
         let generation = fork::generation();
         let in_force = self.entry.scope_in_force_in(generation);
         if self.scope() > in_force {
             return None; // the first lock at this scope widens the name
         }
-        self.lock_quietly_at(in_force, generation)
+        let won = self.enter_gate(in_force, generation)?;
+        if caller == QuietCaller::Thread && self.reach.guards_stay {
+            self.stays_here(won.token);
+        }
+        Some(won)
     }
 
-    /// The same, after a look at the scope in force. It may have grown since: that shows in the
-    /// word of the narrower gate, or once the narrower gate is won.
+    /// The gate of the scope in force, which may have grown since it was read: that shows in the word of
+    /// the narrower gate, or once the narrower gate is won.
     #[inline]
-    pub(crate) fn lock_quietly_at(&self, in_force: Scope, generation: u64) -> Option<Won> {
+    pub(crate) fn enter_gate(&self, in_force: Scope, generation: u64) -> Option<Won> {
         if self.has_terms {
             return None;
         }
@@ -156,6 +154,17 @@ impl Named {
     }
 }
 
+/// What takes a lock quietly. A constant wherever it is passed, so that the fast path asks nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuietCaller {
+    /// A thread that blocks: a manager may have promised that its guards stay with their threads.
+    Thread,
+    /// A task, which other threads may poll.
+    Task,
+    /// A look at the data, which makes no guard, and no span.
+    Look,
+}
+
 /// The lease word of a name, and what grants its leases.
 #[derive(Clone, Copy)]
 pub(super) struct HostTier<'a> {
@@ -181,7 +190,7 @@ impl HostTier<'_> {
         // What has ended at a deadline is marked before the deadline moves.
         let deadline = self.word.session_deadline();
         if !self.word.is_good(deadline, clock::now()) {
-            if let Some(used) = self.word.leave_shared_for_good() {
+            if let Some(used) = self.word.leave_shared_and_close() {
                 self.give_back(&used);
             }
             return None;
@@ -200,18 +209,22 @@ impl HostTier<'_> {
 
     /// Permits go back: a part of those of their lease, or the last of them.
     pub(super) fn leave_permits(self, leased: &LeasedPermits, count: u32) {
-        if let Some(used) = self.leave_permits_for_good(leased, count) {
+        if let Some(used) = self.leave_permits_and_close(leased, count) {
             self.service.give_back(&leased.word, &used);
         }
     }
 
     /// The same; answers the lease that is to be given back, if that were the last of its permits.
-    pub(super) fn leave_permits_for_good(self, leased: &LeasedPermits, count: u32) -> Option<Used> {
+    pub(super) fn leave_permits_and_close(
+        self,
+        leased: &LeasedPermits,
+        count: u32,
+    ) -> Option<Used> {
         let left = leased.leave(count);
         if left > 0 {
             self.service.lower(&leased.word, left);
         }
-        leased.word.leave_shared_for_good()
+        leased.word.leave_shared_and_close()
     }
 
     /// Takes the next token of a lease that is kept, if it is good: that, and how the last local
@@ -235,7 +248,7 @@ impl HostTier<'_> {
         // What has ended at a deadline is marked before the deadline moves.
         let deadline = self.word.session_deadline();
         if !self.word.is_good(deadline, clock::now()) {
-            if let Some(used) = self.word.leave_for_good(token, predecessor) {
+            if let Some(used) = self.word.leave_and_close(token, predecessor) {
                 self.give_back(&used);
             }
             return None;

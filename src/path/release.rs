@@ -105,7 +105,7 @@ impl Named {
     ) -> Option<Answer> {
         held.remove(SHARED_LEASE);
         let _ = leased.word.lost_by(clock::now);
-        let used = tier.leave_permits_for_good(leased, held.permits());
+        let used = tier.leave_permits_and_close(leased, held.permits());
         let answer = used.map(|used| tier.service.clone().give_back_answered(&leased.word, &used));
         self.release_now(held, Predecessor::Clean);
         answer.map(|answer| self.about_it(answer))

@@ -56,8 +56,8 @@ fn judge_file_system(home: &Home, report: &mut DirectoryReport) {
 
 fn judge_rights(home: &Home, report: &mut DirectoryReport) {
     let (path, mode) = (home.path.display(), home.mode);
-    let (everybody, sticky) = (mode & 0o002 != 0, mode & 0o1000 != 0);
-    match (everybody, sticky) {
+    let (all, sticky) = (mode & 0o002 != 0, mode & 0o1000 != 0);
+    match (all, sticky) {
         (true, false) => report.add(
             Level::Trouble,
             format!(

@@ -711,6 +711,6 @@ pub(crate) struct NameStatus {
 /// A waiter for a name.
 #[derive(Clone, Debug)]
 pub(crate) struct WaiterStatus {
-    pub(crate) who: Holder,
+    pub(crate) process: Holder,
     pub(crate) waiting: Duration,
 }

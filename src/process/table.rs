@@ -305,12 +305,6 @@ impl TableSlot {
         }
     }
 
-    /// Where the name stands, as far as the process of this fork generation knows.
-    #[inline]
-    pub(super) fn found(&self, generation: u64) -> Option<FoundSlot<'_>> {
-        self.places.so_far_in(generation).map(|place| place.get().found())
-    }
-
     pub(super) fn raise_token(&self, token: Token) {
         let Some(place) = self.held() else { return };
         if place.slot.token.load(Relaxed) < token.get() {

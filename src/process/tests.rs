@@ -246,8 +246,8 @@ fn a_directory_belongs_to_one_service(engine: EngineKind) {
     }
 }
 
-on_both!(who_holds_is_told_while_it_is_held);
-fn who_holds_is_told_while_it_is_held(engine: EngineKind) {
+on_both!(the_holder_is_told_while_it_is_held);
+fn the_holder_is_told_while_it_is_held(engine: EngineKind) {
     let dir = directory_of(engine);
     let options = Options { label: "check\x1bout".into(), ..Options::default() };
     let one = Directory::open(dir.path(), &options).unwrap().slot(&name("a")).unwrap();
@@ -271,8 +271,8 @@ fn who_holds_is_told_while_it_is_held(engine: EngineKind) {
     assert_eq!(two.holder().unwrap().label, label);
 }
 
-on_both!(a_wait_that_ends_in_vain_tells_who_holds);
-fn a_wait_that_ends_in_vain_tells_who_holds(engine: EngineKind) {
+on_both!(a_wait_that_ends_in_vain_names_the_holder);
+fn a_wait_that_ends_in_vain_names_the_holder(engine: EngineKind) {
     let dir = directory_of(engine);
     let options = Options { label: "checkout".into(), ..Options::default() };
     let one = Directory::open(dir.path(), &options).unwrap().slot(&name("a")).unwrap();
@@ -784,7 +784,7 @@ impl Drop for Mount {
 
 /// mongo-c-driver#1244: a full disk under a mapping is SIGBUS.
 #[test]
-fn a_full_disk_is_an_error_before_anybody_locks() {
+fn a_full_disk_is_an_error_before_the_first_lock() {
     let Some(mount) = Mount::tmpfs("size=12k") else { return };
     let all = open_as(mount.0.path(), EngineKind::File).unwrap();
     let first = all.slot(&name("first")).unwrap();
@@ -846,7 +846,7 @@ fn an_unknown_file_system_is_refused_unless_asked_for(engine: EngineKind) {
 
 /// The umask would take the group's right.
 #[test]
-fn lock_files_are_for_whom_the_directory_is() {
+fn lock_files_are_for_the_users_of_the_directory() {
     for (mode, wanted) in [(0o770, 0o660), (0o700, 0o600), (0o1777, 0o666), (0o2775, 0o664)] {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(mode)).unwrap();
@@ -878,9 +878,9 @@ fn a_directory_of_another_user_is_refused_with_advice() {
     assert!(all.starts_with("held 1"), "a user that may read may look: {all}");
 }
 
-on_both!(members_of_a_group_exclude_each_other_and_strangers_are_refused);
+on_both!(members_of_a_group_exclude_each_other_and_other_users_are_refused);
 /// Each with a user of its own; the directory hands its group down.
-fn members_of_a_group_exclude_each_other_and_strangers_are_refused(engine: EngineKind) {
+fn members_of_a_group_exclude_each_other_and_other_users_are_refused(engine: EngineKind) {
     const GROUP: u32 = 65_533;
     const MEMBER: u32 = 65_532;
     const STRANGER: u32 = 65_531;

@@ -102,7 +102,7 @@ pub(super) struct AbsentBounds {
     by_name: BTreeSet<(u32, HeldUp)>,
     by_parent: BTreeSet<(u32, HeldUp)>,
     /// What is held up no more, or less.
-    let_go: Vec<HeldUp>,
+    freed: Vec<HeldUp>,
 }
 
 impl AbsentBounds {
@@ -124,18 +124,18 @@ impl AbsentBounds {
         let (names, parents) = bound.hashes();
         for &hash in names {
             if count_down(&mut self.names, hash) {
-                let_go(&mut self.by_name, hash, &mut self.let_go);
+                free(&mut self.by_name, hash, &mut self.freed);
             }
         }
         for &hash in parents {
             if count_down(&mut self.parents, hash) {
-                let_go(&mut self.by_parent, hash, &mut self.let_go);
+                free(&mut self.by_parent, hash, &mut self.freed);
             }
         }
         if bound.is_everything() {
             self.everything -= 1;
             if self.everything == 0 {
-                self.let_go_all();
+                self.free_all();
             }
         }
     }
@@ -153,15 +153,15 @@ impl AbsentBounds {
     }
 
     /// All is to be looked at again.
-    pub(super) fn let_go_all(&mut self) {
+    pub(super) fn free_all(&mut self) {
         self.by_parent.clear();
         let all = std::mem::take(&mut self.by_name);
-        self.let_go.extend(all.into_iter().map(|(_, what)| what));
+        self.freed.extend(all.into_iter().map(|(_, what)| what));
     }
 
     /// The next that may be held up no more: it is to be looked at again.
-    pub(super) fn pop_let_go(&mut self) -> Option<HeldUp> {
-        self.let_go.pop()
+    pub(super) fn pop_freed(&mut self) -> Option<HeldUp> {
+        self.freed.pop()
     }
 }
 
@@ -175,7 +175,7 @@ fn count_down(counts: &mut BTreeMap<u32, usize>, hash: u32) -> bool {
     is_last
 }
 
-fn let_go(held: &mut BTreeSet<(u32, HeldUp)>, hash: u32, freed: &mut Vec<HeldUp>) {
+fn free(held: &mut BTreeSet<(u32, HeldUp)>, hash: u32, freed: &mut Vec<HeldUp>) {
     let of_hash = (hash, HeldUp::Lock(LockKey(0)))..=(hash, HeldUp::Question(u64::MAX));
     let found: Vec<_> = held.range(of_hash).copied().collect();
     for entry in found {

@@ -253,7 +253,7 @@ enum Connection {
     /// It is its session's newest.
     Serving(SessionKey),
     /// Its session is gone; the next thing that counts is a new `Hello`.
-    Dismissed,
+    Sessionless,
     /// Client and leader do not belong together: it was told which leader this is, and no more.
     Refused(Refusal),
 }
@@ -431,7 +431,7 @@ impl LeaderMachine {
             Allows::Freeing { session, number, proof } => {
                 if let Some(key) = self.sessions.find(session) {
                     match self.sessions.get(key).standing {
-                        Standing::Ending(n) if n == number => self.bury(key, proof),
+                        Standing::Ending(n) if n == number => self.remove_ended(key, proof),
                         Standing::Idling(n) if n == number => self.forget_idle(key),
                         _ => {} // it wanted something meanwhile, and is opened again
                     }
@@ -529,7 +529,7 @@ impl LeaderMachine {
         }
         if self.reign.is_some() && self.waits_until.is_some_and(|until| until <= now) {
             self.waits_until = None;
-            self.sessions.absent.let_go_all();
+            self.sessions.absent.free_all();
             self.write(Record::Waited);
         }
         if self.reign.is_some() {

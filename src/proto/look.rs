@@ -19,7 +19,7 @@ states! {
     AtLeader {
         Unknown, New, Reporting,
         ServingNew, ServingOpening, ServingOpen, ServingIdling,
-        Dismissed, Refused,
+        Sessionless, Refused,
     }
 
     /// How far the reign has come.

@@ -312,8 +312,8 @@ pub(super) struct Sessions {
     /// The bounds of those.
     pub(super) absent: AbsentBounds,
     /// Those that were told to be gone, the longest ago first, and the same by id.
-    dismissed: VecDeque<SessionId>,
-    is_dismissed: BTreeSet<SessionId>,
+    gone: VecDeque<SessionId>,
+    is_gone: BTreeSet<SessionId>,
 }
 
 impl Sessions {
@@ -332,26 +332,26 @@ impl Sessions {
             total: Account::default(),
             awaited: 0,
             absent: AbsentBounds::default(),
-            dismissed: VecDeque::new(),
-            is_dismissed: BTreeSet::new(),
+            gone: VecDeque::new(),
+            is_gone: BTreeSet::new(),
         }
     }
 
     /// This session is told to be gone: what it said before on some other connection must not
-    /// make it anew. Of more than [`DISMISSED_MAX`] the last ones are remembered.
-    pub(super) fn dismiss(&mut self, id: SessionId) {
-        if self.is_dismissed.insert(id) {
-            self.dismissed.push_back(id);
+    /// make it anew. Of more than [`GONE_MAX`] the last ones are remembered.
+    pub(super) fn mark_gone(&mut self, id: SessionId) {
+        if self.is_gone.insert(id) {
+            self.gone.push_back(id);
         }
-        if self.dismissed.len() > DISMISSED_MAX
-            && let Some(oldest) = self.dismissed.pop_front()
+        if self.gone.len() > GONE_MAX
+            && let Some(oldest) = self.gone.pop_front()
         {
-            self.is_dismissed.remove(&oldest);
+            self.is_gone.remove(&oldest);
         }
     }
 
-    pub(super) fn was_dismissed(&self, id: SessionId) -> bool {
-        self.is_dismissed.contains(&id)
+    pub(super) fn was_told_gone(&self, id: SessionId) -> bool {
+        self.is_gone.contains(&id)
     }
 
     pub(super) fn find(&self, id: SessionId) -> Option<SessionKey> {
@@ -618,7 +618,7 @@ impl Sessions {
 
 const ONE_RESERVATION: Holdings = Holdings { sessions: 0, claims: 1, reservations: 1 };
 
-const DISMISSED_MAX: usize = 16_384;
+const GONE_MAX: usize = 16_384;
 
 /// The most often that a session renews.
 const RENEW_EVERY_MIN: Duration = Duration::from_millis(100);

@@ -154,7 +154,7 @@ impl Successor {
         self.gather();
         self.hands_over = Some(now + HAND_OVER_LIMIT);
         self.notices.push_back(SuccessionNotice::HandsOver);
-        self.dismiss_leader();
+        self.drop_leader();
         self.close_all();
         self.step(now);
     }
@@ -335,7 +335,7 @@ impl Successor {
                     match (&ending, &mut self.leader) {
                         // Its requests are told why, and it grants nothing any more.
                         (ReignEnding::Failed(_), Some(leader)) => leader.handle_storage_failed(now),
-                        _ => self.dismiss_leader(),
+                        _ => self.drop_leader(),
                     }
                     (self.begun, self.hands_over) = (None, None);
                     self.forget_reign();
@@ -353,7 +353,7 @@ impl Successor {
         }
         if self.reign.reigning().is_none() && !self.reign.is_resigning() {
             self.hands_over = None;
-            self.dismiss_leader();
+            self.drop_leader();
             self.forget_reign();
             self.close_all();
             self.notices.push_back(SuccessionNotice::HandedOver);
@@ -361,7 +361,7 @@ impl Successor {
     }
 
     /// What it has counted goes on.
-    fn dismiss_leader(&mut self) {
+    fn drop_leader(&mut self) {
         if let Some(mut leader) = self.leader.take() {
             self.tally = leader.take_tally();
             self.events.extend(leader.take_events());
@@ -397,7 +397,7 @@ impl Successor {
                 leader.handle_committed(committed, now);
             }
         }
-        self.dismiss_leader();
+        self.drop_leader();
         leader.resume_tally(self.tally.take());
         self.leader = Some(leader);
         self.notices.push_back(SuccessionNotice::Reigns { epoch });

@@ -446,17 +446,17 @@ fn a_directory_that_others_may_not_write_is_refused_with_advice() {
     let dir = temp_dir();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let bystander = Bystander::of(LockManager::builder().directory(dir.path()));
-    let mut stranger = Helper::start_as(NOBODY);
+    let mut outsider = Helper::start_as(NOBODY);
     let open = format!("open\tdir={}", dir.path().display());
-    let opened = stranger.ask(&open);
+    let opened = outsider.ask(&open);
     // It may look, and learns at its first lock that it may not write.
-    let answer = if opened == "ok" { stranger.ask("try\tprocess\ta") } else { opened };
+    let answer = if opened == "ok" { outsider.ask("try\tprocess\ta") } else { opened };
     assert!(answer.starts_with("error\tRefused\t"), "{answer}");
     assert!(answer.contains("owner, group or mode"), "{answer}");
-    let below = stranger.ask(&format!("{open}/below"));
+    let below = outsider.ask(&format!("{open}/below"));
     assert!(below.starts_with("error\tRefused\t"), "{below}");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    let unseen = stranger.ask(&open);
+    let unseen = outsider.ask(&open);
     assert!(unseen.starts_with("error\tRefused\t"), "{unseen}");
     assert!(unseen.contains(dir.path().to_str().unwrap()), "{unseen}");
     bystander.is_undisturbed();

@@ -1,4 +1,4 @@
-//! Bytes of strangers, and messages of clients that mean no good: whatever comes, decoding and leader
+//! Bytes of any sender, and messages of clients that mean no good: whatever comes, decoding and leader
 //! come back from it.
 //!
 //! A longer run: `PROPTEST_CASES=1000000 cargo test --release --all-features --test it decoding`.
@@ -302,7 +302,7 @@ impl Table {
 
 proptest! {
     #[test]
-    fn bytes_of_strangers_are_refused_or_understood_as_they_stand(
+    fn bytes_of_any_sender_are_refused_or_understood_as_they_stand(
         pieces in vec(vec(any::<u8>(), 0..200), 0..6)
     ) {
         read_all::<ClientMessage>(&pieces);

@@ -86,7 +86,7 @@ fn a_waiter_killed_in_the_queue_blocks_no_other(setting: &Setting) {
     near.kill();
     far.kill();
     drop(guard);
-    let guard = setting.mutex(&setting.stranger(), "a", ());
+    let guard = setting.mutex(&setting.remote(), "a", ());
     let guard = guard.try_lock_for(LONG).unwrap();
     assert!(MutexGuard::is_valid(&guard));
 }
@@ -131,7 +131,7 @@ fn a_stopped_holder_knows_at_its_first_look_that_it_lost_the_lock(setting: &Sett
     let old = [holder.lock(Scope::Host, "a"), holder.lock(Scope::Host, "b")];
     assert_eq!(holder.ask("look-after-stop\tcheck\ta"), "waiting");
     holder.stop();
-    let locks = setting.stranger();
+    let locks = setting.remote();
     let guards = ["a", "b"].map(|name| {
         let mutex = std::sync::Arc::new(setting.mutex(&locks, name, ()));
         mutex.try_lock_arc_for(LONG).unwrap()
@@ -146,7 +146,7 @@ fn a_stopped_holder_knows_at_its_first_look_that_it_lost_the_lock(setting: &Sett
     // etcd#22082: its late release does not free the new owner.
     let answer = holder.ask("unlock\ta");
     assert!(answer.starts_with("error\tLost\t"), "{answer}");
-    let third = setting.mutex(&setting.stranger(), "a", ());
+    let third = setting.mutex(&setting.remote(), "a", ());
     assert!(third.try_lock().unwrap_err().is_contended());
     assert!(guards.iter().all(MutexGuard::is_valid));
     drop(guards);
@@ -162,7 +162,7 @@ fn is_valid_is_false_at_the_first_look_after_a_stop() {
     holder.lock(Scope::Host, "a");
     assert_eq!(holder.ask("look-after-stop\tis_valid\ta"), "waiting");
     holder.stop();
-    drop(setting.mutex(&setting.stranger(), "a", ()).try_lock_for(LONG).unwrap());
+    drop(setting.mutex(&setting.remote(), "a", ()).try_lock_for(LONG).unwrap());
     holder.resume();
     assert_eq!(holder.hear(), "lost\ttrue");
 }
@@ -175,7 +175,7 @@ fn a_stopped_holder_that_waits_to_hear_of_a_loss_hears_of_it_when_it_goes_on() {
     holder.lock(Scope::Host, "a");
     holder.say("hear-lost\ta");
     holder.stop();
-    drop(setting.mutex(&setting.stranger(), "a", ()).try_lock_for(LONG).unwrap());
+    drop(setting.mutex(&setting.remote(), "a", ()).try_lock_for(LONG).unwrap());
     assert!(!holder.has_spoken());
     holder.resume();
     assert_eq!(holder.hear(), "lost\tExpired");
@@ -188,7 +188,7 @@ fn what_was_released_before_an_exit_is_free_and_clean(setting: &Setting) {
     for count in [1, 8] {
         for round in 0..4 {
             let mut helper = setting.helper_with_long_life();
-            let held = setting.mutex(&setting.stranger(), &format!("held by {count}"), ());
+            let held = setting.mutex(&setting.remote(), &format!("held by {count}"), ());
             if round > 0 && setting.scope == Scope::Host {
                 // The guard that there was at the exit still has its lock.
                 assert!(held.try_lock().unwrap_err().is_contended());
@@ -197,7 +197,7 @@ fn what_was_released_before_an_exit_is_free_and_clean(setting: &Setting) {
             helper.say(&format!("exit-with-a-static-manager\t{}\t{count}", setting.scope));
             assert!(helper.ended().success());
             for number in 0..count {
-                let next = setting.mutex(&setting.stranger(), &format!("lock {number}"), ());
+                let next = setting.mutex(&setting.remote(), &format!("lock {number}"), ());
                 let next = next.try_lock_for(LONG).unwrap();
                 assert_eq!(MutexGuard::predecessor(&next), Predecessor::Clean);
             }

@@ -13,7 +13,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 at!(with_leader, a_token_is_good_for_as_long_as_its_lease);
 /// Chubby's CheckSequencer.
 fn a_token_is_good_for_as_long_as_its_lease(setting: &Setting) {
-    let (holder, server) = (setting.locks(), setting.stranger());
+    let (holder, server) = (setting.locks(), setting.remote());
     let guard = setting.hold(&holder, "a");
     let token = MutexGuard::token(&guard);
     for locks in [&server, &holder] {
@@ -40,7 +40,7 @@ at!([host host_with_directory] a_stopped_holders_token_is_good_until_its_time_is
 fn a_stopped_holders_token_is_good_until_its_time_is_over(setting: &Setting) {
     let mut holder = setting.near_helper();
     let token = Token::new(holder.lock(Scope::Host, "a").token).unwrap();
-    let server = setting.stranger();
+    let server = setting.remote();
     holder.stop();
     until("the end of a stopped holder's lease", || server.check_token("a", token).is_err());
     assert!(server.check_token("a", token).unwrap_err().is_lost());
@@ -50,7 +50,7 @@ fn a_stopped_holders_token_is_good_until_its_time_is_over(setting: &Setting) {
 
 at!(with_leader, a_broken_lock_is_lost_to_its_holder_and_found_broken_by_the_next);
 fn a_broken_lock_is_lost_to_its_holder_and_found_broken_by_the_next(setting: &Setting) {
-    let (holder, operator) = (setting.locks(), setting.stranger());
+    let (holder, operator) = (setting.locks(), setting.remote());
     for is_async in [false, true] {
         let guard = setting.hold(&holder, "a");
         let (token, lost) = (MutexGuard::token(&guard), MutexGuard::lost(&guard));
@@ -76,7 +76,7 @@ fn a_broken_lock_is_lost_to_its_holder_and_found_broken_by_the_next(setting: &Se
 at!(with_leader, a_break_with_another_token_breaks_nothing_and_names_the_holder);
 /// live-mutex#131: break removes the wrong holder.
 fn a_break_with_another_token_breaks_nothing_and_names_the_holder(setting: &Setting) {
-    let operator = setting.stranger();
+    let operator = setting.remote();
     let old = MutexGuard::token(&setting.hold(&setting.locks(), "a"));
     setting.until_heard(&setting.locks());
     let free = operator.break_lock("a", old).unwrap_err();
@@ -102,7 +102,7 @@ fn a_broken_lock_of_a_silent_holder_is_free_when_its_time_is_over(setting: &Sett
     let mut holder = setting.far_helper();
     let token = Token::new(holder.lock(Scope::Host, "a").token).unwrap();
     holder.stop();
-    let operator = setting.stranger();
+    let operator = setting.remote();
     operator.break_lock("a", token).unwrap();
     let next = setting.mutex(&operator, "a", ());
     // It may still believe in it: that it does not is for it to say, or for its deadline.

@@ -34,11 +34,27 @@ pub(crate) const SHORT_LIFE: Duration = Duration::from_secs(1);
 pub(crate) const LONG_LIFE: Duration = Duration::from_secs(60);
 
 /// Makes one test per setting out of a situation: `exclusion::threads_lose_no_count::host`.
+///
+/// A manager in memory locks at thread scope and at process scope by the thread lock alone, with the code that
+/// the settings `thread` and `process` run, too: `memory_below_host` is one of the two, by the situation's name.
 macro_rules! at {
+    (@test memory_below_host $situation:ident) => {
+        #[test]
+        fn memory_below_host() {
+            let setting = $crate::setting::Setting::memory_below_host(stringify!($situation));
+            super::$situation(&setting);
+        }
+    };
+    (@test $setting:ident $situation:ident) => {
+        #[test]
+        fn $setting() {
+            super::$situation(&$crate::setting::Setting::$setting());
+        }
+    };
     (everywhere, $situation:ident) => {
         $crate::setting::at!(
             [thread process process_file host host_with_directory host_with_file_directory
-                memory_thread memory_process memory_host]
+                memory_below_host memory_host]
             $situation
         );
     };
@@ -61,12 +77,7 @@ macro_rules! at {
     };
     ([$($setting:ident)*] $situation:ident) => {
         mod $situation {
-            $(
-                #[test]
-                fn $setting() {
-                    super::$situation(&$crate::setting::Setting::$setting());
-                }
-            )*
+            $($crate::setting::at!(@test $setting $situation);)*
         }
     };
 }
@@ -92,6 +103,11 @@ impl Kind {
     fn has_directories(self) -> bool {
         matches!(self, Kind::HostWithDirectory | Kind::HostWithFileDirectory)
     }
+}
+
+fn is_sampled_at_process_scope(situation: &str) -> bool {
+    let hashed = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    situation.bytes().fold(0x811c_9dc5, hashed) >> 31 == 1
 }
 
 /// One way to have locks of one scope.
@@ -128,8 +144,12 @@ impl Setting {
         Setting::new(Scope::Host, Kind::HostWithFileDirectory)
     }
 
-    pub(crate) fn memory_thread() -> Setting {
-        Setting::new(Scope::Thread, Kind::Memory)
+    /// At thread scope or at process scope: half of the situations each, and each always the same.
+    pub(crate) fn memory_below_host(situation: &str) -> Setting {
+        match is_sampled_at_process_scope(situation) {
+            true => Setting::memory_process(),
+            false => Setting::new(Scope::Thread, Kind::Memory),
+        }
     }
 
     pub(crate) fn memory_process() -> Setting {
@@ -173,11 +193,11 @@ impl Setting {
     }
 
     /// Another manager, as far away as the scope reaches: another machine, if it can be one.
-    pub(crate) fn stranger(&self) -> LockManager {
-        self.stranger_with(|builder| builder)
+    pub(crate) fn remote(&self) -> LockManager {
+        self.remote_with(|builder| builder)
     }
 
-    pub(crate) fn stranger_with(
+    pub(crate) fn remote_with(
         &self,
         settings: impl FnOnce(LockManagerBuilder) -> LockManagerBuilder,
     ) -> LockManager {
@@ -186,10 +206,10 @@ impl Setting {
             (kind, _) if kind.has_directories() => {
                 let machine = self.other_machine();
                 open_at(self.scope, self.kind, &machine, self.rig.as_ref(), |builder| {
-                    settings(builder.label("stranger"))
+                    settings(builder.label("remote"))
                 })
             }
-            _ => self.neighbour_with(|builder| settings(builder.label("stranger"))),
+            _ => self.neighbour_with(|builder| settings(builder.label("remote"))),
         }
     }
 
@@ -197,7 +217,7 @@ impl Setting {
     pub(crate) fn crowd(&self, count: usize) -> Vec<LockManager> {
         let one = |number| match number % 3 {
             0 => self.locks(),
-            1 => self.stranger(),
+            1 => self.remote(),
             _ => self.neighbour(),
         };
         (0..count).map(one).collect()

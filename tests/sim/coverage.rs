@@ -160,7 +160,7 @@ fn impossible_at_leader(said: Said, at: AtLeader) -> Option<&'static str> {
         }
         (_, at)
             if part_of_report
-                && (serving || at == AtLeader::Dismissed || at == AtLeader::Refused) =>
+                && (serving || at == AtLeader::Sessionless || at == AtLeader::Refused) =>
         {
             Some("the parts of a report follow its Hello")
         }
@@ -293,7 +293,7 @@ const RARE: &[&str] = &[
     "Lower never met LeaseStale",
     "Lower never met LeaseRevoked",
     "Lower never met LeaseBeingRevoked",
-    "Lower never met Dismissed",
+    "Lower never met Sessionless",
     "Lower never met Over",
     "Lower never met None",
     "TopUp never met New",
@@ -310,7 +310,7 @@ const RARE: &[&str] = &[
     "Use never met Refused",
     "Use never met Over",
     "Use never met Unknown",
-    "TopUp never met Dismissed",
+    "TopUp never met Sessionless",
     "Use never met LeaseBeingRevoked",
     "Use never met LeaseRevoked",
     "TopUp never met None",
@@ -329,7 +329,7 @@ const RARE: &[&str] = &[
     "NotLeader never met Stale",
     "Check never met LeaseBeingRevoked",
     "Checked never met Closed",
-    "Use never met Dismissed",
+    "Use never met Sessionless",
     "Raised never met Closed",
     "Listed never met Lapsed",
     "TopUp never met Refused",

@@ -166,7 +166,7 @@ impl World {
         let Some(manager) = &mut self.managers[client] else { return };
         let (deadline, tier) = (manager.deadline, &mut manager.tiers[name]);
         if !deadline.is_some_and(|deadline| tier.word.is_good(deadline, now)) {
-            let used = tier.word.leave_for_good(entered.token, entered.predecessor);
+            let used = tier.word.leave_and_close(entered.token, entered.predecessor);
             let used = used.expect("it is in");
             self.give_back(client, name, &used);
             return self.request(client, op);

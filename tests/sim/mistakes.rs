@@ -97,7 +97,7 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::ReservedAtRelease], &[Rule::Durable], 0),
     found(&[Mistake::ReservedFromGrant], &[Rule::AtLeast], 3),
     found(&[Mistake::ReportAnsweredEarly], &[Rule::Durable], 449),
-    found(&[Mistake::ReservedForNobody], &[Rule::AtLeast], 3),
+    found(&[Mistake::ReservedForNone], &[Rule::AtLeast], 3),
     found(&[Mistake::UnusedReserved], &[Rule::Durable], 19),
     found(&[Mistake::RewrittenBehindDeletion], &[Rule::AtLeast], 0),
     found(&[Mistake::CountedAnew], &[Rule::AtLeast], 0),

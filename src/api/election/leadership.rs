@@ -124,6 +124,22 @@ impl Leadership {
     ///
     /// # Errors
     /// `Lost`, with the reason.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # struct Store; impl Store { fn write(&self, _: tierlock::Token, _: &str) {} }
+    /// # let store = Store;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let leadership = locks.election("primary").campaign("10.0.0.7:8080")?;
+    /// store.write(leadership.check()?, "a row"); // the store refuses the token of a leader before
+    /// locks.lose_lock("primary");
+    /// assert!(leadership.check().unwrap_err().is_lost());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn check(&self) -> Result<Token> {
         match &self.term {
             Some(term) => MutexGuard::check(&term.guard),
@@ -189,6 +205,23 @@ impl Leadership {
     ///
     /// # Panics
     /// As [`token`](Self::token).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::sync::mpsc;
+    ///
+    /// use tierlock::{LockManager, LostReason};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let leadership = locks.election("primary").campaign("10.0.0.7:8080")?;
+    /// let (tell, told) = mpsc::channel();
+    /// leadership.on_lost(move |reason| tell.send(reason).unwrap()); // on a thread of the library's
+    /// locks.lose_lock("primary");
+    /// assert_eq!(told.recv(), Ok(LostReason::Provoked));
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn on_lost(&self, callback: impl FnOnce(LostReason) + Send + 'static) {
         MutexGuard::on_lost(self.guard(), callback);
     }

@@ -44,7 +44,7 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
         if !hold.may_be_waited_for() {
             return Ok(Some(LockGuard { value, hold, marker: PhantomData }));
         }
-        hold.let_go_fairly();
+        hold.release_fairly();
         Ok(None)
     }
 }

@@ -225,7 +225,7 @@ impl<M: GuardMode> GuardHold<'_, M> {
     }
 
     #[inline(never)]
-    fn let_go(&mut self) {
+    fn release(&mut self) {
         if self.held().is_forked() {
             // The parent's guard, of which the child has but a copy: it stays as it is for good.
             return;
@@ -247,7 +247,7 @@ impl<M: GuardMode> GuardHold<'_, M> {
     }
 
     /// Releases it to the first in line.
-    pub(super) fn let_go_fairly(self) {
+    pub(super) fn release_fairly(self) {
         let mut hold = ManuallyDrop::new(self);
         if hold.held().is_forked() {
             return;
@@ -262,12 +262,12 @@ impl<M: GuardMode> GuardHold<'_, M> {
         self.anchor().core.may_be_waited_for(self.held(), M::SHARES)
     }
 
-    pub(super) fn let_go_answered(self) -> impl Future<Output = Result<()>> + Send + 'static {
-        self.let_go_answered_as(None)
+    pub(super) fn release_answered(self) -> impl Future<Output = Result<()>> + Send + 'static {
+        self.release_answered_as(None)
     }
 
     /// The same, with another word on how it is left.
-    pub(super) fn let_go_answered_as(
+    pub(super) fn release_answered_as(
         self,
         said: Option<Predecessor>,
     ) -> impl Future<Output = Result<()>> + Send + 'static {
@@ -333,7 +333,7 @@ impl<M: GuardMode> Drop for GuardHold<'_, M> {
             Core::Plain(plain) if !M::READS && self.is_quiet() => {
                 plain.lock.release(Predecessor::Clean);
             }
-            _ => self.let_go_of_more(),
+            _ => self.release_more(),
         }
     }
 }
@@ -341,7 +341,7 @@ impl<M: GuardMode> Drop for GuardHold<'_, M> {
 impl<M: GuardMode> GuardHold<'_, M> {
     /// Releases a named lock, or of one with something besides.
     #[inline(never)]
-    fn let_go_of_more(&mut self) {
+    fn release_more(&mut self) {
         let generation = fork::generation();
         match &self.anchor().core {
             Core::Named(named)
@@ -351,7 +351,7 @@ impl<M: GuardMode> GuardHold<'_, M> {
                 let won = unsafe { &mut *self.anchor().state.get() }.held.take_won();
                 named.release_quietly(won, generation);
             }
-            _ => self.let_go(),
+            _ => self.release(),
         }
     }
 }

@@ -71,7 +71,7 @@ macro_rules! sharing_guards {
         pub struct $name;
 
         impl GuardMode for $name {
-            // Nothing is in it that is to be dropped once the guard has let go.
+            // Nothing is in it that is to be dropped once the guard is released.
             type Own = ManuallyDrop<GuardState>;
             const SHARES: bool = true;
             const READS: bool = true;

@@ -8,10 +8,12 @@ use std::{
 };
 
 use super::{Engine, LockManager};
-#[cfg(feature = "host")]
-use crate::host::service_url::{ServiceKind, ServiceUrl};
 use crate::{
     error::{LockError, Result},
+    host::{
+        opening::{self, WantedService},
+        settings::{SeenLeader, ServiceSettings},
+    },
     path::ground::{BelowHost, Ground, Reach},
     time::TIME_TO_LIVE,
 };
@@ -78,6 +80,21 @@ impl LockManagerBuilder {
     /// # Errors
     /// `Config`, if neither a directory nor a leader nor a service is set, if both of the latter are, or
     /// a value is not UTF-8.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use tierlock::LockManagerBuilder;
+    ///
+    /// // the site says where the locks are, and the program how it uses them
+    /// let locks = LockManagerBuilder::from_env()?
+    ///     .label("checkout")
+    ///     .time_to_live(Duration::from_secs(10))
+    ///     .open()?;
+    /// # drop(locks);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn from_env() -> Result<LockManagerBuilder> {
         let mut builder = LockManagerBuilder::default();
         if let Some(directory) = std::env::var_os("TIERLOCK_DIR").filter(|dir| !dir.is_empty()) {
@@ -327,106 +344,40 @@ impl LockManagerBuilder {
                 self.time_to_live
             )));
         }
-        #[cfg(feature = "service")]
-        let service = self.parse_service()?;
-        #[cfg(not(feature = "service"))]
-        self.parse_service()?;
+        let leaders = std::mem::take(&mut self.leaders);
+        let wanted = WantedService::of(leaders, self.service.as_deref())?;
         let ground = self.open_ground()?;
         #[cfg(feature = "process")]
         let caveat = ground.directory().and_then(crate::process::Directory::caveat);
-        #[cfg(feature = "host")]
-        let link = self.open_link(&ground)?;
-        #[cfg(feature = "service")]
-        let engine = service.map(|url| self.open_engine(url)).transpose()?;
-        #[cfg(all(feature = "testing", not(feature = "host")))]
-        let link = None::<Arc<crate::host::client::link::Link>>;
-        #[cfg(not(feature = "host"))]
-        if !self.leaders.is_empty() {
-            return Err(LockError::config(
-                "leaders are set, but this build of tierlock lacks the feature `host`: enable it \
-                 in Cargo.toml",
-            ));
-        }
+        let opened = wanted.open(ServiceSettings {
+            secret_file: self.secret_file,
+            label: self.label.clone(),
+            time_to_live: self.time_to_live,
+            connect_timeout: self.connect_timeout,
+            guards_stay: self.guards_stay,
+            on_warning: self.on_warning.clone(),
+            seen: seen_in(&ground),
+            #[cfg(feature = "tokio")]
+            runtime: self.runtime,
+        })?;
         #[cfg(feature = "process")]
         if let (Some(warn), Some(caveat)) = (&self.on_warning, caveat) {
             warn(&caveat);
         }
+        let (service, questions) = opened.map(|opened| (opened.leases, opened.questions)).unzip();
         let reach = Reach {
             ground,
             label: self.label,
-            #[cfg(feature = "service")]
-            service: match &engine {
-                Some(engine) => Some(engine.service.clone()),
-                None => link.clone().map(|link| link as _),
-            },
-            #[cfg(all(any(feature = "host", feature = "testing"), not(feature = "service")))]
-            service: link.clone().map(|link| link as _),
-            #[cfg(not(any(feature = "host", feature = "testing")))]
-            service: None,
-            #[cfg(any(feature = "host", feature = "testing"))]
-            link,
-            #[cfg(feature = "service")]
-            engine: engine.map(|engine| engine.questions),
+            service,
+            questions,
             connect_timeout: self.connect_timeout,
             guards_stay: self.guards_stay,
             closed: AtomicBool::new(false),
             closing: event_listener::Event::new(),
-            #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+            #[cfg(feature = "process")]
             owns_directory: AtomicBool::new(false),
         };
         Ok(LockManager::new(reach))
-    }
-
-    /// The service, unless it is our own leaders: those are taken over here.
-    #[cfg(feature = "host")]
-    fn parse_service(&mut self) -> Result<Option<ServiceUrl>> {
-        let Some(text) = &self.service else { return Ok(None) };
-        if !self.leaders.is_empty() {
-            return Err(LockError::config(
-                "both leaders and a service are set, but locks are granted by one service: leave \
-                 one out",
-            ));
-        }
-        let url = ServiceUrl::parse(text)?;
-        match (url.kind, url.kind.feature()) {
-            (ServiceKind::Tierlock, _) => {
-                url.finish("none (secret_file names the leaders' secret)")?;
-                if url.user.is_some() || url.password.is_some() || !url.path.is_empty() {
-                    return Err(
-                        url.refuse("leaders are addresses alone; secret_file names their secret")
-                    );
-                }
-                self.leaders = url.addresses;
-                Ok(None)
-            }
-            (_, (_, true)) => Ok(Some(url)),
-            (_, (feature, false)) => {
-                Err(url
-                    .refuse(format_args!("this build of tierlock lacks the feature `{feature}`")))
-            }
-        }
-    }
-
-    #[cfg(not(feature = "host"))]
-    fn parse_service(&mut self) -> Result<()> {
-        match &self.service {
-            None => Ok(()),
-            Some(_) => Err(LockError::config(
-                "a service is set, but this build of tierlock lacks the feature `host`: enable \
-                 it in Cargo.toml",
-            )),
-        }
-    }
-
-    #[cfg(feature = "service")]
-    fn open_engine(&self, url: ServiceUrl) -> Result<crate::host::engines::OpenedEngine> {
-        let settings = crate::host::engines::EngineSettings {
-            time_to_live: self.time_to_live,
-            connect_timeout: self.connect_timeout,
-            identity: identity(&self.label),
-            on_warning: self.on_warning.clone(),
-        };
-        crate::host::engines::open(url, settings)
     }
 
     #[cfg(feature = "process")]
@@ -457,89 +408,34 @@ impl LockManagerBuilder {
             )),
         }
     }
-
-    #[cfg(feature = "host")]
-    fn open_link(
-        &self,
-        ground: &Arc<Ground>,
-    ) -> Result<Option<Arc<crate::host::client::link::Link>>> {
-        if self.leaders.is_empty() {
-            return Ok(None);
-        }
-        let Some(secret_file) = &self.secret_file else {
-            return Err(LockError::config(
-                "leaders are set without a secret file: make one with `tierlock secret new FILE` \
-                 and give it to the leader and to all clients",
-            ));
-        };
-        let secret = crate::host::ClientKeys::read(secret_file)?;
-        let config = crate::proto::client::ClientConfig {
-            time_to_live: self.time_to_live,
-            connect_timeout: self.connect_timeout,
-            identity: identity(&self.label),
-            addresses: self.leaders.len(),
-            process: crate::host::process_mark(),
-            seen: seen_in(ground),
-        };
-        #[cfg(feature = "tokio")]
-        let reader = self.runtime.clone().map(crate::host::LentReader::new).transpose()?;
-        #[cfg(not(feature = "tokio"))]
-        let reader = None;
-        let generation = crate::fork::generation;
-        let link = crate::host::connect(&self.leaders, secret, config, reader, generation)?;
-        remember_in(ground, &link);
-        link.guards_stay(self.guards_stay);
-        if let Some(warn) = &self.on_warning {
-            link.on_warning(warn.clone());
-        }
-        Ok(Some(link))
-    }
 }
 
-/// What the processes of this directory have seen of their leader.
-#[cfg(all(feature = "host", feature = "process"))]
-fn seen_in(ground: &Ground) -> Option<crate::proto::history::Seen> {
-    crate::proto::history::Seen::from_line(&ground.directory()?.read_leader()?)
+/// Where the processes of this directory write down what they have seen of their leader.
+#[cfg(feature = "process")]
+fn seen_in(ground: &Arc<Ground>) -> Option<SeenLeader> {
+    ground.directory()?;
+    let (read_of, write_of) = (Arc::downgrade(ground), Arc::downgrade(ground));
+    Some(SeenLeader {
+        read: Box::new(move || read_of.upgrade()?.directory()?.read_leader()),
+        write: Box::new(move |line| {
+            if let Some(ground) = write_of.upgrade()
+                && let Some(directory) = ground.directory()
+            {
+                directory.write_leader(line);
+            }
+        }),
+    })
 }
 
-/// From now on what this link sees of its leader is known to the directory, too.
-#[cfg(all(feature = "host", feature = "process"))]
-fn remember_in(ground: &Arc<Ground>, link: &crate::host::client::link::Link) {
-    let ground = Arc::downgrade(ground);
-    link.remember(Arc::new(move |seen| {
-        if let Some(ground) = ground.upgrade()
-            && let Some(directory) = ground.directory()
-            && seen.is_news_to(seen_in(&ground))
-        {
-            directory.write_leader(&seen.to_line());
-        }
-    }));
-}
-
-#[cfg(all(feature = "host", not(feature = "process")))]
-fn seen_in(_: &Ground) -> Option<crate::proto::history::Seen> {
+#[cfg(not(feature = "process"))]
+fn seen_in(_: &Arc<Ground>) -> Option<SeenLeader> {
     None
-}
-
-#[cfg(all(feature = "host", not(feature = "process")))]
-fn remember_in(_: &Arc<Ground>, _: &crate::host::client::link::Link) {}
-
-#[cfg(any(feature = "host", feature = "testing"))]
-pub(super) fn identity(label: &str) -> crate::proto::wire::Identity {
-    let process = crate::identity::this_process();
-    crate::proto::wire::Identity::new(label, &process.host, std::process::id(), &process.command)
 }
 
 impl LockManagerBuilder {
     /// Without its secrets.
     fn shown_service(&self) -> Option<String> {
-        let text = self.service.as_ref()?;
-        #[cfg(feature = "host")]
-        if let Ok(url) = ServiceUrl::parse(text) {
-            return Some(url.shown());
-        }
-        let _ = text;
-        Some("…".to_owned())
+        self.service.as_deref().map(opening::shown)
     }
 }
 

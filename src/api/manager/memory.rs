@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use super::{
-    LockManager,
-    builder::{LockManagerBuilder, identity},
+use super::{LockManager, builder::LockManagerBuilder};
+use crate::{
+    host::identity_of,
+    path::ground::{BelowHost, Ground, Reach},
 };
-use crate::path::ground::{BelowHost, Ground, Reach};
 
 /// For users' own tests (feature `testing`).
 impl LockManager {
@@ -136,7 +136,7 @@ impl LockManager {
         let settings = LockManagerBuilder::default();
         let label = "in-memory".to_owned();
         let link = memory.connect(
-            identity(&label),
+            identity_of(&label),
             settings.time_to_live,
             settings.connect_timeout,
             crate::fork::generation,
@@ -145,14 +145,12 @@ impl LockManager {
             ground,
             label,
             service: Some(link.clone()),
-            link: Some(link),
-            #[cfg(feature = "service")]
-            engine: None,
+            questions: Some(link),
             connect_timeout: settings.connect_timeout,
             guards_stay: false,
             closed: AtomicBool::new(false),
             closing: event_listener::Event::new(),
-            #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+            #[cfg(feature = "process")]
             owns_directory: AtomicBool::new(false),
         };
         LockManager { memory: Some(memory), ..LockManager::new(reach) }

@@ -12,6 +12,7 @@ mod events;
 mod listing;
 mod observing;
 mod pins;
+mod questions;
 mod service;
 mod waiter;
 mod waiting;
@@ -311,7 +312,7 @@ impl Link {
         let idle = word.idle();
         let is_same = idle.is_some() && idle == seen.idle;
         let has_rested = is_same && clock::now().since(seen.since) >= IDLE;
-        let used = (has_rested && !word.is_for_good())
+        let used = (has_rested && !word.is_kept_always())
             .then(|| word.close_unused(idle.expect("it is idle")))
             .flatten();
         if let Some(used) = used {
@@ -391,15 +392,15 @@ impl Link {
         Ok(listing.found)
     }
 
-    /// As [`list`](Link::list) of one name, blocking no thread.
+    /// As [`list`](Link::list), blocking no thread.
     pub(crate) async fn list_async(
         self: &Arc<Self>,
-        only: &Name,
+        only: Option<&Name>,
         limit: Option<Time>,
     ) -> Result<Vec<LockInfo>, LockError> {
-        let mut listing = Listing::new(Some(only));
+        let mut listing = Listing::new(only);
         while let Some(after) = listing.next() {
-            listing.add(self.ask_list(Some(only), after, limit).await?);
+            listing.add(self.ask_list(only, after, limit).await?);
         }
         Ok(listing.found)
     }

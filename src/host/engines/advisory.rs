@@ -43,7 +43,7 @@ use crate::{
 /// A database whose sessions hold locks. A future of these that is dropped may have been carried out.
 pub(super) trait AdvisoryDatabase: Send + Sync + 'static {
     /// A connection. Its locks are given up when it is dropped.
-    type Line: Send + Sync + 'static;
+    type Connection: Send + Sync + 'static;
 
     fn shown(&self) -> String;
 
@@ -57,14 +57,16 @@ pub(super) trait AdvisoryDatabase: Send + Sync + 'static {
     fn key(&self, name: &Name) -> Result<String>;
 
     /// Connects; `end` is told once the connection has ended.
-    fn open(&self, end: SessionEnd)
-    -> impl Future<Output = Result<Self::Line, EngineFault>> + Send;
+    fn open(
+        &self,
+        end: SessionEnd,
+    ) -> impl Future<Output = Result<Self::Connection, EngineFault>> + Send;
 
     /// Takes a lock, with a token above the known one; `None` if another session has it, which a wait
     /// waits for. After an error the session may have it all the same.
     fn take(
         &self,
-        line: &Self::Line,
+        line: &Self::Connection,
         wanted: &WantedKey,
         waits: bool,
     ) -> impl Future<Output = Result<Option<Token>, EngineFault>> + Send;
@@ -72,37 +74,40 @@ pub(super) trait AdvisoryDatabase: Send + Sync + 'static {
     /// Gives a lock up once; whether the session had it.
     fn give(
         &self,
-        line: &Self::Line,
+        line: &Self::Connection,
         wanted: &WantedKey,
     ) -> impl Future<Output = Result<bool, EngineFault>> + Send;
 
     /// For each of these: whether a session waits for it.
     fn are_wanted(
         &self,
-        line: &Self::Line,
+        line: &Self::Connection,
         held: &[WantedKey],
     ) -> impl Future<Output = Result<Vec<bool>, EngineFault>> + Send;
 
     /// Whether the session is one at the server that others take their locks at.
-    fn ping(&self, line: &Self::Line) -> impl Future<Output = Result<bool, EngineFault>> + Send;
+    fn ping(
+        &self,
+        line: &Self::Connection,
+    ) -> impl Future<Output = Result<bool, EngineFault>> + Send;
 
     /// Has the server end what the session waits for.
-    fn interrupt(&self, line: &Self::Line) -> impl Future<Output = ()> + Send;
+    fn interrupt(&self, line: &Self::Connection) -> impl Future<Output = ()> + Send;
 
     /// Ends the connection at once.
-    fn close(&self, line: &Self::Line);
+    fn close(&self, line: &Self::Connection);
 
     /// As [`LockEngine::look`].
     fn look(
         &self,
-        line: &Self::Line,
+        line: &Self::Connection,
         only: Option<&Name>,
     ) -> impl Future<Output = Result<Vec<EngineLock>, EngineFault>> + Send;
 
     /// As [`LockEngine::examine`].
     fn examine(
         &self,
-        line: &Self::Line,
+        line: &Self::Connection,
     ) -> impl Future<Output = Result<Vec<EngineFinding>, EngineFault>> + Send;
 
     /// As [`LockEngine::place`].

@@ -195,7 +195,7 @@ impl<H: Clone> LeaseBook<H> {
             let idle = lease.word.idle().filter(|_| lease.word.is_of(key(*number)));
             if idle.is_none() || idle != kept.seen {
                 *kept = IdleLease { seen: idle, since: now };
-            } else if now.since(kept.since) >= IDLE_MAX && !lease.word.is_for_good() {
+            } else if now.since(kept.since) >= IDLE_MAX && !lease.word.is_kept_always() {
                 let used = idle.and_then(|idle| lease.word.close_unused(idle));
                 rested.extend(used.map(|used| (lease.word.clone(), used)));
             }

@@ -139,7 +139,7 @@ pub(super) enum Renewal {
 
 /// One lock as its server knows it.
 #[derive(Clone, Debug)]
-pub(crate) struct EngineLock {
+pub(super) struct EngineLock {
     pub(crate) name: Name,
     pub(crate) token: Token,
     pub(crate) holder: Option<Holder>,
@@ -177,28 +177,4 @@ impl EngineFinding {
     pub(super) fn trouble(text: impl Into<String>) -> EngineFinding {
         EngineFinding { kind: FindingKind::Trouble, text: text.into() }
     }
-}
-
-/// An answer that an engine's thread finds, for any thread or task.
-pub(crate) type EngineAnswer<T> = Pin<Box<dyn Future<Output = Result<T, LockError>> + Send>>;
-
-/// Questions about the locks of an engine.
-pub(crate) trait EngineQuestions: Send + Sync {
-    /// The locks that the server knows, or one; `Unreachable` if it does not answer in time.
-    fn look(&self, only: Option<&Name>) -> EngineAnswer<Vec<EngineLock>>;
-
-    /// What an operator should know of the server.
-    fn examine(&self) -> EngineAnswer<Vec<EngineFinding>>;
-
-    /// Whether a token is of the grant that a lock is held by.
-    fn is_of(&self, lock: &EngineLock, token: Token) -> bool;
-
-    /// As [`LockEngine::place`].
-    fn place(&self) -> Option<String>;
-
-    /// The service in words, without secrets.
-    fn shown(&self) -> String;
-
-    /// The server's own way to take a lock away from its holder.
-    fn break_advice(&self, name: &Name) -> String;
 }

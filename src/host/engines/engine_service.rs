@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{
     EngineSettings,
     book::{AskedLease, LeasingStage, OpensWord, key},
-    engine::{EngineAnswer, EngineFinding, EngineLock, EngineQuestions, LockEngine},
+    engine::{EngineFinding, EngineLock, LockEngine},
     fault::EngineFault,
     leasing::{Leasing, broken_down, closed},
     observing::EngineObservation,
@@ -22,11 +22,12 @@ use super::{
 use crate::{
     blocking,
     elected::ElectedLeader,
-    error::{LockError, LockErrorKind, LostReason, Result},
+    error::{LockError, LockErrorKind, LostReason, Predecessor, Result},
     fork,
     host::{
         exit::{self, LeavesAtExit},
         lease_word::{LeaseWord, Used},
+        questions::{AnswerInTime, LockQuestions, PendingList, PendingYes, ServedLock},
         service::{
             AskedTerms, LeaderNews, LeaseGranted, LeaseMode, LeaseRequest, LeaseService,
             PendingLease, PendingRelease,
@@ -74,12 +75,12 @@ impl<E: LockEngine> EngineService<E> {
     fn answer<T: Send + 'static, F>(
         &self,
         ask: impl FnOnce(Arc<Leasing<E>>) -> F,
-    ) -> EngineAnswer<T>
+    ) -> AnswerInTime<T>
     where
         F: Future<Output = Result<T, EngineFault>> + Send + 'static,
     {
         if let Err(error) = self.check_fork() {
-            return Box::pin(std::future::ready(Err(error)));
+            return AnswerInTime::new(std::future::ready(Err(error)));
         }
         let leasing = self.leasing();
         let (limit, shown) = (leasing.connect_timeout, leasing.engine.shown());
@@ -95,7 +96,7 @@ impl<E: LockEngine> EngineService<E> {
             };
             let _ = tell.send(answer);
         });
-        Box::pin(async { told.await.unwrap_or_else(|_| Err(broken_down())) })
+        AnswerInTime::new(async { told.await.unwrap_or_else(|_| Err(broken_down())) })
     }
 }
 
@@ -367,30 +368,83 @@ impl<E: LockEngine> LeaseService for EngineService<E> {
         self.leasing().wait_for_parting(until);
     }
 }
-impl<E: LockEngine> EngineQuestions for EngineService<E> {
-    fn look(&self, only: Option<&Name>) -> EngineAnswer<Vec<EngineLock>> {
-        let only = only.cloned();
-        self.answer(|leasing| async move { leasing.engine.look(only.as_ref()).await })
+
+impl<E: LockEngine> LockQuestions for EngineService<E> {
+    /// Its limit is the engine's own.
+    fn list(self: Arc<Self>, only: Option<&Name>, _: Time) -> Box<dyn PendingList> {
+        let known = self.look(only);
+        Box::new(AnswerInTime::new(async {
+            Ok(known.await?.into_iter().map(ServedLock::from).collect())
+        }))
     }
 
-    fn examine(&self) -> EngineAnswer<Vec<EngineFinding>> {
-        self.answer(|leasing| async move { leasing.engine.examine().await })
+    /// Whether the holder has this token, as the server knows it.
+    fn is_good(self: Arc<Self>, name: &Name, token: Token, _: Time) -> Box<dyn PendingYes> {
+        let (known, name) = (self.look(Some(name)), name.clone());
+        Box::new(AnswerInTime::new(async move {
+            let known = known.await;
+            let known = known.map_err(|error| error.with_name(&name).with_scope(Scope::Host))?;
+            Ok(known.iter().any(|lock| self.is_of(lock, token)))
+        }))
     }
 
-    fn is_of(&self, lock: &EngineLock, token: Token) -> bool {
-        let first = lock.holder.as_ref().and_then(|holder| holder.token);
-        first.is_some_and(|first| (first..=self.leasing().engine.block_end(first)).contains(&token))
+    fn why_unbroken(&self, name: &Name) -> Option<LockError> {
+        let engine = &self.leasing().engine;
+        let (shown, advice) = (engine.shown(), engine.break_advice(name));
+        Some(LockError::config(format!(
+            "tierlock cannot break a lock at {shown}; the service's own command can: {advice}"
+        )))
+    }
+
+    fn take_away(self: Arc<Self>, name: &Name, _: Token, _: Time) -> Box<dyn PendingYes> {
+        let why = self.why_unbroken(name).expect("no engine breaks locks");
+        Box::new(AnswerInTime::new(std::future::ready(Err(why))))
     }
 
     fn place(&self) -> Option<String> {
         self.leasing().engine.place()
     }
 
-    fn shown(&self) -> String {
-        self.leasing().engine.shown()
+    #[cfg(feature = "cli")]
+    fn cluster(&self) -> Option<u128> {
+        use sha2::Digest;
+        let digest = sha2::Sha256::digest(self.place()?);
+        digest.first_chunk().copied().map(u128::from_le_bytes)
     }
 
-    fn break_advice(&self, name: &Name) -> String {
-        self.leasing().engine.break_advice(name)
+    fn examine(&self) -> Option<AnswerInTime<Vec<EngineFinding>>> {
+        Some(self.answer(|leasing| async move { leasing.engine.examine().await }))
+    }
+}
+
+impl<E: LockEngine> EngineService<E> {
+    fn look(&self, only: Option<&Name>) -> AnswerInTime<Vec<EngineLock>> {
+        let only = only.cloned();
+        self.answer(|leasing| async move { leasing.engine.look(only.as_ref()).await })
+    }
+
+    /// Whether a token is of the grant that a lock is held by.
+    fn is_of(&self, lock: &EngineLock, token: Token) -> bool {
+        let first = lock.holder.as_ref().and_then(|holder| holder.token);
+        first.is_some_and(|first| (first..=self.leasing().engine.block_end(first)).contains(&token))
+    }
+}
+
+impl From<EngineLock> for ServedLock {
+    fn from(lock: EngineLock) -> ServedLock {
+        ServedLock {
+            name: lock.name,
+            token: lock.token,
+            holder: lock.holder,
+            sharers: Vec::new(),
+            is_kept: false,
+            is_reserved: lock.is_reserved,
+            limit: None,
+            permits_taken: 0,
+            remaining: lock.remaining,
+            // No engine remembers how the last holder left.
+            predecessor: Predecessor::Clean,
+            waiters: lock.waiters,
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! With `?keep=1` a key may stay while no guard has the lock: while one does, the prefix is watched, and
 //! another client's key in the queue takes it away. A grant is a block of tokens then.
 //!
-//! A manager has one key of a name at a time: what an attempt may have left behind is adopted by the
+//! A manager has one key of a name at a time: what an attempt may have left behind is taken over by the
 //! next or taken away, and until then no other attempt of that name begins.
 
 mod kept;
@@ -27,7 +27,7 @@ pub(in crate::host) use self::way::{endpoints, etcd_fault, secured};
 use self::{
     kept::{PrefixWatch, WatchedQueue},
     queue::{LockQueue, QueueEntrance, Rank},
-    session::{EtcdLine, EtcdSession},
+    session::{EtcdConnection, EtcdSession},
 };
 use super::{
     EngineSettings,
@@ -49,7 +49,7 @@ use crate::{
 /// Locks of one etcd cluster.
 pub(super) struct EtcdEngine {
     url: ServiceUrl,
-    line: Arc<EtcdLine>,
+    line: Arc<EtcdConnection>,
     slots: NameSlots,
     /// With `?keep=1`.
     kept: Option<Arc<PrefixWatch>>,
@@ -75,7 +75,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 impl EtcdEngine {
     pub(super) fn new(mut url: ServiceUrl, settings: &EngineSettings) -> Result<EtcdEngine> {
         let keeps = url.take_switch("keep")?;
-        let line = EtcdLine::new(&mut url, settings, keeps)?;
+        let line = EtcdConnection::new(&mut url, settings, keeps)?;
         url.finish("ca, keep, password_file, prefix")?;
         if !url.path.is_empty() {
             return Err(url.refuse("a path has no meaning here: use ?prefix=/locks/ for a folder"));
@@ -141,7 +141,7 @@ impl EtcdEngine {
             Ok(None) => return Err(LockError::WOULD_BLOCK),
             Err(fault) => {
                 wish.weather(fault).await?;
-                // The key may be there: it is adopted at the next attempt.
+                // The key may be there: it is taken over at the next attempt.
                 return Ok(None);
             }
         };

@@ -63,13 +63,13 @@ mod zookeeper;
 
 use std::{sync::Arc, time::Duration};
 
+pub(crate) use self::engine::EngineFinding;
 #[cfg(feature = "cli")]
-pub(crate) use self::engine::{EngineFinding, FindingKind};
-pub(crate) use self::engine::{EngineLock, EngineQuestions};
+pub(crate) use self::engine::FindingKind;
 use self::engine_service::EngineService;
 use super::{
-    service::LeaseService,
     service_url::{ServiceKind, ServiceUrl},
+    settings::OpenedService,
 };
 use crate::{error::Result, proto::wire::Identity, watch::Tell};
 
@@ -82,14 +82,8 @@ pub(crate) struct EngineSettings {
     pub(crate) on_warning: Option<Tell>,
 }
 
-/// An engine that is open: for locks, and for questions about them.
-pub(crate) struct OpenedEngine {
-    pub(crate) service: Arc<dyn LeaseService>,
-    pub(crate) questions: Arc<dyn EngineQuestions>,
-}
-
 /// Opens the engine of a service that is not our own. It touches no network.
-pub(crate) fn open(url: ServiceUrl, settings: EngineSettings) -> Result<OpenedEngine> {
+pub(crate) fn open(url: ServiceUrl, settings: EngineSettings) -> Result<OpenedService> {
     match url.kind {
         #[cfg(feature = "etcd")]
         ServiceKind::Etcd => {
@@ -138,8 +132,8 @@ pub(crate) fn open(url: ServiceUrl, settings: EngineSettings) -> Result<OpenedEn
     }
 }
 
-fn opened<E: engine::LockEngine>(service: Arc<EngineService<E>>) -> Result<OpenedEngine> {
-    Ok(OpenedEngine { service: service.clone(), questions: service })
+fn opened<E: engine::LockEngine>(service: Arc<EngineService<E>>) -> Result<OpenedService> {
+    Ok(OpenedService { leases: service.clone(), questions: service })
 }
 
 /// How long an answer is waited for, by the time that locks outlive a silence.

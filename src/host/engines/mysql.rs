@@ -9,7 +9,7 @@
 //! a hash. An empty name is NULL there, and never sent; a wait is a number of seconds, and never -1,
 //! which MariaDB answers with NULL at once.
 //!
-//! What it cannot promise: a fail-over forgets who holds what, and a cluster of several primaries
+//! What it cannot promise: a fail-over forgets which client holds what, and a cluster of several primaries
 //! (Galera) has locks of each node alone.
 
 mod line;
@@ -21,7 +21,7 @@ use mysql_async::{Error, Row};
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 
-use self::line::{MysqlAnswer, MysqlLine, MysqlServer, cell};
+use self::line::{MysqlAnswer, MysqlConnection, MysqlServer, cell};
 use super::{
     EngineSettings,
     advisory::{AdvisoryDatabase, AdvisoryEngine, SessionEnd, WantedKey, take_session_options},
@@ -123,7 +123,7 @@ impl MysqlDatabase {
         Some(lock_of(Name::new(&name).ok()?, token, holder))
     }
 
-    async fn learn_place(&self, line: &MysqlLine) {
+    async fn learn_place(&self, line: &MysqlConnection) {
         if self.place.lock().is_some() {
             return;
         }
@@ -151,7 +151,7 @@ fn lock_of(name: Name, token: Token, holder: Holder) -> EngineLock {
 }
 
 impl AdvisoryDatabase for MysqlDatabase {
-    type Line = MysqlLine;
+    type Connection = MysqlConnection;
 
     fn shown(&self) -> String {
         self.url.shown()
@@ -170,7 +170,7 @@ impl AdvisoryDatabase for MysqlDatabase {
         Ok(key_of(&format!("{}{name}", self.prefix)))
     }
 
-    async fn open(&self, end: SessionEnd) -> Result<MysqlLine, EngineFault> {
+    async fn open(&self, end: SessionEnd) -> Result<MysqlConnection, EngineFault> {
         let line = self.server.connect(self.time_to_live, move || end.tell()).await?;
         let asked = line.ask("SELECT CONNECTION_ID(), @@global.read_only", ());
         let answer = self.server.within(asked).await?;
@@ -202,7 +202,7 @@ impl AdvisoryDatabase for MysqlDatabase {
 
     async fn take(
         &self,
-        line: &MysqlLine,
+        line: &MysqlConnection,
         wanted: &WantedKey,
         waits: bool,
     ) -> Result<Option<Token>, EngineFault> {
@@ -228,7 +228,7 @@ impl AdvisoryDatabase for MysqlDatabase {
         })
     }
 
-    async fn give(&self, line: &MysqlLine, wanted: &WantedKey) -> Result<bool, EngineFault> {
+    async fn give(&self, line: &MysqlConnection, wanted: &WantedKey) -> Result<bool, EngineFault> {
         let asked = line.ask("SELECT RELEASE_LOCK(?)", (&wanted.key,));
         let answer = asked.await.map_err(|error| self.server.fault(&error))?;
         Ok(answer.first::<i64>(0) == Some(1))
@@ -236,32 +236,32 @@ impl AdvisoryDatabase for MysqlDatabase {
 
     async fn are_wanted(
         &self,
-        _: &MysqlLine,
+        _: &MysqlConnection,
         held: &[WantedKey],
     ) -> Result<Vec<bool>, EngineFault> {
         Ok(vec![false; held.len()])
     }
 
-    async fn ping(&self, line: &MysqlLine) -> Result<bool, EngineFault> {
+    async fn ping(&self, line: &MysqlConnection) -> Result<bool, EngineFault> {
         // A primary that was demoted is made read-only.
         let answer = self.server.within(line.ask("SELECT @@global.read_only", ())).await?;
         Ok(answer.first::<i64>(0) == Some(0))
     }
 
-    async fn interrupt(&self, line: &MysqlLine) {
+    async fn interrupt(&self, line: &MysqlConnection) {
         if let Ok(other) = self.server.connect(self.time_to_live, || {}).await {
             let kill = format!("KILL QUERY {}", line.id());
             let _ = self.server.within(other.ask(&kill, ())).await;
         }
     }
 
-    fn close(&self, line: &MysqlLine) {
+    fn close(&self, line: &MysqlConnection) {
         line.close();
     }
 
     async fn look(
         &self,
-        line: &MysqlLine,
+        line: &MysqlConnection,
         only: Option<&Name>,
     ) -> Result<Vec<EngineLock>, EngineFault> {
         let Some(name) = only else {
@@ -286,7 +286,7 @@ impl AdvisoryDatabase for MysqlDatabase {
         Ok(vec![known.unwrap_or_else(unknown)])
     }
 
-    async fn examine(&self, line: &MysqlLine) -> Result<Vec<EngineFinding>, EngineFault> {
+    async fn examine(&self, line: &MysqlConnection) -> Result<Vec<EngineFinding>, EngineFault> {
         let sql = "SELECT @@version, @@global.read_only, @@innodb_flush_log_at_trx_commit";
         let answer = self.server.within(line.ask(sql, ())).await?;
         let version: String = answer.first(0).unwrap_or_default();
@@ -310,7 +310,7 @@ impl AdvisoryDatabase for MysqlDatabase {
             ));
         }
         found.push(EngineFinding::note(
-            "a fail-over to a replica forgets who holds what; the tokens of one that lags go back",
+            "a fail-over to a replica forgets which client holds what; the tokens of one that lags go back",
         ));
         Ok(found)
     }

@@ -6,7 +6,7 @@
 //! The server releases a lock when its connection ends. Since version 14 it ends one that has been
 //! silent for the time to live, so a holder that is stopped or cut off stands in no way for longer.
 //!
-//! What it cannot promise: a fail-over to a standby forgets who holds what, and a standby that lags
+//! What it cannot promise: a fail-over to a standby forgets which client holds what, and a standby that lags
 //! counts tokens from an earlier number (pg_auto_failover#1028).
 
 mod secured;
@@ -59,7 +59,7 @@ pub(super) struct PostgresDatabase {
 }
 
 /// A connection that is set up for locks.
-pub(super) struct PostgresLine {
+pub(super) struct PostgresSession {
     connection: PostgresConnection,
     /// Of locks that one session has, and of those that are shared.
     modes: [PreparedMode; 2],
@@ -114,7 +114,7 @@ pub(super) fn open(
 impl PostgresDatabase {
     async fn ask(
         &self,
-        line: &PostgresLine,
+        line: &PostgresSession,
         sql: &str,
         given: &[&str],
     ) -> Result<Vec<Row>, EngineFault> {
@@ -192,7 +192,11 @@ impl PostgresDatabase {
     }
 
     /// Draws tokens beyond the one that the machine knows.
-    async fn raise(&self, line: &PostgresLine, wanted: &WantedKey) -> Result<Token, EngineFault> {
+    async fn raise(
+        &self,
+        line: &PostgresSession,
+        wanted: &WantedKey,
+    ) -> Result<Token, EngineFault> {
         let client = &line.connection.client;
         let above = wanted.above.get();
         let sql = self.statements.raise(above);
@@ -220,7 +224,7 @@ fn token_of(row: &Row) -> Option<Token> {
 }
 
 impl AdvisoryDatabase for PostgresDatabase {
-    type Line = PostgresLine;
+    type Connection = PostgresSession;
 
     fn shown(&self) -> String {
         self.url.shown()
@@ -238,7 +242,7 @@ impl AdvisoryDatabase for PostgresDatabase {
         self.dialect.key(name)
     }
 
-    async fn open(&self, end: SessionEnd) -> Result<PostgresLine, EngineFault> {
+    async fn open(&self, end: SessionEnd) -> Result<PostgresSession, EngineFault> {
         let mut connection = self.server.connect(&self.application).await?;
         if let Some(ended) = connection.ended.take() {
             tokio::spawn(async move {
@@ -263,12 +267,12 @@ impl AdvisoryDatabase for PostgresDatabase {
         );
         set?;
         let modes = [sole?, shared?];
-        Ok(PostgresLine { connection, modes })
+        Ok(PostgresSession { connection, modes })
     }
 
     async fn take(
         &self,
-        line: &PostgresLine,
+        line: &PostgresSession,
         wanted: &WantedKey,
         waits: bool,
     ) -> Result<Option<Token>, EngineFault> {
@@ -285,7 +289,7 @@ impl AdvisoryDatabase for PostgresDatabase {
         }
     }
 
-    async fn give(&self, line: &PostgresLine, wanted: &WantedKey) -> Result<bool, EngineFault> {
+    async fn give(&self, line: &PostgresSession, wanted: &WantedKey) -> Result<bool, EngineFault> {
         let (key, name) = (&*wanted.key, wanted.name.as_str());
         let (client, mode) = (&line.connection.client, usize::from(wanted.is_shared));
         let rows = match client.query(&line.modes[mode].give, &[&key, &name]).await {
@@ -301,7 +305,7 @@ impl AdvisoryDatabase for PostgresDatabase {
 
     async fn are_wanted(
         &self,
-        line: &PostgresLine,
+        line: &PostgresSession,
         held: &[WantedKey],
     ) -> Result<Vec<bool>, EngineFault> {
         let keys: Vec<&str> = held.iter().map(|held| &*held.key).collect();
@@ -311,22 +315,22 @@ impl AdvisoryDatabase for PostgresDatabase {
         Ok(self.server.within(asked).await?.iter().map(|row| row.get(0)).collect())
     }
 
-    async fn ping(&self, line: &PostgresLine) -> Result<bool, EngineFault> {
+    async fn ping(&self, line: &PostgresSession) -> Result<bool, EngineFault> {
         let rows = self.ask(line, statements::PING, &[]).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
-    async fn interrupt(&self, line: &PostgresLine) {
+    async fn interrupt(&self, line: &PostgresSession) {
         let _ = self.server.cancel(&line.connection).await;
     }
 
-    fn close(&self, line: &PostgresLine) {
+    fn close(&self, line: &PostgresSession) {
         line.connection.close();
     }
 
     async fn look(
         &self,
-        line: &PostgresLine,
+        line: &PostgresSession,
         only: Option<&Name>,
     ) -> Result<Vec<EngineLock>, EngineFault> {
         let rows = match only {
@@ -363,7 +367,7 @@ impl AdvisoryDatabase for PostgresDatabase {
         Ok(found)
     }
 
-    async fn examine(&self, line: &PostgresLine) -> Result<Vec<EngineFinding>, EngineFault> {
+    async fn examine(&self, line: &PostgresSession) -> Result<Vec<EngineFinding>, EngineFault> {
         let rows = self.ask(line, statements::EXAMINE, &[]).await?;
         let row = rows.first().ok_or_else(|| EngineFault::Trouble("no answer".to_owned()))?;
         let text = |column: &str| row.get::<_, Option<String>>(column).unwrap_or_default();
@@ -384,7 +388,7 @@ impl AdvisoryDatabase for PostgresDatabase {
         if text("replicas") != "0" && text("synchronous").is_empty() {
             found.push(EngineFinding::note(
                 "it has replicas and none is synchronous (synchronous_standby_names): a fail-over takes \
-                 tokens back, and forgets who holds what",
+                 tokens back, and forgets which client holds what",
             ));
         }
         if text("fsync") != "on" {

@@ -26,7 +26,7 @@ use tokio::{
 use self::{
     nodes::{NodeForm, NodeRole},
     queue::{MadeNode, NodeQueue, NodeRank, OwnNode},
-    session::{ZookeeperLine, ZookeeperSession},
+    session::{ZookeeperConnection, ZookeeperSession},
 };
 use super::{
     EngineSettings,
@@ -50,7 +50,7 @@ use crate::{
 /// Locks of one ensemble.
 pub(super) struct ZookeeperEngine {
     url: ServiceUrl,
-    line: Arc<ZookeeperLine>,
+    line: Arc<ZookeeperConnection>,
     form: NodeForm,
     /// When the nodes of all that is held were looked for last.
     looked: Mutex<Time>,
@@ -83,7 +83,7 @@ impl ZookeeperEngine {
             Some(_) => return Err(url.refuse("the option as is mutex or read-write")),
         };
         let has_folders = url.take_switch("parents")?;
-        let line = ZookeeperLine::new(&mut url, settings, has_folders)?;
+        let line = ZookeeperConnection::new(&mut url, settings, has_folders)?;
         url.finish("acl, as, ca, parents, password_file")?;
         check_process(&url)?;
         Ok(ZookeeperEngine { line: Arc::new(line), form, url, looked: Mutex::new(Time::ZERO) })
@@ -436,7 +436,7 @@ impl LockEngine for ZookeeperEngine {
         if self.line.is_open() {
             found.push(EngineFinding::note(
                 "nodes are made for all clients, which may delete each other's: a login and \
-                 ?acl=creator keep strangers out",
+                 ?acl=creator keep others out",
             ));
         }
         Ok(found)

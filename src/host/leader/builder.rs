@@ -151,6 +151,23 @@ impl LeaderBuilder {
     /// A file with the serials of credentials that are accepted no longer, one a line; what follows a `#`
     /// is a remark. It is read again every minute and at [`reload`](Leader::reload): replace it by
     /// renaming another to it, since one that is empty or ends within a line is not believed.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// // `tierlock secret issue` says the serial of each credential that it makes
+    /// std::fs::write("/etc/tierlock.revoked.new", "0123456789abcdef0123456789abcdef # the laptop that was stolen\n")?;
+    /// std::fs::rename("/etc/tierlock.revoked.new", "/etc/tierlock.revoked")?;
+    /// let leader = Leader::builder()
+    ///     .listen(":7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .revoked_file("/etc/tierlock.revoked")
+    ///     .start()?;
+    /// # drop(leader);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn revoked_file(mut self, file: impl AsRef<Path>) -> Self {
         self.revoked_file = Some(file.as_ref().to_owned());
         self
@@ -229,6 +246,22 @@ impl LeaderBuilder {
 
     /// Which of the [`group`](LeaderBuilder::group)'s members this leader is, where it does not listen at
     /// the address that the others find it by.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// // behind an address translation: the others reach it at 198.51.100.2
+    /// let leader = Leader::builder()
+    ///     .listen("0.0.0.0:7420")
+    ///     .group("a=198.51.100.1:7420,b=198.51.100.2:7420,c=198.51.100.3:7420")
+    ///     .member("b")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .start()?;
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn member(mut self, id: impl Into<String>) -> Self {
         self.member = Some(id.into());
         self
@@ -238,6 +271,22 @@ impl LeaderBuilder {
     /// 1 s by default, and 400 ms in a group. A leader that fails is followed after about this long. It
     /// should be 20 times what the store, or a majority of the group's disks, takes for a write at its
     /// 99th percentile. Times to live are four times this at least.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use tierlock::Leader;
+    ///
+    /// let leader = Leader::builder()
+    ///     .listen("10.0.0.2:7420")
+    ///     .journal("etcd://127.0.0.1:2379")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .reign_lasts(Duration::from_secs(3)) // a store that takes up to 150 ms for a write
+    ///     .start()?; // managers set a time to live of 12 s at least
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn reign_lasts(mut self, lasts: Duration) -> Self {
         self.reign_lasts = Some(lasts);
         self
@@ -314,6 +363,21 @@ impl LeaderBuilder {
 
     /// Starts above this epoch, granting nothing for 60 s: the way out when the state directory
     /// is a copy, or its journal is damaged or lost. For one start only.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// // The state directory was restored from a copy; the log says that the leader was last in epoch 41.
+    /// let leader = Leader::builder()
+    ///     .listen(":7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .epoch_above(41)
+    ///     .start()?;
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn epoch_above(mut self, epoch: u32) -> Self {
         self.epoch_above = Some(epoch);
         self
@@ -331,6 +395,21 @@ impl LeaderBuilder {
     /// Is called with each change of reign over a shared journal, and its reason: that this leader
     /// reigns, stands by, hands over, or has lost its reign. By default with nothing. It runs on a
     /// thread where it may block.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// let leader = Leader::builder()
+    ///     .listen("10.0.0.2:7420")
+    ///     .journal("etcd://127.0.0.1:2379")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .on_change(|text| println!("{text}"))
+    ///     .on_alarm(|text| eprintln!("{text}")) // to where operators look
+    ///     .start()?;
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn on_change(mut self, change: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.callbacks.on_change = Arc::new(change);
         self

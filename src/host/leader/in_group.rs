@@ -35,7 +35,7 @@ impl Court {
                 PortEvent::Readable(id) => {
                     while let Some(message) = self.doors.read::<MemberMessage>(id) {
                         if let Err(why) = group.door.handle(id, message) {
-                            self.doors.close(id, CloseCode::Stranger, &why);
+                            self.doors.close(id, CloseCode::OtherCluster, &why);
                         }
                     }
                 }

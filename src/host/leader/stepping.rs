@@ -34,7 +34,7 @@ impl StepDowns {
     }
 
     /// The leader has ended: none of them is answered.
-    pub(super) fn let_go(&self) {
+    pub(super) fn drop_all(&self) {
         drop(self.take());
     }
 }
@@ -83,7 +83,7 @@ impl Leader {
         let outcome = self.shared.step_downs.ask();
         self.shared.bell.ring();
         if self.shared.end.lock().is_some() {
-            self.shared.step_downs.let_go();
+            self.shared.step_downs.drop_all();
         }
         match outcome.recv() {
             Ok(None) => Ok(()),

@@ -22,17 +22,17 @@ use crate::{
 };
 
 /// A client that says what a test wants it to say.
-struct Stranger {
+struct RawClient {
     port: Port,
     id: ConnectionId,
 }
 
-impl Stranger {
-    fn new(number: u64, address: SocketAddr, secret: &Secret) -> Stranger {
+impl RawClient {
+    fn new(number: u64, address: SocketAddr, secret: &Secret) -> RawClient {
         let id = ConnectionId(number);
         let port =
             Port::connect(id, address, &secret.clone().into(), Duration::from_secs(30)).unwrap();
-        Stranger { port, id }
+        RawClient { port, id }
     }
 
     /// What it says waits until it is connected.
@@ -78,9 +78,9 @@ impl Stranger {
 #[test]
 fn a_forged_history_moves_no_leader() {
     let (mut reign, address, secret, _directory) = prepare();
-    let mut forger = Stranger::new(1, address, &secret);
-    let mut honest = Stranger::new(2, address, &secret);
-    let welcome = |reign: &mut Court, client: &mut Stranger, seen: Option<Seen>| {
+    let mut forger = RawClient::new(1, address, &secret);
+    let mut honest = RawClient::new(2, address, &secret);
+    let welcome = |reign: &mut Court, client: &mut RawClient, seen: Option<Seen>| {
         client.hello_having(seen);
         loop {
             assert!(reign.turn().is_none());
@@ -97,7 +97,7 @@ fn a_forged_history_moves_no_leader() {
     let forged = Seen { epoch: Token::MAX_EPOCH - 1, ..told };
     assert_eq!(welcome(&mut reign, &mut forger, Some(forged)), told);
     // What it was told itself it may say again, and to each leader of the secret.
-    let mut again = Stranger::new(3, address, &secret);
+    let mut again = RawClient::new(3, address, &secret);
     assert_eq!(welcome(&mut reign, &mut again, Some(told)), told);
     assert!(secret.notary().confirms(&told) && !secret.notary().confirms(&forged));
 }
@@ -142,8 +142,8 @@ fn a_client_that_asks_for_more_than_it_reads_costs_little_and_delays_no_other() 
     const NAMES: u64 = 200;
     const PAGES: u64 = 400;
     let (mut reign, address, secret, _directory) = prepare();
-    let mut greedy = Stranger::new(1, address, &secret);
-    let mut modest = Stranger::new(2, address, &secret);
+    let mut greedy = RawClient::new(1, address, &secret);
+    let mut modest = RawClient::new(2, address, &secret);
     modest.hello();
     for request in 1..=NAMES {
         let name = Name::new(&format!("{request:0>200}")).unwrap();
@@ -203,7 +203,7 @@ fn a_client_that_asks_for_more_than_it_reads_costs_little_and_delays_no_other() 
 #[test]
 fn what_a_peer_that_does_not_read_had_asked_for_ends_with_its_credential() {
     let (mut reign, address, secret, _directory) = prepare();
-    let mut modest = Stranger::new(2, address, &secret);
+    let mut modest = RawClient::new(2, address, &secret);
     modest.hello();
     for request in 1..=200 {
         let name = Name::new(&format!("{request:0>200}")).unwrap();
@@ -217,7 +217,7 @@ fn what_a_peer_that_does_not_read_had_asked_for_ends_with_its_credential() {
         let heard = std::iter::from_fn(|| modest.hear());
         granted += heard.filter(|it| matches!(it, LeaderMessage::Granted { .. })).count();
     }
-    let mut greedy = Stranger::new(1, address, &secret);
+    let mut greedy = RawClient::new(1, address, &secret);
     greedy.hello();
     for query in 1..=400 {
         let query = RequestId(query);
@@ -252,7 +252,7 @@ fn what_a_peer_that_does_not_read_had_asked_for_ends_with_its_credential() {
 #[test]
 fn what_was_said_before_an_end_counts_however_much_it_was() {
     let (mut reign, address, secret, _directory) = prepare();
-    let mut client = Stranger::new(1, address, &secret);
+    let mut client = RawClient::new(1, address, &secret);
     client.hello();
     let acquire = |text| Acquire::exclusive(Name::new(text).unwrap(), Wait::Forever);
     let x = ClientMessage::Acquire { request: RequestId(1), acquire: acquire("x") };
@@ -272,7 +272,7 @@ fn what_was_said_before_an_end_counts_however_much_it_was() {
         client.port.transmit();
     }
     // The goodbye was read, so the lock is free for the next.
-    let mut other = Stranger::new(2, address, &secret);
+    let mut other = RawClient::new(2, address, &secret);
     other.hello();
     other.say(&x);
     let mut granted = false;

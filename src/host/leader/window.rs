@@ -88,7 +88,7 @@ impl Looks {
     }
 
     /// The leader has ended: none of them is answered.
-    pub(super) fn let_go(&self) {
+    pub(super) fn drop_all(&self) {
         self.asked.lock().clear();
     }
 }
@@ -113,7 +113,7 @@ impl LeaderWindow {
         shared.looks.is_asked.store(true, Release);
         shared.bell.ring();
         if shared.end.lock().is_some() {
-            shared.looks.let_go();
+            shared.looks.drop_all();
         }
     }
 }

@@ -86,7 +86,7 @@ impl LeaseWord {
         let lost = self.lost();
         watches.into_iter().for_each(|watch| watch.end(lost));
         let token = self.borne();
-        let used = self.leave_shared_for_good()?;
+        let used = self.leave_shared_and_close()?;
         Some(Used { last: token, how, ..used })
     }
 }

@@ -436,8 +436,8 @@ fn found_a_lease_read_after_the_exchange_that_closes() {
 
 #[test]
 #[should_panic(expected = "it was the representative's")]
-fn found_a_reservation_claimed_by_strangers() {
-    play_flawed(Flaw::EnteredAsStranger, true, come_by, &[wait_hungry]);
+fn found_a_reservation_claimed_by_others() {
+    play_flawed(Flaw::EnteredUnreserved, true, come_by, &[wait_hungry]);
 }
 
 #[test]

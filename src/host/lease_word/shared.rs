@@ -110,7 +110,7 @@ impl LeaseWord {
 
     /// The same; the lease does not stay once no reader is in.
     #[cold]
-    pub fn leave_shared_for_good(&self) -> Option<Used> {
+    pub fn leave_shared_and_close(&self) -> Option<Used> {
         match self.leave_shared_slow(true) {
             Left::GivesBack(used) => {
                 self.wake();
@@ -121,12 +121,12 @@ impl LeaseWord {
     }
 
     #[cold]
-    fn leave_shared_slow(&self, is_for_good: bool) -> Left {
+    fn leave_shared_slow(&self, closes: bool) -> Left {
         loop {
             let word = self.word.load(Acquire);
             assert!(has_readers(word), "a reader is in until it leaves");
             let is_last = word & READERS == 1;
-            let is_over = is_for_good || word & RECALLED != 0 || lost(word).is_some();
+            let is_over = closes || word & RECALLED != 0 || lost(word).is_some();
             let next = match (is_last, is_over) {
                 (true, true) => 0,
                 (true, false) => (word - 1) & !(WATCHED | WAITERS),

@@ -215,7 +215,7 @@ fn a_guard_that_is_not_in_changes_nothing() {
     assert_eq!(leave(&word, 10), Left::Stale);
     word.recall();
     assert_eq!(leave(&word, 10), Left::Stale);
-    assert_eq!(word.leave_for_good(number(10), Predecessor::Clean), None);
+    assert_eq!(word.leave_and_close(number(10), Predecessor::Clean), None);
     given_back(leave(&word, 11));
     assert_eq!(leave(&word, 11), Left::Stale);
 }

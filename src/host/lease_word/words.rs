@@ -6,7 +6,7 @@ pub(super) use self::these::*;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// Any thread enters a word that is reserved.
-    EnteredAsStranger,
+    EnteredUnreserved,
     /// What is given back is read after the exchange that closes the word.
     LeaseReadAfterClosing,
     /// The representative sleeps at a word that it has not marked.

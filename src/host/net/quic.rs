@@ -104,7 +104,7 @@ pub(in crate::host) enum CloseCode {
     Busy = 5,
     /// Between members of a group: the peer is not what this one takes it for, or takes this one for
     /// another.
-    Stranger = 6,
+    OtherCluster = 6,
     /// The leader accepts the peer's credential no longer, or not for what the peer reports.
     Unaccepted = 7,
 }

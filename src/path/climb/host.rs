@@ -385,7 +385,7 @@ impl<'a> Climb<'a> {
 
     /// Has the directory belong to the service, as soon as its cluster is known.
     fn claim_directory(&self) -> Result<()> {
-        #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+        #[cfg(feature = "process")]
         self.named.reach.claim_directory().map_err(self.named.about(Scope::Host))?;
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::Ground;
 use crate::{
     alarm,
     error::{Holder, LockError, Result},
-    host::service::LeaseService,
+    host::{questions::LockQuestions, service::LeaseService},
     identity::{cut, this_process},
     scope::Scope,
 };
@@ -27,11 +27,7 @@ pub(crate) struct Reach {
     /// What grants its leases, if it reaches other hosts.
     pub(crate) service: Option<Arc<dyn LeaseService>>,
     /// The same, for questions about locks that others hold.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    pub(crate) link: Option<Arc<crate::host::client::link::Link>>,
-    /// The same, where its leases come from a lock service of another kind.
-    #[cfg(feature = "service")]
-    pub(crate) engine: Option<Arc<dyn crate::host::engines::EngineQuestions>>,
+    pub(crate) questions: Option<Arc<dyn LockQuestions>>,
     pub(crate) connect_timeout: Duration,
     /// What a thread has locked it gives back itself, as is promised.
     pub(crate) guards_stay: bool,
@@ -39,7 +35,7 @@ pub(crate) struct Reach {
     /// Told to the tasks that wait.
     pub(crate) closing: event_listener::Event,
     /// Its directory was found to belong to its leader's cluster.
-    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+    #[cfg(feature = "process")]
     pub(crate) owns_directory: AtomicBool,
 }
 
@@ -102,7 +98,7 @@ impl Reach {
 
     /// Has its directory belong to its leader's cluster, durably, or fails if it is another's. Before
     /// the cluster is known nothing is done; it is known with the first grant.
-    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+    #[cfg(feature = "process")]
     pub(crate) fn claim_directory(&self) -> Result<()> {
         if self.owns_directory.load(Relaxed) {
             return Ok(());
@@ -115,13 +111,9 @@ impl Reach {
     }
 
     /// Which locks its service's are, wherever they are reached from, as far as it is known yet.
-    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+    #[cfg(feature = "process")]
     pub(crate) fn place(&self) -> Option<String> {
-        #[cfg(feature = "service")]
-        if let Some(engine) = &self.engine {
-            return engine.place();
-        }
-        Some(format!("{:?}", self.link.as_ref()?.cluster()?))
+        self.questions.as_ref()?.place()
     }
 
     /// This process, as others see it.

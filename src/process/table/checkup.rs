@@ -133,10 +133,10 @@ fn examine_presences(home: &Home, presences: &Presences, report: &mut DirectoryR
     alive
 }
 
-fn ended(id: OwnerId, who: Option<Holder>) -> String {
-    let who = who.unwrap_or_default();
+fn ended(id: OwnerId, process: Option<Holder>) -> String {
+    let process = process.unwrap_or_default();
     format!(
-        "{PRESENCE}/{} is of a process that died, {who}; nothing needs to be done: it is removed \
+        "{PRESENCE}/{} is of a process that died, {process}; nothing needs to be done: it is removed \
          when no lock names it any more",
         file_name(id)
     )

@@ -180,7 +180,7 @@ fn a_worker_killed_or_stopped_at_any_step_costs_no_count_and_no_token() {
     let mut crew = Crew::new(None);
     crew.carry_out(every_step());
     crew.end_at_random_for(SHORT);
-    let tally = crew.dismiss().unwrap_or_else(|violations| panic!("{violations}"));
+    let tally = crew.finish().unwrap_or_else(|violations| panic!("{violations}"));
     tally.print("at every step, and at random for a while");
     let at_steps =
         |phase: &WorkerPhase| Step::ALL.iter().any(|step| WorkerPhase::of(*step) == *phase);
@@ -214,7 +214,7 @@ fn random_kills_and_stops_for_long() {
         let mut crew = Crew::new(None);
         crew.carry_out(every_step());
         crew.end_at_random_for(left.min(Duration::from_secs(30)));
-        let tally = crew.dismiss().unwrap_or_else(|violations| panic!("{violations}"));
+        let tally = crew.finish().unwrap_or_else(|violations| panic!("{violations}"));
         all.add(&tally);
     }
     all.print("for long");
@@ -230,6 +230,6 @@ fn random_kills_and_stops_for_long() {
 fn a_false_verdict_of_death_is_found_out() {
     let mut crew = Crew::new(Some(20));
     crew.end_at_random_for(Duration::from_secs(60));
-    let violations = crew.dismiss().err().expect("no worker noticed that the living were robbed");
+    let violations = crew.finish().err().expect("no worker noticed that the living were robbed");
     println!("as it must be: {}", violations.lines().next().unwrap_or_default());
 }

@@ -60,8 +60,8 @@ use super::{
     map::Cell,
     marks::milliseconds,
     protocol::{
-        Answer, Leaving, Machine, Marking, Op, Outcome, Reaping, Renaming, Slept, SlotMark, Taking,
-        Verdict, Whom,
+        Answer, Leaving, Machine, Marking, Op, Outcome, Reaping, Renaming, Slept, SlotMark, ToWake,
+        Verdict,
     },
     slot::MappedSlot,
     step::step,
@@ -227,6 +227,17 @@ pub(super) fn take_unraised(
         && (slot.generation.with_head() == u64::from(generation) || stays())
 }
 
+/// Exchanges the word of a free and quiet slot for this process's; else this is what it was.
+#[inline]
+fn take_quietly(slot: &MappedSlot, me: OwnerId) -> Result<(), Word> {
+    step!(TakeQuiet);
+    let (from, to) = Word::taken_quietly(me);
+    let swapped =
+        slot.word.compare_exchange(from.bits(), to.bits(), Ordering::SeqCst, Ordering::Relaxed);
+    step!(TakeEnd);
+    swapped.map(drop).map_err(Word::from_bits)
+}
+
 /// The name was shared once, or is not here any more: whether it is, and no reader is inside. If
 /// not, the word is given back. `is_counted`: readers of this process are still counted; asked only
 /// where the name was shared.
@@ -292,7 +303,7 @@ pub(super) fn leave_quietly(slot: &MappedSlot, me: OwnerId, exit: Exit) -> Resul
         return Err(Word::from_bits(slot.word.load(Ordering::Relaxed)));
     }
     // Others may put flags to it, so it is read again with the swap.
-    let (from, to) = Leaving::quiet(me, exit.how);
+    let (from, to) = Word::left_quietly(me, exit.how);
     let swapped =
         slot.word.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Relaxed);
     step!(LeaveEnd);
@@ -402,16 +413,6 @@ pub(super) fn wake_all(slot: &MappedSlot) {
 }
 
 // ---- the slow paths ------------------------------------------------------------------------
-
-#[inline]
-fn take_quietly(slot: &MappedSlot, me: OwnerId) -> Result<(), Word> {
-    step!(TakeQuiet);
-    let (from, to) = Taking::quiet(me);
-    let swapped =
-        slot.word.compare_exchange(from.bits(), to.bits(), Ordering::SeqCst, Ordering::Relaxed);
-    step!(TakeEnd);
-    swapped.map(drop).map_err(Word::from_bits)
-}
 
 /// Has the word by the quiet way: compares the generation, then raises the token.
 #[inline]
@@ -548,7 +549,7 @@ pub(super) fn release_slow(
 
 fn owners_result(outcome: Outcome) -> Result<(), LostHold> {
     match outcome {
-        Outcome::LetGo | Outcome::Marked | Outcome::Renamed => Ok(()),
+        Outcome::Released | Outcome::Marked | Outcome::Renamed => Ok(()),
         Outcome::Lost => Err(LostHold),
         outcome => unreachable!("{outcome:?} of a holder"),
     }
@@ -611,11 +612,11 @@ pub(super) fn advance(machine: &mut impl Machine, at: SlotAt<'_>, exit: Option<E
                 (0..pauses).for_each(|_| hint::spin_loop());
                 Answer::Done
             }
-            Op::Wake(Whom::Wait(wait)) => {
+            Op::Wake(ToWake::Wait(wait)) => {
                 let bit = futex::bit(wait.number());
                 Answer::Yes(futex::wake(&slot.word, bit, u32::MAX >> 1))
             }
-            Op::Wake(Whom::One) => Answer::Yes(futex::wake(&slot.word, futex::ALL, 1)),
+            Op::Wake(ToWake::One) => Answer::Yes(futex::wake(&slot.word, futex::ALL, 1)),
             Op::Share(op) => match chain::perform(at.table, at.slot, op) {
                 Ok(answer) => answer,
                 Err(bell) => return Ahead::SleepOnBell(bell),

@@ -114,7 +114,7 @@ fn is_current(home: &Home) -> Result<bool, LockError> {
 fn renew(home: &Home) -> Result<(), LockError> {
     let presences = Presences::open(home)?;
     let alive =
-        || presences.is_anybody_alive().map_err(|e| home.failed("cannot list its presences", e));
+        || presences.is_any_alive().map_err(|e| home.failed("cannot list its presences", e));
     let table = MappedTable::open(home, Access::Look)?;
     let (floor, last_id) = match &table {
         None if alive()? => {
@@ -451,23 +451,23 @@ impl Member {
         self.presences.enter(&self.home, &self.table, &self.label)
     }
 
-    /// Ends a presence, after `let_go` of what is owned under its id: no process may find an owner
+    /// Ends a presence, after `release` of what is owned under its id: no process may find an owner
     /// without a presence. `left_to_others`: not if other processes have a descriptor of it, which
     /// live on under its id.
     pub(super) fn end_presence(
         &self,
         presence: Presence,
         left_to_others: bool,
-        let_go: impl FnOnce(OwnerId),
+        release: impl FnOnce(OwnerId),
     ) {
         let id = presence.id;
         if !left_to_others {
-            let_go(id);
+            release(id);
             return self.presences.leave(presence);
         }
         drop(presence);
         if self.presences.verdict(id, &mut None).0 == Verdict::Dead {
-            let_go(id);
+            release(id);
             self.presences.forget(id);
         }
     }
@@ -676,12 +676,12 @@ impl<'a> Change<'a> {
         let taken = lock::take(structure, member.id, 0, member, until);
         let admission = taken.map_err(|stop| match stop {
             Stop::TimedOut => {
-                let who = Word::from_bits(structure.slot.word.load(Relaxed)).owner();
-                let who = who.and_then(|owner| member.living(owner)).unwrap_or_default();
+                let process = Word::from_bits(structure.slot.word.load(Relaxed)).owner();
+                let process = process.and_then(|owner| member.living(owner)).unwrap_or_default();
                 about(LockError::new(
                     LockErrorKind::TimedOut,
                     format!(
-                        "{who} has been changing it for {LONGEST_CHANGE:?}; it is probably \
+                        "{process} has been changing it for {LONGEST_CHANGE:?}; it is probably \
                          stopped: let it go on (kill -CONT), or end it"
                     ),
                 ))

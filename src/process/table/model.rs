@@ -143,7 +143,7 @@ enum CountedPlace {
 enum RecordLook {
     Nothing,
     ItsSlot,
-    Whose(RecordWord),
+    ItsWait(RecordWord),
     ItsSlotAgain(RecordWord),
 }
 

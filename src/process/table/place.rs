@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    is_to_look,
+    TableSlot, is_to_look,
     lock::{self, Exit, SlotAt},
     map::Cell,
     marks::Marks,
@@ -62,6 +62,14 @@ pub(in crate::process) struct FoundSlot<'a> {
     member: &'a Member,
     me: OwnerId,
     generation: u32,
+}
+
+impl TableSlot {
+    /// Where the name stands, as far as the process of this fork generation knows.
+    #[inline]
+    pub(in crate::process) fn found(&self, fork_generation: u64) -> Option<FoundSlot<'_>> {
+        self.places.so_far_in(fork_generation).map(|place| place.get().found())
+    }
 }
 
 impl FoundSlot<'_> {

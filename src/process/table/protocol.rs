@@ -94,7 +94,7 @@ pub(super) enum Op {
     /// The task is to be polled. `Polled`, or `Slept(GiveUp)`.
     Park,
     /// Wake sleepers. `Yes`: was there one?
-    Wake(Whom),
+    Wake(ToWake),
     /// There is nothing left to do.
     End(Outcome),
 }
@@ -191,7 +191,7 @@ pub(super) enum Slept {
 
 /// Which sleepers are woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Whom {
+pub(super) enum ToWake {
     /// All that share this wait's futex bit, and all that sleep under every bit.
     Wait(WaitId),
     /// Any one.
@@ -208,7 +208,7 @@ pub(super) enum Outcome {
     WouldBlock,
     GaveUp,
     /// Released in good order.
-    LetGo,
+    Released,
     /// The word bears the mark.
     Marked,
     /// No reader is inside, or there are permits enough.
@@ -304,9 +304,9 @@ enum LeavingPhase {
     SeeToken(Word),
     SeeStay(Word),
     Stay(Word, StayEnd),
-    LetGo(Word),
+    Release(Word),
     HandOver(HandOver),
-    WakeAnyone,
+    WakeOne,
     Ended(Outcome),
 }
 
@@ -328,16 +328,10 @@ impl Leaving {
         Leaving { me, how: Predecessor::Clean, may_stay: false, phase }
     }
 
-    /// The quiet path: what it swaps for what.
-    #[inline]
-    pub(super) const fn quiet(me: OwnerId, how: Predecessor) -> (Word, Word) {
-        (Word::held(me), Word::left_so(how))
-    }
-
     fn look(&self, found: Word) -> LeavingPhase {
         match found.state() {
             Some(SlotState::Held(owner)) if owner == self.me => LeavingPhase::SeeToken(found),
-            Some(SlotState::Retiring(owner)) if owner == self.me => LeavingPhase::LetGo(found),
+            Some(SlotState::Retiring(owner)) if owner == self.me => LeavingPhase::Release(found),
             _ => LeavingPhase::Ended(Outcome::Lost),
         }
     }
@@ -346,14 +340,14 @@ impl Leaving {
         if seen.is_hungry() {
             LeavingPhase::HandOver(HandOver::release(seen, self.how))
         } else {
-            LeavingPhase::LetGo(seen)
+            LeavingPhase::Release(seen)
         }
     }
 
-    fn let_go(from: Word) -> LeavingPhase {
+    fn released(from: Word) -> LeavingPhase {
         match from.has_waiters() {
-            true => LeavingPhase::WakeAnyone,
-            false => LeavingPhase::Ended(Outcome::LetGo),
+            true => LeavingPhase::WakeOne,
+            false => LeavingPhase::Ended(Outcome::Released),
         }
     }
 }
@@ -361,8 +355,8 @@ impl Leaving {
 impl Machine for Leaving {
     fn op(&self) -> Op {
         match self.phase {
-            LeavingPhase::Quiet(seen) | LeavingPhase::LetGo(seen) => {
-                Op::Swap { from: seen, to: seen.let_go(self.how) }
+            LeavingPhase::Quiet(seen) | LeavingPhase::Release(seen) => {
+                Op::Swap { from: seen, to: seen.released(self.how) }
             }
             LeavingPhase::SeeToken(_) => Op::SeeToken,
             LeavingPhase::SeeStay(_) => Op::SeeStay,
@@ -370,15 +364,19 @@ impl Machine for Leaving {
                 Op::Swap { from: seen, to: seen.staying(self.how, end) }
             }
             LeavingPhase::HandOver(hand_over) => hand_over.op(),
-            LeavingPhase::WakeAnyone => Op::Wake(Whom::One),
+            LeavingPhase::WakeOne => Op::Wake(ToWake::One),
             LeavingPhase::Ended(outcome) => Op::End(outcome),
         }
     }
 
     fn heard(&mut self, answer: Answer) {
         self.phase = match (self.phase, answer) {
-            (LeavingPhase::Quiet(seen) | LeavingPhase::LetGo(seen), Answer::Word(found)) => {
-                if found == seen { Leaving::let_go(seen) } else { self.look(found) }
+            (LeavingPhase::Quiet(seen) | LeavingPhase::Release(seen), Answer::Word(found)) => {
+                if found == seen {
+                    Leaving::released(seen)
+                } else {
+                    self.look(found)
+                }
             }
             (LeavingPhase::SeeToken(_), Answer::Yes(false)) => LeavingPhase::Ended(Outcome::Lost),
             (LeavingPhase::SeeToken(seen), Answer::Yes(true)) if self.may_stay => {
@@ -388,16 +386,16 @@ impl Machine for Leaving {
             (LeavingPhase::SeeStay(seen), Answer::Stay(Some(end))) => LeavingPhase::Stay(seen, end),
             (LeavingPhase::SeeStay(seen), Answer::Stay(None)) => self.release(seen),
             (LeavingPhase::Stay(seen, _), Answer::Word(found)) if found == seen => {
-                LeavingPhase::Ended(Outcome::LetGo)
+                LeavingPhase::Ended(Outcome::Released)
             }
             (LeavingPhase::Stay(..), Answer::Word(found)) => self.look(found),
             (LeavingPhase::HandOver(mut hand_over), answer) => match hand_over.heard(answer) {
                 None => LeavingPhase::HandOver(hand_over),
-                Some(HandedOver::Yes) => LeavingPhase::Ended(Outcome::LetGo),
+                Some(HandedOver::Yes) => LeavingPhase::Ended(Outcome::Released),
                 Some(HandedOver::Lost) => LeavingPhase::Ended(Outcome::Lost),
                 Some(HandedOver::Missed(found)) => self.look(found),
             },
-            (LeavingPhase::WakeAnyone, Answer::Yes(_)) => LeavingPhase::Ended(Outcome::LetGo),
+            (LeavingPhase::WakeOne, Answer::Yes(_)) => LeavingPhase::Ended(Outcome::Released),
             (phase, answer) => unreachable!("{answer:?} is no answer in {phase:?}"),
         };
     }
@@ -410,9 +408,9 @@ impl Machine for Leaving {
             LeavingPhase::SeeToken(_) => Step::LeaveSeeToken,
             LeavingPhase::SeeStay(_) => Step::LeaveSeeStay,
             LeavingPhase::Stay(..) => Step::LeaveStay,
-            LeavingPhase::LetGo(_) => Step::LeaveLetGo,
+            LeavingPhase::Release(_) => Step::LeaveRelease,
             LeavingPhase::HandOver(hand_over) => hand_over.step(),
-            LeavingPhase::WakeAnyone => Step::LeaveWakeOne,
+            LeavingPhase::WakeOne => Step::LeaveWakeOne,
             LeavingPhase::Ended(_) => Step::LeaveEnd,
         }
     }
@@ -564,7 +562,7 @@ impl Machine for Reaping {
             }
             ReapingPhase::HandOver(hand_over) => hand_over.op(),
             ReapingPhase::Settle(seen) => Op::Swap { from: seen, to: seen.settled() },
-            ReapingPhase::Wake => Op::Wake(Whom::One),
+            ReapingPhase::Wake => Op::Wake(ToWake::One),
             ReapingPhase::Ended(outcome) => Op::End(outcome),
         }
     }

@@ -170,7 +170,7 @@ pub(super) fn unshare(
 #[cold]
 fn unshare_slow(at: SlotAt<'_>, own: &Own, me: OwnerId, share: Share) -> Result<(), LostHold> {
     match run(at, Unsharing::new(me, own.number, share), None) {
-        Outcome::LetGo => Ok(()),
+        Outcome::Released => Ok(()),
         _ => Err(LostHold),
     }
 }

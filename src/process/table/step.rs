@@ -88,7 +88,7 @@ mod testing {
         LeaveSeeToken,
         LeaveSeeStay,
         LeaveStay,
-        LeaveLetGo,
+        LeaveRelease,
         HandScan,
         HandStamp,
         HandSeeToken,

@@ -142,9 +142,9 @@ impl Survey {
             Some(_) => (holder, None),
             None => (None, holder),
         };
-        if let Some(who) = in_front.filter(|_| word.drains()) {
-            let waiting = who.held.unwrap_or_default();
-            waiters.insert(0, WaiterStatus { who, waiting });
+        if let Some(process) = in_front.filter(|_| word.drains()) {
+            let waiting = process.held.unwrap_or_default();
+            waiters.insert(0, WaiterStatus { process, waiting });
         }
         Ok(Some(NameStatus {
             name,
@@ -179,8 +179,8 @@ impl Survey {
         let now = clock::now();
         let its = self.waits.get(&number).into_iter().flatten();
         its.filter_map(|wait| {
-            let who = self.living(wait.owner)?;
-            Some(WaiterStatus { who, waiting: now.since(wait.since) })
+            let process = self.living(wait.owner)?;
+            Some(WaiterStatus { process, waiting: now.since(wait.since) })
         })
         .collect()
     }

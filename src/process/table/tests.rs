@@ -101,7 +101,7 @@ fn forget(all: &TableDirectory, text: &str) -> bool {
 // ---- names -------------------------------------------------------------------------------------
 
 #[test]
-fn thousands_of_names_are_found_again_by_everybody() {
+fn thousands_of_names_are_found_again_by_every_process() {
     const NAMES: u32 = 12_000;
     let dir = directory();
     let (one, two) = (member(&open(dir.path())), member(&open(dir.path())));
@@ -173,7 +173,7 @@ fn many_names(names: u64) {
 
 /// Slots never move: what others hold and wait for stays where it is while the table grows.
 #[test]
-fn a_table_that_grows_loses_no_count_of_those_who_use_it() {
+fn a_table_that_grows_loses_no_count_of_its_users() {
     const USERS: u64 = 3;
     let dir = directory();
     let (counter, done) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -634,7 +634,7 @@ fn a_process_that_locks_again_at_once_leaves_another_its_turn() {
 // ---- presences ---------------------------------------------------------------------------------
 
 #[test]
-fn a_presence_says_who_it_is_and_goes_in_good_order() {
+fn a_presence_says_which_process_it_is_and_goes_in_good_order() {
     let dir = directory();
     assert_eq!(presences(dir.path()).len(), 0, "opening is not using");
     let all = open(dir.path());
@@ -1475,7 +1475,7 @@ fn space_is_really_there_for_every_part() {
 }
 
 #[test]
-fn files_are_for_whom_the_directory_is() {
+fn files_are_for_the_users_of_the_directory() {
     for (mode, wanted) in [(0o770, 0o660), (0o700, 0o600), (0o1777, 0o666), (0o2775, 0o664)] {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(mode)).unwrap();
@@ -1558,7 +1558,7 @@ fn eight_processes_are_shown_in_order_and_served_in_order() {
     let pids = |waiters: &[Helper]| -> Vec<_> {
         waiters.iter().map(|waiter| Some(waiter.child.id())).collect()
     };
-    assert_eq!(shown.iter().map(|waiter| waiter.who.pid).collect::<Vec<_>>(), pids(&waiters));
+    assert_eq!(shown.iter().map(|waiter| waiter.process.pid).collect::<Vec<_>>(), pids(&waiters));
     assert!(shown.iter().rev().is_sorted_by_key(|waiter| waiter.waiting), "each with its time");
     // Each then has 100 ms to claim its turn.
     while status(dir.path(), "a").unwrap().waiters[PROCESSES - 1].waiting < Duration::from_secs(1) {
@@ -1655,7 +1655,7 @@ fn the_next_holder_is_shown_as_waiting() {
         }
         thread::yield_now();
     };
-    assert_eq!(found.who.pid, Some(waiter.child.id()));
+    assert_eq!(found.process.pid, Some(waiter.child.id()));
     one.release(Predecessor::Clean);
     assert_eq!(waiter.hear(), "taken 2 clean");
     assert!(status(dir.path(), "a").unwrap().waiters.is_empty());

@@ -514,7 +514,7 @@ impl Sleepers {
     }
 
     /// Whether this thread may end. No waiter finds it any more then.
-    fn let_go(&self, sleeper: &Arc<Sleeper>) -> bool {
+    fn retire(&self, sleeper: &Arc<Sleeper>) -> bool {
         let mut threads = self.threads.lock();
         let idle = sleeper.names.load(Relaxed) == 0;
         if idle {
@@ -557,7 +557,7 @@ impl Sleeper {
             rest = Rest::NONE;
             if names.is_empty() {
                 futex::sleep_until_poked(&self.poked, poked, LINGER);
-                if self.poked.load(SeqCst) == poked && all.let_go(self) {
+                if self.poked.load(SeqCst) == poked && all.retire(self) {
                     return;
                 }
                 continue;

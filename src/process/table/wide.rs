@@ -45,15 +45,15 @@ pub(super) fn enter(new: &MappedTable, wide: &[Wide]) -> io::Result<()> {
 
 fn enter_one(new: &MappedTable, (name, by): &Wide) -> Result<(), LockError> {
     let changing = Changing { table: new };
-    let found = changing.find_or_enter(name, Usage::Lock, &Nobody)?;
+    let found = changing.find_or_enter(name, Usage::Lock, &RetiresNone)?;
     new.slot(found.number)?.word.store(Word::FREE.widened().bits(), Relaxed);
     changing.keep_text(found.number, by)
 }
 
 /// Forgets nothing.
-struct Nobody;
+struct RetiresNone;
 
-impl Retiring for Nobody {
+impl Retiring for RetiresNone {
     fn retire(&self, _: &MappedSlot) -> bool {
         false
     }

@@ -387,6 +387,18 @@ impl Word {
 
     // ---- transitions: each from the rows above, each checked by the model --------------------
 
+    /// The fast path in: what it exchanges for what.
+    #[inline]
+    pub(super) const fn taken_quietly(me: OwnerId) -> (Word, Word) {
+        (Word::FREE, Word::held(me))
+    }
+
+    /// The fast path out: what it exchanges for what.
+    #[inline]
+    pub(super) const fn left_quietly(me: OwnerId, how: Predecessor) -> (Word, Word) {
+        (Word::held(me), Word::left_so(how))
+    }
+
     /// Held by `owner`, quietly.
     pub(super) const fn held(owner: OwnerId) -> Word {
         Word(owner.get() << OWNER_SHIFT)
@@ -474,7 +486,7 @@ impl Word {
     }
 
     /// An owned word, released to no wait. One with HUNGRY keeps WAITERS until a second scan.
-    pub(super) fn let_go(self, how: Predecessor) -> Word {
+    pub(super) fn released(self, how: Predecessor) -> Word {
         let waiters = if self.is_hungry() { WAITERS } else { 0 };
         Word(self.0 & WIDE | Word::left_so(how).0 | waiters)
     }

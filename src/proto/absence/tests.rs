@@ -59,6 +59,6 @@ fn a_name_is_open_once_the_last_absent_bound_with_it_is_gone() {
         assert_eq!(absent.covers(a), place < 3);
     }
     assert!(!absent.covers(other));
-    let looked_at: Vec<_> = std::iter::from_fn(|| absent.pop_let_go()).collect();
+    let looked_at: Vec<_> = std::iter::from_fn(|| absent.pop_freed()).collect();
     assert!(looked_at.contains(&lock) && looked_at.contains(&HeldUp::Question(3)));
 }

@@ -191,8 +191,8 @@ impl LeaderMachine {
     }
 
     /// Looks again at what an absent session has held up.
-    pub(super) fn look_at_let_go(&mut self, now: Time) {
-        while let Some(what) = self.sessions.absent.pop_let_go() {
+    pub(super) fn look_at_freed(&mut self, now: Time) {
+        while let Some(what) = self.sessions.absent.pop_freed() {
             match what {
                 HeldUp::Question(number) => self.answer_question(number, now),
                 HeldUp::Lock(lock) => {

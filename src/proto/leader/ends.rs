@@ -21,7 +21,7 @@ impl LeaderMachine {
         if let Some(connection) = session.connection {
             let id = session.id;
             self.sessions.get_mut(key).connection = None;
-            self.dismiss(connection, id);
+            self.tell_gone(connection, id);
         }
         self.end_session(key);
     }
@@ -75,7 +75,7 @@ impl LeaderMachine {
     }
 
     /// Its end is durable: what it held is free.
-    pub(super) fn bury(&mut self, key: SessionKey, _proof: TakenAway) {
+    pub(super) fn remove_ended(&mut self, key: SessionKey, _proof: TakenAway) {
         for (_, hold) in self.sessions.get(key).leases_in_order() {
             let how = match self.holding(hold).right {
                 Right::Ended(why, _) => after(why),

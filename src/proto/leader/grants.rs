@@ -26,7 +26,7 @@ impl LeaderMachine {
     pub(super) fn settle(&mut self, now: Time) {
         if self.in_grace {
             self.end_grace_if_over(now);
-            self.look_at_let_go(now);
+            self.look_at_freed(now);
         }
         self.tell_late_recalls(now);
         self.step_raise(now);

@@ -36,7 +36,7 @@ impl LeaderMachine {
             None => AtLeader::Unknown,
             Some(Connection::New) => AtLeader::New,
             Some(Connection::Reporting(_)) => AtLeader::Reporting,
-            Some(Connection::Dismissed) => AtLeader::Dismissed,
+            Some(Connection::Sessionless) => AtLeader::Sessionless,
             Some(Connection::Refused(_)) => AtLeader::Refused,
             Some(Connection::Serving(key)) => match self.sessions.get(*key).standing {
                 Standing::New => AtLeader::ServingNew,

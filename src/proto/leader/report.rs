@@ -191,7 +191,7 @@ impl LeaderMachine {
         }
     }
 
-    /// Acts on a whole report. The connection is `Dismissed` until something better is known.
+    /// Acts on a whole report. The connection is `Sessionless` until something better is known.
     pub(super) fn believe(&mut self, connection: ConnectionId, mut report: Report, now: Time) {
         if let Some(client) = self.clients.get(&connection) {
             report.prove(client);
@@ -231,7 +231,7 @@ impl LeaderMachine {
         }
         self.sessions.belongs_to(key, client);
         self.reservations_belong_to(report.session, client);
-        self.adopt(connection, key, &report);
+        self.serve_session(connection, key, &report);
         if is_back {
             self.tell_returned(key, self.sessions.get(key).leases().len());
         }
@@ -259,7 +259,7 @@ impl LeaderMachine {
         let Some(key) = self.sessions.find(report.session) else {
             // One that was here before, in this reign or another, is not made anew: it may
             // believe in leases that are another session's by now.
-            let is_new = !self.sessions.was_dismissed(report.session);
+            let is_new = !self.sessions.was_told_gone(report.session);
             if is_new && report.count == 1 && report.held.is_empty() {
                 let own_max = self.rights_of(connection)?.time_to_live_max();
                 return Some(self.sessions.add(Session::new(
@@ -276,7 +276,7 @@ impl LeaderMachine {
                     report.process,
                 )));
             }
-            self.dismiss(connection, report.session);
+            self.tell_gone(connection, report.session);
             return None;
         };
         let session = self.sessions.get(key);
@@ -285,7 +285,7 @@ impl LeaderMachine {
                 "the proof is not this session's, or the session belongs to another credential";
             self.close(connection, Close::Protocol(what));
         } else if let Standing::Ending(_) = session.standing {
-            self.dismiss(connection, report.session);
+            self.tell_gone(connection, report.session);
         } else if report.count <= session.count && !planted(Mistake::NoConnectionCount) {
             self.close(connection, Close::Superseded);
         } else {
@@ -301,22 +301,22 @@ impl LeaderMachine {
             Standing::New | Standing::Idling(_) => {
                 let session = self.sessions.get(key).id;
                 self.expire(key);
-                self.dismiss(connection, session);
+                self.tell_gone(connection, session);
             }
             _ => self.close(connection, Close::Unconfirmed),
         }
     }
 
-    pub(super) fn dismiss(&mut self, connection: ConnectionId, session: SessionId) {
-        self.sessions.dismiss(session);
+    pub(super) fn tell_gone(&mut self, connection: ConnectionId, session: SessionId) {
+        self.sessions.mark_gone(session);
         self.observers.forget(connection);
-        self.connections.insert(connection, Connection::Dismissed);
+        self.connections.insert(connection, Connection::Sessionless);
         self.expect_report(connection);
         self.messages.push_back((connection, LeaderMessage::Gone { session }));
     }
 
     /// The connection is its session's newest: nothing an older one says counts any more.
-    fn adopt(&mut self, connection: ConnectionId, key: SessionKey, report: &Report) {
+    fn serve_session(&mut self, connection: ConnectionId, key: SessionKey, report: &Report) {
         let at = self.address_of(connection);
         let session = self.sessions.get_mut(key);
         session.count = report.count;
@@ -381,7 +381,7 @@ impl LeaderMachine {
 
     /// The client knows of another history: it is not served before the epoch is above that.
     fn lead_elsewhere(&mut self, connection: ConnectionId) {
-        self.connections.insert(connection, Connection::Dismissed);
+        self.connections.insert(connection, Connection::Sessionless);
         self.expect_report(connection);
         let (cluster, epoch) = (self.cluster, Some(self.epoch()));
         let answer = LeaderMessage::NotLeader { try_next: None, cluster, epoch };

@@ -25,7 +25,7 @@ impl LeaderMachine {
         match state {
             Connection::New => match Report::open(message) {
                 Some(report) if planted(Mistake::HelloCountsAlone) => {
-                    *state = Connection::Dismissed;
+                    *state = Connection::Sessionless;
                     self.believe(connection, *report, now);
                 }
                 Some(report) => {
@@ -35,7 +35,7 @@ impl LeaderMachine {
                 }
                 None => self.close(connection, Close::Protocol("the first frame is no Hello")),
             },
-            Connection::Dismissed => {
+            Connection::Sessionless => {
                 // Anything else was said to the session that is gone.
                 if let Some(report) = Report::open(message) {
                     let weight = report.weight;
@@ -50,7 +50,7 @@ impl LeaderMachine {
                 }
                 Ok(true) => {
                     let Connection::Reporting(report) =
-                        std::mem::replace(state, Connection::Dismissed)
+                        std::mem::replace(state, Connection::Sessionless)
                     else {
                         unreachable!("it is reporting")
                     };

@@ -285,7 +285,7 @@ impl LeaderMachine {
         });
         let verdict = waiter.map(|waiter| self.judge(self.table.waiter(waiter), now));
         let (Some(key), Some(GrantVerdict::Granted(lease, _))) = (waiter, verdict) else {
-            if planted(Mistake::ReservedForNobody) {
+            if planted(Mistake::ReservedForNone) {
                 return self.run(lock, None);
             }
             self.end_reservation(lock);

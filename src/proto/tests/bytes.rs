@@ -256,7 +256,7 @@ fn a_report_of_any_length_fits_its_frames() {
 #[test]
 fn a_page_is_full_before_its_frame_is() {
     let text = "x".repeat(200);
-    let somebody = HolderInfo {
+    let holder = HolderInfo {
         identity: Identity::new(&text, &text, u32::MAX, &text),
         since: Duration::MAX,
         token: Token::MAX,
@@ -266,13 +266,13 @@ fn a_page_is_full_before_its_frame_is() {
         let lock = LockInfo {
             name: name(label),
             token: Token::MAX,
-            holder: Some(somebody.clone()),
+            holder: Some(holder.clone()),
             kept: false,
             remaining: Some(Duration::MAX),
             predecessor: Predecessor::Broken,
-            waiters: vec![somebody.clone(); waiters],
+            waiters: vec![holder.clone(); waiters],
             reserved: false,
-            others: vec![somebody.clone(); waiters],
+            others: vec![holder.clone(); waiters],
             holders: u32::MAX,
             permits: u32::MAX,
         };

@@ -35,7 +35,7 @@ fn kinds(events: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn a_leader_says_which_sessions_come_and_go_and_which_lock_is_broken_by_whom() {
+fn a_leader_says_which_sessions_come_and_go_and_which_client_breaks_a_lock() {
     let place = Place::new();
     let mut leader = place.leader_with(&["--log", "text"]);
     let mut holder = Running::script(

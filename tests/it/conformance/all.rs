@@ -39,7 +39,7 @@ fn is_free(setting: &Setting, locks: &LockManager, name: &str) -> bool {
 
 at!(everywhere, several_locks_are_had_together_or_not_at_all);
 fn several_locks_are_had_together_or_not_at_all(setting: &Setting) {
-    let (near, far) = (setting.locks(), setting.stranger());
+    let (near, far) = (setting.locks(), setting.remote());
     let held = all(setting, &near, ["c", "a", "b"]).lock().unwrap();
     assert_eq!(held.len(), 3);
     let tokens: Vec<_> = held.tokens().map(|(name, _)| name.to_owned()).collect();
@@ -96,7 +96,7 @@ fn what_cannot_be_had_together_is_refused(setting: &Setting) {
 
 at!(everywhere, readers_of_several_names_are_beside_each_other);
 fn readers_of_several_names_are_beside_each_other(setting: &Setting) {
-    let (near, far) = (setting.locks(), setting.stranger());
+    let (near, far) = (setting.locks(), setting.remote());
     let requests = || [AllRequest::shared("a"), AllRequest::shared("b")];
     let read = |locks: &LockManager| locks.all(requests()).scope(setting.scope).lock().unwrap();
     let both = [read(&near), read(&far)];
@@ -146,7 +146,7 @@ at!(everywhere, a_caller_of_single_locks_in_the_same_order_is_not_held_up);
 /// It has the first name and asks for the second, which the caller of both must not keep from it while
 /// that waits for the first.
 fn a_caller_of_single_locks_in_the_same_order_is_not_held_up(setting: &Setting) {
-    let others = [setting.locks(), setting.neighbour(), setting.stranger()];
+    let others = [setting.locks(), setting.neighbour(), setting.remote()];
     for round in 0..12_usize {
         let (one, other) = (setting.locks(), &others[round % 3]);
         thread::scope(|scope| {
@@ -163,7 +163,7 @@ fn a_caller_of_single_locks_in_the_same_order_is_not_held_up(setting: &Setting) 
 
 at!(everywhere, one_that_waits_has_those_before_it_and_none_behind_it);
 fn one_that_waits_has_those_before_it_and_none_behind_it(setting: &Setting) {
-    let (near, far) = (setting.locks(), setting.stranger());
+    let (near, far) = (setting.locks(), setting.remote());
     let middle = setting.hold(&near, "b");
     thread::scope(|scope| {
         let waiting = scope.spawn(|| all(setting, &far, ["a", "b", "c"]).lock().unwrap());
@@ -205,7 +205,7 @@ fn a_holder_of_several_that_panics_is_told_of_each(setting: &Setting) {
 
 at!(with_leader, the_loss_of_one_is_the_loss_of_all);
 fn the_loss_of_one_is_the_loss_of_all(setting: &Setting) {
-    let (locks, far) = (setting.locks(), setting.stranger());
+    let (locks, far) = (setting.locks(), setting.remote());
     let held = all(setting, &locks, ["b", "a"]).lock().unwrap();
     let (tell, told) = mpsc::channel();
     held.on_lost(move |why| tell.send(why).unwrap());
@@ -227,7 +227,7 @@ fn the_loss_of_one_is_the_loss_of_all(setting: &Setting) {
 
 at!(with_leader, several_are_held_and_waited_for_through_a_restart_of_the_leader);
 fn several_are_held_and_waited_for_through_a_restart_of_the_leader(setting: &Setting) {
-    let (near, far) = (setting.locks(), Arc::new(setting.stranger()));
+    let (near, far) = (setting.locks(), Arc::new(setting.remote()));
     let held = all(setting, &near, ["a", "b"]).lock().unwrap();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| all(setting, &far, ["b", "0"]).lock().map(drop));

@@ -20,7 +20,7 @@ fn lock_of<T>(setting: &Setting, locks: &LockManager, value: T) -> RwLock<T> {
 
 /// One lock of this machine and one of another.
 fn both(setting: &Setting) -> [RwLock<u64>; 2] {
-    [setting.locks(), setting.stranger()].map(|locks| lock_of(setting, &locks, 0))
+    [setting.locks(), setting.remote()].map(|locks| lock_of(setting, &locks, 0))
 }
 
 at!(with_leader, an_upgrade_asks_what_others_keep_back);
@@ -130,7 +130,7 @@ at!(with_leader, a_downgrade_lets_readers_in_at_once_and_no_writer);
 /// curator#1138, #796: a downgrade lets a queued writer in beside the new reader.
 fn a_downgrade_lets_readers_in_at_once_and_no_writer(setting: &Setting) {
     let [lock, far] = both(setting);
-    let third = lock_of(setting, &setting.stranger(), 0);
+    let third = lock_of(setting, &setting.remote(), 0);
     let writer = lock.write().unwrap();
     let written = Write::token(&writer);
     let mut waits = [Hand::new(lock.read_async()), Hand::new(far.read_async())];
@@ -150,7 +150,7 @@ fn a_downgrade_lets_readers_in_at_once_and_no_writer(setting: &Setting) {
 at!([memory_host] the_loss_of_a_lease_ends_its_upgrade);
 fn the_loss_of_a_lease_ends_its_upgrade(setting: &Setting) {
     let locks = setting.locks();
-    let (lock, far) = (lock_of(setting, &locks, 0), lock_of(setting, &setting.stranger(), 0));
+    let (lock, far) = (lock_of(setting, &locks, 0), lock_of(setting, &setting.remote(), 0));
     for is_try in [false, true] {
         let inside = far.read().unwrap();
         let seen = lock.upgradable_read().unwrap();
@@ -179,8 +179,7 @@ at!([host] an_upgrade_ends_with_its_session);
 fn an_upgrade_ends_with_its_session(setting: &Setting) {
     let short = setting.neighbour_with(|builder| builder.time_to_live(SHORT_LIFE));
     let lock = lock_of(setting, &short, 0);
-    let far =
-        lock_of(setting, &setting.stranger_with(|builder| builder.time_to_live(LONG_LIFE)), 0);
+    let far = lock_of(setting, &setting.remote_with(|builder| builder.time_to_live(LONG_LIFE)), 0);
     let inside = far.read().unwrap();
     let seen = lock.upgradable_read().unwrap();
     thread::scope(|scope| {
@@ -214,7 +213,7 @@ fn readers_that_keep_nothing_stand_beside_each_other(setting: &Setting) {
 at!([memory_host] a_guard_that_lost_its_lease_keeps_its_process_out_until_it_goes);
 fn a_guard_that_lost_its_lease_keeps_its_process_out_until_it_goes(setting: &Setting) {
     let locks = setting.locks();
-    let (lock, far) = (lock_of(setting, &locks, 0), lock_of(setting, &setting.stranger(), 0));
+    let (lock, far) = (lock_of(setting, &locks, 0), lock_of(setting, &setting.remote(), 0));
     let lose = || assert!(locks.lose_lock("a"));
     // An upgradable reader: readers beside it, no writer and no other upgradable one.
     let seen = lock.upgradable_read().unwrap();
@@ -283,7 +282,7 @@ at!(with_leader, a_closed_manager_ends_its_upgrades);
 fn a_closed_manager_ends_its_upgrades(setting: &Setting) {
     let locks = setting.neighbour();
     let lock = Arc::new(lock_of(setting, &locks, 0));
-    let far = lock_of(setting, &setting.stranger(), 0);
+    let far = lock_of(setting, &setting.remote(), 0);
     let inside = far.read().unwrap();
     let seen = lock.upgradable_read_arc().unwrap();
     let upgrade = thread::spawn(move || Upgradable::upgrade(seen).map(drop));
@@ -298,7 +297,7 @@ at!(with_leader, an_upgrade_of_a_closed_manager_is_given_up_though_its_guard_sta
 fn an_upgrade_of_a_closed_manager_is_given_up_though_its_guard_stays(setting: &Setting) {
     let locks = setting.neighbour();
     let lock = Arc::new(lock_of(setting, &locks, 7));
-    let far = lock_of(setting, &setting.stranger(), 0);
+    let far = lock_of(setting, &setting.remote(), 0);
     let inside = far.read().unwrap();
     let seen = lock.upgradable_read_arc().unwrap();
     let upgrade = thread::spawn(move || Upgradable::try_upgrade_for(seen, LONG).map(drop));

@@ -15,8 +15,8 @@ at!(everywhere, a_wait_dropped_after_any_number_of_polls_leaves_nothing);
 /// all the same.
 fn a_wait_dropped_after_any_number_of_polls_leaves_nothing(setting: &Setting) {
     let holder = setting.mutex(&setting.locks(), "a", ());
-    let third = setting.mutex(&setting.stranger(), "a", ());
-    for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
+    let third = setting.mutex(&setting.remote(), "a", ());
+    for locks in [setting.locks(), setting.neighbour(), setting.remote()] {
         let waiter = setting.mutex(&locks, "a", ());
         for polls in 0..POLLS {
             let guard = holder.lock().unwrap();
@@ -40,8 +40,8 @@ at!(everywhere, a_wait_dropped_at_the_moment_of_hand_over_passes_the_lock_on);
 /// atlasdb#4933: a grant goes to a waiter that gave up.
 fn a_wait_dropped_at_the_moment_of_hand_over_passes_the_lock_on(setting: &Setting) {
     let holder = setting.mutex(&setting.locks(), "a", ());
-    let third = setting.mutex(&setting.stranger(), "a", ());
-    for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
+    let third = setting.mutex(&setting.remote(), "a", ());
+    for locks in [setting.locks(), setting.neighbour(), setting.remote()] {
         let waiter = setting.mutex(&locks, "a", ());
         for _ in 0..5 {
             let guard = holder.lock().unwrap();
@@ -82,7 +82,7 @@ fn a_lock_dropped_while_it_is_being_taken_is_free_again(setting: &Setting) {
     let third = setting.mutex(&setting.locks(), "a", ());
     for pause in [0, 1, 5] {
         for polls in 0..4 {
-            let locks = setting.stranger();
+            let locks = setting.remote();
             let mutex = setting.mutex(&locks, "a", ());
             let mut wait = Hand::new(mutex.lock_async());
             for _ in 0..polls {
@@ -139,7 +139,7 @@ fn an_escalation_dropped_early_gives_the_lock_back(setting: &Setting) {
         }
         drop(widening);
         drop(mutex.try_lock_for(LONG).unwrap());
-        let third = setting.mutex(&setting.stranger(), &format!("a{polls}"), ());
+        let third = setting.mutex(&setting.remote(), &format!("a{polls}"), ());
         drop(third.try_lock_for(LONG).unwrap());
     }
 }
@@ -147,7 +147,7 @@ fn an_escalation_dropped_early_gives_the_lock_back(setting: &Setting) {
 at!(everywhere, an_unlock_cannot_be_cancelled);
 /// ncps#913, blnk#355: cancelling the task cancels the release.
 fn an_unlock_cannot_be_cancelled(setting: &Setting) {
-    let third = setting.mutex(&setting.stranger(), "a", ());
+    let third = setting.mutex(&setting.remote(), "a", ());
     for polls in 0..3 {
         let mutex = setting.mutex(&setting.locks(), "a", ());
         let mut unlock = Hand::new(MutexGuard::unlock_async(mutex.lock().unwrap()));
@@ -166,7 +166,7 @@ fn a_wait_given_up_does_not_hide_how_the_last_holder_left(setting: &Setting) {
     let locks = setting.locks();
     let mutex = setting.mutex(&locks, "a", ());
     for given_up_at_hand_over in [false, true] {
-        for waiting in [setting.locks(), setting.stranger()] {
+        for waiting in [setting.locks(), setting.remote()] {
             let waiter = setting.mutex(&waiting, "a", ());
             let guard = mutex.lock().unwrap();
             let mut wait = Hand::new(waiter.lock_async());
@@ -196,7 +196,7 @@ at!(everywhere, a_leaked_wait_holds_no_waiter_up_for_ever);
 /// tokio#6450, tokio#7892: a wait that is neither polled nor dropped keeps out all others. Here it is
 /// the process's representative when it is leaked, and its turn lapses once it was woken.
 fn a_leaked_wait_holds_no_waiter_up_for_ever(setting: &Setting) {
-    let holder = setting.mutex(&setting.stranger(), "a", ());
+    let holder = setting.mutex(&setting.remote(), "a", ());
     let locks = setting.locks();
     let mutex = setting.mutex(&locks, "a", ());
     let guard = holder.lock().unwrap();
@@ -220,7 +220,7 @@ fn a_leaked_wait_holds_no_waiter_up_for_ever(setting: &Setting) {
 
 at!(everywhere, of_tasks_alone_a_leaked_wait_holds_up_none);
 fn of_tasks_alone_a_leaked_wait_holds_up_none(setting: &Setting) {
-    let holder = setting.mutex(&setting.stranger(), "a", ());
+    let holder = setting.mutex(&setting.remote(), "a", ());
     let locks = setting.locks();
     let mutex = setting.mutex(&locks, "a", ());
     let guard = holder.lock().unwrap();
@@ -241,7 +241,7 @@ fn of_tasks_alone_a_leaked_wait_holds_up_none(setting: &Setting) {
 at!(everywhere, a_blocking_lock_beside_a_pending_future_of_its_thread_ends);
 /// The thread that would poll the future blocks on the same lock.
 fn a_blocking_lock_beside_a_pending_future_of_its_thread_ends(setting: &Setting) {
-    let holder = setting.mutex(&setting.stranger(), "a", ());
+    let holder = setting.mutex(&setting.remote(), "a", ());
     let locks = setting.locks();
     let mutex = setting.mutex(&locks, "a", ());
     let guard = holder.lock().unwrap();

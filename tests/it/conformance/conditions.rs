@@ -9,7 +9,7 @@ use crate::setting::{Hand, LONG, Setting, at};
 at!(everywhere, a_lock_whose_holder_waits_for_a_condition_is_free);
 fn a_lock_whose_holder_waits_for_a_condition_is_free(setting: &Setting) {
     let (lock, changed) = (setting.mutex(&setting.locks(), "a", 0), Condvar::new());
-    let far = setting.mutex(&setting.stranger(), "a", ());
+    let far = setting.mutex(&setting.remote(), "a", ());
     thread::scope(|scope| {
         let (tell, looks) = mpsc::channel();
         let (lock, changed) = (&lock, &changed);

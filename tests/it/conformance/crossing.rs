@@ -28,7 +28,7 @@ fn an_upgradable_reader_that_waits_holds_up_those_that_ask_behind_it_and_no_othe
     setting: &Setting,
 ) {
     let lock = lock_of(setting, &setting.locks(), 0);
-    let [second, reading, new] = [(); 3].map(|()| setting.stranger());
+    let [second, reading, new] = [(); 3].map(|()| setting.remote());
     let (second, reading) = (lock_of(setting, &second, 0), lock_of(setting, &reading, 0));
     let new = lock_that_keeps_nothing(setting, &new);
     drop(reading.read().unwrap()); // it keeps the lease
@@ -52,7 +52,7 @@ at!(with_leader, a_task_whose_turn_has_lapsed_asks_anew_for_a_lease_of_its_own);
 /// tokio#6450, of a wait for a lease in a word of its own.
 fn a_task_whose_turn_has_lapsed_asks_anew_for_a_lease_of_its_own(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), 0);
-    let far = lock_of(setting, &setting.stranger(), 0);
+    let far = lock_of(setting, &setting.remote(), 0);
     let writing = far.write().unwrap();
     let mut task = Hand::new(lock.upgradable_read_async());
     assert!(task.poll().is_pending());
@@ -79,7 +79,7 @@ at!(with_leader, an_upgradable_reader_that_gives_up_behind_a_guard_leaves_nothin
 fn an_upgradable_reader_that_gives_up_behind_a_guard_leaves_nothing_reserved(setting: &Setting) {
     let locks = setting.locks();
     let lock = locks.rw_lock("a", 0).scope(setting.scope).keep(Keep::Always).build().unwrap();
-    let far = lock_of(setting, &setting.stranger(), 0);
+    let far = lock_of(setting, &setting.remote(), 0);
     let writing = lock.write().unwrap();
     // It waits for long enough to be handed the word next.
     assert!(lock.try_upgradable_read_for(SHORT).unwrap_err().is_timeout());
@@ -101,7 +101,7 @@ fn an_upgrade_that_was_granted_sees_that_its_manager_is_closed(setting: &Setting
         let mut upgrade = Hand::new(Upgradable::upgrade_async(seen));
         assert!(upgrade.poll().is_pending());
         // The leader has granted it by then; the guard that lost its lease is inside.
-        let far = lock_of(setting, &setting.stranger(), 0);
+        let far = lock_of(setting, &setting.remote(), 0);
         until("it is granted", || {
             let _ = upgrade.poll();
             far.try_read().is_err()

@@ -16,7 +16,7 @@ fn election(setting: &Setting, locks: &LockManager) -> Election {
 
 /// One near, one far.
 fn two(setting: &Setting) -> [Election; 2] {
-    [setting.locks(), setting.stranger()].map(|locks| election(setting, &locks))
+    [setting.locks(), setting.remote()].map(|locks| election(setting, &locks))
 }
 
 /// The next change, as value and token.
@@ -117,7 +117,7 @@ at!([memory_host host] a_lost_leader_is_told_and_stands_again);
 /// curator#1211, #1169, Netflix/curator#216: two leaders after a session was lost and found again.
 fn a_lost_leader_is_told_and_stands_again(setting: &Setting) {
     let [one, other] = two(setting);
-    let operator = setting.stranger();
+    let operator = setting.remote();
     let mut leadership = one.campaign("one").unwrap();
     let (tell, lost) = mpsc::channel();
     leadership.on_lost(move |why| tell.send(why).unwrap());
@@ -153,7 +153,7 @@ fn a_lost_leader_is_told_and_stands_again(setting: &Setting) {
 at!([memory_host host] a_leader_leads_again_by_itself);
 fn a_leader_leads_again_by_itself(setting: &Setting) {
     let [one, _] = two(setting);
-    let operator = setting.stranger();
+    let operator = setting.remote();
     let mut terms = Vec::new();
     let done = one.lead("one", |leadership| {
         terms.push(leadership.token());
@@ -199,7 +199,7 @@ fn a_value_outlives_a_restart_of_the_leader(setting: &Setting) {
     setting.stop_leader();
     setting.start_leader();
     // It comes back by the report of its session.
-    assert_eq!(next(&mut election(setting, &setting.stranger()).observe().unwrap()), told);
+    assert_eq!(next(&mut election(setting, &setting.remote()).observe().unwrap()), told);
     leadership.resign().unwrap();
     // Nothing was told again, and nothing of the time in between.
     assert_eq!(next(&mut observer), None);
@@ -212,7 +212,7 @@ at!([host host_with_directory] a_resignation_without_an_answer_is_said_again);
 fn a_resignation_without_an_answer_is_said_again(setting: &Setting) {
     // So long the resignation waits in vain.
     let patience = Duration::from_secs(1);
-    let locks = setting.stranger_with(|builder| builder.connect_timeout(patience));
+    let locks = setting.remote_with(|builder| builder.connect_timeout(patience));
     let (one, other) = (election(setting, &locks), election(setting, &setting.locks()));
     let leadership = one.campaign("one").unwrap();
     let token = leadership.token();
@@ -240,7 +240,7 @@ at!([thread process process_file host memory_host] a_candidate_with_short_terms_
 fn a_candidate_with_short_terms_deposes_no_leader(setting: &Setting) {
     let [one, _] = two(setting);
     let leadership = one.campaign("one").unwrap();
-    let short = setting.stranger().election("a").scope(setting.scope);
+    let short = setting.remote().election("a").scope(setting.scope);
     let short = short.at_most(Duration::from_millis(1)).build().unwrap();
     assert!(short.try_campaign_for("short", 2 * SHORT).unwrap_err().is_timeout());
     assert!(leadership.is_valid());
@@ -250,7 +250,7 @@ fn a_candidate_with_short_terms_deposes_no_leader(setting: &Setting) {
 at!(everywhere, a_mutex_of_the_name_leads_nothing);
 fn a_mutex_of_the_name_leads_nothing(setting: &Setting) {
     let [one, other] = two(setting);
-    let guard = setting.hold(&setting.stranger(), "a");
+    let guard = setting.hold(&setting.remote(), "a");
     assert_eq!(one.leader().unwrap(), None);
     assert!(one.try_campaign("one").unwrap_err().is_contended());
     MutexGuard::unlock_blocking(guard).unwrap();
@@ -309,7 +309,7 @@ at!([process host memory_process memory_host] an_observer_of_a_manager_that_is_c
 fn an_observer_of_a_manager_that_is_closed_ends(setting: &Setting) {
     let locks = match setting.is_in_memory() {
         true => setting.locks(),
-        false => setting.stranger(),
+        false => setting.remote(),
     };
     let mut observer = election(setting, &locks).observe().unwrap();
     assert_eq!(next(&mut observer), None);

@@ -83,7 +83,7 @@ fn threads_and_tasks_together_lose_no_count(setting: &Setting) {
     let counter = Arc::new(Unprotected::default());
     let rounds = setting.rounds() / 4;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let [blocking, async_] = [setting.locks(), setting.stranger()];
+    let [blocking, async_] = [setting.locks(), setting.remote()];
     let task = runtime.spawn({
         let (mutex, counter) = (Arc::new(setting.mutex(&async_, "counter", ())), counter.clone());
         async move {
@@ -129,7 +129,7 @@ fn waits_that_end_early_lose_no_count(setting: &Setting) {
         }
     });
     assert_eq!(counter.get(), served.get());
-    let last = setting.mutex(&setting.stranger(), "counter", ());
+    let last = setting.mutex(&setting.remote(), "counter", ());
     drop(last.try_lock_for(LONG).unwrap());
 }
 
@@ -153,7 +153,7 @@ fn processes_lose_no_count(setting: &Setting) {
 at!(above_threads, two_managers_in_one_process_exclude_each_other);
 /// filelock#485: a second instance in one process blocks itself or gets in.
 fn two_managers_in_one_process_exclude_each_other(setting: &Setting) {
-    for other in [setting.neighbour(), setting.stranger()] {
+    for other in [setting.neighbour(), setting.remote()] {
         let guard = setting.hold(&setting.locks(), "a");
         let other = setting.mutex(&other, "a", ());
         assert!(other.try_lock().unwrap_err().is_contended());
@@ -207,8 +207,8 @@ at!(with_leader, a_crowd_on_one_machine_waits_as_one);
 /// A machine sends one request for all its threads and tasks, so that another machine gets its
 /// turn after one of them and not after all.
 fn a_crowd_on_one_machine_waits_as_one(setting: &Setting) {
-    let (crowded, quiet) = (setting.locks(), setting.stranger());
-    let holder = setting.stranger();
+    let (crowded, quiet) = (setting.locks(), setting.remote());
+    let holder = setting.remote();
     let crowd: Vec<_> = (0..64).map(|_| setting.mutex(&crowded, "a", "crowd")).collect();
     let lonely = setting.mutex(&quiet, "a", "lonely");
     let guard = setting.hold(&holder, "a");
@@ -236,12 +236,12 @@ fn a_crowd_on_one_machine_waits_as_one(setting: &Setting) {
     assert_eq!(order.len(), 65);
 }
 
-at!(with_leader, strangers_are_served_first_come_first_served);
+at!(with_leader, sessions_are_served_first_come_first_served);
 /// python-redis-lock#58: newcomers overtake at hand-over.
-fn strangers_are_served_first_come_first_served(setting: &Setting) {
+fn sessions_are_served_first_come_first_served(setting: &Setting) {
     let guard = setting.hold(&setting.locks(), "a");
     let order = std::cell::RefCell::new(Vec::new());
-    let managers: Vec<_> = (0..6).map(|_| setting.stranger()).collect();
+    let managers: Vec<_> = (0..6).map(|_| setting.remote()).collect();
     let mutexes: Vec<_> = managers.iter().map(|locks| setting.mutex(locks, "a", ())).collect();
     let turn = async |number: usize| {
         let guard = mutexes[number].lock_async().await.unwrap();
@@ -265,7 +265,7 @@ at!(with_leader, a_first_use_from_many_threads_at_once_opens_one_session);
 /// hazelcast-nodejs-client#898: two sessions of one client exclude each other for ever.
 fn a_first_use_from_many_threads_at_once_opens_one_session(setting: &Setting) {
     for _ in 0..5 {
-        let locks = setting.stranger();
+        let locks = setting.remote();
         let start = std::sync::Barrier::new(4);
         thread::scope(|scope| {
             for number in 0..4 {

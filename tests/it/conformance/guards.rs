@@ -1,4 +1,4 @@
-//! Guards: owned, moved, mapped, let go; and the end of managers.
+//! Guards: owned, moved, mapped, released; and the end of managers.
 
 use std::{
     sync::{Arc, mpsc},
@@ -13,7 +13,7 @@ use crate::setting::{BlockedThread, Hand, LONG, Setting, at};
 at!(everywhere, an_owned_guard_outlives_its_mutex_and_its_manager);
 fn an_owned_guard_outlives_its_mutex_and_its_manager(setting: &Setting) {
     let other = setting.mutex(&setting.locks(), "a", ());
-    let locks = setting.stranger();
+    let locks = setting.remote();
     let mutex = Arc::new(setting.mutex(&locks, "a", vec![1]));
     let mut guard = mutex.lock_arc().unwrap();
     drop((mutex, locks));
@@ -38,7 +38,7 @@ fn a_name_made_at_run_time_is_locked_by_a_helper_function(setting: &Setting) {
         assert!(order.try_lock().unwrap_err().is_contended());
     }
     drop(guards);
-    let far = setting.stranger();
+    let far = setting.remote();
     for id in 0..20 {
         let order = far.mutex(format!("orders/{id}"), ()).scope(setting.scope);
         drop(order.try_lock_for(LONG).unwrap());
@@ -69,7 +69,7 @@ at!(everywhere, an_unlock_that_was_answered_has_happened);
 /// curator#1193: the outcome of a release is unknown.
 fn an_unlock_that_was_answered_has_happened(setting: &Setting) {
     let mine = setting.mutex(&setting.locks(), "a", ());
-    let theirs = setting.mutex(&setting.stranger(), "a", ());
+    let theirs = setting.mutex(&setting.remote(), "a", ());
     for _ in 0..20 {
         for (one, other) in [(&mine, &theirs), (&theirs, &mine)] {
             let guard = one.lock().unwrap();
@@ -83,14 +83,14 @@ fn an_unlock_that_was_answered_has_happened(setting: &Setting) {
 at!(everywhere, an_unlock_under_way_outlives_its_mutex);
 fn an_unlock_under_way_outlives_its_mutex(setting: &Setting) {
     let unlock = {
-        let mutex = setting.mutex(&setting.stranger(), "a", String::new());
+        let mutex = setting.mutex(&setting.remote(), "a", String::new());
         MutexGuard::unlock_async(mutex.lock().unwrap())
     };
     Hand::new(unlock).finish().unwrap();
     let other = setting.mutex(&setting.locks(), "a", ());
     drop(other.try_lock_for(LONG).unwrap());
     if setting.scope > Scope::Thread && !setting.is_in_memory() {
-        let locks = setting.stranger();
+        let locks = setting.remote();
         let unlock = MutexGuard::unlock_async(setting.hold(&locks, "a"));
         locks.close();
         Hand::new(unlock).finish().unwrap();
@@ -140,7 +140,7 @@ at!(above_threads, a_closed_manager_takes_no_more_locks);
 fn a_closed_manager_takes_no_more_locks(setting: &Setting) {
     let locks = match setting.is_in_memory() {
         true => setting.locks().in_memory_peer(),
-        false => setting.stranger(),
+        false => setting.remote(),
     };
     let mutex = Arc::new(setting.mutex(&locks, "a", ()));
     let held = mutex.lock_arc().unwrap();
@@ -171,7 +171,7 @@ at!(above_threads, no_waiter_waits_for_a_manager_that_is_gone);
 fn no_waiter_waits_for_a_manager_that_is_gone(setting: &Setting) {
     let minute = Duration::from_secs(60);
     let other = setting.mutex(&setting.locks(), "a", ());
-    let far = || setting.stranger_with(|builder| builder.time_to_live(minute));
+    let far = || setting.remote_with(|builder| builder.time_to_live(minute));
     // Dropped with everything.
     drop(setting.hold(&far(), "a"));
     drop(other.try_lock_for(LONG).unwrap());
@@ -198,7 +198,7 @@ fn closing_a_manager_ends_every_wait(setting: &Setting) {
         let locks = match setting.is_in_memory() {
             // One manager is all there is of its machine.
             true => LockManager::in_memory(),
-            false => setting.stranger(),
+            false => setting.remote(),
         };
         let holder = match (is_held_here, setting.is_in_memory()) {
             (true, _) => locks.clone(),

@@ -110,7 +110,7 @@ fn a_local_waiter_gets_a_held_lease_while_the_leader_is_away(setting: &Setting) 
 
 at!(with_leader, an_idle_lease_goes_to_the_session_that_asks);
 fn an_idle_lease_goes_to_the_session_that_asks(setting: &Setting) {
-    let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.stranger(), "a"));
+    let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.remote(), "a"));
     let mut last = token(&here);
     for _ in 0..10 {
         for mutex in [&there, &here] {
@@ -151,7 +151,7 @@ fn managers_of_one_directory_take_kept_leases_in_turns(setting: &Setting) {
 
 at!(with_leader, a_try_gets_what_is_kept_and_not_what_is_held);
 fn a_try_gets_what_is_kept_and_not_what_is_held(setting: &Setting) {
-    let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.stranger(), "a"));
+    let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.remote(), "a"));
     drop(here.lock().unwrap());
     drop(there.try_lock().expect("it is free"));
     let guard = here.lock().unwrap();
@@ -162,7 +162,7 @@ fn a_try_gets_what_is_kept_and_not_what_is_held(setting: &Setting) {
 
 at!(with_leader, a_lease_that_is_held_is_given_back_by_its_guard);
 fn a_lease_that_is_held_is_given_back_by_its_guard(setting: &Setting) {
-    let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.stranger(), "a"));
+    let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.remote(), "a"));
     drop(here.lock().unwrap());
     let guard = here.lock().unwrap();
     thread::scope(|scope| {
@@ -204,7 +204,7 @@ at!(with_leader, a_keeper_that_never_pauses_is_recalled_whenever_others_ask);
 fn a_keeper_that_never_pauses_is_recalled_whenever_others_ask(setting: &Setting) {
     const ROUNDS: usize = 200;
     let near = kept(&setting.locks(), "a");
-    let far = setting.stranger().mutex("a", ()).scope(Scope::Host).keep(Keep::Never).build();
+    let far = setting.remote().mutex("a", ()).scope(Scope::Host).keep(Keep::Never).build();
     let far = far.unwrap();
     let last = parking_lot::Mutex::new(Token::ZERO);
     let enter = |guard: &MutexGuard<'_, ()>| {
@@ -234,7 +234,7 @@ fn a_keeper_that_never_pauses_is_recalled_whenever_others_ask(setting: &Setting)
 
 at!(with_leader, a_panic_is_told_once_to_the_next_holder_near_or_far);
 fn a_panic_is_told_once_to_the_next_holder_near_or_far(setting: &Setting) {
-    let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.stranger(), "a"));
+    let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.remote(), "a"));
     let panic_in = |mutex: &Mutex<()>| {
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let _guard = mutex.lock().unwrap();
@@ -279,7 +279,7 @@ fn a_kept_lease_that_is_lost_is_not_used(setting: &Setting) {
 
 at!([host host_with_directory] a_kept_lease_past_its_deadline_is_not_used);
 fn a_kept_lease_past_its_deadline_is_not_used(setting: &Setting) {
-    let locks = setting.stranger_with(|builder| {
+    let locks = setting.remote_with(|builder| {
         builder.time_to_live(SHORT_LIFE).connect_timeout(Duration::from_millis(200))
     });
     let mutex = kept(&locks, "a");
@@ -336,7 +336,7 @@ fn siblings_behind_one_directory_never_wait_for_each_other_for_ever(setting: &Se
 
 at!([memory_host] a_kept_lease_is_given_back_when_no_mutex_uses_the_name_any_more);
 fn a_kept_lease_is_given_back_when_no_mutex_uses_the_name_any_more(setting: &Setting) {
-    let (locks, other) = (setting.locks(), setting.stranger());
+    let (locks, other) = (setting.locks(), setting.remote());
     let mutex = kept(&locks, "a");
     drop(mutex.lock().unwrap());
     drop(mutex);
@@ -349,7 +349,7 @@ fn a_kept_lease_is_given_back_when_no_mutex_uses_the_name_any_more(setting: &Set
 
 at!(with_leader, a_closed_manager_keeps_nothing);
 fn a_closed_manager_keeps_nothing(setting: &Setting) {
-    let locks = setting.stranger();
+    let locks = setting.remote();
     let mutex = kept(&locks, "a");
     drop(mutex.lock().unwrap());
     locks.close();

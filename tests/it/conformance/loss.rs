@@ -13,7 +13,7 @@ use crate::setting::{Hand, LONG, SHORT_LIFE, Setting, at};
 fn loser(setting: &Setting) -> LockManager {
     match setting.is_in_memory() {
         true => setting.locks(),
-        false => setting.stranger_with(|builder| builder.time_to_live(SHORT_LIFE)),
+        false => setting.remote_with(|builder| builder.time_to_live(SHORT_LIFE)),
     }
 }
 
@@ -92,7 +92,7 @@ fn what_is_lost_stays_lost_when_the_leader_is_back(setting: &Setting) {
         setting.start_leader();
     }
     // The manager has its leader again, and the lock is another's.
-    let next = setting.mutex(&short_lived_stranger(setting), "a", ());
+    let next = setting.mutex(&short_lived_remote(setting), "a", ());
     let next = next.try_lock_for(LONG).unwrap();
     drop(locks.mutex("other", ()).try_lock_for(LONG).unwrap());
     assert!(!MutexGuard::is_valid(&guard));
@@ -101,15 +101,15 @@ fn what_is_lost_stays_lost_when_the_leader_is_back(setting: &Setting) {
     let unlocked = futures::executor::block_on(MutexGuard::unlock_async(guard));
     assert!(unlocked.unwrap_err().is_lost());
     setting.until_heard(&locks);
-    let third = setting.mutex(&setting.stranger(), "a", ());
+    let third = setting.mutex(&setting.remote(), "a", ());
     assert!(third.try_lock().unwrap_err().is_contended());
     assert!(MutexGuard::is_valid(&next));
     drop(next);
     drop(mutex.try_lock_for(LONG).unwrap());
 }
 
-fn short_lived_stranger(setting: &Setting) -> LockManager {
-    setting.stranger_with(|builder| builder.time_to_live(SHORT_LIFE))
+fn short_lived_remote(setting: &Setting) -> LockManager {
+    setting.remote_with(|builder| builder.time_to_live(SHORT_LIFE))
 }
 
 at!(with_leader, a_deadline_is_moved_by_renewals);
@@ -137,7 +137,7 @@ fn at_most_is_told_before_the_next_waiter_is_served(setting: &Setting) {
     let at_most = Duration::from_millis(100);
     let locks = setting.locks();
     let mutex = locks.mutex("a", ()).at_most(at_most).build().unwrap();
-    let next = setting.mutex(&setting.stranger(), "a", ());
+    let next = setting.mutex(&setting.remote(), "a", ());
     for _ in 0..3 {
         let guard = mutex.lock().unwrap();
         assert!(MutexGuard::remaining(&guard).unwrap() <= at_most);
@@ -189,18 +189,18 @@ fn a_callback_that_blocks_holds_up_nothing_else(setting: &Setting) {
     assert_eq!(told.recv_timeout(LONG), Ok("b"));
     if setting.scope == Scope::Host {
         // The leader has heard of it, too.
-        drop(setting.mutex(&setting.stranger(), "a", ()).try_lock_for(LONG).unwrap());
+        drop(setting.mutex(&setting.remote(), "a", ()).try_lock_for(LONG).unwrap());
     }
     end.send(()).unwrap();
     assert_eq!(told.recv_timeout(LONG), Ok("a"));
 }
 
-at!([thread process memory_thread memory_process] at_most_below_host_scope_waits_for_the_guard);
+at!([thread process memory_below_host] at_most_below_host_scope_waits_for_the_guard);
 fn at_most_below_host_scope_waits_for_the_guard(setting: &Setting) {
     let locks = setting.locks();
     let mutex = locks.mutex("a", 1).scope(setting.scope).at_most(Duration::from_millis(20));
     let mutex = mutex.build().unwrap();
-    let next = setting.mutex(&setting.stranger(), "a", ());
+    let next = setting.mutex(&setting.remote(), "a", ());
     let mut guard = mutex.lock().unwrap();
     assert_eq!(Hand::new(MutexGuard::lost(&guard)).finish(), LostReason::HeldTooLong);
     assert!(!MutexGuard::is_valid(&guard));
@@ -228,7 +228,7 @@ fn a_leader_that_is_gone_is_unreachable_and_not_a_loss(setting: &Setting) {
 at!([host host_with_directory] an_unanswered_unlock_says_that_no_leader_answered);
 fn an_unanswered_unlock_says_that_no_leader_answered(setting: &Setting) {
     let short = Duration::from_millis(200);
-    let locks = setting.stranger_with(|builder| builder.connect_timeout(short));
+    let locks = setting.remote_with(|builder| builder.connect_timeout(short));
     // On a busy machine the first connection may take longer than that.
     let guard = loop {
         match locks.mutex("a", ()).lock() {
@@ -245,7 +245,7 @@ fn an_unanswered_unlock_says_that_no_leader_answered(setting: &Setting) {
 at!(with_leader, a_waiter_survives_an_outage_and_gets_the_lock);
 /// redisson#4216, runlore#250: a candidate stops after a restart of the server.
 fn a_waiter_survives_an_outage_and_gets_the_lock(setting: &Setting) {
-    let (holder, waiting) = (loser(setting), short_lived_stranger(setting));
+    let (holder, waiting) = (loser(setting), short_lived_remote(setting));
     let guard = holder.mutex("a", ()).lock().unwrap();
     let token = MutexGuard::token(&guard);
     let mutex = setting.mutex(&waiting, "a", ());

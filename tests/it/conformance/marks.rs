@@ -27,7 +27,7 @@ fn heard(mutex: &Mutex<()>) -> Predecessor {
 
 at!(everywhere, a_lock_handed_on_tells_the_next_holder_what_was_told);
 fn a_lock_handed_on_tells_the_next_holder_what_was_told(setting: &Setting) {
-    for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
+    for locks in [setting.locks(), setting.neighbour(), setting.remote()] {
         let (here, there) =
             (setting.mutex(&setting.locks(), "a", ()), setting.mutex(&locks, "a", ()));
         panic_with(here.try_lock_for(LONG).unwrap());
@@ -123,7 +123,7 @@ fn widening_a_name_takes_no_mark_away(setting: &Setting) {
 
 at!(everywhere, a_forgotten_guard_holds_its_lock_until_its_mutex_is_dropped);
 fn a_forgotten_guard_holds_its_lock_until_its_mutex_is_dropped(setting: &Setting) {
-    for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
+    for locks in [setting.locks(), setting.neighbour(), setting.remote()] {
         let next = setting.mutex(&setting.locks(), "a", ());
         for leaks in [false, true] {
             let mut mutex = setting.mutex(&locks, "a", 1);
@@ -143,7 +143,7 @@ fn a_forgotten_guard_holds_its_lock_until_its_mutex_is_dropped(setting: &Setting
 
 at!(everywhere, a_forgotten_guard_that_owns_its_mutex_holds_the_lock_for_good);
 fn a_forgotten_guard_that_owns_its_mutex_holds_the_lock_for_good(setting: &Setting) {
-    let locks = setting.stranger();
+    let locks = setting.remote();
     std::mem::forget(setting.hold(&locks, "a"));
     drop(locks);
     let next = setting.mutex(&setting.locks(), "a", ());

@@ -62,7 +62,7 @@ fn awkward() -> Vec<String> {
 
 at!(everywhere, awkward_names_are_names_of_their_own);
 fn awkward_names_are_names_of_their_own(setting: &Setting) {
-    let (near, far) = (setting.locks(), setting.stranger());
+    let (near, far) = (setting.locks(), setting.remote());
     let mut guards = Vec::new();
     for name in awkward() {
         let mutex = setting.mutex(&near, &name, ());

@@ -26,7 +26,7 @@ use crate::{
 macro_rules! at_each {
     ($situation:ident) => {
         at!(
-            [thread process host host_with_directory memory_thread memory_process memory_host]
+            [thread process host host_with_directory memory_below_host memory_host]
             $situation
         );
     };
@@ -40,7 +40,7 @@ fn semaphore(setting: &Setting, locks: &LockManager, permits: u32) -> Semaphore 
 
 /// One near, one far.
 fn two(setting: &Setting, permits: u32) -> [Semaphore; 2] {
-    [setting.locks(), setting.stranger()].map(|locks| semaphore(setting, &locks, permits))
+    [setting.locks(), setting.remote()].map(|locks| semaphore(setting, &locks, permits))
 }
 
 /// Waits until so many are free: what comes back takes a moment to reach a leader.
@@ -154,7 +154,7 @@ fn a_taker_that_gives_up_in_front_lets_the_next_try(setting: &Setting) {
 
 at_each!(the_limit_in_force_is_told);
 fn the_limit_in_force_is_told(setting: &Setting) {
-    let (locks, far) = (setting.locks(), setting.stranger());
+    let (locks, far) = (setting.locks(), setting.remote());
     let four = semaphore(setting, &locks, 4);
     let held = four.acquire().unwrap();
     for locks in [&locks, &far] {
@@ -186,7 +186,7 @@ fn the_limit_in_force_is_told(setting: &Setting) {
 at_each!(a_name_is_a_lock_or_a_semaphore);
 /// redisson#4023: two kinds of lock of one name know nothing of each other.
 fn a_name_is_a_lock_or_a_semaphore(setting: &Setting) {
-    let (locks, far) = (setting.locks(), setting.stranger());
+    let (locks, far) = (setting.locks(), setting.remote());
     let permit = semaphore(setting, &locks, 4);
     let permit = permit.acquire().unwrap();
     let guard = setting.hold(&locks, "b");
@@ -229,7 +229,7 @@ fn a_narrow_semaphore_follows_a_wide_one(setting: &Setting) {
 at_each!(owned_permits_keep_their_semaphore);
 fn owned_permits_keep_their_semaphore(setting: &Setting) {
     let semaphore = Arc::new(semaphore(setting, &setting.locks(), 3));
-    let far = setting.stranger().semaphore("a", 3).scope(setting.scope).build().unwrap();
+    let far = setting.remote().semaphore("a", 3).scope(setting.scope).build().unwrap();
     let mut permits: Vec<OwnedPermit> = vec![
         semaphore.acquire_arc().unwrap(),
         futures::executor::block_on(semaphore.clone().acquire_owned()).unwrap(),
@@ -243,7 +243,7 @@ fn owned_permits_keep_their_semaphore(setting: &Setting) {
     thread::spawn(move || drop(permits)).join().unwrap();
     assert!(weak.upgrade().is_none());
     until_free(&far, 3);
-    drop(setting.stranger().semaphore("a", 3).scope(setting.scope).try_acquire().unwrap());
+    drop(setting.remote().semaphore("a", 3).scope(setting.scope).try_acquire().unwrap());
 }
 
 at_each!(a_holder_that_panics_returns_its_permit);
@@ -352,7 +352,7 @@ at_each!(a_leaked_taker_in_front_holds_up_none);
 /// tokio#6450: permits go to a waiter of the same task that is not polled.
 fn a_leaked_taker_in_front_holds_up_none(setting: &Setting) {
     let semaphore = Arc::new(semaphore(setting, &setting.locks(), 2));
-    let far = setting.stranger().semaphore("a", 2).scope(setting.scope).build().unwrap();
+    let far = setting.remote().semaphore("a", 2).scope(setting.scope).build().unwrap();
     leak_in_front(&semaphore);
     drop(far.try_acquire_for(LONG).unwrap());
     drop(semaphore.acquire().unwrap());
@@ -556,7 +556,7 @@ fn a_wait_for_permits_goes_on_through_a_restart_of_the_leader(setting: &Setting)
 
 at_leaders!(a_broken_permit_is_lost_with_those_taken_beside_it);
 fn a_broken_permit_is_lost_with_those_taken_beside_it(setting: &Setting) {
-    let (locks, far) = (setting.locks(), setting.stranger());
+    let (locks, far) = (setting.locks(), setting.remote());
     let [one, other] = [&locks, &far].map(|locks| semaphore(setting, locks, 3));
     let mut both = one.acquire_many(2).unwrap();
     let part = Permit::split(&mut both, 1).unwrap();

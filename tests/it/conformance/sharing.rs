@@ -26,7 +26,7 @@ use crate::{
 /// their own.
 macro_rules! at_each {
     ($situation:ident) => {
-        at!([thread process process_file memory_thread memory_process] $situation);
+        at!([thread process process_file memory_below_host] $situation);
     };
 }
 
@@ -41,7 +41,7 @@ fn lock_of<T>(setting: &Setting, locks: &LockManager, value: T) -> RwLock<T> {
 
 at!(everywhere, readers_stand_beside_each_other_and_writers_alone);
 fn readers_stand_beside_each_other_and_writers_alone(setting: &Setting) {
-    let [one, two] = [setting.locks(), setting.stranger()].map(|l| lock_of(setting, &l, ()));
+    let [one, two] = [setting.locks(), setting.remote()].map(|l| lock_of(setting, &l, ()));
     let (first, second) = (one.read().unwrap(), two.read().unwrap());
     let third = one.try_read().unwrap();
     for lock in [&one, &two] {
@@ -65,7 +65,7 @@ fn readers_stand_beside_each_other_and_writers_alone(setting: &Setting) {
 at!(everywhere, a_mutex_of_the_name_is_a_writer);
 /// redisson#4023: an exclusive lock and a read lock of one name are both held.
 fn a_mutex_of_the_name_is_a_writer(setting: &Setting) {
-    let (lock, locks) = (lock_of(setting, &setting.locks(), ()), setting.stranger());
+    let (lock, locks) = (lock_of(setting, &setting.locks(), ()), setting.remote());
     let mutex = setting.mutex(&locks, "a", ());
     drop(mutex.lock().unwrap());
     let reader = lock.read().unwrap();
@@ -84,7 +84,7 @@ at!(everywhere, a_waiting_writer_holds_new_readers_up_and_comes_next);
 /// futures-locks#34: readers without a pause starve writers.
 fn a_waiting_writer_holds_new_readers_up_and_comes_next(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let reader = lock.read().unwrap();
     thread::scope(|scope| {
         let writer = scope.spawn(|| drop(far.write().unwrap()));
@@ -103,7 +103,7 @@ at!([thread process process_file host memory_host] a_second_read_lock_behind_a_w
 fn a_second_read_lock_behind_a_waiting_writer_times_out(setting: &Setting) {
     const SHORT: Duration = Duration::from_millis(20);
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let reader = lock.read().unwrap();
     thread::scope(|scope| {
         let writer = scope.spawn(|| drop(far.write().unwrap()));
@@ -116,12 +116,12 @@ fn a_second_read_lock_behind_a_waiting_writer_times_out(setting: &Setting) {
     drop(lock.read().unwrap());
 }
 
-at!(everywhere, whoever_waits_in_vain_leaves_no_trace);
+at!(everywhere, a_wait_in_vain_leaves_no_trace);
 /// llvm#201937: a writer that times out eats the wake of a reader.
-fn whoever_waits_in_vain_leaves_no_trace(setting: &Setting) {
+fn a_wait_in_vain_leaves_no_trace(setting: &Setting) {
     const SHORT: Duration = Duration::from_millis(20);
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let reader = lock.read().unwrap();
     let error = far.try_write_for(SHORT).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::TimedOut, "{error}");
@@ -144,7 +144,7 @@ fn whoever_waits_in_vain_leaves_no_trace(setting: &Setting) {
 at!(everywhere, an_upgradable_reader_becomes_a_writer_alone);
 fn an_upgradable_reader_becomes_a_writer_alone(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), 0);
-    let far = lock_of(setting, &setting.stranger(), 0);
+    let far = lock_of(setting, &setting.remote(), 0);
     drop(lock.write().unwrap());
     let seen = lock.upgradable_read().unwrap();
     let token = RwLockUpgradableReadGuard::token(&seen);
@@ -185,7 +185,7 @@ at!(everywhere, no_writer_comes_between_reading_and_upgrading);
 fn no_writer_comes_between_reading_and_upgrading(setting: &Setting) {
     let value = AtomicU64::new(0);
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let waiting = BlockedThread::default();
     thread::scope(|scope| {
         let seen = lock.upgradable_read().unwrap();
@@ -212,7 +212,7 @@ at_each!(readers_come_in_beside_an_upgradable_reader_while_another_waits);
 /// parking_lot#101: a second upgradable reader that waits shuts out plain readers.
 fn readers_come_in_beside_an_upgradable_reader_while_another_waits(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let waiting = BlockedThread::default();
     thread::scope(|scope| {
         let seen = lock.upgradable_read().unwrap();
@@ -238,7 +238,7 @@ fn readers_come_in_beside_an_upgradable_reader_while_another_waits(setting: &Set
 at_each!(tokens_are_counted_by_writers_and_borne_by_readers);
 fn tokens_are_counted_by_writers_and_borne_by_readers(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let mut last = RwLockWriteGuard::token(&lock.write().unwrap());
     for round in 0..3 {
         let (one, two) = (lock.read().unwrap(), far.read().unwrap());
@@ -255,7 +255,7 @@ fn tokens_are_counted_by_writers_and_borne_by_readers(setting: &Setting) {
 at!(everywhere, a_writer_that_panicked_is_told_until_another_has_left_in_good_order);
 fn a_writer_that_panicked_is_told_until_another_has_left_in_good_order(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let _guard = lock.write().unwrap();
         resume_unwind(Box::new("on purpose"));
@@ -390,9 +390,9 @@ fn a_process_that_comes_later_reads_beside_the_others(setting: &Setting) {
     }
 }
 
-at!([process process_file] a_killed_reader_blocks_nobody);
+at!([process process_file] a_killed_reader_blocks_no_writer);
 /// apcu#632: a reader killed in shared memory blocks every writer for ever.
-fn a_killed_reader_blocks_nobody(setting: &Setting) {
+fn a_killed_reader_blocks_no_writer(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
     for how in ["read", "upgradable"] {
         let mut reader = setting.helper();
@@ -407,7 +407,7 @@ fn a_killed_reader_blocks_nobody(setting: &Setting) {
     let mut reader = setting.helper();
     reader.ask(&format!("read\t{}\ta", setting.scope));
     reader.kill();
-    let mutex = setting.mutex(&setting.stranger(), "a", ());
+    let mutex = setting.mutex(&setting.remote(), "a", ());
     let guard = mutex.try_lock_for(LONG).unwrap();
     assert!(MutexGuard::is_valid(&guard));
 }
@@ -429,8 +429,8 @@ fn a_killed_writer_is_told_to_readers_until_a_writer_has_left(setting: &Setting)
     assert_eq!(RwLockReadGuard::predecessor(&lock.read().unwrap()), Predecessor::Clean);
 }
 
-at!([process process_file] a_writer_killed_while_it_waits_for_readers_blocks_nobody);
-fn a_writer_killed_while_it_waits_for_readers_blocks_nobody(setting: &Setting) {
+at!([process process_file] a_writer_killed_while_it_waits_for_readers_blocks_no_reader);
+fn a_writer_killed_while_it_waits_for_readers_blocks_no_reader(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
     let reader = lock.read().unwrap();
     let mut writer = setting.helper();
@@ -502,11 +502,11 @@ fn rounds(folder: &Path) -> u64 {
     std::fs::metadata(folder.join("rounds")).map_or(0, |found| found.len())
 }
 
-at!([thread process process_file memory_process] a_leaked_writer_holds_nobody_up);
+at!([thread process process_file memory_process] a_leaked_writer_holds_up_no_other);
 /// tokio#6450, and what a future does that is never polled again.
-fn a_leaked_writer_holds_nobody_up(setting: &Setting) {
+fn a_leaked_writer_holds_up_no_other(setting: &Setting) {
     let lock = Arc::new(lock_of(setting, &setting.locks(), ()));
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let reader = lock.read().unwrap();
     let mut leaked = Box::pin(lock.write_arc_async());
     let waker = std::task::Waker::noop();
@@ -536,7 +536,7 @@ fn a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled(setting: &Setting) 
 at!(with_leader, readers_of_all_machines_bear_one_token_above_the_last_writers);
 fn readers_of_all_machines_bear_one_token_above_the_last_writers(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let mut last = RwLockWriteGuard::token(&lock.write().unwrap());
     for round in 0..3 {
         let (one, two) = (lock.read().unwrap(), far.read().unwrap());
@@ -592,7 +592,7 @@ fn a_shared_lease_is_kept_until_a_writer_asks(setting: &Setting) {
         assert_eq!(token(&lock), first, "no leader is asked");
     }
     setting.start_leader();
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     drop(far.write().unwrap());
     assert!(token(&lock) > first);
 }
@@ -619,7 +619,7 @@ fn habits_of_std_and_tokio(setting: &Setting) {
     drop(RwLockUpgradableReadGuard::try_upgrade_until(seen, soon).unwrap());
 }
 
-at!([process process_file host host_with_directory memory_thread memory_process memory_host] a_lock_made_at_run_time_is_owned_by_its_guard);
+at!([process process_file host host_with_directory memory_below_host memory_host] a_lock_made_at_run_time_is_owned_by_its_guard);
 fn a_lock_made_at_run_time_is_owned_by_its_guard(setting: &Setting) {
     let locks = setting.locks();
     let made = || locks.rw_lock("made", 7).scope(setting.scope);

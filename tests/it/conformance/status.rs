@@ -6,7 +6,7 @@ use crate::setting::{Hand, Setting, at, until};
 
 at!([process host host_with_directory memory_host] a_holder_and_its_waiters_are_known_as_data);
 fn a_holder_and_its_waiters_are_known_as_data(setting: &Setting) {
-    let (locks, others) = (setting.locks(), setting.stranger());
+    let (locks, others) = (setting.locks(), setting.remote());
     let never = others.status_of("never").unwrap();
     assert_eq!((never.state, never.scope), (LockState::Free, setting.scope));
     assert!(never.holder.is_none() && never.waiters.is_empty());
@@ -44,7 +44,7 @@ fn a_holder_and_its_waiters_are_known_as_data(setting: &Setting) {
 
 at!([process host] what_shares_a_lock_is_known_as_data);
 fn what_shares_a_lock_is_known_as_data(setting: &Setting) {
-    let (locks, others) = (setting.locks(), setting.stranger());
+    let (locks, others) = (setting.locks(), setting.remote());
     let lock = locks.rw_lock("a", ()).scope(setting.scope).build().unwrap();
     let permits = locks.semaphore("b", 3).scope(setting.scope).build().unwrap();
     let (reader, two) = (lock.read().unwrap(), permits.acquire_many(2).unwrap());

@@ -40,7 +40,7 @@ fn bumped_until_passed<G>(
 at!(everywhere, a_long_job_lets_a_waiter_go_first);
 fn a_long_job_lets_a_waiter_go_first(setting: &Setting) {
     let lock = setting.mutex(&setting.locks(), "a", 0);
-    for far in [setting.locks(), setting.stranger()] {
+    for far in [setting.locks(), setting.remote()] {
         let far = setting.mutex(&far, "a", ());
         let guard = lock.lock().unwrap();
         let first = MutexGuard::token(&guard);
@@ -61,7 +61,7 @@ fn a_long_job_lets_a_waiter_go_first(setting: &Setting) {
     assert_eq!(*guard, 2);
 }
 
-at!([thread process host memory_thread memory_process memory_host] a_bump_that_none_waits_for_keeps_the_token);
+at!([thread process host memory_below_host memory_host] a_bump_that_none_waits_for_keeps_the_token);
 fn a_bump_that_none_waits_for_keeps_the_token(setting: &Setting) {
     let keep = tierlock::Keep::Always;
     let lock = setting.locks().mutex("a", [1, 2]).scope(setting.scope).keep(keep).build().unwrap();
@@ -109,7 +109,7 @@ fn a_lost_lock_is_not_bumped(setting: &Setting) {
 at!(everywhere, readers_and_writers_let_each_other_go_first);
 fn readers_and_writers_let_each_other_go_first(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), 0);
-    for far in [setting.locks(), setting.stranger()] {
+    for far in [setting.locks(), setting.remote()] {
         let far = lock_of(setting, &far, ());
         let write = || drop(far.write().unwrap());
         let reading =
@@ -135,7 +135,7 @@ at!(everywhere, an_upgrade_that_blocks_no_thread_ends_in_time);
 fn an_upgrade_that_blocks_no_thread_ends_in_time(setting: &Setting) {
     const SHORT: Duration = Duration::from_millis(20);
     let lock = lock_of(setting, &setting.locks(), 7);
-    let far = lock_of(setting, &setting.stranger(), ());
+    let far = lock_of(setting, &setting.remote(), ());
     let readers = match far.try_read_for(LONG) {
         Ok(reader) => reader,
         Err(error) => panic!("none is inside: {error}"),

@@ -32,7 +32,7 @@ fn tokens_grow_across_guards_and_managers(setting: &Setting) {
 
 at!(everywhere, tokens_grow_when_waits_are_given_up);
 fn tokens_grow_when_waits_are_given_up(setting: &Setting) {
-    let (near, far) = (setting.locks(), setting.stranger());
+    let (near, far) = (setting.locks(), setting.remote());
     let (mine, theirs) = (setting.mutex(&near, "a", ()), setting.mutex(&far, "a", ()));
     let mut last = Token::ZERO;
     for _ in 0..10 {
@@ -114,7 +114,7 @@ fn tokens_grow_across_processes(setting: &Setting) {
 at!([host host_with_directory] tokens_grow_across_restarts_of_the_leader);
 /// etcd#17780: revisions go back after a restart; live-mutex: seeded from the clock.
 fn tokens_grow_across_restarts_of_the_leader(setting: &Setting) {
-    let short = || setting.stranger_with(|builder| builder.time_to_live(SHORT_LIFE));
+    let short = || setting.remote_with(|builder| builder.time_to_live(SHORT_LIFE));
     let (old, mut last) = (short(), Token::ZERO);
     for round in 0..3 {
         for locks in [&old, &short()] {
@@ -147,7 +147,7 @@ fn a_clean_release_and_a_first_use_are_told_as_clean(setting: &Setting) {
 
 at!(everywhere, a_panic_is_told_to_the_next_holder_wherever_it_is);
 fn a_panic_is_told_to_the_next_holder_wherever_it_is(setting: &Setting) {
-    for next in [setting.locks(), setting.neighbour(), setting.stranger()] {
+    for next in [setting.locks(), setting.neighbour(), setting.remote()] {
         let mutex = setting.mutex(&setting.locks(), "a", ());
         let next = setting.mutex(&next, "a", ());
         thread::scope(|scope| {
@@ -189,7 +189,7 @@ fn at_most_told_as_expired_to_the_next(setting: &Setting) {
     Hand::new(MutexGuard::lost(&guard)).finish();
     drop(guard);
     let next = setting
-        .mutex(&setting.stranger(), "a", ())
+        .mutex(&setting.remote(), "a", ())
         .lock()
         .map(|guard| MutexGuard::predecessor(&guard));
     assert_eq!(next.unwrap(), Predecessor::Expired);

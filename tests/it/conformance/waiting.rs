@@ -34,7 +34,7 @@ const LIMITS: [Duration; 5] = [
 at!(everywhere, a_wait_of_any_length_gets_a_free_lock);
 fn a_wait_of_any_length_gets_a_free_lock(setting: &Setting) {
     for limit in LIMITS {
-        let locks = setting.stranger();
+        let locks = setting.remote();
         // At first it has to reach its leader; then it knows the way.
         for name in ["a", "b"] {
             let mutex = setting.mutex(&locks, name, ());
@@ -50,7 +50,7 @@ fn a_wait_of_any_length_gets_a_lease_that_lies_unused(setting: &Setting) {
     for limit in LIMITS {
         let keeper = setting.locks().mutex("a", ()).keep(Keep::Always).build().unwrap();
         drop(keeper.lock().unwrap());
-        let other = setting.mutex(&setting.stranger(), "a", ());
+        let other = setting.mutex(&setting.remote(), "a", ());
         drop(other.try_lock_for(limit).unwrap_or_else(|error| panic!("{limit:?}: {error}")));
     }
 }
@@ -59,7 +59,7 @@ at!(everywhere, a_wait_of_any_length_ends_behind_a_holder);
 fn a_wait_of_any_length_ends_behind_a_holder(setting: &Setting) {
     let _guard = setting.hold(&setting.locks(), "a");
     for limit in LIMITS {
-        let mutex = setting.mutex(&setting.stranger(), "a", ());
+        let mutex = setting.mutex(&setting.remote(), "a", ());
         for error in [
             mutex.try_lock_for(limit).unwrap_err(),
             block_on(mutex.try_lock_for_async(limit)).unwrap_err(),
@@ -110,7 +110,7 @@ fn a_free_lock_is_taken_in_every_way(setting: &Setting) {
 at!(everywhere, a_taken_lock_is_refused_in_every_way);
 fn a_taken_lock_is_refused_in_every_way(setting: &Setting) {
     let _guard = setting.hold(&setting.locks(), "a");
-    for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
+    for locks in [setting.locks(), setting.neighbour(), setting.remote()] {
         let mutex = std::sync::Arc::new(setting.mutex(&locks, "a", ()));
         let named = || locks.mutex("a", ()).scope(setting.scope);
         let refused = |kind: LockErrorKind, error: LockError| {
@@ -148,7 +148,7 @@ at!(everywhere, a_wait_in_vain_names_the_holder);
 /// hazelcast#1055, cargo#15094: the holder of a lock cannot be seen.
 fn a_wait_in_vain_names_the_holder(setting: &Setting) {
     let guard = setting.hold(&setting.locks(), "orders/42");
-    for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
+    for locks in [setting.locks(), setting.neighbour(), setting.remote()] {
         let mutex = setting.mutex(&locks, "orders/42", ());
         let blocking = in_vain(|wait| mutex.try_lock_for(wait));
         let async_ = in_vain(|wait| block_on(mutex.try_lock_for_async(wait)));
@@ -172,7 +172,7 @@ at!(with_leader, a_try_in_vain_names_the_holder);
 /// The leader's refusal says it, so that not even a wait is needed.
 fn a_try_in_vain_names_the_holder(setting: &Setting) {
     let guard = setting.hold(&setting.locks(), "a");
-    let mutex = setting.mutex(&setting.stranger(), "a", ());
+    let mutex = setting.mutex(&setting.remote(), "a", ());
     for error in [mutex.try_lock().unwrap_err(), block_on(mutex.try_lock_async()).unwrap_err()] {
         assert_eq!(error.kind(), LockErrorKind::WouldBlock);
         assert_eq!((error.name(), error.scope()), (Some("a"), Some(Scope::Host)));
@@ -201,7 +201,7 @@ at!([host_with_directory] what_was_waited_counts_all_tiers);
 /// long it waited in all.
 fn what_was_waited_counts_all_tiers(setting: &Setting) {
     let near = setting.mutex(&setting.locks(), "a", ());
-    let far = setting.mutex(&setting.stranger(), "a", ());
+    let far = setting.mutex(&setting.remote(), "a", ());
     let (limit, half) = (Duration::from_millis(300), Duration::from_millis(150));
     for is_async in [false, true] {
         let first = near.lock().unwrap();
@@ -225,9 +225,9 @@ fn what_was_waited_counts_all_tiers(setting: &Setting) {
     }
 }
 
-at!(everywhere, a_waiter_gets_the_lock_when_it_is_let_go);
-fn a_waiter_gets_the_lock_when_it_is_let_go(setting: &Setting) {
-    for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
+at!(everywhere, a_waiter_gets_the_lock_when_it_is_released);
+fn a_waiter_gets_the_lock_when_it_is_released(setting: &Setting) {
+    for locks in [setting.locks(), setting.neighbour(), setting.remote()] {
         let first = setting.mutex(&setting.locks(), "a", ());
         let second = setting.mutex(&locks, "a", ());
         let guard = first.lock().unwrap();
@@ -258,8 +258,8 @@ fn blocking_inside_a_multi_thread_runtime_does_not_panic(setting: &Setting) {
 /// Every blocking call, of managers that are new and used nowhere else, with and without a holder
 /// in the way.
 fn block_inside(setting: &Setting, runtime: &Runtime) {
-    for locks in [setting.locks(), setting.stranger()] {
-        let in_the_way = setting.mutex(&setting.stranger(), "a", ());
+    for locks in [setting.locks(), setting.remote()] {
+        let in_the_way = setting.mutex(&setting.remote(), "a", ());
         let ((start, started), (tell, told)) = (mpsc::channel(), mpsc::channel());
         let (go, gone) = mpsc::channel();
         thread::scope(|scope| {
@@ -288,13 +288,13 @@ fn block_inside(setting: &Setting, runtime: &Runtime) {
         });
         // Opened, closed and dropped inside.
         runtime.block_on(async {
-            let locks = setting.stranger();
+            let locks = setting.remote();
             drop(setting.hold(&locks, "a"));
             if setting.is_in_memory() || setting.scope == Scope::Thread {
                 return; // it is the manager of all
             }
             locks.close();
-            let locks = setting.stranger();
+            let locks = setting.remote();
             drop(setting.hold(&locks, "a"));
             locks.close_async().await;
         });
@@ -350,7 +350,7 @@ fn a_future_that_owns_its_mutex_is_spawned(setting: &Setting) {
 at!(everywhere, a_release_that_is_waited_for_hands_over_for_sure);
 fn a_release_that_is_waited_for_hands_over_for_sure(setting: &Setting) {
     let (here, there) =
-        (setting.mutex(&setting.locks(), "a", ()), setting.mutex(&setting.stranger(), "a", ()));
+        (setting.mutex(&setting.locks(), "a", ()), setting.mutex(&setting.remote(), "a", ()));
     for _ in 0..10 {
         MutexGuard::unlock_blocking(here.try_lock().unwrap()).unwrap();
         MutexGuard::unlock_blocking(there.try_lock().unwrap()).unwrap();

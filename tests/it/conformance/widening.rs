@@ -23,7 +23,7 @@ fn escalation_waits_for_a_narrow_holder(setting: &Setting) {
     // Every process that meets the name climbs too.
     let guard = narrow.lock().unwrap();
     assert_eq!(MutexGuard::scope(&guard), setting.scope);
-    let far = setting.mutex(&setting.stranger(), "a", ());
+    let far = setting.mutex(&setting.remote(), "a", ());
     assert!(far.try_lock().unwrap_err().is_contended());
     futures::executor::block_on(MutexGuard::unlock_async(guard)).unwrap();
     let guard = far.try_lock().unwrap();
@@ -78,7 +78,7 @@ at!(above_threads, at_no_moment_of_an_escalation_are_there_two_holders);
 /// the setting's.
 fn at_no_moment_of_an_escalation_are_there_two_holders(setting: &Setting) {
     let counter = Unprotected::default();
-    let (near, far) = (setting.locks(), setting.stranger());
+    let (near, far) = (setting.locks(), setting.remote());
     for name in ["a", "b", "c"] {
         let before = counter.get();
         let narrow = near.mutex(name, ()).scope(Scope::Thread).build().unwrap();

@@ -173,12 +173,4 @@ pub(crate) fn free_port() -> Result<u16> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_are_found_on_the_path_or_not_at_all() {
-        assert!(find("sh").is_some());
-        assert_eq!(find("tierlock-no-such-program"), None);
-    }
-}
+mod tests;

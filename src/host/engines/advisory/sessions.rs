@@ -19,7 +19,7 @@ use crate::{
 
 /// A session at the server.
 pub(super) struct AdvisorySession<D: AdvisoryDatabase> {
-    pub(super) line: D::Line,
+    pub(super) line: D::Connection,
     pub(super) life: Arc<SessionLife>,
     /// How many locks it holds.
     holds: AtomicUsize,

@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::session::EtcdLine;
+use super::session::EtcdConnection;
 
 /// Hears of keys that other clients put into the queues of what is kept here.
 #[derive(Default)]
@@ -43,7 +43,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl PrefixWatch {
     /// Listens for keys that begin so.
-    pub(super) fn listen(self: &Arc<Self>, line: &Arc<EtcdLine>, queue: String) -> WatchedQueue {
+    pub(super) fn listen(
+        self: &Arc<Self>,
+        line: &Arc<EtcdConnection>,
+        queue: String,
+    ) -> WatchedQueue {
         let mut state = self.state.lock();
         *state.queues.entry(queue.clone()).or_default() += 1;
         if !state.is_watching {
@@ -58,7 +62,7 @@ impl PrefixWatch {
         self.news.notified().await;
     }
 
-    async fn watch(self: Arc<Self>, line: Arc<EtcdLine>) {
+    async fn watch(self: Arc<Self>, line: Arc<EtcdConnection>) {
         let mut idle_since = None;
         loop {
             let watching = async {
@@ -102,7 +106,7 @@ impl PrefixWatch {
     }
 
     /// Whether another session's key is in a queue that is listened to.
-    fn is_wanted(&self, kv: &etcd_client::KeyValue, line: &EtcdLine) -> bool {
+    fn is_wanted(&self, kv: &etcd_client::KeyValue, line: &EtcdConnection) -> bool {
         let queue = kv.key_str().ok().and_then(|key| key.rfind('/').map(|at| &key[..=at]));
         queue.is_some_and(|queue| self.state.lock().queues.contains_key(queue))
             && line.current().is_none_or(|own| own.id() != kv.lease())

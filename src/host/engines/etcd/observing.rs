@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use etcd_client::{EventType, GetOptions, KeyValue, WatchOptions};
 
-use super::{queue::LockQueue, session::EtcdLine};
+use super::{queue::LockQueue, session::EtcdConnection};
 use crate::{
     elected::ElectedLeader,
     host::engines::{fault::EngineFault, teller::LeaderTeller},
@@ -22,7 +22,7 @@ impl LockQueue {
     /// Tells each change, as long as that can be seen.
     pub(super) async fn watch_leaders(
         &self,
-        line: &EtcdLine,
+        line: &EtcdConnection,
         tell: &LeaderTeller,
         token: impl Fn(i64) -> Option<Token>,
     ) -> Result<(), EngineFault> {

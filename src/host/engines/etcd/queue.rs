@@ -7,12 +7,12 @@ use etcd_client::{
     TxnOp, TxnOpResponse, WatchOptions,
 };
 
-use super::session::{EtcdLine, EtcdSession};
+use super::session::{EtcdConnection, EtcdSession};
 use crate::{host::engines::fault::EngineFault, name::Name};
 
 /// The queue of one name.
 pub(super) struct LockQueue {
-    line: Arc<EtcdLine>,
+    line: Arc<EtcdConnection>,
     /// What its keys begin with. The keys of names below this one do, too, and are passed over.
     prefix: String,
 }
@@ -73,7 +73,7 @@ const LIST_MAX: i64 = 10_000;
 const OPERATIONS_MAX: usize = 100;
 
 impl LockQueue {
-    pub(super) fn new(line: Arc<EtcdLine>, name: &Name) -> LockQueue {
+    pub(super) fn new(line: Arc<EtcdConnection>, name: &Name) -> LockQueue {
         LockQueue { prefix: format!("{}{name}/", line.prefix()), line }
     }
 
@@ -232,7 +232,11 @@ impl LockQueue {
 
 /// Deletes a key if that revision has created it; by the key alone it may be a later lock's
 /// (etcd#22082). Whether it was there.
-pub(super) async fn delete(line: &EtcdLine, key: &str, revision: i64) -> Result<bool, EngineFault> {
+pub(super) async fn delete(
+    line: &EtcdConnection,
+    key: &str,
+    revision: i64,
+) -> Result<bool, EngineFault> {
     let is_it = Compare::create_revision(key, CompareOp::Equal, revision);
     let txn = Txn::new().when([is_it]).and_then([TxnOp::delete(key, None)]);
     let mut client = line.client().await?;
@@ -241,7 +245,7 @@ pub(super) async fn delete(line: &EtcdLine, key: &str, revision: i64) -> Result<
 
 /// Whether each key is there still, if that can be told.
 pub(super) async fn are_there(
-    line: &EtcdLine,
+    line: &EtcdConnection,
     keys: impl Iterator<Item = (&str, i64)>,
 ) -> Vec<Option<bool>> {
     let keys: Vec<(String, i64)> = keys.map(|(key, at)| (key.to_owned(), at)).collect();
@@ -266,7 +270,7 @@ pub(super) async fn are_there(
 
 /// Whether each key has a later one behind it in its queue; `None`, if etcd has not told it of all.
 pub(super) async fn have_waiters(
-    line: &EtcdLine,
+    line: &EtcdConnection,
     keys: impl Iterator<Item = (&str, i64)>,
 ) -> Option<Vec<bool>> {
     let queue = |key: &str| key.rsplit_once('/').map_or("", |(queue, _)| queue).to_owned() + "/";
@@ -295,7 +299,7 @@ pub(super) async fn have_waiters(
 
 /// The keys of all locks, or of one, in the order of names and then of their queue.
 pub(super) async fn list(
-    line: &EtcdLine,
+    line: &EtcdConnection,
     only: Option<&Name>,
 ) -> Result<Vec<QueuedKey>, EngineFault> {
     let from = match only {

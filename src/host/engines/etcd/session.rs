@@ -34,7 +34,7 @@ use crate::{
 const BLOCKS: &str = "create revision * 2^20 + count";
 
 /// The way to one cluster.
-pub(super) struct EtcdLine {
+pub(super) struct EtcdConnection {
     shown: String,
     endpoints: Vec<String>,
     tls: Option<StoreTls>,
@@ -67,12 +67,12 @@ impl EtcdSession {
     }
 }
 
-impl EtcdLine {
+impl EtcdConnection {
     pub(super) fn new(
         url: &mut ServiceUrl,
         settings: &EngineSettings,
         keeps: bool,
-    ) -> Result<EtcdLine> {
+    ) -> Result<EtcdConnection> {
         let password_file = url.take_password_file()?;
         let from_file = password_file.as_deref().map(Password::read).transpose()?;
         let prefix = url.take("prefix")?.unwrap_or_default();
@@ -84,7 +84,7 @@ impl EtcdLine {
                 url.refuse("a login is a user with a password: etcd://USER@HOST?password_file=")
             );
         }
-        Ok(EtcdLine {
+        Ok(EtcdConnection {
             shown: url.shown(),
             endpoints,
             tls,

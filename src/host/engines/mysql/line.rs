@@ -37,9 +37,9 @@ pub(super) struct MysqlServer {
 }
 
 /// A connection. It ends when this is dropped, whatever the server is doing for it.
-pub(in super::super) struct MysqlLine {
+pub(in super::super) struct MysqlConnection {
     questions: mpsc::UnboundedSender<MysqlQuestion>,
-    carrier: AbortHandle,
+    task: AbortHandle,
     /// The server's number of it.
     id: u32,
 }
@@ -71,7 +71,7 @@ pub(super) fn cell<T: FromValue>(row: &Row, column: usize) -> Option<T> {
     row.get_opt::<Option<T>, usize>(column)?.ok()?
 }
 
-/// Tells on its drop, however the carrier ends.
+/// Tells on its drop, however the task ends.
 struct EndTold<F: FnOnce()>(Option<F>);
 
 impl<F: FnOnce()> Drop for EndTold<F> {
@@ -122,7 +122,7 @@ impl MysqlServer {
         &self,
         time_to_live: Duration,
         on_end: impl FnOnce() + Send + 'static,
-    ) -> Result<MysqlLine, EngineFault> {
+    ) -> Result<MysqlConnection, EngineFault> {
         let read = self.password_file.as_deref().and_then(|file| Password::read(file).ok());
         let password = read.as_ref().or(self.password.as_ref());
         let seconds = time_to_live.as_millis().div_ceil(1000).max(1) as usize;
@@ -148,8 +148,8 @@ impl MysqlServer {
         let id = conn.id();
         let (questions, asked) = mpsc::unbounded_channel();
         let told = EndTold(Some(on_end));
-        let carrier = tokio::spawn(carry(conn, asked, told)).abort_handle();
-        let line = MysqlLine { questions, carrier, id };
+        let task = tokio::spawn(carry(conn, asked, told)).abort_handle();
+        let line = MysqlConnection { questions, task, id };
         // A limit of a statement's time would end a wait.
         let version = self.within(line.ask("SELECT @@version", ())).await?;
         let is_mariadb = version.first(0).is_some_and(|text: String| text.contains("MariaDB"));
@@ -202,7 +202,7 @@ impl MysqlServer {
     }
 }
 
-impl MysqlLine {
+impl MysqlConnection {
     /// Sends a statement; it is carried out whether its answer is waited for or not.
     pub(super) fn ask<P: Into<Params>>(
         &self,
@@ -222,7 +222,7 @@ impl MysqlLine {
 
     /// Ends it at once: its server releases all that it holds.
     pub(super) fn close(&self) {
-        self.carrier.abort();
+        self.task.abort();
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -230,7 +230,7 @@ impl MysqlLine {
     }
 }
 
-impl Drop for MysqlLine {
+impl Drop for MysqlConnection {
     fn drop(&mut self) {
         self.close();
     }

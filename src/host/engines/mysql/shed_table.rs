@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use mysql_async::{Error, Params};
 
-use super::line::{MysqlAnswer, MysqlLine, MysqlServer, cell};
+use super::line::{MysqlAnswer, MysqlConnection, MysqlServer, cell};
 use crate::{
     error::Result,
     host::{
@@ -24,7 +24,7 @@ pub(in super::super) struct MysqlShedTable {
     url: ServiceUrl,
     table: String,
     server: MysqlServer,
-    line: tokio::sync::Mutex<Option<Arc<MysqlLine>>>,
+    line: tokio::sync::Mutex<Option<Arc<MysqlConnection>>>,
 }
 
 /// The database's clock as ShedLock reads it.
@@ -48,7 +48,7 @@ pub(in super::super) fn open(
 }
 
 impl MysqlShedTable {
-    async fn line(&self) -> Result<Arc<MysqlLine>, EngineFault> {
+    async fn line(&self) -> Result<Arc<MysqlConnection>, EngineFault> {
         let mut known = self.line.lock().await;
         if let Some(line) = known.as_ref().filter(|known| !known.is_closed()) {
             return Ok(line.clone());

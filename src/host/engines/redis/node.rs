@@ -43,16 +43,16 @@ pub(in super::super) struct RedisNode {
     connecting: tokio::sync::Mutex<()>,
     line: Mutex<Option<MultiplexedConnection>>,
     /// What moves the bytes of a connection by TLS; without TLS the connection has it.
-    carrier: Mutex<Option<LineCarrier>>,
+    task: Mutex<Option<ConnectionTask>>,
     /// Answers in a row that did not come in time. A command stays in order on its connection, so
     /// that is kept until it looks dead.
     silences: AtomicU32,
 }
 
 /// A task that ends with this.
-struct LineCarrier(AbortHandle);
+struct ConnectionTask(AbortHandle);
 
-impl Drop for LineCarrier {
+impl Drop for ConnectionTask {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -113,7 +113,7 @@ impl RedisNode {
             patience,
             connecting: tokio::sync::Mutex::new(()),
             line: Mutex::new(None),
-            carrier: Mutex::new(None),
+            task: Mutex::new(None),
             silences: AtomicU32::new(0),
         })
     }
@@ -176,8 +176,8 @@ impl RedisNode {
         let (stream, settings) = (self.secured(tls).await?, self.settings());
         let making = MultiplexedConnection::new_with_config(&settings, stream, config);
         let made = timeout(self.patience, making).await.map_err(|_| self.silent())?;
-        let (line, carrier) = made.map_err(|error| self.fault(&error))?;
-        *self.carrier.lock() = Some(LineCarrier(tokio::spawn(carrier).abort_handle()));
+        let (line, task) = made.map_err(|error| self.fault(&error))?;
+        *self.task.lock() = Some(ConnectionTask(tokio::spawn(task).abort_handle()));
         Ok(line)
     }
 

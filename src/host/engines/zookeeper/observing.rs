@@ -9,7 +9,7 @@ use zookeeper_client::{Error, OneshotWatcher};
 use super::{
     nodes::NodeRole,
     queue::NodeQueue,
-    session::{ZookeeperLine, ZookeeperSession},
+    session::{ZookeeperConnection, ZookeeperSession},
 };
 use crate::{
     elected::ElectedLeader,
@@ -21,7 +21,7 @@ impl NodeQueue {
     /// Tells the present leader. What is to be waited for until the next look; `None`: nothing.
     pub(super) async fn look_for_leader(
         &self,
-        line: &ZookeeperLine,
+        line: &ZookeeperConnection,
         session: &ZookeeperSession,
         tell: &LeaderTeller,
     ) -> Result<Option<OneshotWatcher>, EngineFault> {

@@ -6,7 +6,7 @@ use zookeeper_client::{CreateMode, Error};
 
 use super::{
     nodes::{NodeForm, NodeRole, QueueNode, ahead},
-    session::{ZookeeperLine, ZookeeperSession},
+    session::{ZookeeperConnection, ZookeeperSession},
 };
 use crate::{
     error::{Holder, Result},
@@ -17,7 +17,7 @@ use crate::{
 /// The queue of one name.
 #[derive(Clone)]
 pub(super) struct NodeQueue {
-    line: Arc<ZookeeperLine>,
+    line: Arc<ZookeeperConnection>,
     name: Name,
     form: NodeForm,
     /// The lock's node.
@@ -56,7 +56,11 @@ pub(super) enum NodeRank {
 }
 
 impl NodeQueue {
-    pub(super) fn new(line: Arc<ZookeeperLine>, name: &Name, form: NodeForm) -> Result<NodeQueue> {
+    pub(super) fn new(
+        line: Arc<ZookeeperConnection>,
+        name: &Name,
+        form: NodeForm,
+    ) -> Result<NodeQueue> {
         let path = line.paths.of(name)?;
         Ok(NodeQueue { line, name: name.clone(), form, path })
     }

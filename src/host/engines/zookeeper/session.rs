@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// The way to one ensemble.
-pub(super) struct ZookeeperLine {
+pub(super) struct ZookeeperConnection {
     shown: String,
     /// As its client takes it.
     cluster: String,
@@ -80,12 +80,12 @@ pub(super) struct ZookeeperSession {
 /// The pause before a node that is given up is deleted again.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
-impl ZookeeperLine {
+impl ZookeeperConnection {
     pub(super) fn new(
         url: &mut ServiceUrl,
         settings: &EngineSettings,
         has_folders: bool,
-    ) -> Result<ZookeeperLine> {
+    ) -> Result<ZookeeperConnection> {
         let tls = StoreTls::take(url)?;
         let file = url.take_password_file()?;
         let from_file = file.as_deref().map(Password::read).transpose()?;
@@ -117,7 +117,7 @@ impl ZookeeperLine {
             false => format!("{host}:{port}"),
         });
         let asked = settings.time_to_live;
-        Ok(ZookeeperLine {
+        Ok(ZookeeperConnection {
             shown: url.shown(),
             cluster: each.collect::<Vec<_>>().join(","),
             addresses,

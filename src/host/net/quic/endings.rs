@@ -37,7 +37,7 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
         (Some(code), _) if CRYPTO.contains(&code) && !is_forgeable => Ended::Refused(format!(
             "the leader at {remote} has another secret; both sides need the same secret file"
         )),
-        (_, ConnectionError::ApplicationClosed(close)) if is_for_stranger(close) => {
+        (_, ConnectionError::ApplicationClosed(close)) if is_refusal(close) => {
             Ended::Refused(format!("{remote} says: {}", String::from_utf8_lossy(&close.reason)))
         }
         (_, ConnectionError::Reset) => {
@@ -48,8 +48,8 @@ pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: 
     }
 }
 
-fn is_for_stranger(close: &ApplicationClose) -> bool {
-    [CloseCode::Stranger, CloseCode::Unaccepted]
+fn is_refusal(close: &ApplicationClose) -> bool {
+    [CloseCode::OtherCluster, CloseCode::Unaccepted]
         .into_iter()
         .any(|code| close.error_code == VarInt::from_u32(code as u32))
 }
@@ -77,7 +77,7 @@ const CERTIFICATE_EXPIRED: u64 = 0x100 + 45;
 pub(super) fn closes_for(why: Unaccepted, dialect: Dialect) -> (CloseCode, &'static str) {
     let code = match dialect {
         Dialect::Locks => CloseCode::Protocol,
-        Dialect::Group => CloseCode::Stranger,
+        Dialect::Group => CloseCode::OtherCluster,
     };
     match why {
         // The file may have the new one by now.

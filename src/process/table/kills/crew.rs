@@ -337,7 +337,7 @@ impl Crew {
     }
 
     /// Ends all, and says what came of it, or what went wrong.
-    pub(super) fn dismiss(mut self) -> Result<Tally, String> {
+    pub(super) fn finish(mut self) -> Result<Tally, String> {
         (0..WORKERS).for_each(|at| self.kill(at));
         self.workers.clear();
         if let Ok(text) = fs::read_to_string(violations(self.dir.path())) {

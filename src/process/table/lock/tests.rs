@@ -266,14 +266,14 @@ fn a_sibling_is_woken_in_its_turn_like_a_foreign_waiter() {
     thread::scope(|scope| {
         let sibling = scope.spawn(|| scene.taken(1));
         scene.until(Word::is_hungry);
-        let stranger = scope.spawn(|| scene.taken(2));
+        let other = scope.spawn(|| scene.taken(2));
         while scene.member.table.shown_waits().len() < 2 {
             thread::yield_now();
         }
         scene.release(1, Predecessor::Panicked);
         assert_eq!(sibling.join().unwrap(), Predecessor::Panicked);
         scene.release(1, Predecessor::Clean);
-        assert_eq!(stranger.join().unwrap(), Predecessor::Clean);
+        assert_eq!(other.join().unwrap(), Predecessor::Clean);
     });
 }
 
@@ -330,7 +330,7 @@ fn a_waiter_for_a_name_that_moves_away_looks_it_up_again_and_leaves_no_record() 
 // ---- waiting -----------------------------------------------------------------------------------
 
 #[test]
-fn a_waiter_gets_what_is_let_go() {
+fn a_waiter_gets_what_is_released() {
     let scene = SlotScene::new();
     scene.taken(1);
     thread::scope(|scope| {

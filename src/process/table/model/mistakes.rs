@@ -265,7 +265,7 @@ pub(super) fn bent_publication(
 /// Whether the swap at this step is a store.
 pub(super) fn is_blind(mistake: Option<TableMistake>, step: Step) -> bool {
     match mistake {
-        Some(TableMistake::BlindRelease) => matches!(step, Step::LeaveQuiet | Step::LeaveLetGo),
+        Some(TableMistake::BlindRelease) => matches!(step, Step::LeaveQuiet | Step::LeaveRelease),
         Some(TableMistake::BlindRecovery) => step == Step::TakeSeize,
         _ => false,
     }

@@ -333,8 +333,8 @@ impl<const N: usize> World<N> {
         outcome: Outcome,
     ) -> Result<(), Violation> {
         match outcome {
-            Outcome::LetGo if self.returned_permit(thread) => {}
-            Outcome::LetGo => self.next_job(play, thread),
+            Outcome::Released if self.returned_permit(thread) => {}
+            Outcome::Released => self.next_job(play, thread),
             _ => return Err(Violation::Lost),
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::{
     process::table::{
         protocol::{
             Answer, Leaving, Machine as _, Marking, Op, ReadRecord, Renaming, Slept, SlotMark,
-            Taking, Verdict, Whom,
+            Taking, ToWake, Verdict,
         },
         step::Step,
         word::{OwnerId, RecordWord, WaitId, Word},
@@ -152,7 +152,7 @@ impl<const N: usize> ThreadTurn<'_, N> {
             Op::Sleep { seen, record } => self.goes_to_sleep(op, seen, record),
             Op::Share(share) => self.shares(op, share, step),
             Op::Park => self.parks(),
-            Op::Wake(whom) => self.wakes(op, whom, skipped),
+            Op::Wake(to_wake) => self.wakes(op, to_wake, skipped),
             Op::End(outcome) => unreachable!("{outcome:?} was not taken note of"),
         }
     }
@@ -207,8 +207,8 @@ impl<const N: usize> ThreadTurn<'_, N> {
             (false, _) if here && is_to_wait => Err(stands(word)),
             (false, _) => Err(ReadRecord::Nothing),
             (true, RecordLook::Nothing) if here => Ok(RecordLook::ItsSlot),
-            (true, RecordLook::ItsSlot) if is_to_wait => Ok(RecordLook::Whose(word)),
-            (true, RecordLook::Whose(word)) if here => Ok(RecordLook::ItsSlotAgain(word)),
+            (true, RecordLook::ItsSlot) if is_to_wait => Ok(RecordLook::ItsWait(word)),
+            (true, RecordLook::ItsWait(word)) if here => Ok(RecordLook::ItsSlotAgain(word)),
             (true, RecordLook::ItsSlotAgain(word)) => Err(stands(word)),
             (true, _) => Err(ReadRecord::Nothing),
         };
@@ -316,7 +316,7 @@ impl<const N: usize> ThreadTurn<'_, N> {
         self.tell(to, StepKind::Plain, None, Answer::Polled);
     }
 
-    fn wakes(&mut self, op: Op, whom: Whom, skipped: bool) {
+    fn wakes(&mut self, op: Op, to_wake: ToWake, skipped: bool) {
         let mut to = *self.world;
         if skipped {
             return self.answer(to, StepKind::Plain, op, Answer::Yes(true));
@@ -326,14 +326,14 @@ impl<const N: usize> ThreadTurn<'_, N> {
             let Doing::Asleep(taking, record) = self.world.threads[sleeper].doing else {
                 continue;
             };
-            match whom {
-                Whom::One => {
+            match to_wake {
+                ToWake::One => {
                     let mut to = *self.world;
                     to.threads[sleeper].doing = Doing::Woken(taking);
                     self.answer(to, StepKind::Plain, op, Answer::Yes(true));
                     woke = true;
                 }
-                Whom::Wait(wait) => {
+                ToWake::Wait(wait) => {
                     let is_its = self.play.one_bit
                         || record.is_none_or(|record| record.number() == wait.number());
                     if is_its {

@@ -214,17 +214,17 @@ impl<const N: usize> World<N> {
                 self.structure = None;
                 self.begin(play, thread);
             }
-            (Outcome::LetGo, Doing::Leaving(_)) if self.is_past_gate(play, thread) => {}
+            (Outcome::Released, Doing::Leaving(_)) if self.is_past_gate(play, thread) => {}
             (Outcome::WouldBlock, _) if self.found_gate_taken(play, thread) => {
                 self.threads[thread].doing = Doing::Passing;
             }
-            (Outcome::LetGo, Doing::Leaving(_)) if self.threads[thread].reads => {
+            (Outcome::Released, Doing::Leaving(_)) if self.threads[thread].reads => {
                 self.threads[thread].doing = Doing::Reads;
             }
             (
                 Outcome::WouldBlock
                 | Outcome::GaveUp
-                | Outcome::LetGo
+                | Outcome::Released
                 | Outcome::Reaped
                 | Outcome::Nothing,
                 _,
@@ -250,7 +250,7 @@ impl<const N: usize> World<N> {
         let won = self.runs(play, &mut taking);
         let mut leaving = Leaving::held(me, Predecessor::Clean, false);
         matches!(won, Outcome::Won(_))
-            && self.runs(play, &mut leaving) == Outcome::LetGo
+            && self.runs(play, &mut leaving) == Outcome::Released
             && !self.word.has_waiters()
     }
 

@@ -5,7 +5,7 @@ use crate::error::Predecessor;
 
 #[cfg(test)]
 use super::super::step::Step;
-use super::{Answer, Op, RecordScan, WaitId, Whom, Word};
+use super::{Answer, Op, RecordScan, ToWake, WaitId, Word};
 
 /// Hands one word over to the oldest wait, or frees it if none stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -71,10 +71,10 @@ impl HandOver {
             }
             LeavePhase::SeeRecord(wait) => Op::LoadRecord(wait.number()),
             LeavePhase::Reload(_) => Op::Load,
-            LeavePhase::WakeWait(wait) => Op::Wake(Whom::Wait(wait)),
+            LeavePhase::WakeWait(wait) => Op::Wake(ToWake::Wait(wait)),
             LeavePhase::Free => Op::Swap { from: self.seen, to: self.seen.freed(self.how) },
             LeavePhase::Clear => Op::Swap { from: self.seen, to: self.seen.cleared() },
-            LeavePhase::WakeOne => Op::Wake(Whom::One),
+            LeavePhase::WakeOne => Op::Wake(ToWake::One),
         }
     }
 

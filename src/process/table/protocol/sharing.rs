@@ -110,7 +110,7 @@ impl Machine for Reading {
             (ReadingPhase::TakeBack(mut unsharing), answer) => {
                 unsharing.heard(answer);
                 match unsharing.op() {
-                    Op::End(Outcome::LetGo) => ReadingPhase::Ended(Outcome::WouldBlock),
+                    Op::End(Outcome::Released) => ReadingPhase::Ended(Outcome::WouldBlock),
                     Op::End(outcome) => ReadingPhase::Ended(outcome),
                     _ => ReadingPhase::TakeBack(unsharing),
                 }
@@ -182,7 +182,7 @@ impl Machine for Unsharing {
             (UnsharingPhase::Subtract(before), Answer::Share(ShareAnswer::Word(found))) => {
                 match (found == before, before.rings(self.share)) {
                     (true, true) => UnsharingPhase::Ring,
-                    (true, false) => UnsharingPhase::Ended(Outcome::LetGo),
+                    (true, false) => UnsharingPhase::Ended(Outcome::Released),
                     (false, _) => self.seen(found),
                 }
             }
@@ -190,7 +190,7 @@ impl Machine for Unsharing {
                 UnsharingPhase::Ended(Outcome::Lost)
             }
             (UnsharingPhase::Ring, Answer::Done) => UnsharingPhase::WakeWriter,
-            (UnsharingPhase::WakeWriter, Answer::Done) => UnsharingPhase::Ended(Outcome::LetGo),
+            (UnsharingPhase::WakeWriter, Answer::Done) => UnsharingPhase::Ended(Outcome::Released),
             (phase, answer) => unreachable!("{answer:?} is no answer in {phase:?}"),
         };
     }

@@ -7,7 +7,7 @@ use crate::error::Predecessor;
 use super::super::step::Step;
 use super::{
     Answer, HandOver, Machine, Op, Outcome, OwnerId, RecordScan, RecordWord, Slept, SlotState,
-    StayEnd, Verdict, WaitId, Whom, Word,
+    StayEnd, ToWake, Verdict, WaitId, Word,
 };
 
 /// How often to pause, twice as long each time, before sleeping.
@@ -143,12 +143,6 @@ impl Taking {
     /// task is [polled](Answer::Polled).
     pub(in super::super) fn for_task(me: OwnerId, spins: u8) -> Taking {
         Taking { is_task: true, ..Taking::new(me, true, spins) }
-    }
-
-    /// The quiet path: what it swaps for what.
-    #[inline]
-    pub(in super::super) const fn quiet(me: OwnerId) -> (Word, Word) {
-        (Word::FREE, Word::held(me))
     }
 
     pub(in super::super) fn me(&self) -> OwnerId {
@@ -298,7 +292,7 @@ impl Machine for Taking {
     fn op(&self) -> Op {
         match self.phase {
             TakePhase::Quiet => {
-                let (from, to) = Taking::quiet(self.me);
+                let (from, to) = Word::taken_quietly(self.me);
                 Op::Swap { from, to }
             }
             TakePhase::Look | TakePhase::Recheck(_) | TakePhase::FindReservation(..) => Op::Load,
@@ -337,7 +331,7 @@ impl Machine for Taking {
             TakePhase::Appoint(Choice { seen, left, .. }, wait) => {
                 Op::Swap { from: seen, to: seen.appointed(wait, left) }
             }
-            TakePhase::WakeWait(wait) => Op::Wake(Whom::Wait(wait)),
+            TakePhase::WakeWait(wait) => Op::Wake(ToWake::Wait(wait)),
             TakePhase::Free(Choice { seen, left, .. }) => {
                 Op::Swap { from: seen, to: seen.freed(left) }
             }
@@ -350,7 +344,7 @@ impl Machine for Taking {
             }
             TakePhase::Mark(seen) => Op::Swap { from: seen, to: self.marked(seen) },
             TakePhase::Sleep(seen) => Op::Sleep { seen, record: self.record },
-            TakePhase::PassWake | TakePhase::WakeAnother(_) => Op::Wake(Whom::One),
+            TakePhase::PassWake | TakePhase::WakeAnother(_) => Op::Wake(ToWake::One),
             TakePhase::Park => Op::Park,
             TakePhase::Erase(_) => Op::Erase(self.record.expect("only a record is erased")),
             TakePhase::GiveOn(hand_over, _) => hand_over.op(),

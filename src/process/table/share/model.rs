@@ -182,13 +182,13 @@ impl SharedSlot {
             outcome => panic!("{outcome:?}"),
         }
         self.see();
-        assert_eq!(self.run(Unsharing::new(me, number, Share::Reader), true), Outcome::LetGo);
+        assert_eq!(self.run(Unsharing::new(me, number, Share::Reader), true), Outcome::Released);
         true
     }
 
     /// Wins the word, which is free; another may have it.
     fn try_win(&self, number: u64) -> bool {
-        let (held, free) = Leaving::quiet(process(number), Predecessor::Clean);
+        let (held, free) = Word::left_quietly(process(number), Predecessor::Clean);
         swap(&self.word, free.bits(), held.bits(), AcqRel) == free.bits()
     }
 
@@ -214,7 +214,7 @@ impl SharedSlot {
 
     fn leave(&self, number: u64) {
         let leaving = Leaving::held(process(number), Predecessor::Clean, false);
-        assert_eq!(self.run(leaving, false), Outcome::LetGo);
+        assert_eq!(self.run(leaving, false), Outcome::Released);
     }
 
     fn write(&self) {
@@ -284,7 +284,7 @@ impl SharedSlot {
             self.leave(2);
         }
         self.see();
-        assert_eq!(self.run(Unsharing::new(me, 2, Share::Reader), true), Outcome::LetGo);
+        assert_eq!(self.run(Unsharing::new(me, 2, Share::Reader), true), Outcome::Released);
     }
 
     /// Writes, if the word is free.
@@ -312,7 +312,7 @@ impl SharedSlot {
         self.inside.fetch_sub(count, SeqCst);
         assert_eq!(
             self.run(Unsharing::new(me, number, Share::Permits(count)), true),
-            Outcome::LetGo
+            Outcome::Released
         );
     }
 
@@ -321,7 +321,7 @@ impl SharedSlot {
         let me = process(number);
         let found = Word::from_bits(self.word.load(SeqCst));
         let leaving = Leaving::found(me, Predecessor::Clean, false, found);
-        assert_eq!(self.run(leaving, false), Outcome::LetGo);
+        assert_eq!(self.run(leaving, false), Outcome::Released);
     }
 
     /// All are gone.

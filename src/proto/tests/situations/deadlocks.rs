@@ -98,7 +98,7 @@ fn the_youngest_of_two_that_wait_for_each_other_is_told_and_the_other_goes_on() 
 }
 
 #[test]
-fn a_ring_of_three_is_told_in_the_order_of_who_waits_for_whom() {
+fn a_ring_of_three_is_told_in_the_order_of_its_waits() {
     let (mut reign, [a, b, c]) = begin_with();
     let [x, y, z] = [(a, "x"), (b, "y"), (c, "z")].map(|(s, n)| reign.has(s, 1, acquire(n)));
     reign.acquire(c, 2, wants("x", &[z.lease]));

@@ -667,7 +667,7 @@ fn a_connection_that_does_not_report_in_time_is_closed_and_one_that_did_is_not()
     let silent = Speaker { connection: reign.connect(2), session: 2, count: 1 };
     let half = Speaker { connection: reign.connect(3), session: 3, count: 1 };
     reign.say(half, hello(half));
-    // Dismissed, it is given as long again.
+    // Without a session, it is given as long again.
     let gone = Speaker { connection: reign.connect(4), session: 4, count: 7 };
     reign.pass(ms(5000));
     reign.renew(served);

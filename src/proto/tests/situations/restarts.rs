@@ -178,7 +178,7 @@ fn an_unknown_session_is_gone_and_waits_on_as_another_at_its_place() {
 }
 
 #[test]
-fn a_dismissed_session_is_not_made_anew_by_its_earlier_messages() {
+fn a_session_that_is_gone_is_not_made_anew_by_its_earlier_messages() {
     let (mut reign, _, _) = holding("x");
     reign.durable = Recovered { epoch: 1, ..fresh() };
     reign.restart();
