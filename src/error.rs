@@ -48,6 +48,7 @@ struct ErrorParts {
     waited: Option<Duration>,
     contention: Contention,
     holder: Option<Box<Holder>>,
+    ahead: Option<u32>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -103,6 +104,7 @@ impl LockError {
             waited: None,
             contention: Contention::Named,
             holder: None,
+            ahead: None,
             source: None,
         })))
     }
@@ -136,6 +138,7 @@ impl LockError {
                 waited: None,
                 contention: Contention::Named,
                 holder: None,
+                ahead: None,
                 source: None,
             })
         })
@@ -178,6 +181,15 @@ impl LockError {
     pub(crate) fn with_holder(mut self, holder: Option<Holder>) -> LockError {
         if let Some(holder) = holder {
             self.inner_mut().holder.get_or_insert_with(|| Box::new(holder));
+        }
+        self
+    }
+
+    /// Adds how many waiters stood before it, if that is known.
+    pub(crate) fn with_waiters_ahead(mut self, ahead: Option<usize>) -> LockError {
+        if let Some(ahead) = ahead {
+            let most = AHEAD_MAX as usize;
+            self.inner_mut().ahead.get_or_insert(ahead.min(most) as u32);
         }
         self
     }
@@ -240,6 +252,34 @@ impl LockError {
         self.0.as_ref()?.holder.as_deref()
     }
 
+    /// How many waiters stood before the call when its time was over; 0: it was the next. At most 100 are
+    /// counted.
+    ///
+    /// It is known of what ends with [`TimedOut`](LockErrorKind::TimedOut), as far as what it waited at
+    /// can tell:
+    ///
+    /// - at thread scope, the threads and tasks that came before it;
+    /// - at process scope, besides those of its own process the processes that came before it; not with
+    ///   the file-lock engine, where the kernel orders them;
+    /// - at host scope, the requests that its leader had before it. A call that stood behind others of its
+    ///   own process counts those alone, for only the first of them has asked the leader. Lock services of
+    ///   other kinds do not tell.
+    ///
+    /// # Example
+    /// ```
+    /// use std::time::Duration;
+    /// use tierlock::Mutex;
+    ///
+    /// let job = Mutex::new(());
+    /// let _running = job.lock()?;
+    /// let error = job.try_lock_for(Duration::from_millis(1)).unwrap_err();
+    /// assert_eq!(error.waiters_ahead(), Some(0)); // with more time it would have been the next
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn waiters_ahead(&self) -> Option<u32> {
+        self.0.as_ref()?.ahead
+    }
+
     /// Another holder has the lock: `WouldBlock`, `Deadlock`, or `TimedOut` unless the time was over before
     /// a leader named the holder.
     pub fn is_contended(&self) -> bool {
@@ -293,6 +333,10 @@ impl LockError {
     }
 }
 
+/// So many waiters are counted that stood before one that gave up. Counting holds up the queue, and a crowd
+/// that gives up at once counts once for each of it.
+pub(crate) const AHEAD_MAX: u32 = 100;
+
 const WOULD_BLOCK: &str = "another holder has it";
 const TIMED_OUT: &str = "another holder had it all the time";
 const HELD_IN_PROCESS: &str = "a thread or task of this process had it all the time";
@@ -323,9 +367,15 @@ impl fmt::Display for LockError {
                 }
             }
         }
-        match inner.waited {
-            Some(waited) => write!(f, "; gave up after {}", in_words(waited)),
+        if let Some(waited) = inner.waited {
+            write!(f, "; gave up after {}", in_words(waited))?;
+        }
+        match inner.ahead {
             None => Ok(()),
+            Some(0) => f.write_str("; no waiter stood before it"),
+            Some(1) => f.write_str("; 1 waiter stood before it"),
+            Some(AHEAD_MAX) => write!(f, "; {AHEAD_MAX} waiters or more stood before it"),
+            Some(ahead) => write!(f, "; {ahead} waiters stood before it"),
         }
     }
 }
@@ -347,7 +397,7 @@ impl PartialEq for LockError {
             return self.kind() == other.kind() && self.to_string() == other.to_string();
         };
         let texts = |inner: &ErrorParts| inner.source.as_ref().map(ToString::to_string);
-        let ErrorParts { kind, message, name, scope, waited, contention, holder, source: _ } =
+        let ErrorParts { kind, message, name, scope, waited, contention, holder, ahead, source: _ } =
             &**own;
         *kind == others.kind
             && *message == others.message
@@ -356,6 +406,7 @@ impl PartialEq for LockError {
             && *waited == others.waited
             && *contention == others.contention
             && *holder == others.holder
+            && *ahead == others.ahead
             && texts(own) == texts(others)
     }
 }
@@ -400,6 +451,8 @@ pub struct Holder {
     /// Its manager has proved the label to the leader, by a `Credential`; else it is what the manager
     /// claims.
     pub label_is_proved: bool,
+    /// It is what the manager claims, at a leader that knows proved ones: people are told so.
+    pub(crate) claims_label: bool,
     /// The name of its machine.
     pub host: String,
     /// Its process id on that machine (in its own PID namespace).
@@ -420,6 +473,9 @@ impl fmt::Display for Holder {
         let names = [self.label.as_str(), self.command.as_str()];
         let name = names.into_iter().find(|text| !text.is_empty()).unwrap_or("a process");
         write!(f, "{}", Printable(name))?;
+        if self.claims_label && !self.label.is_empty() {
+            f.write_str(", as it claims,")?;
+        }
         if !self.host.is_empty() {
             write!(f, " on {}", Printable(&self.host))?;
         }

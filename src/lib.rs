@@ -216,6 +216,8 @@ pub use host::lease_word;
 pub use host::{
     Credential, CredentialBuilder, Leader, LeaderBuilder, LeaderEvent, LeaderEventKind, Secret,
 };
+#[cfg(any(feature = "process", feature = "host", feature = "testing"))]
+pub use mode::WaiterMode;
 pub use name::{InvalidName, Name};
 pub use path::Keep;
 #[cfg(feature = "process")]

@@ -219,6 +219,8 @@ pub enum Mistake {
     NoQuietRule,
     /// A group: the condition of a take-over is evaluated when it is proposed, not when it is applied.
     ConditionAtProposal,
+    /// A group: a member with a low disk hands over once, when it becomes so, and is elected like any other.
+    LowDiskToldOnce,
     /// A group's member: a disk that was emptied votes on as the one that it was.
     EmptiedDiskVotes,
     /// A group: a disk that was put back to an earlier state votes and answers on.

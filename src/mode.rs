@@ -40,6 +40,40 @@ pub(crate) fn too_few_permits(count: u32, limit: u32) -> String {
     }
 }
 
+/// What a caller waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaiterMode {
+    /// To have the lock alone.
+    Exclusive,
+    /// To read. In a directory that may be to read and upgrade.
+    Shared,
+    /// To read, and to have it alone later.
+    Upgradable,
+    /// For so many permits. In a directory 2,047 stands for as many or more.
+    Permits(u32),
+}
+
+impl WaiterMode {
+    /// The word of `tierlock status --json`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            WaiterMode::Exclusive => "exclusive",
+            WaiterMode::Shared => "shared",
+            WaiterMode::Upgradable => "upgradable",
+            WaiterMode::Permits(_) => "permits",
+        }
+    }
+
+    /// How many permits it wants, if it wants any.
+    pub const fn permits(self) -> Option<u32> {
+        match self {
+            WaiterMode::Permits(count) => Some(count),
+            _ => None,
+        }
+    }
+}
+
 /// How many of a name may be inside already when the holder of its gate comes in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Room {

@@ -33,6 +33,24 @@ impl<W: Write> Write for Escaping<W> {
     }
 }
 
+/// A JSON document that is read as lines, and on terminals, too: the same data, with the same characters spelled
+/// out in its strings.
+#[cfg(feature = "cli")]
+pub(crate) fn spelled_out(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match is_misleading(c) {
+            false => text.push(c),
+            true => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(text, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    text
+}
+
 /// Controls (Cc), formats (Cf), separators of lines and paragraphs (Zl, Zp), and the plane of
 /// invisible tags.
 fn is_misleading(c: char) -> bool {

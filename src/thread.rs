@@ -264,6 +264,12 @@ impl ThreadLock {
         self.taken()
     }
 
+    /// How many waiters are queued that came before this time. For a caller whose own wait is over.
+    #[cold]
+    pub(crate) fn waiters_before(&self, since: Time) -> usize {
+        self.queue.so_far().map_or(0, |queue| queue.lock().waiters_before(since))
+    }
+
     /// Whether a waiter is queued just now.
     pub(crate) fn has_waiters(&self) -> bool {
         self.word.load(Relaxed) & WAITERS != 0

@@ -3,6 +3,7 @@
 //! Without libtest's harness: it is its own helper.
 
 use std::{
+    any::Any,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -22,6 +23,8 @@ fn main() {
     three_processes_in_a_ring();
     processes_that_make_no_promise_go_on_waiting();
     threads_that_keep_their_guards();
+    threads_that_have_several_locks_at_once();
+    a_thread_that_has_the_first_of_several_and_waits_for_the_next();
     threads_that_make_no_promise_go_on_waiting();
 }
 
@@ -186,15 +189,28 @@ fn processes_that_make_no_promise_go_on_waiting() {
 /// What a thread is told that has one name and locks another.
 type Told = Result<(), LockError>;
 
+/// How a thread locks what it has while it waits.
+type LockFirst = fn(&LockManager, &'static str) -> Box<dyn Any>;
+
+fn lock_one(locks: &LockManager, name: &'static str) -> Box<dyn Any> {
+    Box::new(locks.mutex(name, ()).lock().unwrap())
+}
+
+/// With another one that no other thread locks.
+fn lock_several(locks: &LockManager, name: &'static str) -> Box<dyn Any> {
+    let beside = if name == "a" { "a/beside" } else { "ab/beside" };
+    Box::new(locks.lock_all([name, beside]).unwrap())
+}
+
 /// Two threads with a manager each, which have a name each and then lock the other's.
-fn cross(town: &Town, guards_stay: bool) -> [thread::JoinHandle<Told>; 2] {
+fn cross(town: &Town, guards_stay: bool, lock_first: LockFirst) -> [thread::JoinHandle<Told>; 2] {
     let asking = town.manager("asking").open().unwrap();
     let begin = |has: &'static str, wants: &'static str| {
         let locks = town.manager(has).guards_stay(guards_stay).open().unwrap();
         let (held, is_held) = mpsc::channel();
         let (go, told) = mpsc::channel::<()>();
         let thread = thread::spawn(move || {
-            let _guard = locks.mutex(has, ()).lock().unwrap();
+            let _guard = lock_first(&locks, has);
             held.send(()).unwrap();
             told.recv().unwrap();
             let wants = locks.mutex(wants, ()).build()?;
@@ -213,7 +229,7 @@ fn cross(town: &Town, guards_stay: bool) -> [thread::JoinHandle<Told>; 2] {
 
 fn threads_that_keep_their_guards() {
     let town = Town::new();
-    let [first, second] = cross(&town, true);
+    let [first, second] = cross(&town, true, lock_one);
     let told = second.join().unwrap().unwrap_err();
     assert_eq!(told.kind(), LockErrorKind::Deadlock);
     assert!(told.is_contended() && told.is_retryable() && !told.is_timeout());
@@ -221,9 +237,32 @@ fn threads_that_keep_their_guards() {
     first.join().unwrap().unwrap();
 }
 
+/// The guard of several locks is a guard of each.
+fn threads_that_have_several_locks_at_once() {
+    let town = Town::new();
+    let [first, second] = cross(&town, true, lock_several);
+    let told = second.join().unwrap().unwrap_err();
+    assert_eq!(told.kind(), LockErrorKind::Deadlock, "{told}");
+    first.join().unwrap().unwrap();
+}
+
+fn a_thread_that_has_the_first_of_several_and_waits_for_the_next() {
+    let town = Town::new();
+    let asking = town.manager("asking").open().unwrap();
+    let one = town.manager("one").guards_stay(true).open().unwrap();
+    let has = one.mutex("b", ()).lock().unwrap();
+    let several = town.manager("several").guards_stay(true).open().unwrap();
+    let several = thread::spawn(move || several.lock_all(["b", "a"]).map(drop));
+    is_waited_for(&asking, "b");
+    let told = one.mutex("a", ()).lock().map(drop).unwrap_err();
+    assert_eq!(told.kind(), LockErrorKind::Deadlock, "{told}");
+    drop(has);
+    several.join().unwrap().unwrap();
+}
+
 fn threads_that_make_no_promise_go_on_waiting() {
     let town = Town::new();
-    let threads = cross(&town, false);
+    let threads = cross(&town, false, lock_several);
     let asking = town.manager("asking").open().unwrap();
     is_waited_for(&asking, "a");
     are_renewed(&asking, ["a", "b"]);

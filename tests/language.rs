@@ -66,17 +66,19 @@ fn no_name_leaves_the_actor_open() {
     assert!(vague.is_empty(), "\n{}", Vec::from_iter(vague).join("\n"));
 }
 
-/// What the program and the library say, in errors and help, in full: no ceiling, none at all.
+/// What the program and the library say, in errors and help: no ceiling, none at all.
 #[test]
 fn no_message_leaves_the_actor_open() {
-    let mut all = Count::default();
+    let (mut words, mut open) = (0, Vec::new());
     for (path, text) in texts().filter(|(path, _)| is_product(path)) {
         for literal in literals(&text) {
-            literal.lines().for_each(|line| all.read(&path, 0, line));
+            let said = literal.split(|c: char| !c.is_alphabetic());
+            words += said.clone().count();
+            open.extend(said.filter(|word| is_open(word)).map(|word| format!("{path}: {word}")));
         }
     }
-    assert!(all.words > 5_000, "the messages are not where this test looks for them");
-    assert!(all.found.is_empty(), "\n{}", all.found.join("\n"));
+    assert!(words > 5_000, "the messages are not where this test looks for them");
+    assert!(open.is_empty(), "\n{}", open.join("\n"));
 }
 
 #[test]
@@ -204,8 +206,14 @@ fn is_product(path: &str) -> bool {
     path.starts_with("src/") && path.ends_with(".rs") && !is_test
 }
 
-/// The names in a file that have such a word among their parts. *Whose* is not one here: it follows the noun
-/// that it is of.
+/// Whether a word in a name or a message leaves the actor open. *Whose* does not: there it follows the noun that
+/// it is of.
+fn is_open(word: &str) -> bool {
+    let word = word.to_lowercase();
+    word != "whose" && VAGUE.contains(&word.as_str())
+}
+
+/// The names in a file that have such a word among their parts.
 fn vague_names((path, text): &(String, String)) -> Vec<String> {
     fn collect(tokens: TokenStream, found: &mut Vec<String>) {
         for token in tokens {
@@ -217,14 +225,12 @@ fn vague_names((path, text): &(String, String)) -> Vec<String> {
         }
     }
     let is_vague = |name: &String| {
-        let parts = name.split('_').flat_map(|part| {
+        let mut parts = name.split('_').flat_map(|part| {
             let starts = part.char_indices().filter(|(at, c)| *at == 0 || c.is_uppercase());
             let starts: Vec<usize> = starts.map(|(at, _)| at).chain([part.len()]).collect();
-            let words = starts.windows(2).map(|word| part[word[0]..word[1]].to_lowercase());
-            Vec::from_iter(words)
+            Vec::from_iter(starts.windows(2).map(|word| &part[word[0]..word[1]]))
         });
-        let is_open = |part: String| part != "whose" && VAGUE.contains(&part.as_str());
-        !FOREIGN_NAMES.contains(&name.as_str()) && parts.into_iter().any(is_open)
+        !FOREIGN_NAMES.contains(&name.as_str()) && parts.any(is_open)
     };
     let mut names = Vec::new();
     collect(text.parse().unwrap_or_else(|error| panic!("{path}: {error}")), &mut names);
@@ -384,7 +390,7 @@ fn broken_calls(walk: &str) -> Vec<String> {
             above = above.filter(|_| line.starts_with('|'));
             continue;
         }
-        let cells: Vec<_> = line.trim_matches('|').split(" | ").collect();
+        let cells: Vec<_> = line.trim_matches('|').split('|').collect();
         let quoted = |cell: usize| {
             cells.get(cell).into_iter().flat_map(|cell| cell.split('`').skip(1).step_by(2))
         };

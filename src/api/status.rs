@@ -9,7 +9,8 @@ use crate::process::{NameStatus, Survivor, WaiterStatus, find_survivors};
 use crate::{
     clock,
     error::{Holder, Predecessor, Result},
-    host::questions::ServedLock,
+    host::questions::{ServedLock, ServedWaiter},
+    mode::WaiterMode,
     name::Name,
     path::ground::Reach,
     scope::Scope,
@@ -44,8 +45,9 @@ pub struct LockStatus {
     /// How the one before the holder left, as the holder was told; of a free lock, as the next holder
     /// will be told.
     pub predecessor: Predecessor,
-    /// The callers that wait, in the order in which they are served; in a directory of the file-lock
-    /// engine, where waiters leave no trace, none.
+    /// The callers that wait, the one that has waited longest first; in a directory of the file-lock
+    /// engine, where waiters leave no trace, none. At host scope those of one directory wait for each
+    /// other, and one at a time at the leader.
     pub waiters: Vec<WaitingCaller>,
     /// The processes that keep it in the place of a holder that has ended: children that have a copy
     /// of its lock file.
@@ -134,12 +136,22 @@ pub struct WaitingCaller {
     pub label: String,
     /// Its manager has proved the label to the leader; see [`Holder::label_is_proved`].
     pub label_is_proved: bool,
+    /// As of a [`Holder`].
+    pub(crate) claims_label: bool,
     /// The name of its machine.
     pub host: String,
     /// Its process id on that machine (in its own PID namespace).
     pub pid: Option<u32>,
     /// For how long it has waited.
     pub waiting: Duration,
+    /// What it waits for, where that is known.
+    pub mode: Option<WaiterMode>,
+}
+
+/// Whether a label is proved, as it is said in JSON: of none where the leader knows no proved ones.
+#[cfg(feature = "cli")]
+pub(crate) fn said(label_is_proved: bool, claims_label: bool) -> Option<bool> {
+    (label_is_proved || claims_label).then_some(label_is_proved)
 }
 
 /// The names of the manager's directory and of its leader, or only one; in order of names.
@@ -202,12 +214,14 @@ fn at_the_service(lock: ServedLock) -> LockStatus {
         (true, true) => LockState::Kept,
         (true, false) => LockState::Held,
     };
-    let waiters = lock.waiters.into_iter().map(|waiter| WaitingCaller {
+    let waiters = lock.waiters.into_iter().map(|ServedWaiter { waiter, mode }| WaitingCaller {
         label: waiter.label,
         label_is_proved: waiter.label_is_proved,
+        claims_label: waiter.claims_label,
         host: waiter.host,
         pid: waiter.pid,
         waiting: waiter.held.unwrap_or_default(),
+        mode,
     });
     LockStatus {
         state,
@@ -238,7 +252,10 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
         }
         // Of one that is free the leader has none.
         known.limit = known.limit.or(status.limit);
-        known.waiters.extend(status.waiters.into_iter().map(in_the_directory));
+        let is_limited = known.limit.is_some();
+        known.waiters.extend(in_the_directory(status.waiters, is_limited));
+        // Each side's come in order; where one has waited as long as the other, the leader's come first.
+        known.waiters.sort_by_key(|waiter| std::cmp::Reverse(waiter.waiting));
         return;
     }
     let state = match (&status.holder, status.stays_for) {
@@ -267,7 +284,7 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
         #[cfg(feature = "cli")]
         share_proofs: status.share_proofs,
         predecessor: status.predecessor,
-        waiters: status.waiters.into_iter().map(in_the_directory).collect(),
+        waiters: in_the_directory(status.waiters, status.limit.is_some()).collect(),
         #[cfg(feature = "cli")]
         proof: status.proof,
         survivors: status.survivors,
@@ -275,8 +292,26 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
 }
 
 #[cfg(feature = "process")]
-fn in_the_directory(waiter: WaiterStatus) -> WaitingCaller {
-    let WaiterStatus { process, waiting } = waiter;
-    let Holder { label, host, pid, .. } = process;
-    WaitingCaller { label, label_is_proved: false, host, pid, waiting }
+fn in_the_directory(
+    waiters: Vec<WaiterStatus>,
+    is_limited: bool,
+) -> impl Iterator<Item = WaitingCaller> {
+    waiters.into_iter().map(move |waiter| {
+        let WaiterStatus { process, waiting, shares, permits } = waiter;
+        let mode = match (is_limited, shares) {
+            (true, _) => permits.map(WaiterMode::Permits),
+            (false, true) => Some(WaiterMode::Shared),
+            (false, false) => Some(WaiterMode::Exclusive),
+        };
+        let Holder { label, host, pid, .. } = process;
+        WaitingCaller {
+            label,
+            label_is_proved: false,
+            claims_label: false,
+            host,
+            pid,
+            waiting,
+            mode,
+        }
+    })
 }

@@ -376,8 +376,8 @@ pub(crate) fn shown(holder: &Holder) -> String {
 }
 
 pub(crate) fn shown_waiter(waiter: &WaitingCaller) -> String {
-    let WaitingCaller { label, host, pid, .. } = waiter.clone();
-    Holder { label, host, pid, ..Holder::default() }.to_string()
+    let WaitingCaller { label, claims_label, host, pid, .. } = waiter.clone();
+    Holder { label, claims_label, host, pid, ..Holder::default() }.to_string()
 }
 
 #[cfg(test)]

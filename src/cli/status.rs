@@ -19,11 +19,12 @@ use super::{
 use crate::{
     api::{
         manager::LockManager,
-        status::{LockState, LockStatus, Sharer, WaitingCaller},
+        status::{LockState, LockStatus, Sharer, WaitingCaller, said},
         why::{shown, shown_waiter},
     },
     error::Holder,
     host::asking::AskedLeader,
+    mode::WaiterMode,
     name::Name,
     printable::{Printable, in_words},
     process::Survivor,
@@ -203,9 +204,9 @@ pub(super) struct ShownLock<'a> {
 #[derive(Serialize)]
 struct ShownHolder<'a> {
     label: &'a str,
-    /// Said where it is: by the holder's credential. Else the label is what the holder claims.
-    #[serde(skip_serializing_if = "is_claimed")]
-    label_is_proved: bool,
+    /// By the holder's credential; else it is what the holder claims. Said where the leader knows proved ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label_is_proved: Option<bool>,
     host: &'a str,
     pid: Option<u32>,
     command: &'a str,
@@ -233,15 +234,16 @@ struct Keeps<'a> {
 #[derive(Serialize)]
 struct ShownWaiter<'a> {
     label: &'a str,
-    #[serde(skip_serializing_if = "is_claimed")]
-    label_is_proved: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label_is_proved: Option<bool>,
     host: &'a str,
     pid: Option<u32>,
     waiting_ms: u64,
-}
-
-fn is_claimed(label_is_proved: &bool) -> bool {
-    !*label_is_proved
+    /// `null` where that is not known.
+    mode: Option<&'static str>,
+    /// Only of one that waits for permits: how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permits: Option<u32>,
 }
 
 fn json(locks: Option<&[LockStatus]>, leaders: &[AskedLeader]) -> String {
@@ -300,7 +302,7 @@ impl<'a> From<&'a Holder> for ShownHolder<'a> {
     fn from(holder: &'a Holder) -> ShownHolder<'a> {
         ShownHolder {
             label: &holder.label,
-            label_is_proved: holder.label_is_proved,
+            label_is_proved: said(holder.label_is_proved, holder.claims_label),
             host: &holder.host,
             pid: holder.pid,
             command: &holder.command,
@@ -320,10 +322,12 @@ impl<'a> From<&'a WaitingCaller> for ShownWaiter<'a> {
     fn from(waiter: &'a WaitingCaller) -> ShownWaiter<'a> {
         ShownWaiter {
             label: &waiter.label,
-            label_is_proved: waiter.label_is_proved,
+            label_is_proved: said(waiter.label_is_proved, waiter.claims_label),
             host: &waiter.host,
             pid: waiter.pid,
             waiting_ms: in_ms(waiter.waiting),
+            mode: waiter.mode.map(WaiterMode::as_str),
+            permits: waiter.mode.and_then(WaiterMode::permits),
         }
     }
 }
@@ -364,12 +368,11 @@ pub(super) fn table(
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
     }
-    let marks = LabelMarks::of(locks);
     for lock in locks {
         table.add_row([
             format!("{}{}", mark(&lock.name), Printable(lock.name.as_str())),
             format!("{}, {}", state(lock), lock.scope),
-            lock.holder.as_ref().map(|holder| marks.holder(holder, lock)).unwrap_or_default(),
+            lock.holder.as_ref().map(shown).unwrap_or_default(),
             times(lock),
             lock.predecessor.to_string(),
             lock.token.to_string(),
@@ -381,14 +384,15 @@ pub(super) fn table(
                 (None, 1) => ("reads".to_owned(), String::new()),
                 (None, count) => ("reads".to_owned(), format!("{count} times")),
             };
-            table.add_row(["", &does, &marks.holder(holder, lock), &times, "", ""]);
+            table.add_row(["", &does, &shown(holder), &times, "", ""]);
         }
         for survivor in &lock.survivors {
             table.add_row(["", "kept alive by", &survivor.to_string(), "", "", ""]);
         }
         for waiter in &lock.waiters {
             let waited = in_words(waiter.waiting);
-            table.add_row(["", "waits", &marks.waiter(waiter, lock), &waited, "", ""]);
+            let waits = waits(waiter.mode);
+            table.add_row(["", &waits, &shown_waiter(waiter), &waited, "", ""]);
         }
     }
     for column in table.column_iter_mut() {
@@ -407,33 +411,14 @@ pub(super) fn table(
     text
 }
 
-/// Which labels are marked as claimed: where some are proved by credentials, those of host scope that are
-/// not. With one secret for all clients none is proved, and none is marked.
-struct LabelMarks {
-    some_are_proved: bool,
-}
-
-impl LabelMarks {
-    fn of(locks: &[LockStatus]) -> LabelMarks {
-        let is_proved = |lock: &LockStatus| {
-            lock.holder.iter().any(|holder| holder.label_is_proved)
-                || lock.sharers.iter().any(|sharer| sharer.holder.label_is_proved)
-                || lock.waiters.iter().any(|waiter| waiter.label_is_proved)
-        };
-        LabelMarks { some_are_proved: locks.iter().any(is_proved) }
-    }
-
-    fn holder(&self, holder: &Holder, lock: &LockStatus) -> String {
-        shown(holder) + self.mark(&holder.label, holder.label_is_proved, lock)
-    }
-
-    fn waiter(&self, waiter: &WaitingCaller, lock: &LockStatus) -> String {
-        shown_waiter(waiter) + self.mark(&waiter.label, waiter.label_is_proved, lock)
-    }
-
-    fn mark(&self, label: &str, is_proved: bool, lock: &LockStatus) -> &'static str {
-        let is_claimed = !label.is_empty() && !is_proved && lock.scope == Scope::Host;
-        if self.some_are_proved && is_claimed { ", as it claims" } else { "" }
+/// That it waits, and for what, if that is not the whole lock.
+fn waits(mode: Option<WaiterMode>) -> String {
+    match mode {
+        None | Some(WaiterMode::Exclusive) => "waits".to_owned(),
+        Some(WaiterMode::Shared) => "waits to read".to_owned(),
+        Some(WaiterMode::Upgradable) => "waits to read and upgrade".to_owned(),
+        Some(WaiterMode::Permits(1)) => "waits for 1 permit".to_owned(),
+        Some(WaiterMode::Permits(count)) => format!("waits for {count} permits"),
     }
 }
 

@@ -33,7 +33,7 @@ use parking_lot::{Condvar, Mutex};
 #[cfg(feature = "cli")]
 pub(crate) use self::events::EventClient;
 #[cfg(feature = "cli")]
-pub(crate) use self::window::{LeaderView, LeaderWindow};
+pub(crate) use self::window::{LeaderHealth, LeaderView, LeaderWindow};
 pub use self::{
     builder::LeaderBuilder,
     events::{LeaderEvent, LeaderEventKind},
@@ -50,7 +50,9 @@ use super::net::{acceptance::Acceptance, bell::Bell, tls::Secret};
 use crate::{
     callbacks,
     error::{LockError, LockErrorKind},
+    name::Name,
     proto::{ConnectionId, wire::LeaderMessage},
+    token::Token,
     watch::Tell,
 };
 
@@ -245,7 +247,12 @@ impl AsRef<Bell> for LeaderShared {
 impl LeaderShared {
     /// Tells of something that an operator has to look at.
     fn sound(&self, text: String) {
-        self.teller.tell(LeaderEvent::alarm(&text));
+        self.sound_about(text, None);
+    }
+
+    /// The same of a lock, as the client had it that has lost it.
+    fn sound_about(&self, text: String, lock: Option<(Name, Token)>) {
+        self.teller.tell(LeaderEvent::alarm(&text, lock));
         self.on_alarm.tell(text);
     }
 

@@ -78,7 +78,7 @@ pub struct LeaseKey {
 ///
 /// - Only the service opens, and only from 0, while it holds its lock: a recall or a loss that is
 ///   told under the same lock meets the word before or after, never in between. A lease is opened as
-///   `RESERVED`, or `IN_USE` for a guard that takes its lock to host scope.
+///   `RESERVED`.
 /// - An idle word is closed under the service's lock alone. What closes a word otherwise is in it (a
 ///   guard) or has it reserved (the representative), so that no other lease can be there by then.
 /// - Block, lease and end are read **after** the exchange that enters, since the word may have been
@@ -154,8 +154,6 @@ pub struct Opening {
     pub at_most: Option<Time>,
     /// Whether the lease stays after its first guard; else it is recalled from the start.
     pub keeps: bool,
-    /// For a guard that is there already, and not for the representative.
-    pub is_in_use: bool,
     /// The lease is shared: for readers, which bear its one token.
     pub is_shared: bool,
 }
@@ -499,11 +497,9 @@ impl LeaseWord {
 /// For the service, which holds its lock meanwhile. Whatever these close may be slept at: see
 /// [`take_waiter`](LeaseWord::take_waiter).
 impl LeaseWord {
-    /// A lease was granted: the word is open for the representative, or in use by the guard that
-    /// asked for it.
+    /// A lease was granted: the word is open for the representative.
     pub fn open(&self, opening: Opening) {
-        let Opening { lease, first, last, predecessor, at_most, keeps, is_in_use, is_shared } =
-            opening;
+        let Opening { lease, first, last, predecessor, at_most, keeps, is_shared } = opening;
         assert_eq!(first.epoch(), last.epoch(), "a block lies in one epoch");
         assert_eq!(self.word.load(Acquire), 0, "one lease of a name is open at a time");
         self.lease[0].store(lease.high, Relaxed);
@@ -520,11 +516,9 @@ impl LeaseWord {
         let half = if keeps && !is_shared { half(first & COUNT, last & COUNT) } else { COUNT + 1 };
         self.half.store(half, Relaxed);
         let recalled = if keeps { 0 } else { RECALLED };
-        let opened = match is_in_use {
-            _ if is_shared => OPEN | SHARED | RESERVED | recalled | told(predecessor),
-            true => OPEN | IN_USE | recalled | first & COUNT,
-            false => OPEN | RESERVED | recalled | told(predecessor) | first & COUNT,
-        };
+        let opened = OPEN | RESERVED | recalled | told(predecessor);
+        // Readers are counted where the count of tokens stands else.
+        let opened = if is_shared { opened | SHARED } else { opened | first & COUNT };
         let before = self.word.swap(opened, AcqRel);
         assert_eq!(before, 0, "only the service opens");
     }

@@ -37,7 +37,6 @@ pub(super) fn want(text: &str) -> LeaseRequest {
         at_least: None,
         keep: false,
         word: Arc::new(LeaseWord::new()),
-        is_in_use: false,
         has_moved: false,
         settlement: Settlement::default(),
     }

@@ -51,7 +51,9 @@ use self::client::connect;
 #[cfg(all(feature = "cli", any(feature = "etcd", feature = "postgres")))]
 pub(crate) use self::journal::{examine_journal, move_journal};
 #[cfg(all(feature = "host", feature = "cli"))]
-pub(crate) use self::leader::{EventClient, HAS_OWN_JOURNAL, LeaderView, LeaderWindow, refusal};
+pub(crate) use self::leader::{
+    EventClient, HAS_OWN_JOURNAL, LeaderHealth, LeaderView, LeaderWindow, refusal,
+};
 #[cfg(all(feature = "host", feature = "cli"))]
 pub(crate) use self::net::client_keys::ClientKeys;
 #[cfg(all(feature = "host", feature = "cli"))]

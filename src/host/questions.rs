@@ -9,11 +9,10 @@ use std::{
     time::Duration,
 };
 
-#[cfg(feature = "service")]
-use super::engines::EngineFinding;
 use crate::{
     blocking,
     error::{Holder, LockError, Predecessor, Result},
+    mode::WaiterMode,
     name::Name,
     time::Time,
     token::Token,
@@ -53,7 +52,7 @@ pub(crate) trait LockQuestions: Send + Sync {
     }
 
     /// What an operator should know of the service, if it is of another kind than our leaders.
-    #[cfg(feature = "service")]
+    #[cfg(all(feature = "service", feature = "cli"))]
     fn examine(&self) -> Option<AnswerInTime<Vec<EngineFinding>>> {
         None
     }
@@ -117,12 +116,52 @@ pub(crate) struct ServedLock {
     pub(crate) remaining: Option<Duration>,
     pub(crate) predecessor: Predecessor,
     /// The queue, as far as it is told; each with its time there as the time that it `held`.
-    pub(crate) waiters: Vec<Holder>,
+    pub(crate) waiters: Vec<ServedWaiter>,
+}
+
+/// A waiter as its service knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct ServedWaiter {
+    pub(crate) waiter: Holder,
+    pub(crate) mode: Option<WaiterMode>,
 }
 
 impl ServedLock {
     /// Of several holders the one that has been there the longest.
     pub(crate) fn first_holder(self) -> Option<Holder> {
         self.holder.or_else(|| self.sharers.into_iter().next().map(|(holder, _)| holder))
+    }
+}
+
+/// What is to be said about a service.
+#[cfg(feature = "service")]
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program shows them"))]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EngineFinding {
+    pub(crate) kind: FindingKind,
+    pub(crate) text: String,
+}
+
+/// How bad a finding is.
+#[cfg(feature = "service")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FindingKind {
+    Fine,
+    Note,
+    Trouble,
+}
+
+#[cfg(feature = "service")]
+impl EngineFinding {
+    pub(in crate::host) fn fine(text: impl Into<String>) -> EngineFinding {
+        EngineFinding { kind: FindingKind::Fine, text: text.into() }
+    }
+
+    pub(in crate::host) fn note(text: impl Into<String>) -> EngineFinding {
+        EngineFinding { kind: FindingKind::Note, text: text.into() }
+    }
+
+    pub(in crate::host) fn trouble(text: impl Into<String>) -> EngineFinding {
+        EngineFinding { kind: FindingKind::Trouble, text: text.into() }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) use self::converting::{ConvertsLeases, ReaderMode};
 use super::lease_word::{LeaseWord, Opening, Used};
 use crate::{
     elected::ElectedLeader,
-    error::{LockError, Result},
+    error::{Holder, LockError, Result},
     mode::Usage,
     name::Name,
     time::Time,
@@ -105,6 +105,13 @@ pub(crate) trait LeaseService: Send + Sync {
     /// one of the word's own where each lease is renewed by itself.
     fn word_deadline(&self) -> Arc<Deadline>;
 
+    /// Which holder of the name was told last to a request that waits for it, if that was told: for
+    /// a caller of this process that stood behind that request and gives up.
+    fn holder_told(&self, name: &Name) -> Option<Holder> {
+        let _ = name;
+        None
+    }
+
     /// Whether it can carry a lock with these terms; else what is to be used instead.
     fn accepts(&self, terms: &AskedTerms) -> Result<()> {
         let _ = terms;
@@ -167,8 +174,6 @@ pub(crate) struct LeaseRequest {
     pub(crate) keep: bool,
     /// The word to open.
     pub(crate) word: Arc<LeaseWord>,
-    /// A guard is there already: the word is opened in use, and not reserved.
-    pub(crate) is_in_use: bool,
     /// A process of the caller's directory has had the lock since the caller's last had it: more may
     /// want it than the service knows of.
     pub(crate) has_moved: bool,
@@ -284,5 +289,7 @@ impl Drop for Settlement {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, tierlock_loom))]
+mod model;
+#[cfg(all(test, not(tierlock_loom)))]
 mod tests;

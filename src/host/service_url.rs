@@ -66,7 +66,7 @@ impl Password {
             let what = format!("there is no password file {}", path.display());
             return Err(LockError::config(what));
         }
-        let (text, _) = super::net::secret_file::read_private(path)?;
+        let (text, _) = super::net::secret_file::read_private(path, "password")?;
         let text = String::from_utf8(text).map_err(|error| {
             let shown = path.display();
             let what = format!("the password file {shown} is not UTF-8");

@@ -25,13 +25,18 @@ pub(crate) struct WantedPart<'a> {
     pub(crate) mode: LockMode,
 }
 
-/// Takes all of them, which stand in the order of their names.
+/// Takes all of them, which stand in the order of their names. Those that it has stay with the calling thread,
+/// as single ones do: also while it waits for the next.
 pub(crate) fn lock_all(parts: &[WantedPart<'_>], patience: Patience) -> Result<Vec<Held>> {
     let mut won = WonParts::of(parts);
     loop {
         let before = won.held.len();
         for part in won.ask_for_rest(patience, false)? {
-            if !won.add(part.run())? {
+            let tried = part.run();
+            if let (Ok(held), Some(missing)) = (&tried, won.missing()) {
+                missing.stays_here(held);
+            }
+            if !won.add(tried)? {
                 break;
             }
         }
@@ -82,6 +87,12 @@ pub(crate) async fn lock_all_async(
 }
 
 impl WantedPart<'_> {
+    fn stays_here(self, held: &Held) {
+        if let (Core::Named(named), LockMode::Exclusive) = (self.core, self.mode) {
+            named.stays_here(held.token);
+        }
+    }
+
     fn about(self, error: LockError) -> LockError {
         match self.core {
             Core::Named(named) => error.with_name(named.name()),

@@ -25,6 +25,7 @@
 mod ahead;
 mod back;
 mod host;
+mod in_vain;
 mod seat;
 mod slot;
 
@@ -47,7 +48,6 @@ use crate::{
     mode::Room,
     scope::Scope,
     thread::{InFront, Seat, WaitingWriter},
-    thread_number::thread_number,
     time::Time,
     token::Token,
 };
@@ -220,8 +220,7 @@ impl<'a> Climb<'a> {
                 Ask::Slot(slot) => {
                     let is_over = || self.named.reach.is_closed() || self.may_read_beside();
                     let (known, label) = (self.known, self.label());
-                    let shares = self.mode.shares();
-                    let taken = slot.take_unless(known, label, until, &is_over, shares);
+                    let taken = slot.take_unless(known, label, until, &is_over, self.wish());
                     self.slot(taken)?;
                 }
                 Ask::Lease(request) => self.answered(request.wait())?,
@@ -254,9 +253,9 @@ impl<'a> Climb<'a> {
                 #[cfg(feature = "process")]
                 Ask::Slot(slot) => {
                     let (named, mode) = (self.named, self.mode);
-                    let (known, label) = (self.known, self.label());
+                    let (known, label, wish) = (self.known, self.label(), self.wish());
                     let wait = async move {
-                        let wait = slot.take_async(known, label, until, mode.shares());
+                        let wait = slot.take_async(known, label, until, wish);
                         unless(|| named.may_read_beside(), mode, wait).await
                     };
                     match Seated::new(entry, self.sit_down(), wait).await {
@@ -628,39 +627,6 @@ impl<'a> Climb<'a> {
         return self.named.entry.slot().is_some_and(|slot| slot.is_gate());
         #[cfg(not(feature = "process"))]
         false
-    }
-
-    /// It timed out in this process: a thread or task of it holds the lock, or waits for the holder
-    /// in another process.
-    fn held_here(&self) -> LockError {
-        let named = self.named;
-        let start = self.since.unwrap_or_else(clock::now);
-        if let LockMode::Permits(permits) = self.mode {
-            return permits.timed_out(start, named.scope()).with_name(named.name());
-        }
-        let (waited, myself) = (clock::now().since(start), named.reach.myself());
-        #[cfg(feature = "process")]
-        let holder = named.entry.slot().and_then(|slot| slot.holder());
-        #[cfg(not(feature = "process"))]
-        let holder: Option<crate::error::Holder> = None;
-        let (is_here, is_own) = match (named.entry.scope_in_force(), named.host_tier()) {
-            (Scope::Thread, _) => (true, false),
-            (Scope::Process, _) => {
-                (holder.as_ref().is_some_and(|own| own.pid == myself.pid), false)
-            }
-            (Scope::Host, Some(tier)) => {
-                let is_own = named.reach.guards_stay
-                    && thread_number().is_some_and(|number| tier.word.is_with(number));
-                (!tier.word.is_closed(), is_own)
-            }
-            (Scope::Host, None) => (false, false),
-        };
-        let error = match is_here {
-            true => LockError::timed_out_here(waited, is_own),
-            false => LockError::timed_out(waited),
-        };
-        let error = error.with_scope(named.scope()).with_name(named.name());
-        error.with_holder(holder).with_holder(Some(myself))
     }
 }
 

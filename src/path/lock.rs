@@ -30,9 +30,12 @@ impl Named {
         }
     }
 
-    /// What this token was got with stays with the calling thread.
+    /// What this token was got with stays with the calling thread, if that is promised.
     #[cold]
     pub(super) fn stays_here(&self, token: Token) {
+        if !self.reach.guards_stay {
+            return;
+        }
         if let (Some(tier), Some(number)) = (self.host_tier(), thread_number()) {
             tier.word.stays_with(token, number);
         }
@@ -42,9 +45,7 @@ impl Named {
     #[cold]
     pub(crate) fn lock_slow(&self, patience: Patience) -> Result<Held> {
         let held = self.climb(patience, Scope::Thread, LockMode::Exclusive)?;
-        if self.reach.guards_stay {
-            self.stays_here(held.token);
-        }
+        self.stays_here(held.token);
         Ok(held)
     }
 

@@ -124,6 +124,12 @@ impl Plain {
     pub(crate) fn new() -> Plain {
         Plain { lock: ThreadLock::new(), shares: ThreadShares::new() }
     }
+
+    /// What a caller is told that gives up at the lock, where it has waited since `start`.
+    fn timed_out(&self, start: Time) -> LockError {
+        let ahead = waiters_before(&self.lock, &self.shares, start);
+        timed_out(start, Scope::Thread).with_waiters_ahead(Some(ahead))
+    }
 }
 
 /// How a lock is held.
@@ -176,7 +182,7 @@ impl Core {
 
     pub(crate) fn lock(&self, patience: Patience) -> Result<Held> {
         match self {
-            Core::Plain(plain) => lock_plain(&plain.lock, patience),
+            Core::Plain(plain) => lock_plain(plain, patience),
             Core::Named(named) => named.lock(patience),
         }
     }
@@ -184,13 +190,13 @@ impl Core {
     /// Dropping the future gives back what it was to receive.
     pub(crate) async fn lock_async(&self, patience: Patience) -> Result<Held> {
         match self {
-            Core::Plain(Plain { lock, .. }) => match patience {
-                Patience::No => lock_plain(lock, patience),
+            Core::Plain(plain) => match patience {
+                Patience::No => lock_plain(plain, patience),
                 _ => {
                     let start = clock::now();
-                    let is_won = wait_until_async(lock, patience.until()).await;
-                    let taken = is_won.then(|| Held::plain(lock.count()));
-                    taken.ok_or_else(|| timed_out(start, Scope::Thread))
+                    let is_won = wait_until_async(&plain.lock, patience.until()).await;
+                    let taken = is_won.then(|| Held::plain(plain.lock.count()));
+                    taken.ok_or_else(|| plain.timed_out(start))
                 }
             },
             Core::Named(named) => named.lock_async(patience).await,
@@ -293,16 +299,33 @@ impl Drop for StepsOutAfterLook<'_> {
     }
 }
 
-fn lock_plain(lock: &ThreadLock, patience: Patience) -> Result<Held> {
+fn lock_plain(plain: &Plain, patience: Patience) -> Result<Held> {
+    let lock = &plain.lock;
     match patience {
         Patience::No => lock.try_take().map(Held::plain).ok_or(LockError::WOULD_BLOCK),
         Patience::Forever => Ok(Held::plain(lock.take())),
         Patience::Until(until) => {
             let start = clock::now();
             let taken = lock.take_until(until).map(Held::plain);
-            taken.ok_or_else(|| timed_out(start, Scope::Thread))
+            taken.ok_or_else(|| plain.timed_out(start))
         }
     }
+}
+
+/// Where a wait was when its time came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum InVain {
+    /// It waited for the lock.
+    AtLock,
+    /// It had the lock, and waited for room.
+    InFront,
+}
+
+/// How many waiters stand before a caller that has waited at the lock since `start`, and waits no longer:
+/// those that are queued, and one that has won it and waits for readers or permits.
+fn waiters_before(lock: &ThreadLock, shares: &ThreadShares, start: Time) -> usize {
+    let waits_inside = lock.is_locked() && shares.counted() > 0 && !shares.is_readable();
+    lock.waiters_before(start) + usize::from(waits_inside)
 }
 
 /// A lock of thread scope is held in this process.
@@ -313,6 +336,11 @@ fn timed_out(start: Time, scope: Scope) -> LockError {
         _ => LockError::timed_out(waited),
     };
     error.with_scope(scope)
+}
+
+/// The same of a caller that had the gate and waited for readers: no waiter stands before it.
+fn timed_out_in_front(start: Time, scope: Scope) -> LockError {
+    timed_out(start, scope).with_waiters_ahead(Some(0))
 }
 
 /// Waits for a thread lock until `until`, blocking no thread; whether it is won.

@@ -23,11 +23,11 @@ use crate::{
 #[cfg(feature = "process")]
 use super::right::{SHARED_SLOT, SLOT};
 use super::{
-    Core, Patience, Permits, Plain, by,
+    Core, InVain, Patience, Permits, Plain, by,
     named::Named,
     right::{Held, SHARED},
     sharing::StepsOut,
-    spans,
+    spans, waiters_before,
 };
 
 /// A try that finds the gate taken by one that is about to leave it looks again for so long.
@@ -298,18 +298,18 @@ impl Plain {
             }
             _ => self.lock.wait(until, || false),
         };
-        let in_vain = || match patience {
+        let in_vain = |ahead| match patience {
             Patience::No => LockError::WOULD_BLOCK,
-            _ => permits.timed_out(start, Scope::Thread),
+            _ => permits.timed_out(start, Scope::Thread).with_waiters_ahead(Some(ahead)),
         };
         if !is_won {
-            return Err(in_vain());
+            return Err(in_vain(waiters_before(&self.lock, &self.shares, start)));
         }
         let _won = StepsOut(&self.lock);
         if self.shares.is_full(permits.room()) {
             let _front = (patience != Patience::No).then(|| self.shares.stand_in_front());
             if !self.shares.drain(permits.room(), until) {
-                return Err(in_vain());
+                return Err(in_vain(0));
             }
         }
         self.come_in_with(permits)
@@ -318,32 +318,38 @@ impl Plain {
     pub(super) async fn acquire_async(&self, permits: Permits, patience: Patience) -> Result<Held> {
         permits.check()?;
         let (start, until) = (clock::now(), patience.until());
-        match self.await_room(permits.room(), until).await {
-            Some(_won) => self.come_in_with(permits),
-            None => Err(permits.timed_out(start, Scope::Thread)),
-        }
+        let ahead = match self.await_room(permits.room(), until).await {
+            Ok(_won) => return self.come_in_with(permits),
+            Err(InVain::AtLock) => waiters_before(&self.lock, &self.shares, start),
+            Err(InVain::InFront) => 0,
+        };
+        Err(permits.timed_out(start, Scope::Thread).with_waiters_ahead(Some(ahead)))
     }
 
-    /// Waits for the lock and then for room, blocking no thread; `None` if the time came first. What
+    /// Waits for the lock and then for room, blocking no thread; or where it was when the time came. What
     /// is returned has the lock, and gives it back. A task whose turn it is, and that is not polled,
     /// loses it.
-    pub(super) async fn await_room(&self, room: Room, until: Time) -> Option<InSeat<'_>> {
+    pub(super) async fn await_room(
+        &self,
+        room: Room,
+        until: Time,
+    ) -> std::result::Result<InSeat<'_>, InVain> {
         if !by(until, self.lock.wait_async()).await {
-            return None;
+            return Err(InVain::AtLock);
         }
         let mut won = InSeat::of(&self.lock);
         loop {
             let is_its = match self.shares.listen(room) {
-                None if won.get_up() => return Some(won),
+                None if won.get_up() => return Ok(won),
                 None => false,
-                Some(_) if clock::now() >= until => return None,
+                Some(_) if clock::now() >= until => return Err(InVain::InFront),
                 Some(listener) => {
                     let _front = room.is_for_permits().then(|| self.shares.stand_in_front());
                     won.wait(by((clock::now() + LOOK_EVERY).min(until), listener)).await
                 }
             };
             if !is_its && !by(until, won.come_back()).await {
-                return None;
+                return Err(InVain::AtLock);
             }
         }
     }

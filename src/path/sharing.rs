@@ -24,7 +24,7 @@ use event_listener::Listener;
 
 use crate::{
     alarm, clock,
-    error::{LockError, LostReason, Predecessor, Result},
+    error::{Holder, LockError, LostReason, Predecessor, Result},
     fork,
     host::service::ReaderMode,
     mode::{Room, Share},
@@ -44,7 +44,7 @@ use super::{
     Core, LockMode, Patience, by,
     named::Named,
     right::{Held, INSIDE, LEASE, READABLE, SHARED, SHARED_LEASE, SHARED_SLOT, THREAD, Won, short},
-    spans, timed_out,
+    spans, timed_out_in_front,
 };
 
 /// A writer that waits for readers.
@@ -434,9 +434,23 @@ impl Named {
         }
     }
 
+    /// An upgrade waited for readers all the time.
     fn timed_out_since(&self, start: Time) -> LockError {
-        let error = timed_out(start, self.scope()).with_name(self.name());
-        error.with_holder(Some(self.reach.myself()))
+        let scope = self.scope().max(self.entry.scope_in_force());
+        let error = timed_out_in_front(start, scope).with_name(self.name());
+        error.with_holder(self.reader_in_the_way())
+    }
+
+    /// Which process reads it, or has permits of it, as far as that is known: another one first,
+    /// since the caller knows the guards of its own.
+    pub(super) fn reader_in_the_way(&self) -> Option<Holder> {
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.entry.slot()
+            && self.entry.scope_in_force() == Scope::Process
+        {
+            return slot.sharer();
+        }
+        (self.entry.shares().counted() > 0).then(|| self.reach.myself())
     }
 
     /// A writer becomes an upgradable reader.

@@ -38,3 +38,13 @@ fn times_in_words() {
         assert_eq!(in_words(Duration::from_millis(ms)), words);
     }
 }
+
+#[cfg(feature = "cli")]
+#[test]
+fn json_is_spelled_out_and_says_the_same() {
+    let misleading = "a\u{7f}\u{85}\u{9b}31m\u{2028}\u{202e}\u{e0041}z\u{1f512}ä";
+    let plain = serde_json::to_string(&[misleading]).unwrap();
+    let spelled = spelled_out(&plain);
+    assert_eq!(spelled, "[\"a\\u007f\\u0085\\u009b31m\\u2028\\u202e\\udb40\\udc41z\u{1f512}ä\"]");
+    assert_eq!(serde_json::from_str::<Vec<String>>(&spelled).unwrap(), [misleading]);
+}

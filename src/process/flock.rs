@@ -303,6 +303,10 @@ impl FileSlot {
         held.then(|| record::holder(&open.words, || record::sequence(&open.words)))
     }
 
+    pub(super) fn is_held_here(&self) -> bool {
+        self.life.so_far().is_some_and(|life| life.state.lock().held)
+    }
+
     /// The descriptor has close-on-exec set; a caller that passes it on clears that in the child.
     pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
         let not_held = || io::Error::other("the lock is not held");
@@ -428,7 +432,9 @@ impl FileSlot {
     }
 
     fn timed_out(&self, begin: Time, now: Time) -> LockError {
-        self.named(LockError::timed_out(now.since(begin))).with_holder(self.holder())
+        // What has the file of a wide name is on its way to a lease: it waits like this one.
+        let holder = if self.is_wide() { None } else { self.holder() };
+        self.named(LockError::timed_out(now.since(begin))).with_holder(holder)
     }
 
     /// `error` is about this lock; where the text does not say so, about its file.

@@ -8,6 +8,7 @@
 mod checkup;
 mod dir;
 mod flock;
+mod shown;
 mod sys;
 #[cfg(all(
     target_os = "linux",
@@ -41,11 +42,7 @@ use crate::{
 use self::dir::ending;
 pub use self::dir::keepers::Survivor;
 pub(crate) use self::dir::{births::is_stopped, keepers::find_survivors};
-use self::dir::{elections::Announcement, files, home::Home, keepers};
-pub(crate) use self::dir::{
-    elections::{AnnouncedFile, Announcements},
-    turns::{FileTurn, TurnFile},
-};
+use self::dir::{elections::Announcement, home::Home};
 #[cfg(feature = "testing")]
 pub use self::table::parts;
 #[cfg(feature = "cli")]
@@ -57,6 +54,13 @@ pub(crate) use self::{
         keepers::proofs_here,
         report::{Finding, Level},
     },
+};
+pub(crate) use self::{
+    dir::{
+        elections::{AnnouncedFile, Announcements},
+        turns::{FileTurn, TurnFile},
+    },
+    shown::{NameStatus, WaiterStatus},
 };
 
 /// How to open a directory.
@@ -310,11 +314,10 @@ impl Slot {
     /// Blocks; `TimedOut` with the holder at `until`.
     #[cfg(test)]
     pub(crate) fn take(&self, above: Token, label: &str, until: Time) -> Result<Taken, LockError> {
-        self.take_unless(above, label, until, &|| false, false)
+        self.take_unless(above, label, until, &|| false, SlotWish::default())
     }
 
-    /// Blocks; `TimedOut` with the holder at `until`, or soon after the wait `is_over`. `shares`: in
-    /// order to share it, so that another reader need not wait behind this one.
+    /// Blocks; `TimedOut` with the holder at `until`, or soon after the wait `is_over`.
     #[inline]
     pub(crate) fn take_unless(
         &self,
@@ -322,11 +325,11 @@ impl Slot {
         label: &str,
         until: Time,
         is_over: &dyn Fn() -> bool,
-        shares: bool,
+        wish: SlotWish,
     ) -> Result<Taken, LockError> {
         match &self.0 {
             EitherEngine::File(slot) => slot.take(above, label, until, is_over),
-            EitherEngine::Table(slot) => slot.take_unless(above, until, is_over, shares),
+            EitherEngine::Table(slot) => slot.take_unless(above, until, is_over, wish),
         }
     }
 
@@ -337,11 +340,11 @@ impl Slot {
         above: Token,
         label: &str,
         until: Time,
-        shares: bool,
+        wish: SlotWish,
     ) -> Result<Taken, LockError> {
         match &self.0 {
             EitherEngine::File(slot) => slot.take_async(above, label, until).await,
-            EitherEngine::Table(slot) => slot.take_async(above, until, shares).await,
+            EitherEngine::Table(slot) => slot.take_async(above, until, wish).await,
         }
     }
 
@@ -586,6 +589,31 @@ impl Slot {
         }
     }
 
+    /// Whether a thread of this process holds it, or has won it on the way to host scope.
+    pub(crate) fn is_held_here(&self) -> bool {
+        match &self.0 {
+            EitherEngine::File(slot) => slot.is_held_here(),
+            EitherEngine::Table(slot) => slot.is_held_here(),
+        }
+    }
+
+    /// A process that reads it, or has permits of it, if the engine knows: another before this one.
+    pub(crate) fn sharer(&self) -> Option<Holder> {
+        match &self.0 {
+            EitherEngine::File(_) => None,
+            EitherEngine::Table(slot) => slot.sharer(),
+        }
+    }
+
+    /// How many processes stand before this one's representative, or would if it has no place yet. With
+    /// file locks the kernel orders them, and does not tell.
+    pub(crate) fn waiters_before_own(&self) -> Option<usize> {
+        match &self.0 {
+            EitherEngine::File(_) => None,
+            EitherEngine::Table(slot) => Some(slot.waiters_before_own()),
+        }
+    }
+
     /// Whether this process holds it under this token.
     pub(crate) fn is_held_under(&self, token: Token, process: u32) -> bool {
         let is_it = |holder: Holder| {
@@ -624,6 +652,20 @@ impl Slot {
             EitherEngine::Table(slot) => slot.proof_of_sharing(),
         }
     }
+}
+
+/// How a representative waits for a slot.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct SlotWish {
+    /// It is to share it, so that another reader need not wait behind this one.
+    pub(crate) shares: bool,
+    /// It wants so many permits. 0: it locks.
+    pub(crate) permits: u32,
+    /// When it reached the turnstile of its process, if it had to wait there. Its patience counts from
+    /// there, so that of a queue of threads not each is free for others to overtake for a millisecond; its
+    /// place among the processes does not, or a queue of a hundred stood before a process that came
+    /// meanwhile.
+    pub(crate) arrived: Option<Time>,
 }
 
 /// A writer that waits for readers.
@@ -680,37 +722,4 @@ impl SlotPlace<'_> {
     pub(crate) fn unread(self) {
         self.0.unread();
     }
-}
-
-/// A name as `status` shows it.
-#[derive(Clone, Debug)]
-pub(crate) struct NameStatus {
-    pub(crate) name: Name,
-    pub(crate) token: Token,
-    /// `None`: free.
-    pub(crate) holder: Option<Holder>,
-    /// For how long `at_least` keeps it taken, though it has no holder any more.
-    pub(crate) stays_for: Option<Duration>,
-    /// While it is held, how the one before the holder left.
-    pub(crate) predecessor: Predecessor,
-    pub(crate) widened_by: Option<String>,
-    /// Of a semaphore: how many permits there are.
-    pub(crate) limit: Option<u32>,
-    /// Which processes read it, and how many threads and tasks of each; or have permits, and how many.
-    pub(crate) sharers: Vec<(Holder, u32)>,
-    /// The files with the locks that prove them alive.
-    pub(crate) share_proofs: Vec<files::FileIdentity>,
-    /// The waiters, as far as they are published.
-    pub(crate) waiters: Vec<WaiterStatus>,
-    /// The file with the lock that proves the holder alive.
-    pub(crate) proof: Option<files::FileIdentity>,
-    /// The processes that keep it in the place of a holder that has ended; see [`find_survivors`].
-    pub(crate) survivors: Vec<keepers::Survivor>,
-}
-
-/// A waiter for a name.
-#[derive(Clone, Debug)]
-pub(crate) struct WaiterStatus {
-    pub(crate) process: Holder,
-    pub(crate) waiting: Duration,
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    DirectoryKey, Drain, NameStatus, Options, Taken,
+    DirectoryKey, Drain, NameStatus, Options, SlotWish, Taken,
     dir::{home::Home, report::DirectoryReport},
 };
 
@@ -114,12 +114,17 @@ impl TableSlot {
         _: Token,
         _: Time,
         _: &dyn Fn() -> bool,
-        _: bool,
+        _: SlotWish,
     ) -> Result<Taken, LockError> {
         match self.0 {}
     }
 
-    pub(super) async fn take_async(&self, _: Token, _: Time, _: bool) -> Result<Taken, LockError> {
+    pub(super) async fn take_async(
+        &self,
+        _: Token,
+        _: Time,
+        _: SlotWish,
+    ) -> Result<Taken, LockError> {
         match self.0 {}
     }
 
@@ -189,6 +194,18 @@ impl TableSlot {
     }
 
     pub(super) fn await_bell(&self, _: u32) -> Option<std::future::Ready<()>> {
+        match self.0 {}
+    }
+
+    pub(super) fn is_held_here(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub(super) fn sharer(&self) -> Option<Holder> {
+        match self.0 {}
+    }
+
+    pub(super) fn waiters_before_own(&self) -> usize {
         match self.0 {}
     }
 

@@ -25,6 +25,7 @@ mod ends;
 mod heirs;
 #[cfg(feature = "cli")]
 mod holding;
+mod in_vain;
 mod index;
 #[cfg(test)]
 mod kills;
@@ -92,7 +93,7 @@ use self::{
     word::Word,
 };
 use super::{
-    DirectoryKey, Drain, NameStatus, Options, Taken,
+    DirectoryKey, Drain, NameStatus, Options, SlotWish, Taken,
     dir::home::{Home, damaged},
 };
 
@@ -250,7 +251,7 @@ impl TableSlot {
 
     #[cfg(test)]
     pub(super) fn take(&self, above: Token, until: Time) -> Result<Taken, LockError> {
-        self.take_unless(above, until, &|| false, false)
+        self.take_unless(above, until, &|| false, SlotWish::default())
     }
 
     /// Whether a waiter sleeps for it, or may.
@@ -260,14 +261,13 @@ impl TableSlot {
         place.is_some_and(|place| Word::from_bits(place.slot.word.load(Relaxed)).has_waiters())
     }
 
-    /// `shares`: in order to share it, so that another reader need not wait behind this one.
     #[inline]
     pub(super) fn take_unless(
         &self,
         above: Token,
         until: Time,
         is_over: &dyn Fn() -> bool,
-        shares: bool,
+        wish: SlotWish,
     ) -> Result<Taken, LockError> {
         let mut begin = None;
         loop {
@@ -277,7 +277,7 @@ impl TableSlot {
             }
             let (me, member) = (place.member.id, &*place.member);
             let limit = (until, is_over);
-            let taken = lock::take_unless(place.at(), me, place.generation, member, limit, shares);
+            let taken = lock::take_unless(place.at(), me, place.generation, member, limit, wish);
             match taken.and_then(|admission| self.enter(place, admission, above)) {
                 Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, begin)?,
@@ -289,14 +289,14 @@ impl TableSlot {
         &self,
         above: Token,
         until: Time,
-        shares: bool,
+        wish: SlotWish,
     ) -> Result<Taken, LockError> {
         let mut begin = None;
         loop {
             let place = self.place()?;
             let begin = *begin.get_or_insert_with(|| Begin::at(place));
             let NamePlace { slot, number, member, generation, .. } = place;
-            let wait = wait::take(slot, *number, member, *generation, until).sharing(shares);
+            let wait = wait::take(slot, *number, member, *generation, until).with(wish);
             let taken = wait.await;
             match taken.and_then(|admission| self.enter(place, admission, above)) {
                 Ok(taken) => return Ok(taken),
@@ -652,28 +652,6 @@ impl TableSlot {
             places.replace(place, again);
         }
         Ok(())
-    }
-
-    fn timed_out(&self, begin: Option<Begin>) -> LockError {
-        let (mut trouble, mut waited) = (None, Duration::ZERO);
-        if let Ok(place) = self.place() {
-            trouble = place.member.trouble();
-            if let Some(begin) = begin {
-                let word = Word::from_bits(place.slot.word.load(Relaxed));
-                if word.owner().is_some() && place.slot.token.load(Relaxed) == begin.token {
-                    Marks::note_held(&place.slot, begin.token, begin.time);
-                }
-                waited = clock::now().since(begin.time);
-            }
-        }
-        let error = match trouble {
-            None => LockError::timed_out(waited),
-            Some(trouble) => {
-                let text = format!("another holder had it all the time; {trouble}");
-                LockError::new(LockErrorKind::TimedOut, text).with_waited(waited)
-            }
-        };
-        self.named(error).with_holder(self.holder())
     }
 
     fn named(&self, error: LockError) -> LockError {

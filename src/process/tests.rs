@@ -282,7 +282,8 @@ fn a_wait_that_ends_in_vain_names_the_holder(engine: EngineKind) {
     let blocking = two.take(Token::ZERO, "", clock::now() + wait).unwrap_err();
     let until = clock::now() + wait;
     let polled =
-        futures::executor::block_on(two.take_async(Token::ZERO, "", until, false)).unwrap_err();
+        futures::executor::block_on(two.take_async(Token::ZERO, "", until, SlotWish::default()))
+            .unwrap_err();
     for error in [blocking, polled] {
         assert!(error.is_timeout());
         assert!(error.waited().unwrap() >= wait);
@@ -302,7 +303,8 @@ fn an_async_wait_ends_with_the_lock(engine: EngineKind) {
     let waiting = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut wait = Box::pin(two.take_async(Token::ZERO, "", Time::NEVER, false));
+            let mut wait =
+                Box::pin(two.take_async(Token::ZERO, "", Time::NEVER, SlotWish::default()));
             let mut context = Context::from_waker(Waker::noop());
             assert!(wait.as_mut().poll(&mut context).is_pending());
             waiting.store(true, Ordering::SeqCst);
@@ -321,14 +323,14 @@ fn a_dropped_async_wait_leaves_nothing_locked(engine: EngineKind) {
     let dir = directory_of(engine);
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     try_take(&one).unwrap();
-    let mut wait = Box::pin(two.take_async(Token::ZERO, "", Time::NEVER, false));
+    let mut wait = Box::pin(two.take_async(Token::ZERO, "", Time::NEVER, SlotWish::default()));
     let mut context = Context::from_waker(Waker::noop());
     assert!(wait.as_mut().poll(&mut context).is_pending());
     one.release(Predecessor::Clean);
     drop(wait);
     assert_eq!(try_take(&one).unwrap().token, token(2));
     one.release(Predecessor::Clean);
-    drop(two.take_async(Token::ZERO, "", Time::NEVER, false));
+    drop(two.take_async(Token::ZERO, "", Time::NEVER, SlotWish::default()));
     assert_eq!(try_take(&one).unwrap().token, token(3));
 }
 
@@ -342,7 +344,9 @@ fn a_wait_with_a_limit_ends_soon_after_it(engine: EngineKind) {
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     try_take(&one).unwrap();
     let blocking = |until| two.take(Token::ZERO, "", until);
-    let polled = |until| futures::executor::block_on(two.take_async(Token::ZERO, "", until, false));
+    let polled = |until| {
+        futures::executor::block_on(two.take_async(Token::ZERO, "", until, SlotWish::default()))
+    };
     let waits: [&dyn Fn(Time) -> Result<Taken, LockError>; 2] = [&blocking, &polled];
     for wait in waits {
         let best = (0..20).map(|_| {
@@ -367,7 +371,10 @@ fn a_polled_wait_leaves_its_thread_to_other_tasks(engine: EngineKind) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let waiter = runtime.spawn(async move {
         tell.send(()).unwrap();
-        two.take_async(Token::ZERO, "", clock::now() + LONG, false).await.unwrap().token
+        two.take_async(Token::ZERO, "", clock::now() + LONG, SlotWish::default())
+            .await
+            .unwrap()
+            .token
     });
     let token_told = runtime.block_on(async {
         told.await.unwrap();
@@ -386,7 +393,7 @@ fn an_async_wait_can_move_between_threads(engine: EngineKind) {
     fn assert_send<T: Send>(_: &T) {}
     let dir = directory_of(engine);
     let slot = slot(dir.path(), "a");
-    assert_send(&slot.take_async(Token::ZERO, "", Time::NEVER, false));
+    assert_send(&slot.take_async(Token::ZERO, "", Time::NEVER, SlotWish::default()));
     fn assert_shared<T: Send + Sync>() {}
     assert_shared::<Slot>();
     assert_shared::<Directory>();
@@ -979,7 +986,7 @@ fn a_hold_with_at_least_outlives_its_release(engine: EngineKind) {
     assert!(try_take(&one).is_none());
     let error = two.take(Token::ZERO, "", clock::now() + Duration::from_millis(5)).unwrap_err();
     assert!(error.is_timeout(), "{error}");
-    let wait = two.take_async(Token::ZERO, "", Time::NEVER, false);
+    let wait = two.take_async(Token::ZERO, "", Time::NEVER, SlotWish::default());
     assert_eq!(futures::executor::block_on(wait).unwrap().predecessor, Predecessor::Panicked);
     assert!(clock::now() + Duration::from_millis(1) >= end);
     // Given back unused, it does not stay.
@@ -1712,7 +1719,7 @@ on_both!(a_poll_of_a_free_lock_is_ready_at_once);
 fn a_poll_of_a_free_lock_is_ready_at_once(engine: EngineKind) {
     let dir = directory_of(engine);
     let slot = slot(dir.path(), "a");
-    let mut wait = Box::pin(slot.take_async(Token::ZERO, "", Time::NEVER, false));
+    let mut wait = Box::pin(slot.take_async(Token::ZERO, "", Time::NEVER, SlotWish::default()));
     let mut context = Context::from_waker(Waker::noop());
     assert!(matches!(wait.as_mut().poll(&mut context), Poll::Ready(Ok(_))));
 }

@@ -36,6 +36,7 @@ mod leading;
 mod meeting;
 mod outbox;
 mod raft;
+mod room;
 mod snapshots;
 mod standing;
 mod state;
@@ -47,12 +48,13 @@ use std::{
 };
 
 use self::{
-    confirmed::ConfirmedDisks,
+    confirmed::{ConfirmedDisks, asks_before_vote},
     election::GroupElection,
     leading::GroupLead,
     meeting::MetMember,
     outbox::GroupOutbox,
     raft::{RaftCore, RaftOutput},
+    room::KnownRoom,
     snapshots::{AppliedLog, ReceivedSnapshot, SentSnapshot},
 };
 pub use self::{
@@ -60,6 +62,7 @@ pub use self::{
         DiskId, GroupCommand, GroupEntry, GroupMembers, GroupSeat, LogPlace, MemberName, VoterId,
     },
     frame::{GROUP_FRAME_BYTES_MAX, GroupBody, GroupFrame},
+    room::DiskRoom,
     standing::{GroupAnswer, GroupNotice, GroupStanding, MemberStanding, ReplaceRefusal},
     state::GroupState,
     stored::{GroupSnapshot, GroupWrite, StoredGroup},
@@ -152,6 +155,7 @@ pub struct GroupMachine {
     /// Where each disk was heard of last.
     routes: BTreeMap<VoterId, (MemberName, DiskId)>,
     confirmed: ConfirmedDisks,
+    room: KnownRoom,
     /// The group that this disk is not in.
     own_disk_waits: Option<ClusterId>,
     next_hello: Time,
@@ -177,9 +181,9 @@ impl GroupMachine {
         let raft = RaftCore::new(config.disk.voter(), &stored);
         let election = GroupElection::new(config.seed ^ config.disk.voter().0, now);
         let others = config.members.iter().filter(|member| **member != config.own);
-        let votes_at = now + config.election_max * 2;
+        let asks = asks_before_vote(&config);
         let mut machine = GroupMachine {
-            confirmed: ConfirmedDisks::new(others.cloned().collect(), now, votes_at),
+            confirmed: ConfirmedDisks::new(others.cloned().collect(), asks, now),
             outbox: GroupOutbox::new(raft.last().index),
             applied: stored.snapshot.map(|snapshot| {
                 let bytes = snapshot.encode().len();
@@ -195,6 +199,7 @@ impl GroupMachine {
             waiting: BTreeMap::new(),
             strangers: BTreeMap::new(),
             routes: BTreeMap::new(),
+            room: KnownRoom::new(now),
             own_disk_waits: None,
             next_hello: now,
             told_to: 0,
@@ -219,7 +224,7 @@ impl GroupMachine {
         if self.is_out || !is_member || self.is_of_another_group(from, &frame) {
             return;
         }
-        let GroupFrame { cluster, from: disk, to, body } = frame;
+        let GroupFrame { cluster, from: disk, to, is_low, body } = frame;
         if body.is_beyond(self.raft.term()) {
             return;
         }
@@ -230,6 +235,7 @@ impl GroupMachine {
             self.waiting.remove(from);
         }
         self.routes.insert(voter, (from.clone(), disk));
+        self.note_room(voter, is_low);
         if let GroupBody::Hello { is_empty, init } = body {
             return self.meet(from, disk, is_empty, init);
         }
@@ -274,6 +280,7 @@ impl GroupMachine {
     /// at the latest when this member leads the log no more.
     pub fn handle_operation(&mut self, ask: AskId, operation: JournalOperation, now: Time) {
         self.now = now;
+        self.note_own_reign(&operation);
         match GroupCommand::of(operation) {
             Some(command) => self.propose(ask, command),
             None => match self.head() {
@@ -299,6 +306,14 @@ impl GroupMachine {
     pub fn handle_transfer(&mut self, now: Time) {
         self.now = now;
         self.hand_over();
+    }
+
+    /// How much room the disk has. To be called at each change, and for a machine that starts on a disk that
+    /// has not [`Plenty`](DiskRoom::Plenty): as long as it has not, the member leaves the lead to others that
+    /// have.
+    pub fn handle_room(&mut self, room: DiskRoom, now: Time) {
+        self.now = now;
+        self.change_room(room);
     }
 
     /// Time passes.
@@ -640,8 +655,8 @@ impl GroupMachine {
     }
 
     fn send_to(&mut self, to: &MemberName, disk: Option<DiskId>, body: GroupBody) {
-        let (cluster, from) = (self.cluster(), self.config.disk);
-        self.outbox.send(to.clone(), GroupFrame { cluster, from, to: disk, body });
+        let (cluster, from, is_low) = (self.cluster(), self.config.disk, self.is_low());
+        self.outbox.send(to.clone(), GroupFrame { cluster, from, to: disk, is_low, body });
     }
 }
 

@@ -104,6 +104,8 @@ pub struct LeaderConfig {
     pub notary: Arc<dyn Notary>,
     /// What of itself it tells.
     pub tells: LeaderTells,
+    /// It is known from the start that clients have credentials, which prove their labels.
+    pub has_credentials: bool,
 }
 
 impl Default for LeaderConfig {
@@ -125,6 +127,7 @@ impl Default for LeaderConfig {
             reign: ReignId(0),
             notary: Arc::new(TrustingNotary),
             tells: LeaderTells::default(),
+            has_credentials: false,
         }
     }
 }
@@ -199,7 +202,7 @@ pub struct LeaderMachine {
     /// Grace lasts until then in any case, for clients that the journal does not know.
     waits_until: Option<Time>,
     sessions: Sessions,
-    /// A client has proved a label, since this reign began.
+    /// Some labels are proved: a client has, since this reign began, or the config says so.
     proves_labels: bool,
     table: Table,
     connections: Numbered<ConnectionId, Connection>,
@@ -302,7 +305,7 @@ impl LeaderMachine {
             other_history: None,
             given: Token::ZERO,
             table: Table::new(config.block),
-            proves_labels: false,
+            proves_labels: config.has_credentials,
             sessions: Sessions::new(config.reign_lasts.map(|lasts| lasts / 4)),
             telling: LeaderTelling::new(config.tells),
             config,
@@ -628,11 +631,14 @@ impl LeaderMachine {
 
     fn describe_holder(&self, hold: HoldKey, now: Time) -> HolderInfo {
         let holding = self.holding(hold);
+        let identity = &self.sessions.get(holding.session).identity;
         HolderInfo {
-            identity: self.sessions.get(holding.session).identity.clone(),
+            claims_label: self.claims_label(identity),
+            identity: identity.clone(),
             since: now.since(holding.since),
             token: self.table.tokens(hold).0,
             mode: self.table.mode(hold),
+            ahead: None,
         }
     }
 

@@ -25,7 +25,7 @@ use super::{
     wire::{Mode, PERMITS_MAX},
 };
 use crate::{
-    error::{LostReason, Predecessor},
+    error::{AHEAD_MAX, LostReason, Predecessor},
     name::Name,
     time::Time,
     token::Token,
@@ -378,6 +378,16 @@ impl Table {
         let mut entries = [first(&self.present), first(&self.absent)].concat();
         entries.sort_unstable();
         entries.into_iter().take(count).map(|(_, _, waiter)| waiter).collect()
+    }
+
+    /// How many waiters stand before this one, at most [`AHEAD_MAX`].
+    pub(super) fn waiters_before(&self, key: WaiterKey) -> u32 {
+        let Waiter { lock, place, .. } = *self.waiter(key);
+        let (first, own) = ((lock, PackedId::ZERO, WaiterKey(0)), (lock, place, key));
+        let count = |queue: &BTreeSet<QueueEntry>| {
+            queue.range(first..own).take(AHEAD_MAX as usize).count() as u32
+        };
+        (count(&self.present) + count(&self.absent)).min(AHEAD_MAX)
     }
 
     /// Forgets a name that no session holds, waits for or is losing. The floor keeps its tokens from

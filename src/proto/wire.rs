@@ -619,6 +619,11 @@ pub struct HolderInfo {
     pub since: Duration,
     pub token: Token,
     pub mode: Mode,
+    /// Its label is what it claims, at a leader that knows clients which have proved theirs.
+    pub claims_label: bool,
+    /// Told with it to a request whose time is over: how many waiters stood before that, or
+    /// [`AHEAD_MAX`](crate::error::AHEAD_MAX) where there were more.
+    pub ahead: Option<u32>,
 }
 
 /// A name, as `List` tells it.

@@ -146,6 +146,14 @@ impl Queue {
         }
     }
 
+    /// How many waiters came before this time, of both kinds. A task that has let its turn lapse counts
+    /// again once it is polled.
+    pub(super) fn waiters_before(&self, since: Time) -> usize {
+        // Each queue is in order of arrival, but for such tasks: then it may be one more or less.
+        let before = |queue: &VecDeque<QueueEntry>| queue.partition_point(|one| one.since < since);
+        before(&self.threads) + before(&self.tasks)
+    }
+
     /// The kind that is to be handed the lock, if a waiter has waited over `patience`; without one, if
     /// there is a waiter.
     pub(super) fn kind_due(&self, now: Time, patience: Option<Duration>) -> Option<WaiterKind> {

@@ -225,6 +225,7 @@ impl Table {
             reign: ReignId(1),
             notary: Arc::new(TrustingNotary),
             tells: LeaderTells { events: true, counts: true },
+            has_credentials: false,
         };
         let now = Time::from_nanos(1_000_000_000);
         let leader = LeaderMachine::new(config, Recovered::new(ClusterId(1)), now);

@@ -15,6 +15,7 @@ mod fence;
 mod groups;
 mod helper;
 mod intruder;
+mod killing;
 mod kills;
 mod pitfalls;
 mod questions;

@@ -21,7 +21,7 @@ use tierlock::{LockManager, LockManagerBuilder, LostReason, MutexGuard, Scope, T
 
 use crate::{
     helper::Helper,
-    setting::{Hand, LONG, SHORT_LIFE, free_address, new_secret, temp_dir},
+    setting::{Hand, LONG, LONG_LIFE, SHORT_LIFE, free_address, new_secret, temp_dir},
     surroundings::program,
 };
 
@@ -483,14 +483,14 @@ fn a_full_disk_refuses_new_sessions_in_words_and_ends_no_reign() {
 
 /// Gives back what [`fill`] took. A child that is just being started may have the file open yet: so its
 /// room is freed, not only its name.
-fn make_room(directory: &Path) {
+pub(crate) fn make_room(directory: &Path) {
     let filler = directory.join("filler");
     fs::File::create(&filler).unwrap();
     fs::remove_file(filler).unwrap();
 }
 
 /// Takes all the room there is.
-fn fill(directory: &Path) {
+pub(crate) fn fill(directory: &Path) {
     let mut filler = fs::File::create(directory.join("filler")).unwrap();
     let error = loop {
         match std::io::Write::write_all(&mut filler, &[1; 4096]) {
@@ -502,11 +502,11 @@ fn fill(directory: &Path) {
 }
 
 /// A small file system in memory; unmounted when it is dropped.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
     /// `None` where mounting is not permitted.
-    fn of_mib(mib: u32, at: &Path) -> Option<Mount> {
+    pub(crate) fn of_mib(mib: u32, at: &Path) -> Option<Mount> {
         let mut mount = program("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(at);
         let is_mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
@@ -564,14 +564,14 @@ fn restart_speed() {
 }
 
 /// `tierlock serve`, as a process of its own.
-struct Served {
+pub(crate) struct Served {
     files: TempDir,
     address: String,
     process: Option<Child>,
 }
 
 impl Served {
-    fn start() -> Served {
+    pub(crate) fn start() -> Served {
         let mut server = Served::stopped();
         server.start_with(&["--init"]);
         server
@@ -608,14 +608,14 @@ impl Served {
         (process, address.to_owned())
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(process) = &mut self.process {
             process.kill().unwrap();
             process.wait().unwrap();
         }
     }
 
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.start_with(&[]);
     }
 
@@ -636,6 +636,11 @@ impl Served {
 
     fn manager(&self) -> LockManager {
         self.place().manager()
+    }
+
+    /// A client, the locks of which outlive whatever becomes of the leader.
+    pub(crate) fn locks_for_long(&self) -> LockManager {
+        self.place().builder().time_to_live(LONG_LIFE).connect_timeout(LONG).open().unwrap()
     }
 
     fn place(&self) -> Place {

@@ -287,6 +287,11 @@ impl Setting {
         self.kind == Kind::Memory
     }
 
+    /// Whether the kernel orders its waiters, and does not tell: of the file-lock engine.
+    pub(crate) fn has_no_order(&self) -> bool {
+        self.kind == Kind::PlainFile
+    }
+
     /// Whether there are permits: the file-lock engine has none.
     pub(crate) fn counts_permits(&self) -> bool {
         self.kind != Kind::PlainFile

@@ -89,6 +89,9 @@ impl World {
 
     /// A process dies, with all that lives in it.
     fn kill(&mut self, process: usize) {
+        if self.is_to_run_on(process) {
+            return;
+        }
         self.tally.kills += 1;
         self.processes[process].paused_until = 0;
         self.processes[process].stall = None;

@@ -7,11 +7,14 @@
 //! - members that have applied the log up to the same place have the same state;
 //! - what was answered as written is found by every reign that begins later; stamps and epochs rise from
 //!   each answer to what is asked after it, and none comes twice;
-//! - no reign is proven while the journal is in another.
+//! - no reign is proven while the journal is in another;
+//! - a disk has what it has confirmed, and one that was put back, and has less, gives no vote.
 //!
 //! And once nothing is broken any more, a reign is proven, its writes are answered, and every member
-//! follows.
+//! follows; no member leads on a low disk while another could, and none goes on with a disk that was put
+//! back.
 
+mod confirmed;
 mod faults;
 mod members;
 #[cfg(feature = "mistakes")]
@@ -88,6 +91,8 @@ enum GroupStep {
     Exchanges { one: usize, other: usize },
     PutsDiskBack { leader: usize, seat: usize, before: Box<StoredGroup> },
     BecomesAnother { seat: usize, start: u32 },
+    HasRoom { seat: usize },
+    StepsAside { seat: usize, start: u32 },
     Trouble,
     Operator,
     Heals,
@@ -114,6 +119,7 @@ pub(crate) struct GroupTally {
     pub(crate) snapshots: u64,
     pub(crate) put_back: u64,
     pub(crate) told_put_back: u64,
+    pub(crate) lows: u64,
 }
 
 impl GroupTally {
@@ -135,6 +141,7 @@ impl GroupTally {
             snapshots,
             put_back,
             told_put_back,
+            lows,
         } = other;
         self.frames += frames;
         self.losses += losses;
@@ -152,6 +159,7 @@ impl GroupTally {
         self.snapshots += snapshots;
         self.put_back += put_back;
         self.told_put_back += told_put_back;
+        self.lows += lows;
     }
 }
 
@@ -252,6 +260,12 @@ impl GroupWorld {
                 self.put_disk_back(leader, seat, *before);
             }
             GroupStep::BecomesAnother { seat, start } => self.become_another(seat, start),
+            GroupStep::HasRoom { seat } => self.has_room(seat),
+            GroupStep::StepsAside { seat, start } => {
+                if self.seats[seat].starts == start {
+                    self.hand_over(seat);
+                }
+            }
             GroupStep::Trouble => self.trouble(),
             GroupStep::Operator => self.operate(),
             GroupStep::Heals => self.heal(),

@@ -167,6 +167,12 @@ impl World {
         }
     }
 
+    /// Whether the process is a member's that is to run on.
+    pub(crate) fn is_to_run_on(&self, process: usize) -> bool {
+        let is_calm = self.group.as_ref().is_some_and(|group| group.is_calm(self.truth));
+        is_calm && process >= self.plan.leader()
+    }
+
     /// A member's process is no more: its leader was in it. It is started again with the member.
     fn member_is_killed(&mut self, seat: usize) {
         self.sit(seat);
@@ -184,11 +190,13 @@ impl World {
 
     pub(crate) fn count_group(&mut self) {
         let Some(group) = &self.group else { return };
-        let GroupTally { writes_lost, leads, snapshots, admitted, .. } = group.tally();
+        let GroupTally { writes_lost, leads, snapshots, admitted, told_put_back, .. } =
+            group.tally();
         self.tally.writes_lost += writes_lost;
         self.tally.log_leads += leads;
         self.tally.snapshots += snapshots;
         self.tally.disks_admitted += admitted;
+        self.tally.disks_put_back += told_put_back;
     }
 
     /// At the end every member follows.

@@ -225,7 +225,6 @@ impl World {
             predecessor: Predecessor::Clean,
             at_most: None,
             keeps: true,
-            is_in_use: false,
             is_shared: false,
         });
         assert!(matches!(tier.word.claim(), Claim::Entered(entered) if entered.token == first));

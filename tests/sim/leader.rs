@@ -213,6 +213,7 @@ impl World {
             reign: ReignId(self.dice.next()),
             notary: Arc::new(Seal),
             tells: LeaderTells::default(),
+            has_credentials: false,
         };
         let now = self.clock(Node::Leader);
         let is_sole = self.plan.leaders == 1;

@@ -102,6 +102,7 @@ fn seeds_of_leaders_in_groups() {
     assert!(tally.take_overs > 2 * run.seeds && tally.step_downs > 0 && tally.hand_overs > 0);
     assert!(tally.grants > 10 * run.seeds && tally.members_killed > run.seeds);
     assert!(tally.writes_lost > 0 && tally.snapshots > 0 && tally.log_leads > run.seeds);
+    assert!(tally.disks_put_back > 0);
 }
 
 /// Groups that keep the journal themselves.
@@ -122,7 +123,7 @@ fn seeds_of_groups() {
     assert!(run.violations.is_empty(), "{run}");
     let tally = run.tally;
     assert!(tally.reigns > run.seeds && tally.writes_lost > 0 && tally.losses > 0);
-    assert!(tally.told_put_back > 0);
+    assert!(tally.told_put_back > 0 && tally.lows > 0);
 }
 
 #[test]

@@ -150,6 +150,8 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::GroupVoteForgotten], GROUP, JOINED + 1),
     found(&[Mistake::GroupLogNotSynced], GROUP, JOINED),
     found(&[Mistake::EmptiedDiskVotes], GROUP, JOINED + 8),
+    found(&[Mistake::PutBackDiskVotes], GROUP, JOINED),
+    found(&[Mistake::LowDiskToldOnce], GROUP, JOINED),
     found(&[Mistake::StandbyCountsHalf], &[Rule::TwoReigns], JOINED + 4),
     found(&[Mistake::ActsWithoutProof], &[Rule::TwoReigns], JOINED),
     found(&[Mistake::ReignFromMemory], SUCCESSION, JOINED + 9),
@@ -177,7 +179,7 @@ const SUCCESSION: &[Rule] = &[
     Rule::Property,
 ];
 
-/// As a rule it is told to a member that its disk was put back, which it was not.
+/// As a rule a disk turns out to lack what it has confirmed, before anything else comes of it.
 const GROUP: &[Rule] = SUCCESSION;
 
 const BOUND: &[Rule] = &[

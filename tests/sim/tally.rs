@@ -35,7 +35,7 @@ tally! {
     reservations, keeps, local_grants, recalls, top_ups, idle_returns, warnings, restores,
     starts_above, histories_met, raised_above, unwritten, kept_shares, conversions, refused_upgrades, told_observers, take_overs, step_downs,
     hand_overs, journal_operations, journal_losses, members_killed,
-    writes_lost, log_leads, snapshots, disks_admitted,
+    writes_lost, log_leads, snapshots, disks_admitted, disks_put_back,
 }
 
 /// What everything that happened comes to: equal runs have equal digests.

@@ -601,6 +601,9 @@ impl World {
 
     /// Pauses the process for a while; whether it was in the middle of a turn decides the caller.
     pub(crate) fn pause(&mut self, process: usize, pause: Truth) {
+        if self.is_to_run_on(process) {
+            return;
+        }
         let until = &mut self.processes[process].paused_until;
         *until = (*until).max(self.truth + pause);
         let until = *until;
@@ -610,7 +613,8 @@ impl World {
     /// Whether this turn is to be interrupted here.
     pub(crate) fn stalls_here(&mut self, node: Node) -> bool {
         let process = self.process_of(node);
-        if self.processes[process].stall.is_none() || !self.dice.percent(40) {
+        let may_stall = self.processes[process].stall.is_some() && !self.is_to_run_on(process);
+        if !may_stall || !self.dice.percent(40) {
             return false;
         }
         let stall = self.processes[process].stall.take().expect("just seen");

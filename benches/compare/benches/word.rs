@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tierlock::{
     Predecessor, Token,
-    lease_word::{Entering, LeaseKey, LeaseWord, Left, Opening},
+    lease_word::{Claim, Entering, LeaseKey, LeaseWord, Left, Opening},
 };
 
 /// The next token of a kept lease, and out again.
@@ -20,9 +20,9 @@ fn kept_lease(c: &mut Criterion) {
         predecessor: Predecessor::Clean,
         at_most: None,
         keeps: true,
-        is_in_use: true,
         is_shared: false,
     });
+    assert!(matches!(kept.claim(), Claim::Entered(_)));
     assert_eq!(kept.leave(of_epoch(1), Predecessor::Clean), Left::Kept);
     c.bench_function("word/kept lease: enter, leave", |bench| {
         bench.iter(|| {

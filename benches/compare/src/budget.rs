@@ -252,7 +252,12 @@ impl Unit {
 }
 
 impl Verdict {
-    fn of(what: &'static str, unit: Unit, target: Target, measured: Option<f64>) -> Verdict {
+    pub(crate) fn of(
+        what: &'static str,
+        unit: Unit,
+        target: Target,
+        measured: Option<f64>,
+    ) -> Verdict {
         let measured = measured.filter(|measured| measured.is_finite());
         let measured = measured.map(|measured| (measured * 1_000.0).round() / 1_000.0);
         let met = measured.map(|measured| match target {

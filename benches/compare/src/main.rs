@@ -15,6 +15,7 @@
 //! | `engines` | lock services of others, through tierlock and through their own clients |
 //! | `remote` | what a lock costs by how often other clients want it |
 //! | `reign` | a leader that is killed |
+//! | `observing` `caller` | what metrics, log and spans cost |
 //! | `instructions` | quiet cycles counted in instructions, by valgrind |
 //! | `self_check` | the bench's own figures beside a plain loop's |
 
@@ -33,6 +34,7 @@ mod measure;
 mod memory;
 mod modes;
 mod names;
+mod observing;
 mod page;
 mod peers;
 mod plot;
@@ -64,6 +66,7 @@ use crate::{
 const SECONDS_OF_SELF_CHECK: f64 = 5.0;
 const SECONDS_OF_REMOTE_PLOT: f64 = 40.0;
 const SECONDS_OF_MODES: f64 = 40.0;
+const SECONDS_OF_OBSERVING: f64 = 240.0;
 
 /// Measure tierlock beside the locks and servers that one could use instead
 ///
@@ -106,6 +109,9 @@ struct Args {
     /// Instead measure read-write locks and semaphores at each scope, beside those of others
     #[arg(long, conflicts_with_all = ["scope", "case", "plot", "page", "self_check", "remote_plot"])]
     modes: bool,
+    /// Instead measure what metrics, log and spans cost: builds the program and a client for that
+    #[arg(long, conflicts_with_all = ["scope", "case", "plot", "page", "self_check", "remote_plot", "modes", "engines", "scale"])]
+    observing: bool,
     /// Instead measure lock services of others through tierlock, beside clients of their own; takes a
     /// build with --features engines
     #[arg(long, conflicts_with_all = ["scope", "plot", "page", "self_check", "remote_plot", "modes"])]
@@ -154,6 +160,11 @@ fn compare(args: &Args) -> Result<()> {
     if args.modes {
         let modes = modes::run(args.seconds.unwrap_or(SECONDS_OF_MODES))?;
         return report::print(&if args.json { report::json(&modes) } else { modes.text() });
+    }
+    if args.observing {
+        let observing = observing::run(args.seconds.unwrap_or(SECONDS_OF_OBSERVING))?;
+        let text = if args.json { report::json(&observing) } else { observing.text() };
+        return report::print(&text);
     }
     if let Some(names) = args.scale {
         let scale = scale::run(args.scope, names)?;

@@ -8,6 +8,8 @@ fn options_are_read() {
     assert_eq!(args.seconds, Some(2.0));
     assert!(args.json);
     assert_eq!(args.plot, Some("out.svg".into()));
+    assert!(Args::try_parse_from(["compare", "--observing", "--json"]).unwrap().observing);
+    assert!(Args::try_parse_from(["compare", "--observing", "--modes"]).is_err());
     assert!(Args::try_parse_from(["compare", "--scope", "galaxy"]).is_err());
     assert!(Args::try_parse_from(["compare", "--scale=3"]).is_err());
 }

@@ -134,7 +134,8 @@ impl LockManagerBuilder {
     }
 
     /// Promises that while a thread waits for a lock of this manager, no other thread drops an exclusive guard
-    /// that a blocking call of its own returned; `false` unless it is set.
+    /// that a blocking call of its own returned, nor an [`AllGuard`](crate::AllGuard) with exclusive locks; `false`
+    /// unless it is set.
     ///
     /// With that a leader finds deadlocks of threads: see
     /// [the page on guarantees](crate::guide::guarantees#deadlocks). Without it they take no part in

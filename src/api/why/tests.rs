@@ -74,9 +74,11 @@ fn waiters_are_told_in_their_order() {
     let waiter = |label: &str, ms| WaitingCaller {
         label: label.to_owned(),
         label_is_proved: false,
+        claims_label: false,
         host: "web".to_owned(),
         pid: Some(1),
         waiting: Duration::from_millis(ms),
+        mode: None,
     };
     let mut held = LockStatus { holder: Some(holder()), ..lock(LockState::Held, Scope::Process) };
     held.waiters = vec![waiter("b", 2_000)];
@@ -91,10 +93,12 @@ fn processes_that_may_wait_for_each_other_are_told_with_what_each_has() {
         let described = |pid| Holder { host: "vm".into(), pid: Some(pid), ..Holder::default() };
         let waits = |&pid| WaitingCaller {
             label_is_proved: false,
+            claims_label: false,
             label: String::new(),
             host: "vm".into(),
             pid: Some(pid),
             waiting: Duration::ZERO,
+            mode: None,
         };
         LockStatus {
             state: LockState::Held,

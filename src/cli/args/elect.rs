@@ -43,9 +43,9 @@ tierlock elect [OPTIONS] NAME [--value TEXT] [-- COMMAND [ARG ...]]
        tierlock elect [OPTIONS] NAME --observe [--json]";
 
 const ELECT_EXAMPLES: &str = "\
-COMMAND is protected as under run, which `tierlock run --help` describes, and is told the same:
-TIERLOCK_NAME, TIERLOCK_SCOPE, and TIERLOCK_TOKEN, a number that grows with every term. --wait and
---no-wait apply to each campaign.
+COMMAND is protected as under run, which `tierlock run --help` describes, and is
+told the same: TIERLOCK_NAME, TIERLOCK_SCOPE, and TIERLOCK_TOKEN, a number that
+grows with every term. --wait and --no-wait apply to each campaign.
 
 What --observe prints, a line each, on standard output:
   leader TOKEN TEXT     or, with --json,  {\"leader\":{\"token\":N,\"value\":\"TEXT\"}}
@@ -56,9 +56,11 @@ Examples:
       tierlock elect primary --value \"$(hostname):8080\" -- ./serve --port 8080
 
   Its clients:
-      tierlock elect primary --observe | while read -r what token address; do ... done
+      tierlock elect primary --observe |
+          while read -r what token address; do ... done
 
-Exit status: as that of run, but for an election that is lost: it campaigns again.";
+Exit status: as that of run, but for an election that is lost: it campaigns
+again.";
 
 impl Elect {
     /// What clap cannot refuse by itself.

@@ -28,16 +28,20 @@ pub(in crate::cli) struct JournalMove {
 const MOVE_EXAMPLES: &str = "\
 Example, from one leader to several and back:
   systemctl stop tierlock
-  tierlock journal move /var/lib/tierlock 'postgres://tierlock@127.0.0.1/locks?password_file=/etc/pw'
-  (start the leaders with --journal and that URL; to move back, stop all of them)
-  tierlock journal move 'postgres://tierlock@127.0.0.1/locks?password_file=/etc/pw' /var/lib/tierlock2
+  url='postgres://tierlock@127.0.0.1/locks?password_file=/etc/pw'
+  tierlock journal move /var/lib/tierlock \"$url\"
+  (start the leaders with --journal and that URL; to move back, stop them all)
+  tierlock journal move \"$url\" /var/lib/tierlock2
 
-A leader of a store that was killed is waited for as a standby does, for 1.02 times its --reign. A move
-that was interrupted is run again with the same two places: it goes on where it was, and one that was
-complete says so. Until then no leader starts at either place. To give it up where TO has no journal yet,
-remove the mark: the file `moved` of a state directory, the key head/moved in etcd, the column moved_to of
-tierlock_head in PostgreSQL. What it has left in an etcd at TO is what lies under that prefix.
+A leader of a store that was killed is waited for as a standby does, for 1.02
+times its --reign. A move that was interrupted is run again with the same two
+places: it goes on where it was, and one that was complete says so. Until then
+no leader starts at either place. To give it up where TO has no journal yet,
+remove the mark: the file `moved` of a state directory, the key head/moved in
+etcd, the column moved_to of tierlock_head in PostgreSQL. What it has left in an
+etcd at TO is what lies under that prefix.
 
-Exit status: 0 when it is at TO; 69 when a store does not answer; 74 when a place cannot be read or
-written; 77 when a leader has it, and nothing was moved; 78 when there is none at FROM or one at TO
-already, or FROM was moved to another place.";
+Exit status: 0 when it is at TO; 69 when a store does not answer; 74 when a
+place cannot be read or written; 77 when a leader has it, and nothing was moved;
+78 when there is none at FROM or one at TO already, or FROM was moved to another
+place.";

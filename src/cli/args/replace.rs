@@ -21,7 +21,7 @@ a time, and wait for the end of this command: until then the group has one copy
 less.
 
 Example, for member b of three:
-  (on b's machine, with an empty state directory; serve says that its disk waits)
+  (on b's machine, with an empty state directory; serve says that it waits)
   tierlock serve --init --listen 10.0.0.2:7420 --state-dir /var/lib/tierlock \\
       --group a=10.0.0.1:7420,b=10.0.0.2:7420,c=10.0.0.3:7420 \\
       --secret-file /etc/tierlock.key

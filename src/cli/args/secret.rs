@@ -28,7 +28,7 @@ pub(in crate::cli) enum SecretCommand {
     /// FILE is what that client names as its --secret-file. It proves a role, the names that it is
     /// for, and a label, to every leader with the secret; no leader serves with it. Prints what
     /// `tierlock secret show` prints of it.
-    #[command(after_long_help = ISSUE_EXAMPLES)]
+    #[command(after_long_help = ISSUE_EXAMPLES, override_usage = ISSUE_USAGE)]
     Issue(Box<SecretIssue>),
     /// Show what the keys in FILE are for: serial, role, names, label and end of a credential
     #[command(after_long_help = SHOW_EXAMPLES)]
@@ -75,10 +75,12 @@ pub(in crate::cli) struct SecretIssue {
     pub(in crate::cli) file: PathBuf,
 }
 
+const ISSUE_USAGE: &str = "tierlock secret issue [OPTIONS] --role ROLE --label TEXT SECRET FILE";
+
 const ISSUE_EXAMPLES: &str = "\
 Of a file with several secrets the last one signs: the new one, until it is made
-the first; from then on issue none before the old one is taken out. To take a credential back, write its serial into the leaders'
---revoked file.
+the first; from then on issue none before the old one is taken out. To take a
+credential back, write its serial into the leaders' --revoked file.
 
 Example:
   tierlock secret issue --role lock --label checkout --names orders/ \\

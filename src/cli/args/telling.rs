@@ -22,11 +22,23 @@ pub(in crate::cli) struct ServeTelling {
     /// A name by which the page is reached, besides IP addresses and localhost; may be given several
     /// times. Requests for another host are refused
     #[arg(long, value_name = "HOST", requires = "http", help_heading = TELLING)]
+    #[arg(value_parser = host_name)]
     pub(in crate::cli) http_host: Vec<String>,
     /// File with the token that shows names of locks and clients, one line of 16 to 512 characters, as
     /// `tierlock secret new` makes one; /metrics, /healthz and /readyz show no names, and need none
     #[arg(long, value_name = "FILE", requires = "http", help_heading = TELLING)]
     pub(in crate::cli) http_token_file: Option<PathBuf>,
+}
+
+/// A host as requests name it, without scheme and port.
+fn host_name(text: &str) -> Result<String, String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    match !text.is_empty() && text.chars().all(is_part) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("it is no host's name: write it as locks.example, without https:// and port".into())
+        }
+    }
 }
 
 /// The form of the log.

@@ -1,14 +1,15 @@
 //! What `serve --http` answers: a page that shows the locks, metrics, health. It reads, and changes
 //! nothing.
 //!
-//! It has a thread of its own, and at most [`CONNECTIONS_MAX`] connections, each for one request and for
-//! [`CONNECTION_LIMIT`] at most. The leader's thread is asked one question at a time, and an answer is
-//! shown to all for a while: however many look, the leader has little to do.
+//! It has a thread of its own, and at most 64 connections, each for one request and for
+//! [`CONNECTION_LIMIT`] at most (`house`). The leader's thread is asked one question of a kind at a
+//! time, and an answer is shown to all for a while: however many look, the leader has little to do.
 //!
 //! Names are for holders of the token. A page of another site gets nothing: it may neither read the
 //! answers (no CORS), nor frame them, nor reach them under a name of its own (`Host`).
 
 mod access;
+mod house;
 
 use std::{
     io,
@@ -28,20 +29,21 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Mutex, oneshot};
 
-use self::access::HttpToken;
+use self::{
+    access::HttpToken,
+    house::{HttpHouse, HttpPlace},
+};
 use super::{metrics, page};
 use crate::{
     cli::{
         args::ServeTelling,
         failure::{Failure, exit},
     },
-    host::{LeaderView, LeaderWindow, ListenAddress},
+    host::{LeaderHealth, LeaderView, LeaderWindow, ListenAddress},
     proto::wire::LeaderRank,
 };
-
-const CONNECTIONS_MAX: usize = 64;
 
 /// How long a connection may take, from its beginning to its end.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(5);
@@ -52,8 +54,10 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How long the leader's thread may take for an answer.
 const LEADER_LIMIT: Duration = Duration::from_secs(1);
 
-/// For how long its locks, or its counts, are shown to all without another look.
+/// For how long its counts are shown to all without another look; and its locks, for which the page asks twice
+/// a second: it is less than a second behind.
 const SHOWN: Duration = Duration::from_secs(1);
+const LOCKS_SHOWN: Duration = Duration::from_millis(400);
 
 /// How long the system is given to find room for another connection.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -114,15 +118,16 @@ impl HttpSockets {
             window,
             hosts,
             token,
+            health: Mutex::new(None),
             view: Mutex::new(None),
             locks: Mutex::new(None),
         });
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let house = Arc::new(HttpHouse::new());
         for listener in listeners {
             let entered = runtime.enter();
             let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
             drop(entered);
-            runtime.spawn(accept(listener, room.clone(), desk.clone()));
+            runtime.spawn(accept(listener, house.clone(), desk.clone()));
         }
         let serve = move || {
             runtime.block_on(std::future::pending::<()>());
@@ -133,11 +138,15 @@ impl HttpSockets {
 }
 
 /// One connection more, as long as there is room.
-async fn accept(listener: tokio::net::TcpListener, room: Arc<Semaphore>, desk: Arc<HttpDesk>) {
-    while let Ok(permit) = room.clone().acquire_owned().await {
+async fn accept(listener: tokio::net::TcpListener, house: Arc<HttpHouse>, desk: Arc<HttpDesk>) {
+    loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(serve_one(stream, permit, desk.clone()));
+                let place = house.place().await;
+                let number = place.number();
+                // It begins to run after the next line: there is one thread.
+                let task = tokio::spawn(serve_one(stream, place, desk.clone()));
+                house.may_end(number, task.abort_handle());
             }
             // It is too busy, or the peer has gone already.
             Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
@@ -145,12 +154,10 @@ async fn accept(listener: tokio::net::TcpListener, room: Arc<Semaphore>, desk: A
     }
 }
 
-async fn serve_one(
-    stream: tokio::net::TcpStream,
-    _permit: OwnedSemaphorePermit,
-    desk: Arc<HttpDesk>,
-) {
+async fn serve_one(stream: tokio::net::TcpStream, place: HttpPlace, desk: Arc<HttpDesk>) {
+    let place = &place;
     let answer = service_fn(move |request| {
+        place.is_not_silent();
         let desk = desk.clone();
         async move { Ok::<_, std::convert::Infallible>(desk.answer(&request).await) }
     });
@@ -166,9 +173,31 @@ struct HttpDesk {
     window: LeaderWindow,
     hosts: Vec<String>,
     token: Option<HttpToken>,
-    /// What the leader has shown last. Held while it is asked, so that it is asked once at a time.
-    view: Mutex<Option<(Instant, Arc<LeaderView>)>>,
-    locks: Mutex<Option<(Instant, Bytes)>>,
+    health: Shown<Arc<LeaderHealth>>,
+    view: Shown<Arc<LeaderView>>,
+    locks: Shown<Bytes>,
+}
+
+/// What the leader has shown last, or that it has not, and when. Held while it is asked, so that it is asked
+/// once at a time.
+type Shown<T> = Mutex<Option<(Instant, Option<T>)>>;
+
+/// What was shown a while ago at most, or else what it shows now.
+async fn shown<T: Clone>(
+    last: &Shown<T>,
+    lasts: Duration,
+    ask: impl Future<Output = Option<T>>,
+) -> Option<T> {
+    let mut last = last.lock().await;
+    if let Some((at, view)) = &*last
+        && at.elapsed() < lasts
+    {
+        return view.clone();
+    }
+    let view = ask.await;
+    // Its silence, too: else each that waits here would wait for another answer.
+    *last = Some((Instant::now(), view.clone()));
+    view
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -191,16 +220,16 @@ impl HttpDesk {
             "/page.js" => answer(StatusCode::OK, "text/javascript; charset=utf-8", page::SCRIPT),
             "/page.css" => answer(StatusCode::OK, "text/css; charset=utf-8", page::STYLE),
             "/locks.json" => self.locks(request).await,
-            "/metrics" => match self.look().await {
+            "/metrics" => match self.view().await {
                 Some(view) => answer(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view)),
                 None => silent(),
             },
-            "/healthz" => match self.look().await {
+            "/healthz" => match self.health().await {
                 Some(_) => answer(StatusCode::OK, TEXT, "the leader answers\n"),
                 None => silent(),
             },
-            "/readyz" => match self.look().await {
-                Some(view) => readiness(&view),
+            "/readyz" => match self.health().await {
+                Some(health) => readiness(&health),
                 None => silent(),
             },
             _ => answer(StatusCode::NOT_FOUND, TEXT, "there is no such page\n"),
@@ -215,36 +244,37 @@ impl HttpDesk {
                 answer(StatusCode::UNAUTHORIZED, TEXT, "names are for holders of the token\n");
             return with(answer, header::WWW_AUTHENTICATE, "Bearer");
         }
-        let mut shown = self.locks.lock().await;
-        if let Some((at, text)) = &*shown
-            && at.elapsed() < SHOWN
-        {
-            return answer(StatusCode::OK, "application/json", text.clone());
+        let ask = async { Some(Bytes::from(page::json(&self.ask(page::LOCKS_MAX).await?))) };
+        match shown(&self.locks, LOCKS_SHOWN, ask).await {
+            Some(text) => answer(StatusCode::OK, "application/json", text),
+            None => silent(),
         }
-        let Some(view) = self.ask(page::LOCKS_MAX).await else { return silent() };
-        let text = Bytes::from(page::json(&view));
-        *shown = Some((Instant::now(), text.clone()));
-        answer(StatusCode::OK, "application/json", text)
     }
 
     /// The leader's counts, of this moment or one shortly before.
-    async fn look(&self) -> Option<Arc<LeaderView>> {
-        let mut shown = self.view.lock().await;
-        if let Some((at, view)) = &*shown
-            && at.elapsed() < SHOWN
-        {
-            return Some(view.clone());
-        }
-        let view = Arc::new(self.ask(0).await?);
-        *shown = Some((Instant::now(), view.clone()));
-        Some(view)
+    async fn view(&self) -> Option<Arc<LeaderView>> {
+        shown(&self.view, SHOWN, async { self.ask(0).await.map(Arc::new) }).await
     }
 
     async fn ask(&self, locks: usize) -> Option<LeaderView> {
-        let (show, shown) = oneshot::channel();
+        let (show, answer) = oneshot::channel();
         self.window.look(locks, move |view| drop(show.send(view)));
-        tokio::time::timeout(LEADER_LIMIT, shown).await.ok()?.ok()
+        within_limit(answer).await
     }
+
+    /// What the leader is. It has no more to do for that than to answer: no token is asked for.
+    async fn health(&self) -> Option<Arc<LeaderHealth>> {
+        let ask = async {
+            let (show, answer) = oneshot::channel();
+            self.window.look_at_health(move |health| drop(show.send(health)));
+            within_limit(answer).await.map(Arc::new)
+        };
+        shown(&self.health, SHOWN, ask).await
+    }
+}
+
+async fn within_limit<T>(answer: oneshot::Receiver<T>) -> Option<T> {
+    tokio::time::timeout(LEADER_LIMIT, answer).await.ok()?.ok()
 }
 
 /// The leader's thread has not answered.
@@ -254,15 +284,14 @@ fn silent() -> Answer {
 
 /// Whether clients may be sent to it: also to one in grace, which needs them back, and to one that stands
 /// by and tells them which leader reigns.
-fn readiness(view: &LeaderView) -> Answer {
-    let in_grace = view.counts.is_some_and(|counts| counts.in_grace);
-    let (status, words) = match view.standing.rank {
-        LeaderRank::Reigns if !view.has_proof => {
+fn readiness(health: &LeaderHealth) -> Answer {
+    let (status, words) = match health.standing.rank {
+        LeaderRank::Reigns if !health.has_proof => {
             (StatusCode::SERVICE_UNAVAILABLE, "without proof of its reign\n")
         }
-        LeaderRank::Reigns if in_grace => (StatusCode::OK, "in grace\n"),
+        LeaderRank::Reigns if health.in_grace => (StatusCode::OK, "in grace\n"),
         LeaderRank::Reigns => (StatusCode::OK, "reigning\n"),
-        LeaderRank::StandsBy if view.standing.cluster.is_some() => {
+        LeaderRank::StandsBy if health.standing.cluster.is_some() => {
             (StatusCode::OK, "standing by\n")
         }
         LeaderRank::StandsBy => (StatusCode::SERVICE_UNAVAILABLE, "it has not read its journal\n"),
@@ -271,7 +300,8 @@ fn readiness(view: &LeaderView) -> Answer {
     answer(status, TEXT, words)
 }
 
-/// Nothing but this leader's own files; never framed, kept, or guessed at.
+/// Nothing but this leader's own files; never framed, kept, or guessed at. What is no request of HTTP, or is
+/// too long for one, hyper answers itself, with a status (400, 414, 431) and nothing else.
 const HEADERS: [(HeaderName, &str); 7] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -301,3 +331,6 @@ fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
     answer.headers_mut().insert(name, HeaderValue::from_static(value));
     answer
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,10 @@ use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
+    api::status::said,
     cli::args::LogFormat,
     host::{EventClient, LeaderBuilder, LeaderEvent},
+    printable::spelled_out,
 };
 
 /// Has a leader tell what it does.
@@ -67,7 +69,7 @@ struct LogLine<'a> {
 #[derive(Serialize)]
 struct LogClient<'a> {
     label: &'a str,
-    /// By its credential; else it is what the client claims, and this is left out.
+    /// By its credential; else it is what the client claims, and where none is proved this is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     label_is_proved: Option<bool>,
     host: &'a str,
@@ -80,7 +82,7 @@ impl<'a> From<&'a EventClient> for LogClient<'a> {
     fn from(client: &'a EventClient) -> LogClient<'a> {
         LogClient {
             label: &client.label,
-            label_is_proved: client.label_is_proved.then_some(true),
+            label_is_proved: said(client.label_is_proved, client.claims_label),
             host: &client.host,
             pid: client.pid,
             command: &client.command,
@@ -105,5 +107,5 @@ fn json(event: &LeaderEvent, time: &str) -> String {
         client: parts.client.as_ref().map(LogClient::from),
         by: parts.by.as_ref().map(LogClient::from),
     };
-    serde_json::to_string(&line).expect("it is text and numbers")
+    spelled_out(&serde_json::to_string(&line).expect("it is text and numbers"))
 }

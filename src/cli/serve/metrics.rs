@@ -17,7 +17,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    host::LeaderView,
+    host::{LeaderHealth, LeaderView},
     proto::{
         leader::tally::{SessionsTally, Spread, TakenAwayTally},
         wire::LeaderRank,
@@ -57,9 +57,8 @@ struct MetricPage<'a>(DescriptorEncoder<'a>);
 
 impl MetricPage<'_> {
     fn reign(&mut self, view: &LeaderView) -> fmt::Result {
-        let standing = &view.standing;
+        let LeaderHealth { standing, has_proof, in_grace } = &view.health;
         let reigns = standing.rank == LeaderRank::Reigns;
-        let counts = view.counts.unwrap_or_default();
         let seconds = |time: Option<std::time::Duration>| time.unwrap_or_default().as_secs_f64();
         self.parted(
             "info",
@@ -71,12 +70,12 @@ impl MetricPage<'_> {
         self.gauge(
             "reign_proven",
             "1 while it reigns and its journal confirms that",
-            flag(reigns && view.has_proof),
+            flag(reigns && *has_proof),
         )?;
         self.gauge(
             "in_grace",
             "1 while clients of earlier reigns are waited for",
-            flag(counts.in_grace),
+            flag(*in_grace),
         )?;
         self.gauge("epoch", "The epoch of the reign that it knows of", standing.epoch)?;
         self.gauge(
@@ -133,12 +132,17 @@ impl MetricPage<'_> {
             "Leases that came back after a change of reign",
             tally.leases_reclaimed,
         )?;
+        self.counter(
+            "deadlocks",
+            "Requests that were told that they wait in a circle",
+            tally.deadlocks,
+        )?;
         self.gauge("leases", "Leases that are held or kept", counts.leases as u64)?;
         self.gauge("waiters", "Requests that wait", counts.waiters as u64)?;
         self.gauge(
             "longest_queue",
             "Waiters of the lock that most wait for",
-            counts.longest_queue as u64,
+            view.longest_queue as u64,
         )?;
         self.gauge("names", "Names that the leader remembers", counts.names as u64)?;
         self.gauge("reservations", "Names that at_least keeps taken", counts.reservations as u64)?;
@@ -185,11 +189,11 @@ impl MetricPage<'_> {
     }
 
     fn leader(&mut self, view: &LeaderView) -> fmt::Result {
-        let missed = view.counts.unwrap_or_default().missed.as_secs_f64();
+        let missed = view.counts.unwrap_or_default().missed;
         self.counter(
             "late_seconds",
-            "By how much the leader's own lateness has extended leases, in this reign",
-            missed,
+            "By how much the leader's own lateness has extended leases",
+            (view.tally.late_before + missed).as_secs_f64(),
         )?;
         self.spread(
             "turn_seconds",

@@ -70,15 +70,15 @@ pub(super) fn json(view: &LeaderView) -> String {
         .collect();
     let page = PageView {
         leader: PageLeader {
-            rank: match view.standing.rank {
+            rank: match view.health.standing.rank {
                 LeaderRank::Reigns => "reigns",
                 LeaderRank::StandsBy => "stands by",
                 LeaderRank::Ended => "ended",
             },
-            in_grace: counts.in_grace,
-            has_proof: view.has_proof,
-            epoch: view.standing.epoch,
-            address: view.standing.address.as_deref(),
+            in_grace: view.health.in_grace,
+            has_proof: view.health.has_proof,
+            epoch: view.health.standing.epoch,
+            address: view.health.standing.address.as_deref(),
         },
         names: survey.names,
         sessions: counts.sessions,

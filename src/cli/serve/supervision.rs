@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use sd_notify::NotifyState;
 
 use crate::{
-    host::{LeaderView, LeaderWindow},
+    host::{LeaderHealth, LeaderWindow},
     proto::wire::LeaderRank,
 };
 
@@ -66,7 +66,7 @@ impl ServiceManager {
         if self.asked.is_none_or(|asked| asked.elapsed() >= self.every) {
             self.asked = Some(Instant::now());
             let answer = self.answer.clone();
-            self.window.look(0, move |view| *answer.lock() = Some(status_of(&view)));
+            self.window.look_at_health(move |health| *answer.lock() = Some(status_of(&health)));
         }
     }
 
@@ -81,18 +81,18 @@ fn tell(states: &[NotifyState]) {
     let _ = sd_notify::notify(states);
 }
 
-fn status_of(view: &LeaderView) -> String {
-    let (standing, epoch) = (&view.standing, view.standing.epoch);
-    match (standing.rank, view.counts) {
-        (LeaderRank::Reigns, _) if !view.has_proof => "without proof of its reign".to_owned(),
-        (LeaderRank::Reigns, Some(counts)) if counts.in_grace => {
+fn status_of(health: &LeaderHealth) -> String {
+    let (standing, epoch) = (&health.standing, health.standing.epoch);
+    match standing.rank {
+        LeaderRank::Reigns if !health.has_proof => "without proof of its reign".to_owned(),
+        LeaderRank::Reigns if health.in_grace => {
             format!("reigns in epoch {epoch}, and waits for clients of the last one")
         }
-        (LeaderRank::Reigns, _) => format!("reigns in epoch {epoch}"),
-        (LeaderRank::StandsBy, _) => match &standing.address {
+        LeaderRank::Reigns => format!("reigns in epoch {epoch}"),
+        LeaderRank::StandsBy => match &standing.address {
             Some(address) => format!("stands by for the leader at {address}"),
             None => "stands by".to_owned(),
         },
-        (LeaderRank::Ended, _) => "has ended".to_owned(),
+        LeaderRank::Ended => "has ended".to_owned(),
     }
 }

@@ -245,7 +245,7 @@ impl Link {
     /// Asks for a lease: see [`LeaseService::ask`].
     pub(crate) fn acquire(self: &Arc<Self>, request: LeaseRequest) -> Acquiring {
         let LeaseRequest { name, patience, above, at_most, at_least, keep, .. } = request;
-        let LeaseRequest { word, is_in_use, mode, lapses, has_moved, settlement, .. } = request;
+        let LeaseRequest { word, mode, lapses, has_moved, settlement, .. } = request;
         let LeaseRequest { after: comes_after, answer_by, value, blocks, .. } = request;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
@@ -271,7 +271,7 @@ impl Link {
         let extras = Extras { after, holds: pins.holds, value, above: pins.above };
         let extras = (extras != Extras::default()).then(|| Box::new(extras));
         let acquire = Acquire { at_most, keep, above, at_least, mode: asked_mode, extras, ..asked };
-        let opens = Some(Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement });
+        let opens = Some(Opens { word, keep, mode, lapses, has_moved, settlement });
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
         state

@@ -61,7 +61,6 @@ pub(super) struct AskedLease {
 pub(super) struct OpensWord {
     pub(super) word: Arc<LeaseWord>,
     pub(super) at_most: Option<Duration>,
-    pub(super) is_in_use: bool,
     pub(super) is_shared: bool,
     /// Readers may join while one is in.
     pub(super) keep: bool,

@@ -1,10 +1,12 @@
 //! What an engine has to know.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, time::Duration};
+
+pub(super) use crate::host::questions::EngineFinding;
 
 use super::{fault::EngineFault, teller::LeaderTeller, wish::Wish};
 use crate::{
-    error::{Holder, LockError, Result},
+    error::{Holder, Result},
     name::Name,
     time::Time,
     token::Token,
@@ -148,33 +150,4 @@ pub(super) struct EngineLock {
     pub(crate) remaining: Option<Duration>,
     /// The queue, where the server has one.
     pub(crate) waiters: Vec<Holder>,
-}
-
-/// What is to be said about a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EngineFinding {
-    pub(crate) kind: FindingKind,
-    pub(crate) text: String,
-}
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FindingKind {
-    Fine,
-    Note,
-    Trouble,
-}
-
-impl EngineFinding {
-    pub(super) fn fine(text: impl Into<String>) -> EngineFinding {
-        EngineFinding { kind: FindingKind::Fine, text: text.into() }
-    }
-
-    pub(super) fn note(text: impl Into<String>) -> EngineFinding {
-        EngineFinding { kind: FindingKind::Note, text: text.into() }
-    }
-
-    pub(super) fn trouble(text: impl Into<String>) -> EngineFinding {
-        EngineFinding { kind: FindingKind::Trouble, text: text.into() }
-    }
 }

@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{
     EngineSettings,
     book::{AskedLease, LeasingStage, OpensWord, key},
-    engine::{EngineFinding, EngineLock, LockEngine},
+    engine::{EngineLock, LockEngine},
     fault::EngineFault,
     leasing::{Leasing, broken_down, closed},
     observing::EngineObservation,
@@ -27,7 +27,9 @@ use crate::{
     host::{
         exit::{self, LeavesAtExit},
         lease_word::{LeaseWord, Used},
-        questions::{AnswerInTime, LockQuestions, PendingList, PendingYes, ServedLock},
+        questions::{
+            AnswerInTime, LockQuestions, PendingList, PendingYes, ServedLock, ServedWaiter,
+        },
         service::{
             AskedTerms, LeaderNews, LeaseGranted, LeaseMode, LeaseRequest, LeaseService,
             PendingLease, PendingRelease,
@@ -222,7 +224,7 @@ impl<E: LockEngine> Drop for ObservingEngine<E> {
 impl<E: LockEngine> LeaseService for EngineService<E> {
     fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease> {
         let LeaseRequest { name, patience, above, at_most, at_least, .. } = request;
-        let LeaseRequest { word, is_in_use, mode, keep, value, settlement, .. } = request;
+        let LeaseRequest { word, mode, keep, value, settlement, .. } = request;
         // It counts no permits, and is asked for none.
         let is_shared = mode == LeaseMode::Shared;
         let (has_at_least, has_at_most) = (at_least.is_some(), at_most.is_some());
@@ -247,7 +249,7 @@ impl<E: LockEngine> LeaseService for EngineService<E> {
         }
         let number = book.next;
         book.next += 1;
-        let opens = OpensWord { word, at_most, is_in_use, is_shared, keep, settlement };
+        let opens = OpensWord { word, at_most, is_shared, keep, settlement };
         let opens = Some(opens);
         let wish = Arc::new(wish);
         book.requests.insert(number, AskedLease { opens, wish, waker: None, outcome: None });
@@ -412,7 +414,8 @@ impl<E: LockEngine> LockQuestions for EngineService<E> {
         digest.first_chunk().copied().map(u128::from_le_bytes)
     }
 
-    fn examine(&self) -> Option<AnswerInTime<Vec<EngineFinding>>> {
+    #[cfg(feature = "cli")]
+    fn examine(&self) -> Option<AnswerInTime<Vec<super::engine::EngineFinding>>> {
         Some(self.answer(|leasing| async move { leasing.engine.examine().await }))
     }
 }
@@ -444,7 +447,11 @@ impl From<EngineLock> for ServedLock {
             remaining: lock.remaining,
             // No engine remembers how the last holder left.
             predecessor: Predecessor::Clean,
-            waiters: lock.waiters,
+            waiters: lock
+                .waiters
+                .into_iter()
+                .map(|waiter| ServedWaiter { waiter, mode: None })
+                .collect(),
         }
     }
 }

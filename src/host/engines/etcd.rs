@@ -103,71 +103,78 @@ impl EtcdEngine {
         Ok(LockQueue::new(self.line.clone(), name))
     }
 
-    /// Puts a key into the queue. `Ok(None)`: it was a try, and the queue is not empty.
+    /// Puts a key into the queue, but for a try that the queue refuses.
     async fn enter(
         &self,
         wish: &Wish,
         queue: &LockQueue,
         session: &EtcdSession,
-    ) -> Result<Option<QueueEntrance>, EngineFault> {
+    ) -> Result<KeyEntry, EngineFault> {
         let value = wish.value.as_deref().unwrap_or_default();
         if !wish.is_try() {
-            return queue.enter(session, value).await.map(Some);
+            return queue.enter(session, value).await.map(KeyEntry::Put);
         }
-        let entrance = queue.try_enter(session, value).await?;
-        if entrance.is_some() || self.kept.is_none() {
-            return Ok(entrance);
+        if let Some(entrance) = queue.try_enter(session, value).await? {
+            return Ok(KeyEntry::Put(entrance));
+        }
+        if self.kept.is_none() {
+            return Ok(KeyEntry::Refused { has_left_none: true });
         }
         // A lease that is kept there idle comes back for a key alone. Without a value it leads nothing.
         let entrance = queue.enter(session, &[]).await?;
         if value.is_empty() {
-            return Ok(Some(entrance));
+            return Ok(KeyEntry::Put(entrance));
         }
-        refused(queue, session).await;
-        Ok(None)
+        let has_left_none = queue.retract(session).await.is_ok();
+        Ok(KeyEntry::Refused { has_left_none })
     }
 
-    /// One key's way to the head of its queue. `Ok(None)`: its session is over.
+    /// One key's way to the head of its queue.
     async fn rise(
         &self,
         wish: &Wish,
         queue: &LockQueue,
         session: &Arc<EtcdSession>,
         had_to_queue: &mut bool,
-    ) -> Result<Option<Risen>> {
+    ) -> Result<RiseEnd> {
         let sent = clock::now();
         let entrance = match self.enter(wish, queue, session).await {
-            Ok(Some(entrance)) => entrance,
-            Ok(None) => return Err(LockError::WOULD_BLOCK),
+            Ok(KeyEntry::Put(entrance)) => entrance,
+            Ok(KeyEntry::Refused { has_left_none: true }) => return Ok(RiseEnd::Refused),
+            Ok(KeyEntry::Refused { has_left_none: false }) => return Err(LockError::WOULD_BLOCK),
             Err(fault) => {
                 wish.weather(fault).await?;
                 // The key may be there: it is taken over at the next attempt.
-                return Ok(None);
+                return Ok(RiseEnd::BeginAnew);
             }
         };
         let QueueEntrance { revision, is_first } = entrance;
         wish.acknowledge();
         if is_first {
-            return Ok(Some(Risen { revision, sent }));
+            return Ok(RiseEnd::Risen(Risen { revision, sent }));
         }
         loop {
             wish.check()?;
             let sent = clock::now();
             let ahead = match queue.rank(session, revision).await {
-                Ok(Rank::First) => return Ok(Some(Risen { revision, sent })),
-                // Its lease has run out, or an operator has deleted it: it begins anew.
-                Ok(Rank::Gone) => return Ok(None),
+                Ok(Rank::First) => return Ok(RiseEnd::Risen(Risen { revision, sent })),
+                // Its lease has run out, or an operator has deleted it.
+                Ok(Rank::Gone) => return Ok(RiseEnd::BeginAnew),
                 Ok(Rank::Behind(ahead)) => ahead,
                 Err(fault) => {
                     wish.weather(fault).await?;
                     if session.life.is_over() {
-                        return Ok(None);
+                        return Ok(RiseEnd::BeginAnew);
                     }
                     continue;
                 }
             };
             if wish.is_try() {
-                return Err(refused(queue, session).await);
+                return match queue.retract(session).await {
+                    Ok(()) => Ok(RiseEnd::Refused),
+                    // The caller's retraction goes on.
+                    Err(_) => Err(LockError::WOULD_BLOCK),
+                };
             }
             if !*had_to_queue {
                 wish.is_held_by(self.line.holder_of(&ahead.key).await);
@@ -175,7 +182,7 @@ impl EtcdEngine {
             *had_to_queue = true;
             wish.wait(queue.watch(&ahead), LOOK_EVERY).await?;
             if session.life.is_over() {
-                return Ok(None);
+                return Ok(RiseEnd::BeginAnew);
             }
         }
     }
@@ -193,11 +200,22 @@ impl EtcdEngine {
     }
 }
 
-/// What a try is told that finds another key before its own, which is gone by then if etcd answers.
-async fn refused(queue: &LockQueue, session: &EtcdSession) -> LockError {
-    // Otherwise the caller's retraction goes on.
-    let _ = queue.retract(session).await;
-    LockError::WOULD_BLOCK
+/// What became of a key that was to be put.
+enum KeyEntry {
+    Put(QueueEntrance),
+    /// It was a try, and other keys are there; whether it is known that it has left none of its own.
+    Refused {
+        has_left_none: bool,
+    },
+}
+
+/// How a key's way has ended.
+enum RiseEnd {
+    Risen(Risen),
+    /// Its session is over, or its key is gone, or nothing is known of it.
+    BeginAnew,
+    /// It was a try, another key stands before its own, and that is gone.
+    Refused,
 }
 
 /// At the head of the queue.
@@ -236,7 +254,8 @@ impl LockEngine for EtcdEngine {
                 break Arc::new(slot);
             }
         };
-        let mut had_to_queue = false;
+        // An attempt of which nothing is known may put its key later than the next one is refused.
+        let (mut had_to_queue, mut may_have_left) = (false, false);
         loop {
             wish.check()?;
             let session = match self.line.session().await {
@@ -247,8 +266,16 @@ impl LockEngine for EtcdEngine {
                 }
             };
             let risen = match self.rise(wish, &queue, &session, &mut had_to_queue).await {
-                Ok(Some(risen)) => risen,
-                Ok(None) => continue,
+                Ok(RiseEnd::Risen(risen)) => risen,
+                Ok(RiseEnd::BeginAnew) => {
+                    may_have_left = true;
+                    continue;
+                }
+                Ok(RiseEnd::Refused) if !may_have_left => return Err(LockError::WOULD_BLOCK),
+                Ok(RiseEnd::Refused) => {
+                    self.retract(queue, session, slot);
+                    return Err(LockError::WOULD_BLOCK);
+                }
                 Err(error) => {
                     self.retract(queue, session, slot);
                     return Err(error);

@@ -123,7 +123,7 @@ impl<E: LockEngine> Leasing<E> {
             book.fail(number, closed(), after);
             return self.release(book, hold, true, deadline, None);
         };
-        let OpensWord { word, at_most, is_in_use, is_shared, keep, settlement } = opens;
+        let OpensWord { word, at_most, is_shared, keep, settlement } = opens;
         let end = at_most.map(|at_most| sent + at_most);
         word.set_deadline(deadline);
         let keeps = keep && (is_shared || self.engine.keeps());
@@ -138,7 +138,6 @@ impl<E: LockEngine> Leasing<E> {
             // A shared one goes once no reader is in, or another session wants it: the keeper looks.
             keeps,
             is_shared,
-            is_in_use,
         };
         settlement.grant(&word, opening);
         after.waiters.extend(word.take_waiter());

@@ -63,10 +63,9 @@ mod zookeeper;
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use self::engine::EngineFinding;
-#[cfg(feature = "cli")]
-pub(crate) use self::engine::FindingKind;
 use self::engine_service::EngineService;
+#[cfg(feature = "cli")]
+pub(crate) use super::questions::{EngineFinding, FindingKind};
 use super::{
     service_url::{ServiceKind, ServiceUrl},
     settings::OpenedService,

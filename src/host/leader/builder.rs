@@ -395,21 +395,6 @@ impl LeaderBuilder {
     /// Is called with each change of reign over a shared journal, and its reason: that this leader
     /// reigns, stands by, hands over, or has lost its reign. By default with nothing. It runs on a
     /// thread where it may block.
-    ///
-    /// # Example
-    /// ```no_run
-    /// use tierlock::Leader;
-    ///
-    /// let leader = Leader::builder()
-    ///     .listen("10.0.0.2:7420")
-    ///     .journal("etcd://127.0.0.1:2379")
-    ///     .secret_file("/etc/tierlock.key")
-    ///     .on_change(|text| println!("{text}"))
-    ///     .on_alarm(|text| eprintln!("{text}")) // to where operators look
-    ///     .start()?;
-    /// # drop(leader);
-    /// # Ok::<(), tierlock::LockError>(())
-    /// ```
     pub fn on_change(mut self, change: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.callbacks.on_change = Arc::new(change);
         self
@@ -618,6 +603,7 @@ impl LeaderBuilder {
             notary: Arc::new(secret.notary()),
             tells,
             members,
+            has_credentials: self.revoked_file.is_some(),
             ..LeaderConfig::default()
         };
         #[cfg(test)]

@@ -9,13 +9,14 @@ use std::{
 };
 
 #[cfg(feature = "cli")]
-use super::window::{LeaderView, TurnTally, ViewRequest};
+use super::window::{LeaderHealth, LeaderView, TurnTally, ViewRequest};
 use super::{
-    LeaderEvent, LeaderShared, ReignEnd,
+    LeaderEvent, LeaderEventKind, LeaderShared, ReignEnd,
     doors::Doors,
     lanes::{LaneAnswer, Lanes},
     members::Membership,
     stepping::StepDownCaller,
+    teller::EventSource,
 };
 #[cfg(feature = "cli")]
 use crate::proto::leader::LeaderMachine;
@@ -141,6 +142,9 @@ impl Court {
 
     /// Looks at everything once; the end, if that is it.
     pub(super) fn turn(&mut self) -> Option<ReignEnd> {
+        // The clock that what arrives is dated by is read later.
+        #[cfg(feature = "cli")]
+        let began = self.counted.is_some().then(clock::now);
         if let Some(accepted) = self.shared.accepted_anew.lock().take() {
             self.doors.accept(&accepted);
         }
@@ -218,18 +222,24 @@ impl Court {
         self.ask_journal();
         while let Some(notice) = self.successor.poll_notice() {
             match notice {
-                Notice::Conflict { name, winner, loser } => self.shared.sound(format!(
-                    "ALARM: two sessions reported after a restart that they hold {}; the one \
-                     with token {winner} keeps it, the one with token {loser} has lost it. Either \
-                     this leader's state directory was restored from a copy, or there is a bug",
-                    Printable(name.as_str())
-                )),
-                Notice::NotAskedFor { name, token } => self.shared.sound(format!(
-                    "ALARM: a session reported after a change of reign that it holds {} with token \
-                     {token}, and this leader's journal knows that it never asked for that; it has \
-                     lost it. Either the journal was restored from a copy, or there is a bug",
-                    Printable(name.as_str())
-                )),
+                Notice::Conflict { name, winner, loser } => {
+                    let text = format!(
+                        "ALARM: two sessions reported after a restart that they hold {}; the one \
+                         with token {winner} keeps it, the one with token {loser} has lost it. Either \
+                         this leader's state directory was restored from a copy, or there is a bug",
+                        Printable(name.as_str())
+                    );
+                    self.shared.sound_about(text, Some((name, loser)));
+                }
+                Notice::NotAskedFor { name, token } => {
+                    let text = format!(
+                        "ALARM: a session reported after a change of reign that it holds {} with token \
+                         {token}, and this leader's journal knows that it never asked for that; it has \
+                         lost it. Either the journal was restored from a copy, or there is a bug",
+                        Printable(name.as_str())
+                    );
+                    self.shared.sound_about(text, Some((name, token)));
+                }
                 Notice::OtherHistory { seen, own, pauses, takes } => {
                     self.shared.sound(other_history(seen, own, pauses, takes));
                 }
@@ -238,16 +248,17 @@ impl Court {
         self.doors.transmit();
         if self.tells_events {
             for event in self.successor.take_events() {
-                self.shared.teller.tell(LeaderEvent::of(event));
+                let source = EventSource::Kind(LeaderEvent::kind_of(&event));
+                self.shared.teller.tell_if_wanted(source, || LeaderEvent::of(event));
             }
             self.shared.teller.look();
         }
         #[cfg(feature = "cli")]
         {
-            if let Some(counted) = &mut self.counted {
-                counted.turns.add(clock::now().since(now));
-            }
             self.answer_looks(now);
+            if let (Some(counted), Some(began)) = (&mut self.counted, began) {
+                counted.turns.add(clock::now().since(began));
+            }
         }
         end
     }
@@ -255,13 +266,26 @@ impl Court {
     /// Shows itself to the threads that have asked.
     #[cfg(feature = "cli")]
     fn answer_looks(&self, now: Time) {
-        for ViewRequest { locks, answer } in self.shared.looks.take() {
+        for request in self.shared.looks.take() {
             let leader = self.successor.leader();
-            let tally = self.successor.tally().cloned().unwrap_or_default();
-            answer(LeaderView {
+            let health = LeaderHealth {
                 standing: self.successor.standing(now),
                 has_proof: self.successor.reign().has_proof(now),
+                in_grace: leader.is_some_and(LeaderMachine::is_in_grace),
+            };
+            let (locks, answer) = match request {
+                ViewRequest::Health(answer) => {
+                    answer(health);
+                    continue;
+                }
+                ViewRequest::View(locks, answer) => (locks, answer),
+            };
+            let tally = self.successor.tally().cloned().unwrap_or_default();
+            let longest = leader.filter(|_| locks == 0).map(LeaderMachine::longest_queue);
+            answer(LeaderView {
+                health,
                 counts: leader.map(LeaderMachine::counts),
+                longest_queue: longest.unwrap_or_default(),
                 minute: tally.minute.seconds(now).collect(),
                 tally,
                 turns: self.counted.as_deref().cloned().unwrap_or_default(),
@@ -346,10 +370,13 @@ impl Court {
                     if let Some(counted) = &mut self.counted {
                         counted.other_secret += 1;
                     }
-                    self.shared.teller.tell(LeaderEvent::other_secret(client));
+                    let event = || LeaderEvent::other_secret(client);
+                    self.shared.teller.tell_if_wanted(EventSource::Strangers, event);
                 }
                 PortEvent::Unaccepted(client, why) => {
-                    self.shared.teller.tell(LeaderEvent::unaccepted(client, why));
+                    let source = EventSource::Kind(LeaderEventKind::SessionRefused);
+                    let event = || LeaderEvent::unaccepted(client, why);
+                    self.shared.teller.tell_if_wanted(source, event);
                 }
                 PortEvent::Connected(id, client) => turn.handle_connected(id, client),
                 PortEvent::Readable(id) => {

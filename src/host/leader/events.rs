@@ -128,8 +128,8 @@ pub(crate) struct EventClient {
     pub(crate) label: String,
     /// It is its credential's; else it is what the client claims.
     pub(crate) label_is_proved: bool,
-    /// The text says so, too: others have proved theirs.
-    claims_label: bool,
+    /// Others have proved theirs.
+    pub(crate) claims_label: bool,
     pub(crate) host: String,
     pub(crate) pid: u32,
     pub(crate) command: String,
@@ -142,7 +142,7 @@ impl EventClient {
         EventClient {
             label: identity.label.clone(),
             label_is_proved: identity.label_is_proved,
-            claims_label: note.claims_label && !identity.label.is_empty(),
+            claims_label: note.claims_label,
             host: identity.host.clone(),
             pid: identity.pid,
             command: identity.command.clone(),
@@ -194,8 +194,14 @@ impl LeaderEvent {
         LeaderEvent { kind, text, is_change: false, parts }
     }
 
-    pub(super) fn alarm(text: &str) -> LeaderEvent {
-        LeaderEvent::new(LeaderEventKind::Alarm, text, EventParts::default())
+    /// An alarm, and the lock that it is about, if it is about one.
+    pub(super) fn alarm(text: &str, about: Option<(Name, Token)>) -> LeaderEvent {
+        let (name, token) = about.unzip();
+        LeaderEvent::new(
+            LeaderEventKind::Alarm,
+            text,
+            EventParts { name, token, ..EventParts::default() },
+        )
     }
 
     /// A change of reign.
@@ -273,7 +279,26 @@ impl LeaderEvent {
         LeaderEvent::new(LeaderEventKind::LeftOut, text, parts)
     }
 
+    /// The kind of [`LeaderEvent::of`] this.
+    pub(super) fn kind_of(event: &MachineEvent) -> LeaderEventKind {
+        match event {
+            MachineEvent::SessionOpened { .. } => LeaderEventKind::SessionOpened,
+            MachineEvent::SessionEnded { .. } => LeaderEventKind::SessionEnded,
+            MachineEvent::SessionExpired { .. } => LeaderEventKind::SessionExpired,
+            MachineEvent::SessionRefused { .. } => LeaderEventKind::SessionRefused,
+            MachineEvent::RequestRefused { why: Refusal::NotPermitted, .. } => {
+                LeaderEventKind::NotPermitted
+            }
+            MachineEvent::RequestRefused { .. } => LeaderEventKind::LimitReached,
+            MachineEvent::Broken { .. } => LeaderEventKind::LockBroken,
+            MachineEvent::HeldTooLong { .. } => LeaderEventKind::HeldTooLong,
+            MachineEvent::RecallLate { .. } => LeaderEventKind::RecallLate,
+            MachineEvent::GraceOver { .. } => LeaderEventKind::GraceOver,
+        }
+    }
+
     pub(super) fn of(event: MachineEvent) -> LeaderEvent {
+        let kind = LeaderEvent::kind_of(&event);
         let about = |session: &SessionNote| EventParts {
             client: Some(EventClient::of(session)),
             ..EventParts::default()
@@ -283,12 +308,12 @@ impl LeaderEvent {
                 let parts = EventParts { lasted: Some(time_to_live), ..about(&session) };
                 let text =
                     format!("session opened: {}, time to live {time_to_live:?}", client(&parts));
-                LeaderEvent::new(LeaderEventKind::SessionOpened, text, parts)
+                LeaderEvent::new(kind, text, parts)
             }
             MachineEvent::SessionEnded { session } => {
                 let parts = about(&session);
                 let text = format!("session ended in good order: {}", client(&parts));
-                LeaderEvent::new(LeaderEventKind::SessionEnded, text, parts)
+                LeaderEvent::new(kind, text, parts)
             }
             MachineEvent::SessionExpired { session, lost } => {
                 let parts = EventParts {
@@ -301,18 +326,18 @@ impl LeaderEvent {
                     client(&parts),
                     lost_in_words(&lost)
                 );
-                LeaderEvent::new(LeaderEventKind::SessionExpired, text, parts)
+                LeaderEvent::new(kind, text, parts)
             }
             MachineEvent::SessionRefused { session, why } => {
                 let parts = EventParts { reason: Some(reason_of(why)), ..about(&session) };
                 let text = format!("session refused: {}: {}", client(&parts), in_short(why));
-                LeaderEvent::new(LeaderEventKind::SessionRefused, text, parts)
+                LeaderEvent::new(kind, text, parts)
             }
             MachineEvent::RequestRefused { session, why } => {
                 let parts = EventParts { reason: Some(reason_of(why)), ..about(&session) };
-                let (kind, begins) = match why {
-                    Refusal::NotPermitted => (LeaderEventKind::NotPermitted, "not permitted"),
-                    _ => (LeaderEventKind::LimitReached, "limit reached"),
+                let begins = match why {
+                    Refusal::NotPermitted => "not permitted",
+                    _ => "limit reached",
                 };
                 let text = format!("{begins}: {} was refused: {}", client(&parts), in_short(why));
                 LeaderEvent::new(kind, text, parts)
@@ -335,7 +360,7 @@ impl LeaderEvent {
                     by: Some(by),
                     ..EventParts::default()
                 };
-                LeaderEvent::new(LeaderEventKind::LockBroken, text, parts)
+                LeaderEvent::new(kind, text, parts)
             }
             MachineEvent::HeldTooLong { name, token, holder } => {
                 let parts =
@@ -346,7 +371,7 @@ impl LeaderEvent {
                     Printable(name.as_str()),
                     client(&parts)
                 );
-                LeaderEvent::new(LeaderEventKind::HeldTooLong, text, parts)
+                LeaderEvent::new(kind, text, parts)
             }
             MachineEvent::RecallLate { name, holder, waits } => {
                 let parts =
@@ -357,12 +382,12 @@ impl LeaderEvent {
                     Printable(name.as_str()),
                     in_words(waits)
                 );
-                LeaderEvent::new(LeaderEventKind::RecallLate, text, parts)
+                LeaderEvent::new(kind, text, parts)
             }
             MachineEvent::GraceOver { lasted } => {
                 let parts = EventParts { lasted: Some(lasted), ..EventParts::default() };
                 let text = format!("grace is over, after {}", in_words(lasted));
-                LeaderEvent::new(LeaderEventKind::GraceOver, text, parts)
+                LeaderEvent::new(kind, text, parts)
             }
         }
     }

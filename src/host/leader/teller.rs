@@ -52,7 +52,32 @@ struct Untold {
     queue: VecDeque<LeaderEvent>,
     /// A thread hands them over.
     is_telling: bool,
-    windows: BTreeMap<LeaderEventKind, EventWindow>,
+    windows: BTreeMap<EventSource, EventWindow>,
+}
+
+/// What is bounded together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum EventSource {
+    Kind(LeaderEventKind),
+    /// Peers that have not shown that they know the secret: they are of the kind `SessionRefused`, and must not
+    /// hide that a client was refused.
+    Strangers,
+}
+
+impl EventSource {
+    fn kind(self) -> LeaderEventKind {
+        match self {
+            EventSource::Kind(kind) => kind,
+            EventSource::Strangers => LeaderEventKind::SessionRefused,
+        }
+    }
+
+    fn told_max(self) -> u64 {
+        match self {
+            EventSource::Kind(_) => TOLD_MAX,
+            EventSource::Strangers => STRANGERS_TOLD_MAX,
+        }
+    }
 }
 
 /// How many events of one kind there were since a time.
@@ -63,8 +88,9 @@ struct EventWindow {
     left_out: u64,
 }
 
-/// How many events of one kind are told in [`WINDOW`].
+/// How many events of one kind are told in [`WINDOW`], and how many that strangers cause.
 pub(super) const TOLD_MAX: u64 = 1000;
+const STRANGERS_TOLD_MAX: u64 = 100;
 
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -86,30 +112,47 @@ impl Teller {
     /// Has it told on a thread where that may block, behind those before it.
     pub(super) fn tell(self: &Arc<Self>, event: LeaderEvent) {
         if self.wants_events() || event.is_change {
-            self.tell_at(event, Instant::now());
+            let source = EventSource::Kind(event.kind());
+            self.tell_at(source, || event, Instant::now());
         }
     }
 
-    fn tell_at(self: &Arc<Self>, event: LeaderEvent, now: Instant) {
+    /// Has an event told that is put into words only if it is.
+    pub(super) fn tell_if_wanted(
+        self: &Arc<Self>,
+        source: EventSource,
+        event: impl FnOnce() -> LeaderEvent,
+    ) {
+        if self.wants_events() {
+            self.tell_at(source, event, Instant::now());
+        }
+    }
+
+    fn tell_at(
+        self: &Arc<Self>,
+        source: EventSource,
+        event: impl FnOnce() -> LeaderEvent,
+        now: Instant,
+    ) {
         let mut untold = self.untold.lock();
-        if event.kind() != LeaderEventKind::Reign {
+        if source.kind() != LeaderEventKind::Reign {
             untold.close_windows(now);
             let is_full = untold.queue.len() >= QUEUE_MAX;
-            let window = untold.windows.entry(event.kind()).or_insert(EventWindow {
+            let window = untold.windows.entry(source).or_insert(EventWindow {
                 since: now,
                 told: 0,
                 left_out: 0,
             });
             // An operator needs each alarm, as long as there is room.
-            let is_bounded = event.kind() != LeaderEventKind::Alarm;
-            if is_full || (is_bounded && window.told >= TOLD_MAX) {
+            let is_bounded = source.kind() != LeaderEventKind::Alarm;
+            if is_full || (is_bounded && window.told >= source.told_max()) {
                 window.left_out += 1;
                 self.has_left_out.store(true, Relaxed);
                 return;
             }
             window.told += 1;
         }
-        untold.queue.push_back(event);
+        untold.queue.push_back(event());
         self.hand_over(untold);
     }
 
@@ -171,10 +214,10 @@ impl Untold {
     /// What was left out of a kind is told behind its time.
     fn close_windows(&mut self, now: Instant) {
         let Untold { queue, windows, .. } = self;
-        windows.retain(|kind, window| {
+        windows.retain(|source, window| {
             let is_open = now.saturating_duration_since(window.since) < WINDOW;
             if !is_open && window.left_out > 0 {
-                queue.push_back(LeaderEvent::left_out(*kind, window.left_out));
+                queue.push_back(LeaderEvent::left_out(source.kind(), window.left_out));
             }
             is_open
         });

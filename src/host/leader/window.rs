@@ -22,13 +22,22 @@ use crate::proto::{
     wire::LeaderStanding,
 };
 
+/// What a leader is at a moment.
+pub(crate) struct LeaderHealth {
+    pub(crate) standing: LeaderStanding,
+    /// Its reign is proven.
+    pub(crate) has_proof: bool,
+    /// It waits for clients of earlier reigns.
+    pub(crate) in_grace: bool,
+}
+
 /// What a leader shows of itself.
 pub(crate) struct LeaderView {
-    pub(crate) standing: LeaderStanding,
-    /// Its reign is proven at this moment.
-    pub(crate) has_proof: bool,
+    pub(crate) health: LeaderHealth,
     /// What there is; none where it does not reign.
     pub(crate) counts: Option<MachineCounts>,
+    /// Waiters of the name that most wait for, where no locks were asked for.
+    pub(crate) longest_queue: usize,
     pub(crate) tally: LeaderTally,
     /// What was waited for in each second of the last minute, the oldest first.
     pub(crate) minute: Vec<WaitSecond>,
@@ -54,12 +63,15 @@ pub(crate) struct TurnTally {
 #[derive(Clone)]
 pub(crate) struct LeaderWindow(Arc<LeaderShared>);
 
-type Answer = Box<dyn FnOnce(LeaderView) + Send>;
+/// What is done with an answer, on the leader's thread.
+type AnswerView<T> = Box<dyn FnOnce(T) + Send>;
 
-/// A caller that looks, and how many locks it wants.
-pub(super) struct ViewRequest {
-    pub(super) locks: usize,
-    pub(super) answer: Answer,
+/// A caller that looks.
+pub(super) enum ViewRequest {
+    /// It costs the leader next to nothing, however much there is.
+    Health(AnswerView<LeaderHealth>),
+    /// With so many locks at most.
+    View(usize, AnswerView<LeaderView>),
 }
 
 /// What the leader's thread has not answered yet.
@@ -82,7 +94,11 @@ impl Looks {
     pub(super) fn take(&self) -> Vec<ViewRequest> {
         // A plain load at each turn of a leader that is not asked.
         match self.is_asked.load(Acquire) && self.is_asked.swap(false, AcqRel) {
-            true => std::mem::take(&mut *self.asked.lock()),
+            true => match self.asked.try_lock() {
+                Some(mut asked) => std::mem::take(&mut *asked),
+                // A caller has it just now: it says so, and rings, once it has let go.
+                None => Vec::new(),
+            },
             false => Vec::new(),
         }
     }
@@ -103,8 +119,16 @@ impl LeaderWindow {
     /// Has the leader show itself, with as many locks at most; none for 0. `answer` is called on the
     /// leader's thread, and is dropped uncalled where the leader has ended.
     pub(crate) fn look(&self, locks: usize, answer: impl FnOnce(LeaderView) + Send + 'static) {
+        self.ask(ViewRequest::View(locks, Box::new(answer)));
+    }
+
+    /// Has the leader say what it is, as [`look`](Self::look) has it show itself.
+    pub(crate) fn look_at_health(&self, answer: impl FnOnce(LeaderHealth) + Send + 'static) {
+        self.ask(ViewRequest::Health(Box::new(answer)));
+    }
+
+    fn ask(&self, request: ViewRequest) {
         let LeaderWindow(shared) = self;
-        let request = ViewRequest { locks, answer: Box::new(answer) };
         let mut asked = shared.looks.asked.lock();
         if asked.len() < LOOKS_MAX {
             asked.push(request);

@@ -62,7 +62,6 @@ impl LeaseWord {
             predecessor: Predecessor::Clean,
             at_most,
             keeps: false,
-            is_in_use: false,
             is_shared: true,
         });
         let claim = self.claim_shared(false);

@@ -69,8 +69,9 @@ impl LeaseWord {
     /// The place to be woken at is put up first, then the word is looked at and marked in one step:
     /// a guard that leaves before the mark leaves something to claim, one that leaves after it wakes.
     pub(crate) fn sleep(&self, is_hungry: bool, until: Time) {
+        let is_marked = flawed(Flaw::SeatedAfterMark) && self.mark_waiting(is_hungry);
         drop(self.seat.sit_down(WordWaiter::this_thread()));
-        if self.mark_waiting(is_hungry) {
+        if is_marked || self.mark_waiting(is_hungry) {
             words::park(until);
         }
         self.get_up();

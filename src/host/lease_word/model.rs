@@ -102,7 +102,6 @@ impl Scene {
             predecessor: Predecessor::Clean,
             at_most: None,
             keeps: self.keeps,
-            is_in_use: false,
             is_shared: false,
         }
     }
@@ -446,21 +445,37 @@ fn found_a_guard_that_leaves_without_its_own_count() {
     play_flawed(Flaw::LeftWithoutOwnCount, true, nothing, &[leave_stale, come_by]);
 }
 
-/// loom ends the process that finds a deadlock in the middle of it: so it is another.
 #[test]
 fn found_a_representative_that_sleeps_unmarked() {
-    let (_, here) = module_path!().split_once("::").expect("a module of a crate");
-    let played = format!("{here}::a_representative_that_sleeps_unmarked");
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = child.args(["--exact", &played, "--ignored", "--nocapture"]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("deadlock"), "{output:?}");
+    ends_in_a_deadlock("a_representative_that_sleeps_unmarked");
 }
 
 #[test]
 #[ignore = "a mistake, which the test above finds"]
 fn a_representative_that_sleeps_unmarked() {
     play(Some(Flaw::SleptUnmarked), true, nothing, &[wait]);
+}
+
+/// The guard that leaves between the two finds none to wake.
+#[test]
+fn found_a_waker_that_is_put_up_after_the_mark() {
+    ends_in_a_deadlock("a_waker_that_is_put_up_after_the_mark");
+}
+
+#[test]
+#[ignore = "a mistake, which the test above finds"]
+fn a_waker_that_is_put_up_after_the_mark() {
+    play(Some(Flaw::SeatedAfterMark), true, nothing, &[wait]);
+}
+
+/// loom ends the process that finds a deadlock in the middle of it: so it is another.
+fn ends_in_a_deadlock(test: &str) {
+    let (_, here) = module_path!().split_once("::").expect("a module of a crate");
+    let played = format!("{here}::{test}");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", &played, "--ignored", "--nocapture"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("deadlock"), "{output:?}");
 }
 
 fn play_flawed(flaw: Flaw, keeps: bool, here: Act, others: &'static [Act]) {

@@ -18,7 +18,6 @@ fn opening(first: u64, last: u64) -> Opening {
         predecessor: Predecessor::Clean,
         at_most: None,
         keeps: true,
-        is_in_use: false,
         is_shared: false,
     }
 }
@@ -171,15 +170,6 @@ fn a_lease_that_is_not_to_be_kept_goes_with_its_first_guard() {
     assert!(!claim(&word).is_running_short, "it needs no further block");
     let used = given_back(leave(&word, 10));
     assert_eq!((used.last, used.keeps, used.is_recalled), (number(10), false, false));
-}
-
-#[test]
-fn a_guard_that_takes_its_lock_to_host_scope_is_in_from_the_start() {
-    let word = LeaseWord::new();
-    word.open(Opening { is_in_use: true, ..opening(10, 100) });
-    assert_eq!((word.enter(), word.claim()), (Entering::Refused, Claim::Held));
-    assert_eq!(leave(&word, 10), Left::Kept);
-    assert_eq!(enter(&word).token, number(11));
 }
 
 #[test]

@@ -11,6 +11,8 @@ pub(super) enum Flaw {
     LeaseReadAfterClosing,
     /// The representative sleeps at a word that it has not marked.
     SleptUnmarked,
+    /// The representative puts up where it is to be woken once it has marked the word.
+    SeatedAfterMark,
     /// A guard leaves whatever the word's count is.
     LeftWithoutOwnCount,
 }

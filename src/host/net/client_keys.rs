@@ -25,7 +25,7 @@ impl ClientKeys {
     ///
     /// As [`Secret::read`] and [`Credential::read`].
     pub(crate) fn read(path: &Path) -> Result<ClientKeys, LockError> {
-        let (text, is_pipe) = read_private(path)?;
+        let (text, is_pipe) = read_private(path, "secret")?;
         // What came through a pipe is gone.
         let file = (!is_pipe).then_some(path);
         Ok(match is_credential(&text) {

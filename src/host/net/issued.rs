@@ -74,7 +74,7 @@ impl Credential {
     /// others than its owner or read by all users; `Io` if it cannot be read.
     pub fn read(path: impl AsRef<Path>) -> Result<Credential, LockError> {
         let path = path.as_ref();
-        let (text, is_pipe) = read_private(path)?;
+        let (text, is_pipe) = read_private(path, "secret")?;
         if !is_credential(&text) {
             return Err(LockError::config(format!(
                 "{} is no credential; `tierlock secret issue` makes one",

@@ -40,7 +40,7 @@ impl Secret {
     /// cannot be read.
     pub fn read(path: impl AsRef<Path>) -> Result<Secret, LockError> {
         let path = path.as_ref();
-        let (text, is_pipe) = read_private(path)?;
+        let (text, is_pipe) = read_private(path, "secret")?;
         // What came through a pipe is gone.
         Secret::parse(&text, path, (!is_pipe).then_some(path))
     }
@@ -125,16 +125,16 @@ pub(super) fn write_private(path: &Path, what: &str, text: &str) -> Result<(), L
 }
 
 /// What a file holds that only its owner, and perhaps a group, may read; and whether it is a pipe, which
-/// is read once.
-pub(crate) fn read_private(path: &Path) -> Result<(Vec<u8>, bool), LockError> {
+/// is read once. `what` it holds, messages say.
+pub(crate) fn read_private(path: &Path, what: &str) -> Result<(Vec<u8>, bool), LockError> {
     let shown = path.display();
     let unreadable = |error: io::Error| {
-        let what = format!("cannot read the secret file {shown}: {error}");
-        LockError::new(LockErrorKind::Io, what).with_source(error)
+        let text = format!("cannot read the {what} file {shown}: {error}");
+        LockError::new(LockErrorKind::Io, text).with_source(error)
     };
     let mut file = open_at_once(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => LockError::config(format!(
-            "there is no secret file {shown}; `tierlock secret new {shown}` makes one"
+            "there is no {what} file {shown}; `tierlock secret new {shown}` makes one"
         ))
         .with_source(error),
         _ => unreadable(error),
@@ -143,18 +143,18 @@ pub(crate) fn read_private(path: &Path) -> Result<(Vec<u8>, bool), LockError> {
     let kind = about.file_type();
     if !kind.is_file() && !kind.is_fifo() {
         return Err(LockError::config(format!(
-            "the secret file {shown} is neither a regular file nor a pipe"
+            "the {what} file {shown} is neither a regular file nor a pipe"
         )));
     }
     if !is_unnamed_pipe(&file) {
-        check_access(path, &about)?;
+        check_access(path, what, &about)?;
     }
     let mut text = Vec::new();
     if kind.is_fifo() {
         read_pipe(&mut file, &mut text).map_err(unreadable)?;
         if text.is_empty() {
             return Err(LockError::config(format!(
-                "the secret file {shown} is a pipe that nothing is written to; start its \
+                "the {what} file {shown} is a pipe that nothing is written to; start its \
                  writer first, or name a regular file"
             )));
         }
@@ -165,12 +165,12 @@ pub(crate) fn read_private(path: &Path) -> Result<(Vec<u8>, bool), LockError> {
 }
 
 /// A file of another user gives that user's secret, and one that others may write is theirs, too.
-fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
+fn check_access(path: &Path, what: &str, about: &Metadata) -> Result<(), LockError> {
     let shown = path.display();
     if !is_ours(about) {
         let user = rustix::process::geteuid().as_raw();
         return Err(LockError::config(format!(
-            "the secret file {shown} belongs to user {}, which could replace it; it has to \
+            "the {what} file {shown} belongs to user {}, which could replace it; it has to \
              belong to root or to the user that runs this (user {user})",
             about.uid()
         )));
@@ -184,7 +184,7 @@ fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
         return Ok(());
     };
     Err(LockError::config(format!(
-        "the secret file {shown} {trouble} (mode {mode:03o}); run `chmod 600 {shown}`, or \
+        "the {what} file {shown} {trouble} (mode {mode:03o}); run `chmod 600 {shown}`, or \
          `chmod 440 {shown}` if its group is to read it"
     )))
 }

@@ -44,10 +44,10 @@ fn a_grant_raises_the_token_then_opens_the_word_then_lets_go_of_the_slot() {
     let (word, settlement, told) = settlement();
     let [first, last] = [1, 9].map(|count| Token::new(count).unwrap());
     let (predecessor, at_most) = (Predecessor::Clean, None);
-    let (keeps, is_in_use) = (true, false);
+    let keeps = true;
     let lease = LEASE;
     let is_shared = false;
-    let opening = Opening { lease, first, last, predecessor, at_most, keeps, is_in_use, is_shared };
+    let opening = Opening { lease, first, last, predecessor, at_most, keeps, is_shared };
     settlement.grant(&word, opening);
     let steps: Vec<_> = told.iter().collect();
     assert_eq!(steps, [SettleStep::Raised(last, false), SettleStep::Released(true)]);

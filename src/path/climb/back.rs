@@ -11,6 +11,8 @@ use crate::{
     },
     scope::Scope,
 };
+#[cfg(feature = "process")]
+use crate::{path::LockMode, process::SlotWish};
 
 impl<'a> Climb<'a> {
     /// Gives everything back as it was found.
@@ -77,6 +79,16 @@ impl<'a> Climb<'a> {
         if predecessor != Predecessor::Clean {
             self.held.set_predecessor(predecessor);
         }
+    }
+
+    /// How it waits at the slot.
+    #[cfg(feature = "process")]
+    pub(super) fn wish(&self) -> SlotWish {
+        let permits = match self.mode {
+            LockMode::Permits(permits) => permits.count,
+            _ => 0,
+        };
+        SlotWish { shares: self.mode.shares(), permits, arrived: self.since }
     }
 
     pub(super) fn label(&self) -> &'a str {

@@ -316,7 +316,6 @@ impl<'a> Climb<'a> {
             at_least: named.at_least,
             keep,
             word,
-            is_in_use: false,
             mode,
             value: named.value.clone(),
             blocks: !self.is_task,

@@ -1,5 +1,8 @@
 //! Which guards of a name are inside in this process, whatever became of their rights.
 
+#[cfg(tierlock_loom)]
+use loom::sync::atomic::{AtomicU64, Ordering::*};
+#[cfg(not(tierlock_loom))]
 use std::sync::atomic::{AtomicU64, Ordering::*};
 
 /// Says whether a guard of this name is inside in this process.
@@ -21,7 +24,7 @@ pub(crate) struct GuardCell(AtomicU64);
 const APART: u64 = 1 << 32;
 
 impl GuardCell {
-    pub(super) const fn new() -> GuardCell {
+    pub(in crate::path) fn new() -> GuardCell {
         GuardCell(AtomicU64::new(0))
     }
 
@@ -91,5 +94,5 @@ impl GuardCell {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(tierlock_loom)))]
 mod tests;

@@ -122,6 +122,7 @@ impl Reach {
         Holder {
             label: self.label.clone(),
             label_is_proved: false,
+            claims_label: false,
             host: identity.host.clone(),
             pid: Some(std::process::id()),
             command: cut(&identity.command, COMMAND_MAX).to_owned(),

@@ -22,7 +22,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::timed_out;
+use super::timed_out_in_front;
 use crate::{
     alarm, clock,
     error::{LockError, LostReason, Predecessor, Result},
@@ -206,7 +206,7 @@ impl Named {
     fn upgrade_ended(&self, start: Time, tries: bool) -> LockError {
         match tries {
             true => LockError::WOULD_BLOCK,
-            false => timed_out(start, Scope::Host).with_name(self.name()),
+            false => timed_out_in_front(start, Scope::Host).with_name(self.name()),
         }
     }
 

@@ -6,9 +6,9 @@ use crate::{
     error::{LockError, Predecessor, Result},
     mode::Room,
     path::{
-        LockMode, Patience, Plain, by,
+        InVain, LockMode, Patience, Plain, by,
         right::{Held, READABLE, SHARED, THREAD, Won},
-        timed_out,
+        timed_out_in_front,
     },
     scope::Scope,
     thread::ThreadLock,
@@ -85,7 +85,7 @@ impl Plain {
             match is_won {
                 true => break,
                 false if patience == Patience::No => return Err(LockError::WOULD_BLOCK),
-                false if clock::now() >= until => return Err(timed_out(start, Scope::Thread)),
+                false if clock::now() >= until => return Err(self.timed_out(start)),
                 false => {}
             }
         }
@@ -99,7 +99,7 @@ impl Plain {
                 self.lock.step_out();
                 Err(match patience {
                     Patience::No => LockError::WOULD_BLOCK,
-                    _ => timed_out(start, Scope::Thread),
+                    _ => timed_out_in_front(start, Scope::Thread),
                 })
             }
         }
@@ -126,18 +126,19 @@ impl Plain {
             }
             match unless(may_read, mode, by(until, self.lock.wait_async())).await {
                 Some(true) => return Ok(self.come_in(mode)),
-                Some(false) => return Err(timed_out(start, Scope::Thread)),
+                Some(false) => return Err(self.timed_out(start)),
                 None => {}
             }
         }
         let won = self.await_room(Room::Alone, until).await;
         drop(writer);
         match won {
-            Some(won) => {
+            Ok(won) => {
                 won.keep();
                 Ok(self.come_in_alone())
             }
-            None => Err(timed_out(start, Scope::Thread)),
+            Err(InVain::AtLock) => Err(self.timed_out(start)),
+            Err(InVain::InFront) => Err(timed_out_in_front(start, Scope::Thread)),
         }
     }
 
@@ -170,7 +171,7 @@ impl Plain {
         self.lock.wake_all();
         match patience {
             Patience::No => LockError::WOULD_BLOCK,
-            _ => timed_out(start, Scope::Thread),
+            _ => timed_out_in_front(start, Scope::Thread),
         }
     }
 

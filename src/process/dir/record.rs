@@ -309,6 +309,7 @@ fn read_holder(file: &impl ReadWords) -> Holder {
     Holder {
         label: LABEL.read(file).unwrap_or_default(),
         label_is_proved: false,
+        claims_label: false,
         host: HOST.read(file).unwrap_or_default(),
         pid: u32::try_from(file.word(PID)).ok().filter(|pid| *pid != 0),
         command: COMMAND.read(file).unwrap_or_default(),

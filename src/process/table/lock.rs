@@ -49,7 +49,7 @@ use rustix::io::Errno;
 use crate::{
     clock,
     error::{LockError, LockErrorKind, Predecessor},
-    process::sys::futex,
+    process::{SlotWish, sys::futex},
     time::{AT_LEAST_MAX, Time},
 };
 
@@ -264,11 +264,10 @@ pub(super) fn take<P: PresenceView>(
     presences: &P,
     until: Time,
 ) -> Result<SlotWon, Stop> {
-    take_unless(at, me, generation, presences, (until, &|| false), false)
+    take_unless(at, me, generation, presences, (until, &|| false), SlotWish::default())
 }
 
 /// The same, for a wait that may be over before that. It looks whether it is whenever it wakes.
-/// `shares`: in order to share it, so that another reader need not wait behind this one.
 #[inline]
 pub(super) fn take_unless<P: PresenceView>(
     at: SlotAt<'_>,
@@ -276,9 +275,9 @@ pub(super) fn take_unless<P: PresenceView>(
     generation: u32,
     presences: &P,
     limit: (Time, &dyn Fn() -> bool),
-    shares: bool,
+    wish: SlotWish,
 ) -> Result<SlotWon, Stop> {
-    let seeker = || Seeker::new(me, generation, true).sharing(shares);
+    let seeker = || Seeker::new(me, generation, true).with(wish);
     match take_quietly(at.slot, me) {
         Ok(()) => entered_quietly(at, me, generation),
         Err(found) => take_slow(at, seeker(), presences, limit, found),

@@ -477,7 +477,7 @@ impl Member {
     /// Frees words and wait records of the dead, and removes presences that no word and no record
     /// names. What does not fit into the time stays for the next sweep, which goes on there; a
     /// process that wants a dead owner's lock does not wait for this.
-    fn sweep(&self, longest: Duration) {
+    pub(super) fn sweep(&self, longest: Duration) {
         self.home.sweep_aside(&self.home.fd);
         self.presences.sweep_aside(&self.home);
         let until = clock::now() + longest;
@@ -524,7 +524,7 @@ impl Member {
     }
 
     /// Which of the dead the next round is about.
-    fn begin_round(&self, until: Time) {
+    pub(super) fn begin_round(&self, until: Time) {
         let header = self.table.header();
         let ids = self.presences.ids().unwrap_or_default();
         let dead = ids.into_iter().filter(|id| clock::now() < until && self.is_dead(*id));

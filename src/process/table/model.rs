@@ -66,6 +66,8 @@ struct World<const N: usize> {
     /// Counted where a living process may be judged to be dead.
     token: u8,
     lied: bool,
+    /// A lease of the name was granted: other machines may have the next.
+    is_granted: bool,
     /// The thread that has the structural lock, or died with it.
     structure: Option<u8>,
     threads: [Thread; N],
@@ -220,6 +222,8 @@ enum Violation {
     Overtaken,
     /// The lock was taken before the end of `at_least`.
     RanTwice,
+    /// The lock was taken at process scope though a service grants it.
+    BesideOtherMachines,
     /// More permits are taken than there are.
     OverLimit,
     /// A try for a permit fails though there is one and no other waits in front.
@@ -245,6 +249,9 @@ impl fmt::Display for Violation {
             Violation::Narrowed => "the widened mark stays",
             Violation::Overtaken => "first come, first served",
             Violation::RanTwice => "not taken before the end of at_least",
+            Violation::BesideOtherMachines => {
+                "none inside at process scope once a service grants the name"
+            }
             Violation::OverLimit => "never a permit over the limit",
             Violation::RefusedWithRoom => "a try gets a permit that none waits for",
             Violation::NeverQuiet => "a lock without waiters becomes quiet again",
@@ -303,6 +310,7 @@ impl<const N: usize> World<N> {
             stay: AtLeast::None,
             token: 0,
             lied: false,
+            is_granted: false,
             structure: None,
             threads: [first; N],
         };

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{error::LockError, fork, name::Name, time::Time, token::Token};
 
-use super::super::{Options, dir::home::Home};
+use super::super::{Options, SlotWish, dir::home::Home};
 use super::{TableDirectory, TableSlot, index::Found, member::Member};
 
 /// A directory of locks, as this process has it open.
@@ -46,7 +46,7 @@ impl WordParts {
 
     /// Takes it, whatever stands in the way.
     pub fn take_in_earnest(&self) -> Result<Token, LockError> {
-        Ok(self.0.take_unless(Token::ZERO, Time::NEVER, &|| false, false)?.token)
+        Ok(self.0.take_unless(Token::ZERO, Time::NEVER, &|| false, SlotWish::default())?.token)
     }
 
     /// Releases it, as a quiet unlock of the holder of this token does.

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use crate::time::Time;
+use crate::{process::SlotWish, time::Time};
 
 use super::{
     layout::{RECORDS, RECORDS_MAX, WaitRecord, place},
@@ -34,12 +34,14 @@ pub(super) struct ShownWait {
     pub(super) slot: u32,
     pub(super) owner: OwnerId,
     pub(super) since: Time,
+    pub(super) shares: bool,
+    pub(super) permits: u32,
 }
 
 /// When a wait began, and how often it was passed over and stood again.
 ///
-/// `[63:16] since boot, in units of 1024 ns · [15:12] passes · [11] waits to share · [10:0] 0`,
-/// reserved for how many threads wait behind this one
+/// `[63:16] since boot, in units of 1024 ns · [15:12] passes · [11] waits to share · [10:0] how many
+/// permits it wants`, at most [`PERMITS_SHOWN_MAX`]
 #[derive(Clone, Copy)]
 pub(super) struct Began(u64);
 
@@ -48,11 +50,21 @@ const UNIT_SHIFT: u32 = 10;
 const PASSES_SHIFT: u32 = 12;
 const PASSES_MAX: u64 = 0xf;
 const SHARES: u64 = 1 << 11;
+const PERMITS: u64 = SHARES - 1;
+
+/// A wait that wants as many permits or more shows so many.
+pub(super) const PERMITS_SHOWN_MAX: u32 = PERMITS as u32;
 
 impl Began {
-    fn at(since: Time, shares: bool) -> Began {
-        let shares = if shares { SHARES } else { 0 };
-        Began(since.as_nanos() >> UNIT_SHIFT << BEGAN_SHIFT | shares)
+    fn at(since: Time, wish: SlotWish) -> Began {
+        let shares = if wish.shares { SHARES } else { 0 };
+        let permits = u64::from(wish.permits.min(PERMITS_SHOWN_MAX));
+        Began(since.as_nanos() >> UNIT_SHIFT << BEGAN_SHIFT | shares | permits)
+    }
+
+    /// It waits for so many permits; 0: it waits for a lock.
+    fn permits(self) -> u32 {
+        (self.0 & PERMITS) as u32
     }
 
     /// It waits to be a reader, upgradable or not.
@@ -133,10 +145,10 @@ impl MappedTable {
     }
 
     /// Writes down what is waited for, before the record is published.
-    pub(super) fn fill_in(&self, wait: WaitId, slot: u32, since: Time, shares: bool) {
+    pub(super) fn fill_in(&self, wait: WaitId, slot: u32, since: Time, wish: SlotWish) {
         let Some((place, record)) = self.record(wait.number()) else { return };
         place.store(slot, SeqCst);
-        record.began.store(Began::at(since, shares).0, SeqCst);
+        record.began.store(Began::at(since, wish).0, SeqCst);
     }
 
     /// The waiter was passed over: it has twice the time from now on.
@@ -221,6 +233,30 @@ impl MappedTable {
         })
     }
 
+    /// The owners of the waits for this slot that began before this time. A hint, like all that records
+    /// say.
+    pub(super) fn waits_before(
+        &self,
+        slot: u32,
+        since: Time,
+    ) -> impl Iterator<Item = OwnerId> + use<'_> {
+        self.waits_for(slot).filter(move |(_, began)| *began < since).map(|(owner, _)| owner)
+    }
+
+    /// Since when this owner waits for this slot.
+    pub(super) fn wait_of(&self, slot: u32, me: OwnerId) -> Option<Time> {
+        self.waits_for(slot).find(|(owner, _)| *owner == me).map(|(_, began)| began)
+    }
+
+    fn waits_for(&self, slot: u32) -> impl Iterator<Item = (OwnerId, Time)> + use<'_> {
+        (1..=self.records_used()).filter_map(move |number| {
+            let (place, record) = self.record(number)?;
+            let is_its = place.load(SeqCst) == slot;
+            let owner = RecordWord::from_bits(record.word.load(SeqCst)).owner()?;
+            is_its.then(|| (owner, Began(record.began.load(SeqCst)).time()))
+        })
+    }
+
     /// Every wait, in order. Makes only such loads as a mapping that is not writable allows.
     pub(super) fn shown_waits(&self) -> Vec<ShownWait> {
         let used = self.header().records_used.seen().min(RECORDS_MAX.into()) as u16;
@@ -232,7 +268,8 @@ impl MappedTable {
             // Of two waits that follow on each other none is shown as the other.
             let same = RecordWord::from_bits(before).standing()
                 == RecordWord::from_bits(record.word.seen()).standing();
-            same.then_some(ShownWait { slot, owner, since: began.time() })
+            let (shares, permits) = (began.shares(), began.permits());
+            same.then_some(ShownWait { slot, owner, since: began.time(), shares, permits })
         };
         let mut waits: Vec<ShownWait> = (1..=used).filter_map(shown).collect();
         waits.sort_by_key(|wait| wait.since);

@@ -144,7 +144,7 @@ impl Survey {
         };
         if let Some(process) = in_front.filter(|_| word.drains()) {
             let waiting = process.held.unwrap_or_default();
-            waiters.insert(0, WaiterStatus { process, waiting });
+            waiters.insert(0, WaiterStatus { process, waiting, shares: false, permits: None });
         }
         Ok(Some(NameStatus {
             name,
@@ -180,7 +180,13 @@ impl Survey {
         let its = self.waits.get(&number).into_iter().flatten();
         its.filter_map(|wait| {
             let process = self.living(wait.owner)?;
-            Some(WaiterStatus { process, waiting: now.since(wait.since) })
+            let permits = Some(wait.permits).filter(|&permits| permits > 0);
+            Some(WaiterStatus {
+                process,
+                waiting: now.since(wait.since),
+                shares: wait.shares,
+                permits,
+            })
         })
         .collect()
     }

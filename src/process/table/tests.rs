@@ -317,7 +317,9 @@ fn a_name_forgotten_while_its_slot_is_stale_is_looked_up_again() {
     let until = clock::now() + LONG;
     stale.release(Predecessor::Clean);
     assert!(forget(&two, "a"));
-    let taken = futures::executor::block_on(stale.take_async(Token::ZERO, until, false)).unwrap();
+    let taken =
+        futures::executor::block_on(stale.take_async(Token::ZERO, until, SlotWish::default()))
+            .unwrap();
     assert!(taken.token > token(1));
 }
 
@@ -836,6 +838,59 @@ fn a_lock_that_is_taken_often_notices_a_replaced_directory_too() {
         thread::yield_now();
     };
     assert_eq!(error.kind(), LockErrorKind::Damaged, "{error}");
+}
+
+#[test]
+fn a_wait_in_vain_says_how_many_processes_stood_before_it() {
+    let dir = directory();
+    let [one, two, three] = [(); 3].map(|()| slot(dir.path(), "a"));
+    let in_vain = || three.take(Token::ZERO, clock::now() + Duration::from_millis(20)).unwrap_err();
+    try_take(&one).unwrap();
+    assert_eq!(in_vain().waiters_ahead(), Some(0));
+    let mut wait = Box::pin(two.take_async(Token::ZERO, Time::NEVER, SlotWish::default()));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(wait.as_mut().poll(&mut cx).is_pending());
+    while status(dir.path(), "a").unwrap().waiters.is_empty() {
+        thread::yield_now();
+    }
+    let error = in_vain();
+    assert_eq!(error.waiters_ahead(), Some(1), "{error}");
+    assert_eq!(error.holder().and_then(|holder| holder.pid), Some(std::process::id()));
+    assert_eq!((two.waiters_before_own(), three.waiters_before_own()), (0, 1));
+    // A name of host scope: what has its slot is no holder, but waits for its lease.
+    drop(wait);
+    one.widen("another").unwrap();
+    let error = in_vain();
+    assert_eq!((error.waiters_ahead(), error.holder()), (Some(1), None), "{error}");
+}
+
+/// Each sweep has its time, and the next one goes on where it stopped: beside a million names none would
+/// come to the end else.
+#[test]
+fn sweeps_that_have_no_time_come_to_an_end_all_the_same() {
+    let dir = directory();
+    let all = open(dir.path());
+    let names = 5 * 1024;
+    for number in 0..names {
+        all.slot(&name(&format!("name {number}"))).unwrap();
+    }
+    let mut holder = Helper::holding(dir.path(), "last");
+    let before = presences(dir.path());
+    holder.kill();
+    let member = member(&all);
+    let mut sweeps = 0;
+    while presences(dir.path()).len() == before.len() {
+        sweeps += 1;
+        assert!(sweeps < 20, "it begins anew each time");
+        member.sweep(Duration::ZERO);
+        if sweeps == 1 {
+            // The time for looking at presences is over at once: as if the round had begun.
+            member.begin_round(clock::now() + LONG);
+        }
+    }
+    assert!(sweeps >= names / 1024, "{sweeps} sweeps of 1024 slots");
+    let held = slot(dir.path(), "last");
+    assert_eq!(try_take(&held).unwrap().predecessor, Predecessor::Died);
 }
 
 #[test]

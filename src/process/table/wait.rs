@@ -54,6 +54,7 @@ use crate::{
     clock,
     error::{LockError, LockErrorKind, LostReason},
     fork::{Mutex, MutexGuard, PerFork},
+    process::SlotWish,
     time::Time,
 };
 
@@ -87,7 +88,7 @@ pub(super) struct SlotWait<'a> {
     member: &'a Arc<Member>,
     generation: u32,
     until: Time,
-    shares: bool,
+    wish: SlotWish,
     sleepers: &'static Sleepers,
     asked: Option<Arc<Asked>>,
 }
@@ -100,15 +101,15 @@ pub(super) fn take<'a>(
     generation: u32,
     until: Time,
 ) -> SlotWait<'a> {
-    let (shares, sleepers) = (false, Sleepers::here());
-    SlotWait { slot, number, member, generation, until, shares, sleepers, asked: None }
+    let (wish, sleepers) = (SlotWish::default(), Sleepers::here());
+    SlotWait { slot, number, member, generation, until, wish, sleepers, asked: None }
 }
 
 impl SlotWait<'_> {
-    /// The same, in order to share it, or not: another reader need not wait behind this one.
-    pub(super) fn sharing(self, shares: bool) -> Self {
+    /// The same, as a representative that waits so.
+    pub(super) fn with(self, wish: SlotWish) -> Self {
         let mut wait = self;
-        wait.shares = shares;
+        wait.wish = wish;
         wait
     }
 }
@@ -143,7 +144,7 @@ impl Future for SlotWait<'_> {
 
 impl SlotWait<'_> {
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let seeker = Seeker::for_task(self.member.id, self.generation).sharing(self.shares);
+        let seeker = Seeker::for_task(self.member.id, self.generation).with(self.wish);
         let member = self.member.clone();
         let mut search = Search { seeker, number: self.number, member, until: self.until };
         let nap = match search.go_on_polled(self.slot) {

@@ -4,6 +4,7 @@ use super::{
     ANSWER_MIN, ANSWER_PREFERRED, Client, Closing, Due, Event, Request, RequestFailure, SILENCE,
 };
 use crate::{
+    name::Name,
     proto::{
         RequestId,
         numbered::sorted,
@@ -16,6 +17,13 @@ impl Client {
     pub(super) fn next_request(&mut self) -> RequestId {
         self.last_request += 1;
         RequestId(self.last_request)
+    }
+
+    /// The holder that was told last to a request for this name, if one waits that was told of it.
+    pub fn holder_told(&self, name: &Name) -> Option<&HolderInfo> {
+        let its = self.requests.iter().filter(|(_, state)| state.acquire.name == *name);
+        let told = its.filter_map(|(request, state)| Some((request, state.holder.as_ref()?)));
+        told.max_by_key(|(request, _)| **request).map(|(_, holder)| holder)
     }
 
     /// No leader has acknowledged it: how long to wait for that.

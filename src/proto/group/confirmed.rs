@@ -14,11 +14,19 @@
 //!
 //! It is no proof: what a member knows it forgets when it ends, so a disk that is put back while the
 //! members that know of it are away is believed.
+//!
+//! Of three members with such a disk and one that is away, the third cannot go on alone, though it leads the log
+//! and has all that it knows to be committed. The one that is away may lead in a later term, by the vote of that
+//! disk and with entries that it has confirmed, and nothing of that is left where it could be seen. So the
+//! disk is replaced as any other is: by a majority.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
-    GroupMachine,
+    GroupConfig, GroupMachine,
     entry::{LogPlace, MemberName, VoterId},
     frame::GroupBody,
     standing::GroupNotice,
@@ -36,8 +44,14 @@ pub(super) struct ConfirmedDisks {
     /// The members that have not said yet what they know of this one's disk.
     unanswered: BTreeSet<MemberName>,
     next_ask: Time,
-    /// From then on it votes without their answers.
-    votes_at: Time,
+    /// How often it asks yet before it votes without their answers.
+    ///
+    /// It counts questions and not time: a process that stood still from its start on would find that
+    /// its time is up, with the answers behind the question of a candidate that it is about to read. As many as
+    /// fit into twice the longest time until an election: with that an answer comes though two packets of the
+    /// connection's handshake are lost. A path that stays dead is not waited for, so a group that starts
+    /// anew without one of its members elects a leader that much later, and no more.
+    asks_left: u32,
 }
 
 /// What a disk has for certain, unless it was put back.
@@ -50,13 +64,13 @@ struct Confirmed {
 
 impl ConfirmedDisks {
     /// Of a member that starts.
-    pub(super) fn new(others: Vec<MemberName>, now: Time, votes_at: Time) -> ConfirmedDisks {
+    pub(super) fn new(others: Vec<MemberName>, asks: u32, now: Time) -> ConfirmedDisks {
         ConfirmedDisks {
             confirmed: BTreeMap::new(),
             noted: 0,
             unanswered: others.into_iter().collect(),
             next_ask: now,
-            votes_at,
+            asks_left: asks,
         }
     }
 }
@@ -64,8 +78,8 @@ impl ConfirmedDisks {
 impl GroupMachine {
     /// Whether others may still say that this disk has less than it has confirmed. Until then it has no vote.
     pub(super) fn is_unsure(&self) -> bool {
-        let ConfirmedDisks { unanswered, votes_at, .. } = &self.confirmed;
-        !unanswered.is_empty() && self.now < *votes_at && !planted(Mistake::PutBackDiskVotes)
+        let ConfirmedDisks { unanswered, asks_left, .. } = &self.confirmed;
+        !unanswered.is_empty() && *asks_left > 0 && !planted(Mistake::PutBackDiskVotes)
     }
 
     /// Asks those that have not answered what they know of this disk, if that is due.
@@ -73,9 +87,10 @@ impl GroupMachine {
         if self.asks_confirmed_at().is_none_or(|at| self.now < at) {
             return;
         }
-        let is_soon = self.now < self.confirmed.votes_at;
-        let pace = self.config.heartbeat;
-        self.confirmed.next_ask = self.now + if is_soon { pace / 2 } else { pace * 8 };
+        let asks_left = &mut self.confirmed.asks_left;
+        *asks_left = asks_left.saturating_sub(1);
+        let pace = if *asks_left > 0 { ask_pace(&self.config) } else { self.config.heartbeat * 8 };
+        self.confirmed.next_ask = self.now + pace;
         for member in self.confirmed.unanswered.clone() {
             self.send_to(&member, None, GroupBody::AskConfirmed);
         }
@@ -91,8 +106,7 @@ impl GroupMachine {
     pub(super) fn ask_confirmed_anew(&mut self, member: &MemberName) {
         if self.config.members.contains(member) && *member != self.config.own {
             self.confirmed.unanswered.insert(member.clone());
-            self.confirmed.next_ask = self.now;
-            self.ask_confirmed_if_due();
+            self.send_to(member, None, GroupBody::AskConfirmed);
         }
     }
 
@@ -141,6 +155,9 @@ impl GroupMachine {
         if let Some((member, _)) = self.route(from) {
             self.confirmed.unanswered.remove(&member);
         }
+        if self.confirmed.unanswered.is_empty() {
+            self.confirmed.asks_left = 0;
+        }
         let (own_term, last) = (self.raft.term(), self.raft.last().index);
         // What is committed is overwritten by nothing: with another entry there, the disk is one that has less too.
         let has_place =
@@ -152,4 +169,15 @@ impl GroupMachine {
         let (had, has) = ((term, place.index), (own_term, last));
         self.notices.push_back(GroupNotice::OwnDiskPutBack { had, has });
     }
+}
+
+/// How often a member asks before it votes without answers.
+pub(super) fn asks_before_vote(config: &GroupConfig) -> u32 {
+    let (within, pace) = (config.election_max * 2, ask_pace(config));
+    // The first is at once.
+    1 + (within.as_nanos() / pace.as_nanos().max(1)) as u32
+}
+
+fn ask_pace(config: &GroupConfig) -> Duration {
+    config.heartbeat / 2
 }

@@ -63,13 +63,18 @@ impl GroupMachine {
     /// Begins to wait anew before it stands.
     pub(super) fn wait_anew(&mut self) {
         let (from, to) = (self.config.election_min, self.config.election_max);
-        self.election.stands_at = self.now + self.election.draw(from, to);
+        self.election.stands_at = self.now + self.election.draw(from, to) + self.room_delay();
     }
 
     /// The same, so long that others come first.
     pub(super) fn wait_for_others(&mut self) {
         self.wait_anew();
         self.election.stands_at = self.election.stands_at + self.config.election_max;
+    }
+
+    /// Of those that wait already it comes that much later.
+    pub(super) fn wait_longer(&mut self, by: Duration) {
+        self.election.stands_at = self.election.stands_at + by;
     }
 
     /// When it stands, if it can.
@@ -122,7 +127,7 @@ impl GroupMachine {
         let Some(heard) = self.election.heard else { return };
         self.election.is_leader_gone = true;
         let soon = self.election.draw(Duration::ZERO, self.config.heartbeat / 2);
-        let at = self.now.max(heard + self.missed_heartbeat()) + soon;
+        let at = self.now.max(heard + self.missed_heartbeat()) + soon + self.room_delay();
         self.election.stands_at = self.election.stands_at.min(at);
     }
 

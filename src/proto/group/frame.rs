@@ -18,6 +18,8 @@ pub struct GroupFrame {
     /// The disk that it is for, if its sender knows it. Another disk at the same member ignores it: one
     /// that has forgotten its votes gives none.
     pub to: Option<DiskId>,
+    /// The sender's disk is full but for what was set aside: another does better as leader.
+    pub is_low: bool,
     pub body: GroupBody,
 }
 

@@ -244,6 +244,7 @@ impl GroupMachine {
                 self.raft.heartbeat();
                 self.settle();
                 self.send_pieces_again();
+                self.step_aside_if_low();
             }
         }
     }
@@ -434,24 +435,40 @@ impl GroupMachine {
         }
     }
 
-    /// Hands over to the voter that has most of the log.
+    /// Hands over to the voter that has most of the log; of those that lack little, to one with room on its disk.
     pub(super) fn hand_over(&mut self) {
-        if !self.can_lead() {
-            return;
-        }
-        let (Some(lead), Some(members)) = (&self.lead, self.raft.members()) else { return };
-        let others = self
-            .other_disks()
-            .into_iter()
-            .filter(|disk| members.voters.iter().any(|seat| seat.disk == *disk));
-        let hears = |disk: &DiskId| lead.hears(disk.voter(), self.config.election_min, self.now);
-        let most = others.filter(hears).max_by_key(|disk| self.raft.matched(disk.voter()));
-        let Some(most) = most else { return };
+        let Some(most) = self.next_in_lead() else { return };
         let until = self.now + self.config.election_max * 2;
         let over = HandingOver { to: most.voter(), until };
         self.lead.as_mut().expect("just seen").handing_over = Some(over);
         self.raft.heartbeat();
         self.settle();
+    }
+
+    fn next_in_lead(&self) -> Option<DiskId> {
+        let (lead, members) = (self.lead.as_ref()?, self.raft.members()?);
+        let votes = |disk: &DiskId| members.voters.iter().any(|seat| seat.disk == *disk);
+        let hears = |disk: &DiskId| lead.hears(disk.voter(), self.config.election_min, self.now);
+        let others = self.other_disks().into_iter().filter(votes).filter(hears);
+        let rank = |disk: &DiskId| {
+            let disk = disk.voter();
+            (self.has_most(disk), self.has_room(disk), self.raft.matched(disk))
+        };
+        others.max_by_key(rank).filter(|_| self.can_lead())
+    }
+
+    /// Whether a disk lacks little of the log.
+    fn has_most(&self, disk: VoterId) -> bool {
+        let last = self.raft.last().index;
+        self.raft.matched(disk).is_some_and(|matched| matched + CAUGHT_UP >= last)
+    }
+
+    /// The one that could lead at once in this one's place, with room on its disk.
+    pub(super) fn better_leader(&self) -> Option<DiskId> {
+        let is_handed_over = self.lead.as_ref()?.handing_over.is_some();
+        let could = |disk: VoterId| self.has_most(disk) && self.has_room(disk);
+        let next = self.next_in_lead().filter(|next| could(next.voter()));
+        next.filter(|_| !is_handed_over && self.has_caught_up())
     }
 
     fn hand_over_if_caught_up(&mut self) {

@@ -17,6 +17,9 @@ pub enum GroupNotice {
     /// This member leads the log and has no majority of the group, or its disk does not write: it leads
     /// on only if that passes before another is elected.
     Quiet,
+    /// This member's disk is low, this process reigns, and another member could: the reign is to be handed
+    /// over, and then the log. Said again as long as it is so.
+    StepsAside,
     /// The group does not know the disk of this member: it waits for
     /// [`handle_replace`](super::GroupMachine::handle_replace).
     OwnDiskWaits { cluster: ClusterId },

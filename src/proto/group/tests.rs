@@ -448,6 +448,9 @@ fn planted_mistakes_that_only_cost_time_or_are_rare_are_found() {
     assert!(!a_term_lasts(cut_from_all_for_a_while));
     plant(&[Mistake::PutBackDiskVotes]);
     assert!(a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed());
+    plant(&[Mistake::LowDiskToldOnce]);
+    assert!(!low_leader_is_followed());
+    assert!(low_member_is_elected());
     plant(&[]);
 }
 
@@ -692,7 +695,7 @@ fn a_leader_that_leads_no_more_does_not_apply_what_its_disk_does_not_have() {
     let (last, from) = (table.machine(leader).raft.last(), table.seats[one].config.disk);
     let (to, now) = (Some(table.seats[leader].config.disk), table.now);
     let body = GroupBody::Appended { term, last };
-    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
     table.machine(leader).handle_frame(&name(one), frame, now);
     assert!(!table.machine(leader).raft.is_leader());
     assert_eq!(table.machine(leader).head().unwrap().stamp, Stamp(1));
@@ -758,7 +761,7 @@ fn a_frame_of_a_term_that_no_group_comes_to_changes_nothing() {
     let (from, to) = (table.seats[(leader + 1) % 3].config.disk, table.seats[leader].config.disk);
     let (last, now) = (LogPlace { term: u64::MAX, index: 5 }, table.now);
     let body = GroupBody::AskVote { term: u64::MAX, last, is_transfer: true };
-    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to: Some(to), body };
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to: Some(to), is_low: false, body };
     table.machine(leader).handle_frame(&name((leader + 1) % 3), frame, now);
     table.run(300);
     assert_eq!(table.leader(), Some(leader));
@@ -796,7 +799,7 @@ fn a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed() -> bool {
     let last = table.machine(other).raft.last();
     let term = table.machine(leader).raft.term() + 1;
     let body = GroupBody::AskVote { term, last, is_transfer: false };
-    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
     let now = table.now;
     table.machine(one).handle_frame(&name(other), frame, now);
     table.machine(one).raft.term() == term
@@ -826,6 +829,31 @@ fn a_disk_that_was_put_back_is_told_so_and_takes_no_part() {
 #[test]
 fn a_disk_that_was_put_back_gives_no_vote_before_it_is_told() {
     assert!(!a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed());
+}
+
+/// It is read before the answers, and before the process looks at the time.
+#[test]
+fn a_disk_that_was_put_back_gives_no_vote_after_its_process_has_stood_still() {
+    let (mut table, leader, one, other) = put_back_by_some_writes();
+    table.start(one);
+    table.obey(one);
+    table.on_way.clear();
+    table.now = table.now + Duration::from_secs(5);
+    let (from, to) = (table.seats[other].config.disk, Some(table.seats[one].config.disk));
+    let last = table.machine(other).raft.last();
+    let (now, before) = (table.now, table.machine(one).raft.term());
+    let term = before + 1;
+    for body in [
+        GroupBody::AskPreVote { term, last, is_leader_gone: true },
+        GroupBody::AskVote { term, last, is_transfer: false },
+    ] {
+        let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
+        table.machine(one).handle_frame(&name(other), frame, now);
+    }
+    assert_eq!(table.machine(one).raft.term(), before);
+    let is_put_back = |notice: &GroupNotice| matches!(notice, GroupNotice::OwnDiskPutBack { .. });
+    table.run_until(|table| table.was_told(one, is_put_back), 100);
+    assert_eq!(table.machine(leader).raft.term(), before);
 }
 
 /// It has the log, and has forgotten the term in which it has voted.
@@ -932,7 +960,7 @@ fn nothing_leaves_a_member_that_is_out() {
     let LogPlace { term, index } = table.machine(one).raft.last();
     let body = GroupBody::Confirmed { term, place: LogPlace { term, index: index + 1 } };
     let now = table.now;
-    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+    let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
     let machine = table.machine(one);
     machine.handle_frame(&name(leader), frame, now);
     machine.handle_stored(WriteId(u64::MAX), now);
@@ -955,11 +983,116 @@ fn a_disk_with_another_entry_at_a_place_that_it_has_confirmed_is_out() {
     let last = table.machine(one).raft.last();
     let is_out = |table: &mut TriedGroup, place| {
         let body = GroupBody::Confirmed { term, place };
-        let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, body };
+        let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
         table.machine(one).handle_frame(&name(leader), frame, now);
         table.machine(one).poll_timeout().is_none()
     };
     assert!(!is_out(&mut table, LogPlace::default()));
     assert!(!is_out(&mut table, last));
     assert!(is_out(&mut table, LogPlace { term: last.term - 1, ..last }));
+}
+
+fn be_low(table: &mut TriedGroup, seat: usize, is_low: bool) {
+    let now = table.now;
+    let room = if is_low { DiskRoom::Low } else { DiskRoom::Plenty };
+    table.machine(seat).handle_room(room, now);
+    table.obey(seat);
+}
+
+/// The disk of the leader is low at a time when those of the others are, too, and then they have room: whether
+/// one of them leads in the end.
+fn low_leader_is_followed() -> bool {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    for low in [others[0], others[1], leader] {
+        be_low(&mut table, low, true);
+        table.run(100);
+    }
+    assert_eq!(table.leader(), Some(leader));
+    others.into_iter().for_each(|seat| be_low(&mut table, seat, false));
+    table.run(3000);
+    table.leader().is_some_and(|now| now != leader)
+}
+
+#[test]
+fn a_leader_on_a_low_disk_hands_over_once_another_has_room() {
+    assert!(low_leader_is_followed());
+}
+
+/// Both that are left would be elected, by the chance of who stands first: the low one never is.
+fn low_member_is_elected() -> bool {
+    (0..8).any(|seed| {
+        let mut table = TriedGroup::new(3);
+        for (at, seat) in table.seats.iter_mut().enumerate() {
+            seat.config.seed = seed * 3 + at as u64;
+        }
+        (0..3).for_each(|seat| table.start(seat));
+        let leader = table.next_leader(2000);
+        let low = (leader + 1) % 3;
+        table.run(100);
+        be_low(&mut table, low, true);
+        table.kill(leader);
+        table.next_leader(2000) == low
+    })
+}
+
+#[test]
+fn a_member_on_a_low_disk_is_elected_only_where_no_other_can_be() {
+    assert!(!low_member_is_elected());
+    // Both that are left are low: one of them leads, and goes on.
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    (0..3).filter(|seat| *seat != leader).for_each(|seat| be_low(&mut table, seat, true));
+    table.kill(leader);
+    let next = table.next_leader(2000);
+    table.run(5000);
+    assert_eq!(table.leader(), Some(next));
+    // Until one with room is back, and has what it lacked.
+    table.start(leader);
+    table.run_until(|table| table.leader() == Some(leader), 3000);
+}
+
+#[test]
+fn a_reign_on_a_low_disk_is_asked_again_and_again_to_hand_over() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    let asked = |table: &TriedGroup| {
+        let notices = &table.seats[leader].notices;
+        notices.iter().filter(|notice| **notice == GroupNotice::StepsAside).count()
+    };
+    // No other could lead: all are low.
+    for low in [(leader + 1) % 3, (leader + 2) % 3, leader] {
+        be_low(&mut table, low, true);
+        table.run(100);
+    }
+    table.run(3000);
+    assert_eq!((asked(&table), table.leader()), (0, Some(leader)));
+    be_low(&mut table, (leader + 1) % 3, false);
+    table.run(200);
+    assert_eq!(asked(&table), 1);
+    table.run(3000);
+    assert_eq!((asked(&table), table.leader()), (2, Some(leader)), "its reign was not handed over");
+    // It resigns: the log follows to the one that has room.
+    let resigned = table.ask(leader, JournalOperation::Resign(ReignKey(5)));
+    assert_eq!(resigned, JournalAnswer::Resigned);
+    let now = table.now;
+    table.machine(leader).handle_transfer(now);
+    table.obey(leader);
+    table.run_until(|table| table.leader() == Some((leader + 1) % 3), 20);
+}
+
+#[test]
+fn a_reign_on_a_full_disk_does_not_wait_for_its_resignation() {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    table.seats[leader].syncs = false;
+    table.begin(leader, JournalOperation::Renew(ReignKey(5)));
+    let now = table.now;
+    table.machine(leader).handle_room(DiskRoom::Full, now);
+    table.obey(leader);
+    table.run_until(|table| table.leader().is_some_and(|now| now != leader), 20);
 }

@@ -239,6 +239,7 @@ impl LeaderMachine {
         let told_steps: Vec<_> = all.take(DEADLOCK_STEPS_MAX).collect();
         let left_out = (steps.len() - told_steps.len()) as u32;
         self.drop_waiter(told);
+        self.telling.count(|tally| tally.deadlocks += 1);
         let circle = Box::new(DeadlockCircle { steps: told_steps, left_out });
         self.sessions.get_mut(session).last_refused = request;
         self.tell(session, LeaderMessage::Deadlocked { request, circle });

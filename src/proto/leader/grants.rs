@@ -14,7 +14,7 @@ use crate::{
         record::{Record, Reserved, TakenAway},
         sessions::Standing,
         table::Next,
-        wire::{LeaderMessage, Mode, NameUse, Refusal, SHARES},
+        wire::{HolderInfo, LeaderMessage, Mode, NameUse, Refusal, SHARES},
     },
     time::Time,
     token::Token,
@@ -389,8 +389,10 @@ impl LeaderMachine {
     }
 
     pub(super) fn refuse_waiter(&mut self, waiter: WaiterKey, why: Refusal, now: Time) {
+        let is_contended = matches!(why, Refusal::TimedOut | Refusal::WouldBlock);
+        let ahead = is_contended.then(|| self.table.waiters_before(waiter));
         let waiter = self.drop_waiter(waiter);
-        let holder = self.holder(waiter.lock, now);
+        let holder = self.holder(waiter.lock, now).map(|holder| HolderInfo { ahead, ..holder });
         self.refuse(waiter.session, waiter.request, why, holder);
     }
 

@@ -257,11 +257,14 @@ impl LeaderMachine {
                 .into_iter()
                 .map(|waiter| {
                     let waiter = self.table.waiter(waiter);
+                    let identity = &self.sessions.get(waiter.session).identity;
                     HolderInfo {
-                        identity: self.sessions.get(waiter.session).identity.clone(),
+                        claims_label: self.claims_label(identity),
+                        identity: identity.clone(),
                         since: now.since(waiter.since),
                         token: Token::ZERO,
                         mode: waiter.mode,
+                        ahead: None,
                     }
                 })
                 .collect(),

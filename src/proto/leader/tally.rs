@@ -31,6 +31,10 @@ pub struct LeaderTally {
     /// Leases that came back with their holders after a change of reign.
     pub leases_reclaimed: u64,
     pub taken_away: TakenAwayTally,
+    /// How often a request was told that it waits in a circle.
+    pub deadlocks: u64,
+    /// By how much the lateness of the leaders before this one has moved deadlines.
+    pub late_before: Duration,
     pub minute: WaitMinute,
 }
 

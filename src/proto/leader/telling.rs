@@ -125,8 +125,6 @@ pub struct MachineCounts {
     pub claims_max: usize,
     /// Names that are held, waited for, or remembered for their next holder.
     pub names: usize,
-    /// Waiters of the name that most wait for, among the first 16,384 waiters.
-    pub longest_queue: usize,
     pub connections: usize,
     pub in_grace: bool,
     /// By how much the leader's lateness has moved deadlines, in this reign.
@@ -158,6 +156,8 @@ impl LeaderMachine {
 
     /// The next leader of this process goes on with it.
     pub(in crate::proto) fn take_tally(&mut self) -> Option<Box<LeaderTally>> {
+        let missed = self.clock.missed();
+        self.telling.count(|tally| tally.late_before += missed);
         self.telling.tally.take()
     }
 
@@ -173,7 +173,6 @@ impl LeaderMachine {
 
     pub fn counts(&self) -> MachineCounts {
         let waiters = self.table.waiters();
-        let queues = self.table.queues(QUEUED_MAX);
         MachineCounts {
             sessions: self.sessions.written(),
             sessions_max: self.config.sessions_max,
@@ -184,15 +183,20 @@ impl LeaderMachine {
             claims: self.claims(),
             claims_max: self.config.claims_max,
             names: self.table.len(),
-            longest_queue: queues.into_iter().map(|(_, queued)| queued).max().unwrap_or(0),
             connections: self.connections.len(),
             in_grace: self.in_grace,
             missed: self.clock.missed(),
         }
     }
 
+    /// Waiters of the name that most wait for, among the first 16,384 waiters.
+    pub fn longest_queue(&self) -> usize {
+        let queues = self.table.queues(QUEUED_MAX);
+        queues.into_iter().map(|(_, queued)| queued).max().unwrap_or(0)
+    }
+
     /// The first locks to look at, at most `limit`: those that are waited for, the longest queue first,
-    /// then others that are held.
+    /// then others that are held, or that `at_least` keeps taken.
     pub fn survey(&self, limit: usize) -> LockSurvey {
         let now = self.clock.now();
         let mut queues = self.table.queues(QUEUED_MAX);
@@ -206,7 +210,8 @@ impl LeaderMachine {
         });
         let shown: BTreeSet<_> = queues.iter().map(|(lock, _)| *lock).collect();
         let held = self.table.all().filter(|lock| !shown.contains(lock));
-        let held = held.take(SURVEYED_MAX).filter(|&lock| self.table.is_held(lock));
+        let is_taken = |lock| self.table.is_held(lock) || self.reserved_for(lock).is_some();
+        let held = held.take(SURVEYED_MAX).filter(|&lock| is_taken(lock));
         let held: Vec<_> = held.take(limit - queues.len()).map(|lock| (lock, 0)).collect();
         let locks = queues.into_iter().chain(held);
         LockSurvey {
@@ -215,13 +220,19 @@ impl LeaderMachine {
         }
     }
 
+    /// Whether people are told of this label that it is a claim: where clients of other sessions have proved
+    /// theirs, a reader would take it for a proved one.
+    pub(super) fn claims_label(&self, identity: &Identity) -> bool {
+        self.proves_labels && !identity.label_is_proved && !identity.label.is_empty()
+    }
+
     fn note_of(&self, key: SessionKey) -> SessionNote {
         let session = self.sessions.get(key);
         SessionNote {
             session: session.id,
             identity: session.identity.clone(),
             client: session.at,
-            claims_label: self.proves_labels && !session.identity.label_is_proved,
+            claims_label: self.claims_label(&session.identity),
         }
     }
 
@@ -294,7 +305,7 @@ impl LeaderMachine {
         self.telling.count(|tally| tally.refused.add(why));
         self.tell_event(|leader| {
             let (identity, client) = (identity.clone(), leader.address_of(connection));
-            let claims_label = leader.proves_labels && !identity.label_is_proved;
+            let claims_label = leader.claims_label(&identity);
             let session = SessionNote { session, identity, client, claims_label };
             MachineEvent::SessionRefused { session, why }
         });

@@ -261,6 +261,8 @@ fn a_page_is_full_before_its_frame_is() {
         since: Duration::MAX,
         token: Token::MAX,
         mode: Mode::Permits { count: u32::MAX, limit: u32::MAX },
+        claims_label: true,
+        ahead: Some(u32::MAX),
     };
     for (label, waiters) in [("a", 0), ("a", 3), (&"n".repeat(255), 40)] {
         let lock = LockInfo {
@@ -467,6 +469,8 @@ fn holder(source: &mut impl Source) -> HolderInfo {
         since: source.duration(1500),
         token: source.token(1 << 42),
         mode: mode(source),
+        claims_label: false,
+        ahead: None,
     }
 }
 
@@ -922,33 +926,49 @@ const GOLDEN_RECORDS: &[&str] = &[
     "0108fe00000000008877665544332211000000fe0200000000887766554433221100000005000004fc204a92cafcb34b92cbfc464d92ccfcd94e92cd01fc5061c34d",
 ];
 
-/// Peers that know of no credentials hear nothing new of labels that are claimed.
+/// Peers that know of no credentials hear nothing new where there are none.
 #[test]
-fn a_proved_label_is_told_behind_all_else_and_a_claimed_one_as_before() {
+fn whether_a_label_is_proved_is_told_behind_all_else_where_some_are() {
     let identity = Identity::new("checkout", "vm", 7, "sh");
-    let holder = |identity: &Identity| HolderInfo {
+    let holder = |identity: &Identity, claims_label| HolderInfo {
         identity: identity.clone(),
         since: Duration::from_secs(1),
         token: Token::new(5).unwrap(),
         mode: Mode::Exclusive,
+        claims_label,
+        ahead: None,
     };
-    let frame = |identity: &Identity| {
+    let frame = |identity: &Identity, claims_label| {
         let mut bytes = Vec::new();
         let (request, why) = (RequestId(1), Refusal::WouldBlock);
-        let refused = LeaderMessage::Refused { request, why, holder: Some(holder(identity)) };
+        let holder = Some(holder(identity, claims_label));
+        let refused = LeaderMessage::Refused { request, why, holder };
         encode_frame(&refused, &mut bytes).unwrap();
         bytes
     };
     let proved = identity.with_proved_label("boss");
     assert!(proved.label_is_proved && proved.label == "boss" && proved.host == "vm");
     let claimed = Identity::new("boss", "vm", 7, "sh");
-    let (with, without) = (frame(&proved), frame(&claimed));
-    assert_eq!(with.len(), without.len() + 1);
-    for (frame, identity) in [(&with, &proved), (&without, &claimed)] {
+    let plain = frame(&claimed, false);
+    for (identity, claims_label, more) in
+        [(&proved, false, 1), (&claimed, true, 1), (&claimed, false, 0)]
+    {
+        let frame = frame(identity, claims_label);
+        assert_eq!(frame.len(), plain.len() + more);
         let mut reader = FrameReader::new();
-        reader.extend(frame);
+        reader.extend(&frame);
         let message = reader.next::<LeaderMessage>().unwrap().unwrap().known().unwrap();
         let LeaderMessage::Refused { holder: Some(told), .. } = message else { panic!() };
-        assert_eq!(told, holder(identity));
+        assert_eq!(told, holder(identity, claims_label));
+        // How many stood before comes behind that, told or not.
+        let counted = HolderInfo { ahead: Some(3), ..told };
+        let (request, why, mut longer) = (RequestId(1), Refusal::WouldBlock, Vec::new());
+        let refused = LeaderMessage::Refused { request, why, holder: Some(counted) };
+        encode_frame(&refused, &mut longer).unwrap();
+        assert_eq!(longer.len(), plain.len() + 2);
+        let mut reader = FrameReader::new();
+        reader.extend(&longer);
+        let message = reader.next::<LeaderMessage>().unwrap().unwrap().known().unwrap();
+        assert_eq!(message, refused);
     }
 }

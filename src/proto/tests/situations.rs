@@ -98,6 +98,7 @@ fn config() -> LeaderConfig {
         notary: Arc::new(TestNotary),
         // It changes nothing else, whatever the situation.
         tells: LeaderTells { events: true, counts: true },
+        has_credentials: false,
     }
 }
 

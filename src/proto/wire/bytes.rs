@@ -154,17 +154,30 @@ with_length! {
     MemberReport { member, address, votes, is_heard, lag, disk_waits }
 }
 
-// That a label is proved comes behind the rest, and is left out of one that is claimed: so each is told
-// of every holder, and only clusters with credentials say more than before there were any.
+// What is known of the label comes behind the rest, and only from leaders that know of proved ones: clusters
+// without credentials say no more than before there were any. How many waiters stood before a request comes
+// behind that, where it is told.
 impl Encode for HolderInfo {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let HolderInfo { identity, since, token, mode } = self;
-        match identity.label_is_proved {
-            false => encode_with_length(encoder, &(identity, since, token, mode)),
-            true => encode_with_length(encoder, &(identity, since, token, mode, true)),
+        let HolderInfo { identity, since, token, mode, claims_label, ahead } = self;
+        let all = (identity, since, token, mode);
+        let label = match (identity.label_is_proved, claims_label) {
+            (true, _) => LABEL_PROVED,
+            (false, true) => LABEL_CLAIMED,
+            (false, false) => LABEL_UNTOLD,
+        };
+        match (label, ahead) {
+            (LABEL_UNTOLD, None) => encode_with_length(encoder, &all),
+            (label, None) => encode_with_length(encoder, &(all, label)),
+            (label, Some(ahead)) => encode_with_length(encoder, &(all, label, ahead)),
         }
     }
 }
+
+/// What is told of a holder's label.
+const LABEL_CLAIMED: u8 = 0;
+const LABEL_PROVED: u8 = 1;
+const LABEL_UNTOLD: u8 = 2;
 
 impl<C> Decode<C> for HolderInfo {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
@@ -173,9 +186,18 @@ impl<C> Decode<C> for HolderInfo {
             let since = Decode::<()>::decode(within)?;
             let token = Decode::<()>::decode(within)?;
             let mode = Decode::<()>::decode(within)?;
-            let says_more = within.reader().peek_read(1).is_some();
-            let label_is_proved = says_more && Decode::<()>::decode(within)?;
-            Ok(HolderInfo { identity: identity.marked(label_is_proved), since, token, mode })
+            let tells_label = within.reader().peek_read(1).is_some();
+            let label: u8 = if tells_label { Decode::<()>::decode(within)? } else { LABEL_UNTOLD };
+            let counts = within.reader().peek_read(1).is_some();
+            let ahead = counts.then(|| Decode::<()>::decode(within)).transpose()?;
+            Ok(HolderInfo {
+                identity: identity.marked(label == LABEL_PROVED),
+                since,
+                token,
+                mode,
+                claims_label: label == LABEL_CLAIMED,
+                ahead,
+            })
         })
     }
 }

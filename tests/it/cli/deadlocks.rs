@@ -49,7 +49,10 @@ fn is_renewed(leader: &Leader, name: &str, times: usize) {
 #[test]
 fn the_youngest_of_a_ring_of_three_is_75_with_the_ring_and_the_others_go_on() {
     let place = Place::new();
-    let leader = place.leader();
+    let mut leader = place.leader_with(&["--http", "127.0.0.1:0"]);
+    let page = super::page::page_of(&mut leader.process);
+    let deadlocks = || super::page::metrics(page)["tierlock_deadlocks_total"];
+    assert_eq!(deadlocks(), 0.0);
     let names = ["a", "b", "c"];
     let inner = |next: &str| format!("RUN --label step-{next} {next} -- echo inner; echo $?");
     let mut scripts: Vec<_> =
@@ -83,6 +86,7 @@ fn the_youngest_of_a_ring_of_three_is_75_with_the_ring_and_the_others_go_on() {
         let (status, stderr) = running.end();
         assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
     }
+    super::page::becomes(page, "tierlock_deadlocks_total", 1.0);
 }
 
 #[test]
@@ -114,6 +118,22 @@ fn one_that_takes_several_has_the_first_of_them_while_it_waits() {
     let line = the_one_line(stderr.as_bytes());
     assert!(line.contains("has \"a\" and waits for \"b\""), "{line}");
     assert_eq!(several.line(), "both");
+}
+
+#[test]
+fn a_command_under_several_locks_waits_with_all_of_them() {
+    let place = Place::new();
+    let leader = place.leader();
+    let mut several = script(&leader, &["a", "b"], "RUN c -- echo inner; echo $?");
+    let mut other = script(&leader, &["c"], "RUN b -- echo inner; echo $?");
+    go_on(&mut several);
+    is_waited_for(&leader, "c");
+    go_on(&mut other);
+    assert_eq!(other.line(), "75");
+    let (_, stderr) = other.end();
+    let line = the_one_line(stderr.as_bytes());
+    assert!(line.contains("has \"b\" and waits for \"c\""), "{line}");
+    assert_eq!((several.line().as_str(), several.line().as_str()), ("inner", "0"));
 }
 
 #[test]

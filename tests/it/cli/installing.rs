@@ -59,6 +59,50 @@ fn a_service_manager_that_is_gone_ends_no_leader() {
     assert_eq!(leader.exit().code(), Some(0));
 }
 
+/// As in a container without anything else: no shell, no C library, no /proc. `TIERLOCK_STATIC` names the
+/// program, which takes minutes to be built.
+#[test]
+fn the_program_alone_in_an_empty_root_directory_leads_and_locks() {
+    let Some(built) = std::env::var_os("TIERLOCK_STATIC") else {
+        return eprintln!("SKIPPED: TIERLOCK_STATIC names no static program; see CONTRIBUTING.md");
+    };
+    let place = Place::new();
+    let root = place.path("root");
+    fs::create_dir_all(root.join("state")).unwrap();
+    // Another process makes the copy: one that is open to write could not be run.
+    let copied = program("cp").arg(built).arg(root.join("tierlock")).status().unwrap();
+    assert!(copied.success());
+    let alone = |args: &[&str]| {
+        let mut command = program("unshare");
+        command.args(["--user", "--map-root-user", "--root"]).arg(&root);
+        command.arg("/tierlock").args(args).stdin(Stdio::null());
+        command
+    };
+    let version = match alone(&["--version"]).output() {
+        Ok(output) if output.status.success() => output.stdout,
+        refused => return eprintln!("SKIPPED: no other root directory can be had: {refused:?}"),
+    };
+    assert_eq!(version, format!("tierlock {}\n", env!("CARGO_PKG_VERSION")).into_bytes());
+    let secret = ["--secret-file", "/state/secret"];
+    succeeds(&alone(&["secret", "new", "/state/secret"]).output().unwrap());
+    let serve = ["serve", "--init", "--listen", "127.0.0.1:0", "--accept-fs", "tmpfs"];
+    let serve = [&serve[..], &["--state-dir", "/state/journal"], &secret].concat();
+    let mut leader = Running::start(&mut alone(&serve));
+    let address = leader.line().strip_prefix("listening on ").unwrap().to_owned();
+    let at_the_leader = ["--leader", &address, secret[0], secret[1]];
+    let run = [&["run"][..], &at_the_leader, &["job", "--", "/tierlock", "--version"]].concat();
+    assert_eq!(succeeds(&alone(&run).output().unwrap()).into_bytes(), version);
+    let status = alone(&[&["status", "--json", "job"][..], &at_the_leader].concat()).output();
+    let status: serde_json::Value = serde_json::from_str(&succeeds(&status.unwrap())).unwrap();
+    assert_eq!(
+        (&status["locks"][0]["state"], &status["locks"][0]["predecessor"]),
+        (&"free".into(), &"clean".into())
+    );
+    // A directory of its own is enough, too.
+    let run = ["run", "--dir", "/state/locks", "job", "--", "/tierlock", "--version"];
+    succeeds(&alone(&run).output().unwrap());
+}
+
 /// A unit of ours.
 fn unit(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/systemd").join(name))
@@ -114,7 +158,11 @@ fn the_command_of_the_leaders_unit_serves() {
     let refused = command.output().unwrap();
     assert_eq!(refused.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--init"), "{refused:?}");
-    assert!(unit.contains("RestartPreventExitStatus=64 78"));
+    // A core file would hold the secret.
+    for line in ["Type=notify", "WatchdogSec=10s", "LimitCORE=0", "RestartPreventExitStatus=64 78"]
+    {
+        assert!(unit.lines().any(|own| own == line), "no {line}: {unit}");
+    }
     let mut leader = Running::start(command.arg("--init"));
     assert!(leader.line().starts_with("listening on "));
 }

@@ -1,5 +1,10 @@
 //! The log of `tierlock serve`: what it says of clients, for people and for programs.
 
+use std::{
+    io::Write as _,
+    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
+};
+
 use serde_json::Value;
 
 use super::*;
@@ -145,6 +150,25 @@ fn a_leader_says_that_a_client_does_not_answer_for_a_lease_that_it_keeps() {
     assert_eq!(waiter.line(), "ran");
 }
 
+/// It is read on terminals, and line by line.
+#[test]
+fn a_log_in_json_spells_out_what_misleads_and_says_the_same() {
+    let place = Place::new();
+    let mut leader = place.leader_with(&["--log", "json"]);
+    let label = "night\u{2028}\u{202e}ly\u{9b}2J";
+    let held = leader.run().args(["--label", label, "job", "--", "true"]).output();
+    succeeds(&held.unwrap());
+    let line = loop {
+        let line = leader.process.error_line();
+        if line.contains("session_opened") {
+            break line;
+        }
+    };
+    assert!(line.is_ascii() && line.contains("night\\u2028\\u202ely\\u009b2J"), "{line}");
+    let event: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(event["client"]["label"], label);
+}
+
 #[test]
 fn an_alarm_is_an_event_of_the_log_too() {
     let place = Place::new();
@@ -166,14 +190,43 @@ fn a_brief_log_has_no_sessions() {
     assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
 }
 
-#[test]
-fn a_log_that_is_not_read_holds_up_no_client() {
-    let place = Place::new();
+/// A leader with its log going there.
+fn logging_to(place: &Place, stderr: Stdio) -> (Child, String) {
     let mut command = place.serve("127.0.0.1:0");
-    command.args(["--init", "--log", "text"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(["--init", "--log", "text"]).stdout(Stdio::piped()).stderr(stderr);
     let mut child = command.spawn().unwrap();
     let address = lines_of(child.stdout.take().unwrap()).recv_timeout(PATIENCE).unwrap();
     let address = address.strip_prefix("listening on ").unwrap().to_owned();
+    (child, address)
+}
+
+#[test]
+fn a_log_whose_reader_stands_still_holds_up_no_client() {
+    let place = Place::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    // Another way to the pipe, by which it is filled up.
+    let way = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut filler =
+        std::fs::OpenOptions::new().write(true).custom_flags(nonblock).open(way).unwrap();
+    while filler.write(&[b'x'; 4096]).is_ok() {}
+    while filler.write(b"x").is_ok() {}
+    let (mut child, address) = logging_to(&place, writer.into());
+    let leader =
+        Leader { address, secret: place.secret(), process: Running::start(&mut program("true")) };
+    for _ in 0..3 {
+        succeeds(&leader.run().args(["job", "--", "true"]).output().unwrap());
+    }
+    // It ends in good order, too.
+    rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(reader);
+}
+
+#[test]
+fn a_log_that_is_not_read_holds_up_no_client() {
+    let place = Place::new();
+    let (mut child, address) = logging_to(&place, Stdio::piped());
     drop(child.stderr.take());
     let leader =
         Leader { address, secret: place.secret(), process: Running::start(&mut program("true")) };

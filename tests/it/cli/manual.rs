@@ -6,13 +6,42 @@ use super::*;
 
 /// The commands that the program's help shows.
 fn commands() -> Vec<String> {
-    let help = succeeds(&tierlock(&["-h"]).output().unwrap());
+    let names = below(&[]);
+    assert!(names.len() > 8, "{names:?}");
+    names
+}
+
+/// The commands that the help of this one shows.
+fn below(command: &[&str]) -> Vec<String> {
+    let help = succeeds(&tierlock(command).arg("-h").output().unwrap());
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let listed = listed.take_while(|line| line.starts_with("  "));
+    // What is behind a name may go on in the next line, further to the right.
+    let listed = listed.filter(|line| !line.starts_with("   "));
     let names = listed.filter_map(|line| line.split_whitespace().next());
-    let names: Vec<_> = names.filter(|name| *name != "help").map(str::to_owned).collect();
-    assert!(names.len() > 8, "{help}");
-    names
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_help_fits_80_columns_and_has_an_example() {
+    let mut all: Vec<Vec<String>> = vec![Vec::new()];
+    for command in commands() {
+        let inner = below(&[&command]);
+        all.push(vec![command.clone()]);
+        all.extend(inner.into_iter().map(|inner| vec![command.clone(), inner]));
+    }
+    assert!(all.contains(&vec!["secret".to_owned(), "issue".to_owned()]), "{all:?}");
+    for command in all {
+        for (help, is_long) in [("-h", false), ("--help", true)] {
+            let output = tierlock(&[]).args(&command).arg(help).output().unwrap();
+            let text = succeeds(&output);
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{command:?} {help}: {line}");
+            }
+            let has_example = text.lines().any(|line| line.starts_with("Example"));
+            assert!(has_example || !is_long, "{command:?} has no example:\n{text}");
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! test instead of hanging it.
 
 mod breaking;
+mod browser;
 mod checking;
 mod deadlocks;
 mod electing;

@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::*;
+use super::{
+    browser::{Browser, HEADLESS, chromium},
+    *,
+};
 use crate::helper::Helper;
 
 /// A leader with a page, and where that is.
@@ -26,7 +29,7 @@ impl Place {
     }
 }
 
-fn page_of(process: &mut Running) -> SocketAddr {
+pub(super) fn page_of(process: &mut Running) -> SocketAddr {
     let line = process.line();
     let address = line.strip_prefix("shown at http://").and_then(|rest| rest.strip_suffix('/'));
     address.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
@@ -73,7 +76,7 @@ fn get_with(page: SocketAddr, path: &str, more: &str) -> Heard {
 }
 
 /// The metrics, by name and labels.
-fn metrics(page: SocketAddr) -> BTreeMap<String, f64> {
+pub(super) fn metrics(page: SocketAddr) -> BTreeMap<String, f64> {
     let heard = get(page, "/metrics");
     assert_eq!(heard.status, 200);
     assert_eq!(heard.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -87,7 +90,7 @@ fn metrics(page: SocketAddr) -> BTreeMap<String, f64> {
 }
 
 /// Waits until a metric is this.
-fn becomes(page: SocketAddr, name: &str, value: f64) {
+pub(super) fn becomes(page: SocketAddr, name: &str, value: f64) {
     eventually(name, || (metrics(page)[name] == value).then_some(()));
 }
 
@@ -183,6 +186,49 @@ fn sessions_that_run_out_or_come_back_are_in_the_metrics_and_grace_in_the_health
     assert_eq!((ready.status, ready.body.as_str()), (200, "in grace\n"));
 }
 
+#[test]
+fn a_leader_that_stands_by_is_ready_and_says_which_one_reigns() {
+    let place = Place::new();
+    let ports: [Port; 3] = std::array::from_fn(|_| Port::claim());
+    let address = |number: usize| ports[number].address().to_string();
+    let group = ["a", "b", "c"].into_iter().enumerate();
+    let group: Vec<_> = group.map(|(number, id)| format!("{id}={}", address(number))).collect();
+    let leaders = [0, 1, 2].map(|number| {
+        let mut serve = tierlock(&["serve", "--init", "--accept-fs", "tmpfs", "--log", "brief"]);
+        serve.args(["--listen", &address(number), "--group", &group.join(",")]);
+        // None is to follow another of itself, however slow the machine is.
+        serve.args(["--reign", "5s", "--http", "127.0.0.1:0", "--secret-file"]);
+        serve.arg(place.secret()).arg("--state-dir").arg(place.path(&format!("state-{number}")));
+        let mut process = Running::start(&mut serve);
+        assert!(process.line().starts_with("listening on "));
+        let page = page_of(&mut process);
+        assert_eq!(get(page, "/healthz").status, 200);
+        (process, page)
+    });
+    let ready = |status, words| {
+        let is_so = |&&(_, page): &&(Running, SocketAddr)| {
+            let heard = get(page, "/readyz");
+            (heard.status, heard.body.as_str()) == (status, words)
+        };
+        leaders.iter().filter(is_so).map(|(_, page)| *page).collect::<Vec<_>>()
+    };
+    eventually("one reigns, and two stand by", || {
+        (ready(200, "reigning\n").len() == 1 && ready(200, "standing by\n").len() == 2)
+            .then_some(())
+    });
+    let reigning = metrics(ready(200, "reigning\n")[0]);
+    assert_eq!((reigning["tierlock_reigning"], reigning["tierlock_reign_proven"]), (1.0, 1.0));
+    for page in ready(200, "standing by\n") {
+        let standby = metrics(page);
+        assert_eq!((standby["tierlock_reigning"], standby["tierlock_reign_proven"]), (0.0, 0.0));
+        assert_eq!(standby["tierlock_epoch"], reigning["tierlock_epoch"]);
+        let shown = get(page, "/locks.json").json();
+        assert_eq!((&shown["leader"]["rank"], &shown["names"]), (&"stands by".into(), &0.into()));
+        let other = shown["leader"]["address"].as_str().unwrap();
+        assert!(ports.iter().any(|port| port.address().to_string() == other), "{shown}");
+    }
+}
+
 /// Prometheus's own parser reads them, and finds nothing to say of their names.
 #[test]
 fn prometheus_can_read_the_metrics_and_the_alert_rules() {
@@ -273,6 +319,8 @@ fn names_off_loopback_are_for_holders_of_the_token() {
     let token_file = token_file.to_str().unwrap();
     let with_token = ["--http", ":0", "--http-token-file", token_file];
     fails(&serve(&with_token).output().unwrap(), 78, &["16 to 512"]);
+    let missing = ["--http", ":0", "--http-token-file", "nowhere"];
+    fails(&serve(&missing).output().unwrap(), 78, &["no token file nowhere"]);
     let usage = serve(&["--http-token-file", token_file]).output().unwrap();
     assert_eq!(usage.status.code(), Some(64));
 
@@ -335,28 +383,75 @@ fn the_page_shows_what_status_shows_and_what_most_wait_for_first() {
     drop(holders);
 }
 
-/// Connections that say nothing end after a while, and until then keep others waiting, not the leader.
 #[test]
-fn silent_connections_are_bounded_in_number_and_time() {
+fn the_page_shows_a_name_that_at_least_keeps_taken() {
     let place = Place::new();
     let ShownLeader { leader, page } = place.shown_leader(&[]);
-    let silent: Vec<_> = (0..64).map(|_| TcpStream::connect(page).unwrap()).collect();
+    let ran = leader.run().args(["--at-least", "1h", "done", "--", "true"]).output();
+    succeeds(&ran.unwrap());
+    // What was shown is shown again for a while.
+    eventually("it is reserved", || {
+        let lock = get(page, "/locks.json").json()["locks"][0].take();
+        let is_it = lock["name"] == "done" && lock["state"] == "reserved";
+        is_it.then(|| assert!(lock["remaining_ms"].as_u64().unwrap() > 3_000_000, "{lock}"))
+    });
+}
+
+/// Waits until its peer has ended the connection.
+fn is_ended(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // What it said is not answered, or refused as half a request.
+    match stream.read_to_end(&mut Vec::new()) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
+}
+
+/// Connections that say nothing keep neither others nor the leader waiting: the oldest of them makes room, and
+/// each ends after a while.
+#[test]
+fn silent_connections_are_bounded_in_number_and_time_and_keep_no_other_out() {
+    let place = Place::new();
+    let ShownLeader { leader, page } = place.shown_leader(&[]);
+    let mut silent: Vec<_> = (0..64).map(|_| TcpStream::connect(page).unwrap()).collect();
     // One that is slow to say what it wants, too.
     (&silent[0]).write_all(b"GET / HTTP/1.1\r\nHost: ").unwrap();
     succeeds(&leader.run().args(["job", "--", "true"]).output().unwrap());
-    // Answered once one of them has had its time.
-    assert_eq!(get(page, "/healthz").status, 200);
-    for mut stream in silent {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // What it said is not answered, or refused as half a request.
-        let _ = stream.read_to_end(&mut Vec::new());
+    // New ones without end, faster than any of them comes to its end by itself.
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(page).unwrap());
+        if silent.len() % 50 == 0 {
+            assert_eq!(get(page, "/healthz").status, 200);
+        }
     }
-    let mut flood = TcpStream::connect(page).unwrap();
-    flood.set_read_timeout(Some(PATIENCE)).unwrap();
-    let line = format!("X: {}\r\n", "x".repeat(1000));
-    let _ = flood.write_all(b"GET / HTTP/1.1\r\n");
-    while flood.write_all(line.as_bytes()).is_ok() {}
+    silent.iter_mut().for_each(is_ended);
+}
+
+#[test]
+fn a_request_with_too_long_a_head_is_431() {
+    let place = Place::new();
+    let ShownLeader { leader: _leader, page } = place.shown_leader(&[]);
+    let long = |length| format!("X: {}\r\n", "x".repeat(length));
+    assert_eq!(get_with(page, "/healthz", &long(8 << 10)).status, 200);
+    let mut stream = TcpStream::connect(page).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // No end of the head follows.
+    stream.write_all(format!("GET / HTTP/1.1\r\n{}", long(16 << 10)).as_bytes()).unwrap();
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text);
+    assert!(text.starts_with("HTTP/1.1 431 ") && text.ends_with("\r\n\r\n"), "{text:?}");
     assert_eq!(get(page, "/healthz").status, 200);
+}
+
+#[test]
+fn a_name_of_the_page_that_is_none_is_64() {
+    let place = Place::new();
+    for wrong in ["", "https://locks.example", "locks.example:443", "a b", "locks.example/"] {
+        let mut serve = place.serve("127.0.0.1:0");
+        serve.args(["--init", "--http", "127.0.0.1:0", "--http-host", wrong]);
+        fails(&serve.output().unwrap(), 64, &["locks.example, without https://"]);
+    }
+    assert!(!place.path("state").exists());
 }
 
 #[test]
@@ -372,18 +467,10 @@ fn an_address_for_the_page_that_cannot_be_had_is_78_and_makes_nothing() {
 
 // ── in a browser ────────────────────────────────────────────────────────────────────────────────
 
-/// A headless Chromium, if there is one.
-fn chromium(profile: &Path) -> Option<Command> {
-    let names = ["chromium-headless-shell", "chromium", "google-chrome"];
-    let found = names.into_iter().find(|name| program(name).arg("--version").output().is_ok());
-    let Some(name) = found else {
-        eprintln!(
-            "SKIPPED: no Chromium (Debian: chromium-headless-shell), and this is about the page"
-        );
-        return None;
-    };
-    let mut command = program(name);
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000"]);
+/// A headless Chromium that shows one page for a while, if there is one.
+fn showing(profile: &Path) -> Option<Command> {
+    let mut command = program(chromium()?);
+    command.args(HEADLESS).arg("--virtual-time-budget=4000");
     command.arg(format!("--user-data-dir={}", profile.display()));
     command.stdin(Stdio::null()).stderr(Stdio::null());
     Some(command)
@@ -391,7 +478,7 @@ fn chromium(profile: &Path) -> Option<Command> {
 
 /// What the page is once its script has run.
 fn dom(place: &Place, url: &str) -> Option<String> {
-    let mut command = chromium(&place.path("profile"))?;
+    let mut command = showing(&place.path("profile"))?;
     Some(succeeds(&command.args(["--dump-dom", url]).output().unwrap()))
 }
 
@@ -432,7 +519,7 @@ fn a_browser_shows_locks_waiters_and_the_last_minute_and_runs_nothing_of_theirs(
     let folder = folder.unwrap_or_else(|| place.root.path().to_owned());
     for (name, size) in [("desktop", "1280,900"), ("phone", "390,844")] {
         let file = folder.join(format!("page-{name}.png"));
-        let mut command = chromium(&place.path("profile")).unwrap();
+        let mut command = showing(&place.path("profile")).unwrap();
         command.arg(format!("--screenshot={}", file.display()));
         command.arg(format!("--window-size={size}"));
         succeeds(&command.arg(&url).output().unwrap());
@@ -454,4 +541,73 @@ fn a_browser_asks_for_the_token_and_shows_no_name_without_it() {
     assert!(!dom.contains("secret job"), "{dom}");
     assert!(dom.contains("<form id=\"ask\">"), "the form is not shown: {dom}");
     assert!(dom.contains("<div id=\"shown\" hidden"), "{dom}");
+}
+
+#[test]
+fn the_token_is_entered_by_keyboard_and_stays_in_memory() {
+    let place = Place::new();
+    let token_file = place.path("token");
+    succeeds(&tierlock(&["secret", "new"]).arg(&token_file).output().unwrap());
+    let token = read(&token_file);
+    let options = ["--http-token-file", token_file.to_str().unwrap()];
+    let ShownLeader { leader, page } = place.shown_leader(&options);
+    let (label, script) = (["--label", "night shift"], "echo; exec sleep 1000");
+    let mut holder = Running::script(&mut leader.run(), &label, "secret job", script);
+    holder.line();
+    let url = format!("http://{page}/");
+    let Some(mut browser) = Browser::open(&place.path("profile"), &url) else { return };
+    browser.becomes("document.activeElement?.id === 'token'");
+    browser.types("not the token");
+    browser.presses("Enter", 13);
+    browser.becomes("document.getElementById('wrong').textContent !== ''");
+    assert_eq!(browser.value("document.body.textContent.includes('secret job')"), false);
+    browser.becomes("document.activeElement?.id === 'token'");
+    browser.types(&token);
+    browser.presses("Enter", 13);
+    browser.becomes("document.getElementById('locks').textContent.includes('secret job')");
+    assert_eq!(browser.value("location.href"), url.as_str());
+    assert_eq!(browser.value("localStorage.length + sessionStorage.length"), 0);
+    assert_eq!(browser.value("document.cookie"), "");
+    assert_eq!(browser.value("document.getElementById('token').value"), "");
+    // On to the first lock, which is opened.
+    browser.becomes("document.activeElement?.id === 'filter'");
+    browser.presses("Tab", 9);
+    browser.presses("Tab", 9);
+    browser.becomes("document.activeElement?.tagName === 'SUMMARY'");
+    browser.presses("Enter", 13);
+    browser
+        .becomes("document.querySelector('#locks .more').textContent.includes('night shift on')");
+}
+
+/// The page looks twice a second, and is shown nothing that is as old as the time between two looks: what there
+/// is when a look begins is seen by the next one.
+#[test]
+fn a_lock_that_becomes_contended_is_seen_by_the_second_look_of_the_page() {
+    let place = Place::new();
+    let ShownLeader { leader, page } = place.shown_leader(&[]);
+    let script = "echo; exec sleep 1000";
+    let mut holder = Running::script(&mut leader.run(), &[], "job", script);
+    holder.line();
+    let url = format!("http://{page}/");
+    let Some(mut browser) = Browser::open(&place.path("profile"), &url) else { return };
+    browser.becomes("document.getElementById('locks')?.textContent.includes('job') ?? false");
+    browser.value(
+        "window.looks = 0; window.seen = null;
+         const own = window.fetch;
+         window.fetch = (...all) => { window.looks += 1; return own(...all); };
+         new MutationObserver(() => {
+             const text = document.getElementById('locks').textContent;
+             if (window.seen === null && text.includes('1 waiting')) window.seen = window.looks;
+         }).observe(document.body, { subtree: true, childList: true, characterData: true });
+         0",
+    );
+    let _waiter = Running::start(leader.run().args(["job", "--", "true"]));
+    eventually("it waits", || {
+        let waiters = shown(leader.command("status"))["waiters"].take();
+        (waiters.as_array().unwrap().len() == 1).then_some(())
+    });
+    let begins = browser.value("window.looks").as_u64().unwrap();
+    browser.becomes("window.seen !== null");
+    let seen = browser.value("window.seen").as_u64().unwrap();
+    assert!(seen <= begins + 2, "it was seen by look {seen}, and there were {begins} before");
 }

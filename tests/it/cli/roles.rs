@@ -537,20 +537,41 @@ fn a_label_is_proved_by_a_credential_and_else_claimed() {
         assert!(holder.line().starts_with("token"));
         holder
     };
-    let _proved = holding(leader.command_with("hold", &credential), "a");
     let shown = |text: &str| {
         let shown = shown_name(leader.command("status"), text);
         let holder = &shown["holder"];
-        let is_proved = holder["label_is_proved"].as_bool().unwrap_or(false);
-        (holder["label"].as_str().unwrap().to_owned(), is_proved)
+        (holder["label"].as_str().unwrap().to_owned(), holder["label_is_proved"].as_bool())
     };
-    assert_eq!(shown("a"), ("checkout".to_owned(), true));
+    // While there is one secret alone, all labels are alike.
     let _claimed = holding(leader.command("hold"), "b");
-    assert_eq!(shown("b"), ("boss".to_owned(), false));
+    assert_eq!(shown("b"), ("boss".to_owned(), None));
+    let why = |text: &str| succeeds(&leader.command("why").arg(text).output().unwrap());
+    assert!(!why("b").contains("as it claims"), "{}", why("b"));
+    let proved = holding(leader.command_with("hold", &credential), "a");
+    assert_eq!(shown("a"), ("checkout".to_owned(), Some(true)));
+    assert_eq!(shown("b"), ("boss".to_owned(), Some(false)));
     let table = succeeds(&leader.command("status").output().unwrap());
     let line = |text: &str| table.lines().find(|line| line.starts_with(text)).unwrap().to_owned();
-    assert!(line("b ").contains("boss") && line("b ").contains("as it claims"), "{table}");
+    assert!(line("b ").contains("boss, as it claims, on "), "{table}");
     assert!(line("a ").contains("checkout") && !line("a ").contains("as it claims"), "{table}");
+    // One that is claimed is marked also where it is shown alone.
+    drop(proved);
+    assert!(why("b").starts_with("b is held by boss, as it claims, on "), "{}", why("b"));
+    let refused = leader.command("run").args(["-n", "b", "--", "true"]).output().unwrap();
+    fails(&refused, 75, &["boss, as it claims, on "]);
+}
+
+#[test]
+fn a_leader_that_is_told_of_credentials_marks_claimed_labels_from_the_start() {
+    let place = Place::new();
+    let revoked = place.path("revoked");
+    fs::write(&revoked, "# none\n").unwrap();
+    let leader = place.leader_with(&["--revoked", revoked.to_str().unwrap()]);
+    let mut holder =
+        Running::start(leader.command("hold").args(["--label", "boss", "b"]).stdin(Stdio::piped()));
+    assert!(holder.line().starts_with("token"));
+    let why = succeeds(&leader.command("why").arg("b").output().unwrap());
+    assert!(why.starts_with("b is held by boss, as it claims, on "), "{why}");
 }
 
 #[test]

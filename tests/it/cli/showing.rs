@@ -162,7 +162,13 @@ fn a_host_scope_lock_shows_its_holder_its_deadline_and_its_waiters() {
             "remaining_ms": "number",
             "predecessor": "clean",
             "waiters": [
-                {"label": "second", "host": "text", "pid": "number", "waiting_ms": "number"},
+                {
+                    "label": "second",
+                    "host": "text",
+                    "pid": "number",
+                    "waiting_ms": "number",
+                    "mode": "exclusive",
+                },
             ],
         }],
         "leaders": [{
@@ -181,6 +187,49 @@ fn a_host_scope_lock_shows_its_holder_its_deadline_and_its_waiters() {
             "trouble": null,
         }]})
     );
+}
+
+/// Each waiter of a pile-up, in the order in which they came.
+#[test]
+fn a_pile_up_is_shown_with_every_waiter_in_its_order_at_both_scopes() {
+    let place = Place::new();
+    let leader = place.leader();
+    let at_the_directory = |subcommand: &str| {
+        let mut command = tierlock(&[subcommand, "--dir"]);
+        command.arg(place.dir());
+        command
+    };
+    let at_the_leader = |subcommand: &str| leader.command(subcommand);
+    let scopes: [(&dyn Fn(&str) -> Command, &str); 2] =
+        [(&at_the_directory, "process"), (&at_the_leader, "host")];
+    for (at, scope) in scopes {
+        let script = "echo holding; exec sleep 1000";
+        let mut holder = Running::script(&mut at("run"), &["--label", "holder"], "job", script);
+        assert_eq!(holder.line(), "holding");
+        let (mut waiters, mut labels) = (Vec::new(), Vec::new());
+        for number in 0..12 {
+            labels.push(format!("waiter {number}"));
+            let label = ["--label", &labels[number]];
+            waiters.push(Running::script(&mut at("run"), &label, "job", script));
+            let lock = eventually("the next one is seen", || {
+                let lock = shown(at("status"));
+                (lock["waiters"].as_array().unwrap().len() > number).then_some(lock)
+            });
+            let seen: Vec<_> = lock["waiters"].as_array().unwrap().iter().collect();
+            let seen: Vec<_> =
+                seen.iter().map(|waiter| waiter["label"].as_str().unwrap()).collect();
+            assert_eq!(
+                (seen, lock["scope"].as_str()),
+                (labels.iter().map(String::as_str).collect(), Some(scope))
+            );
+        }
+        let lock = shown(at("status"));
+        for (waits, process) in lock["waiters"].as_array().unwrap().iter().zip(&waiters) {
+            assert_eq!(waits["pid"], process.pid().as_raw_nonzero().get(), "{lock}");
+        }
+        let table = succeeds(&at("status").output().unwrap());
+        assert_eq!(table.matches("waits").count(), labels.len(), "{table}");
+    }
 }
 
 /// Of the processes of one directory one waits at the leader, at most; the others wait for it.
@@ -211,6 +260,47 @@ fn a_waiter_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_w
         let is_shown = |waiter: &&Value| waiter["label"] == label && waiter["pid"] == pid;
         assert!(waiters.iter().any(is_shown), "{label}: {lock}");
     }
+    // The directory's waiter may have waited longer than the leader's, or not: one order for both.
+    let waiting = |waiter: &&Value| std::cmp::Reverse(waiter["waiting_ms"].as_u64().unwrap());
+    assert!(waiters.is_sorted_by_key(waiting), "{lock}");
+}
+
+#[test]
+fn a_waiter_is_shown_with_what_it_waits_for() {
+    let place = Place::new();
+    let locks = LockManager::builder().directory(place.dir()).label("holder").open().unwrap();
+    let prices = locks.rw_lock("prices", ()).build().unwrap();
+    let seats = &locks.semaphore("seats", 3).build().unwrap();
+    let (written, taken) = (prices.write().unwrap(), seats.acquire_many(3).unwrap());
+    let waiters = |name: &str, count| {
+        eventually("the waiters are seen", || {
+            let output = place.status().args(["--json", name]).output().unwrap();
+            let shown: Value = serde_json::from_str(&succeeds(&output)).unwrap();
+            let waiters = shown["locks"][0]["waiters"].as_array().unwrap().clone();
+            (waiters.len() == count).then_some(waiters)
+        })
+    };
+    let reads = ["--shared", "--label", "reader"];
+    let reader = Running::script(&mut place.run(), &reads, "prices", "exec sleep 1000");
+    let shown = waiters("prices", 1);
+    assert_eq!((&shown[0]["label"], &shown[0]["mode"]), (&json!("reader"), &json!("shared")));
+    assert!(shown[0].get("permits").is_none(), "{shown:?}");
+    std::thread::scope(|scope| {
+        let one = scope.spawn(|| seats.acquire().map(drop));
+        // It has the gate, and waits for room: what it wants it has said to no other.
+        assert_eq!(waiters("seats", 1)[0]["mode"], Value::Null);
+        let two = scope.spawn(|| seats.acquire_many(2).map(drop));
+        let shown = waiters("seats", 2);
+        let behind = (&shown[1]["mode"], &shown[1]["permits"]);
+        assert_eq!(behind, (&json!("permits"), &json!(2)), "{shown:?}");
+        let table = succeeds(&place.status().output().unwrap());
+        for words in ["waits to read", "waits for 2 permits"] {
+            assert!(table.contains(words), "{words}: {table}");
+        }
+        drop(taken);
+        [one, two].into_iter().for_each(|waits| waits.join().unwrap().unwrap());
+    });
+    drop((written, reader));
 }
 
 #[test]

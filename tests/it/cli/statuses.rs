@@ -64,9 +64,7 @@ fn help_and_version_are_no_failures() {
     ] {
         let output = tierlock(args).output().unwrap();
         assert!(output.stderr.is_empty(), "{output:?}");
-        let shown = succeeds(&output);
-        let widest = shown.lines().map(|line| line.chars().count()).max().unwrap();
-        assert!(widest <= 100, "{shown}");
+        succeeds(&output);
     }
 }
 

@@ -10,7 +10,7 @@ use futures::executor::block_on;
 use tierlock::{Keep, LockError, LockErrorKind, MutexGuard, OwnedMutexGuard, Scope};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::setting::{Hand, LONG, Setting, at};
+use crate::setting::{Hand, LONG, Setting, at, until};
 
 const SOON: Duration = Duration::from_millis(30);
 
@@ -193,6 +193,92 @@ fn a_wait_in_vain_for_another_process_says_which(setting: &Setting) {
         assert_eq!((holder.label.as_str(), holder.pid), ("helper", Some(helper.id())));
         assert!(setting.mutex(&setting.locks(), "a", ()).try_lock().unwrap_err().is_contended());
         assert_eq!(helper.ask("unlock\ta"), "ok");
+    }
+}
+
+at!(across_processes, a_second_waiter_of_a_process_is_told_of_the_holder_elsewhere);
+/// The first one waits for another process or machine. The second stands behind it, and was told that this
+/// process has the lock.
+fn a_second_waiter_of_a_process_is_told_of_the_holder_elsewhere(setting: &Setting) {
+    let mut helper = setting.far_helper();
+    helper.lock(setting.scope, "a");
+    let locks = setting.locks();
+    let mutex = setting.mutex(&locks, "a", ());
+    let mut first = Hand::new(mutex.lock_async());
+    assert!(first.poll().is_pending());
+    if setting.scope == Scope::Host {
+        // This manager's own question is answered after its request.
+        until("the first one waits", || locks.status_of("a").unwrap().waiters.len() == 1);
+    }
+    for is_async in [false, true] {
+        // Else its turn would lapse some time.
+        assert!(first.poll().is_pending());
+        let error = in_vain(|wait| match is_async {
+            false => mutex.try_lock_for(wait),
+            true => block_on(mutex.try_lock_for_async(wait)),
+        });
+        assert!(error.is_timeout() && error.is_contended(), "{error}");
+        let holder = error.holder().expect("a holder");
+        assert_eq!((holder.label.as_str(), holder.pid), ("helper", Some(helper.id())), "{error}");
+        let text = error.to_string();
+        assert!(!text.contains("this process") && !text.contains("first"), "{text}");
+        let ahead = (!setting.has_no_order()).then_some(1);
+        assert_eq!(error.waiters_ahead(), ahead, "{error}");
+    }
+    assert_eq!(helper.ask("unlock\ta"), "ok");
+    drop(first.finish().unwrap());
+}
+
+at!(everywhere, a_wait_in_vain_says_how_many_stood_before_it);
+fn a_wait_in_vain_says_how_many_stood_before_it(setting: &Setting) {
+    let mutex = setting.mutex(&setting.locks(), "a", ());
+    let guard = mutex.lock().unwrap();
+    let mut waits: Vec<Hand<_>> = Vec::new();
+    for stood in 0..3 {
+        for is_async in [false, true] {
+            // Else their turns would lapse some time.
+            assert!(waits.iter_mut().all(|wait| wait.poll().is_pending()));
+            let error = in_vain(|wait| match is_async {
+                false => mutex.try_lock_for(wait),
+                true => block_on(mutex.try_lock_for_async(wait)),
+            });
+            let ahead = (!setting.has_no_order()).then_some(stood);
+            assert_eq!(error.waiters_ahead(), ahead, "{error}");
+            let text = error.to_string();
+            assert_eq!(text.contains("stood before it"), ahead.is_some(), "{text}");
+        }
+        let mut wait = Hand::new(mutex.lock_async());
+        assert!(wait.poll().is_pending());
+        waits.push(wait);
+    }
+    assert_eq!(mutex.try_lock().unwrap_err().waiters_ahead(), None, "a try waits behind none");
+    drop(guard);
+    for wait in waits {
+        drop(wait.finish().unwrap());
+    }
+}
+
+at!(with_leader, a_wait_in_vain_counts_the_sessions_before_it);
+fn a_wait_in_vain_counts_the_sessions_before_it(setting: &Setting) {
+    let locks = setting.locks();
+    let guard = setting.hold(&locks, "a");
+    let others = [setting.remote(), setting.remote()];
+    let mutexes = others.each_ref().map(|others| setting.mutex(others, "a", ()));
+    let last = setting.mutex(&setting.remote(), "a", ());
+    let mut waits = Vec::new();
+    for (stood, mutex) in (0..).zip(&mutexes) {
+        let error = in_vain(|wait| last.try_lock_for(wait));
+        assert_eq!((error.waiters_ahead(), error.is_contended()), (Some(stood), true), "{error}");
+        let mut wait = Hand::new(mutex.lock_async());
+        assert!(wait.poll().is_pending());
+        until("it stands in the queue", || {
+            locks.status_of("a").unwrap().waiters.len() > stood as usize
+        });
+        waits.push(wait);
+    }
+    drop(guard);
+    for wait in waits {
+        drop(wait.finish().unwrap());
     }
 }
 

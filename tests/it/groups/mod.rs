@@ -22,7 +22,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use tierlock::{LockManager, Mutex, MutexGuard, Scope};
+use tierlock::{LockManager, MutexGuard, Scope};
 
 use crate::{
     setting::{LONG, LONG_LIFE, Port, new_secret, temp_dir, until},
@@ -263,10 +263,6 @@ fn first_to_reign(members: &[Member]) -> usize {
         found.is_some()
     });
     found.unwrap()
-}
-
-fn mutex(locks: &LockManager, name: &str) -> Mutex<()> {
-    locks.mutex(name, ()).scope(Scope::Host).build().unwrap()
 }
 
 fn hold(locks: &LockManager, name: &str) -> MutexGuard<'static, ()> {

@@ -2,7 +2,10 @@
 
 use std::mem;
 
-use tierlock::proto::mistake::{Mistake, planted};
+use tierlock::proto::{
+    group::DiskRoom,
+    mistake::{Mistake, planted},
+};
 
 use super::{GroupEvent, GroupStep, GroupWorld, name_of, tell};
 use crate::clock::{MS, SECOND, Truth};
@@ -20,7 +23,7 @@ impl GroupWorld {
             true => self.leading().unwrap_or(0),
             false => self.dice.below(self.seats.len() as u64) as usize,
         };
-        match self.dice.below(14) {
+        match self.dice.below(15) {
             0..=2 => self.crash_for(at, pause),
             3 => {
                 // The power of all of them.
@@ -46,6 +49,7 @@ impl GroupWorld {
             10 => self.lose_disk(at, pause),
             11 => self.show_old_disk(at, pause),
             12 => self.begin_to_put_back(),
+            13 => self.fill_disk(at, pause * 2),
             _ => self.swap_disks(at, pause),
         }
         // The world above has troubles of its own.
@@ -130,7 +134,7 @@ impl GroupWorld {
         }
     }
 
-    fn hand_over(&mut self, at: usize) {
+    pub(super) fn hand_over(&mut self, at: usize) {
         let now = self.clock(at);
         if self.seats[at].paused_until > self.truth {
             return;
@@ -263,13 +267,67 @@ impl GroupWorld {
         tell!(self, "nothing is broken any more");
         self.is_well = true;
         self.network.heal();
-        if self.dice.percent(25) {
-            self.after(2 * SECOND, GroupStep::CutForGood);
+        match self.dice.below(100) {
+            0..25 => self.after(2 * SECOND, GroupStep::CutForGood),
+            25..50 => self.stay_low(),
+            _ => {}
         }
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];
             (seat.slow_until, seat.paused_until) = (0, seat.paused_until.min(self.truth));
             self.starts(at);
+            self.has_room(at);
+        }
+    }
+
+    /// Some disks are full for a while, or for good, but for what was set aside.
+    fn fill_disk(&mut self, at: usize, pause: Truth) {
+        let all = self.dice.percent(20);
+        for seat in 0..self.seats.len() {
+            if seat == at || all {
+                self.be_low(seat, self.truth + pause);
+                self.after(pause, GroupStep::HasRoom { seat });
+            }
+        }
+    }
+
+    fn be_low(&mut self, at: usize, until: Truth) {
+        tell!(self, "the disk of {at} is low");
+        self.tally.lows += 1;
+        let now = self.clock(at);
+        let seat = &mut self.seats[at];
+        seat.low_until = seat.low_until.max(until);
+        if let Some(process) = &mut seat.process {
+            process.machine.handle_room(DiskRoom::Low, now);
+            self.pump(at);
+        }
+    }
+
+    pub(super) fn has_room(&mut self, at: usize) {
+        let now = self.clock(at);
+        let seat = &mut self.seats[at];
+        if self.is_well && seat.low_until < Truth::MAX {
+            seat.low_until = 0;
+        }
+        if seat.low_until > self.truth {
+            return;
+        }
+        if let Some(process) = &mut seat.process {
+            process.machine.handle_room(DiskRoom::Plenty, now);
+            self.pump(at);
+        }
+    }
+
+    /// One that is low already, if there is such a one: nothing new is told of it.
+    fn stay_low(&mut self) {
+        let mut seats = self.seats.iter();
+        let low = seats.position(|seat| seat.low_until > self.truth);
+        let low = low.unwrap_or_else(|| self.dice.below(self.seats.len() as u64) as usize);
+        let all = self.dice.percent(20);
+        for seat in 0..self.seats.len() {
+            if seat == low || all {
+                self.be_low(seat, Truth::MAX);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use tierlock::{
     proto::{
         ClusterId, RequestId, SessionId,
         group::{
-            AskAnswer, AskId, DiskId, GROUP_TERMS, GroupBody, GroupConfig, GroupFrame,
+            AskAnswer, AskId, DiskId, DiskRoom, GROUP_TERMS, GroupBody, GroupConfig, GroupFrame,
             GroupMachine, GroupNotice, GroupWrite, StoredGroup, WriteId,
         },
         journal::{Appended, JournalAnswer, JournalOperation, ReignKey, TakeOver},
@@ -39,6 +39,8 @@ pub(crate) struct GroupSeatInWorld {
     pub(super) paused_until: Truth,
     /// Until then writes take long.
     pub(super) slow_until: Truth,
+    /// Until then its disk is full but for what was set aside.
+    pub(super) low_until: Truth,
     /// It writes just now; what comes meanwhile is written at once behind that.
     is_writing: bool,
     count: usize,
@@ -67,6 +69,8 @@ pub(crate) struct MemberProcess {
     pub(super) writer: Option<Writer>,
     pub(super) replacing: bool,
     wakes_at: Option<Truth>,
+    /// What its disk lacked of what it has confirmed, when the process started on it.
+    pub(super) lacks: Option<String>,
 }
 
 /// What a reign appends, one after the other.
@@ -90,6 +94,7 @@ impl GroupWorld {
             starts: 0,
             paused_until: 0,
             slow_until: 0,
+            low_until: 0,
             is_writing: false,
             count,
         }
@@ -126,7 +131,15 @@ impl GroupWorld {
         }
         let stored = &seat.disk.stored;
         let stored = (*stored != StoredGroup::default()).then(|| stored.clone());
-        let machine = GroupMachine::new(config, stored, now);
+        let mut machine = GroupMachine::new(config, stored, now);
+        if seat.low_until > self.truth {
+            machine.handle_room(DiskRoom::Low, now);
+        }
+        let lacks = self.rules.confirmed.lacking(seat.disk.id, &seat.disk.stored);
+        if let Some(what) = lacks.as_ref().filter(|_| !seat.disk.is_put_back) {
+            self.rules
+                .violate(format!("the disk of {at} has confirmed what it does not have: {what}"));
+        }
         let terms = GROUP_TERMS;
         let reign = ReignConfig { lasts: self.lasts, address: None, epoch_above: None, terms };
         let reign = self.above.is_none().then(|| Reign::new(reign, random, now));
@@ -141,6 +154,7 @@ impl GroupWorld {
             writer: None,
             replacing: false,
             wakes_at: None,
+            lacks,
         }));
         tell!(self, "{at} starts on {:?}", self.seats[at].disk.id);
         self.tell_above(GroupEvent::Started(at));
@@ -271,6 +285,7 @@ impl GroupWorld {
         let mut has_voted = false;
         while let Some((to, frame)) = process.machine.poll_frame() {
             has_voted |= matches!(frame.body, GroupBody::Vote { is_granted: true, .. });
+            self.check_frame(at, &process, &frame.body);
             self.carry(at, seat_of(&to), frame);
         }
         let of_reign = process.reign.as_ref().and_then(Reign::poll_timeout);
@@ -416,11 +431,16 @@ impl GroupWorld {
             }
             GroupNotice::OwnDiskPutBack { .. } => {
                 if !self.seats[at].disk.is_put_back {
-                    self.rules
-                        .violate(format!("{at} is told that its disk was put back: {notice:?}"));
+                    let text =
+                        format!("{at} has all that it has confirmed, and is out: {notice:?}");
+                    self.rules.violate(text);
                 }
                 let start = self.seats[at].starts;
                 self.after(0, GroupStep::BecomesAnother { seat: at, start });
+            }
+            GroupNotice::StepsAside => {
+                let start = self.seats[at].starts;
+                self.after(0, GroupStep::StepsAside { seat: at, start });
             }
             GroupNotice::Made { cluster } => self.rules.made(*cluster),
             GroupNotice::Failed(text) => self.rules.violate(format!("{at} failed: {text}")),
@@ -434,6 +454,7 @@ impl GroupWorld {
     fn check_applied(&mut self, at: usize, process: &mut MemberProcess) {
         self.take_writes(at, process);
         let Some(state) = process.machine.state() else { return };
+        self.rules.confirmed.applied(process.machine.applied());
         let (applied, highest) = (process.machine.applied().index, self.rules.highest());
         let changed = self.rules.applied(at, applied, state);
         let Some((before, now)) = changed else { return };

@@ -31,22 +31,19 @@ impl GroupWorld {
         self.after(later, GroupStep::PutsDiskBack { leader, seat: one, before });
     }
 
-    /// Nothing that has gone wrong lasts. Of leaders above, which are killed at any moment, none could be relied
-    /// on to remember.
+    /// Nothing that has gone wrong lasts.
     fn can_be_put_back(&self) -> bool {
         let is_well = |seat: &super::members::GroupSeatInWorld| {
             seat.process.is_some()
                 && seat.paused_until <= self.truth
                 && seat.slow_until <= self.truth
         };
-        self.above.is_none()
-            && self.is_whole()
-            && self.network.is_whole(self.truth)
-            && self.seats.iter().all(is_well)
+        self.is_whole() && self.network.is_whole(self.truth) && self.seats.iter().all(is_well)
     }
 
     pub(super) fn put_disk_back(&mut self, leader: usize, at: usize, before: StoredGroup) {
-        let is_there = self.seats.iter().all(|seat| seat.process.is_some());
+        let is_there =
+            self.seats.iter().all(|seat| seat.process.is_some() && seat.paused_until <= self.truth);
         if self.is_well || !is_there || self.leading() != Some(leader) {
             return;
         }

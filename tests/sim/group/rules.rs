@@ -15,7 +15,7 @@ use tierlock::{
     },
 };
 
-use super::GroupWorld;
+use super::{GroupWorld, confirmed::ConfirmedPlaces};
 
 /// What is known of the true journal.
 pub(crate) struct GroupRules {
@@ -36,6 +36,7 @@ pub(crate) struct GroupRules {
     /// Which disk led in a term.
     leaders: BTreeMap<u64, DiskId>,
     cluster: Option<ClusterId>,
+    pub(super) confirmed: ConfirmedPlaces,
     violation: Option<String>,
 }
 
@@ -61,6 +62,7 @@ impl GroupRules {
             written: Vec::new(),
             leaders: BTreeMap::new(),
             cluster: None,
+            confirmed: ConfirmedPlaces::default(),
             violation: None,
         }
     }
@@ -208,6 +210,7 @@ impl GroupWorld {
     pub(super) fn judge_members(&mut self) {
         let standings = self.standings();
         let trouble = |text: &str| in_lines(text, &standings);
+        self.judge_disks();
         if matches!(self.cut_member, Some((_, false))) {
             return;
         }
@@ -223,6 +226,26 @@ impl GroupWorld {
         };
         if !is_cut && standings.iter().filter(is_settled).count() != 1 {
             self.rules.violate(trouble("not every member votes"));
+        }
+    }
+}
+
+impl GroupWorld {
+    /// No member goes on with a disk that was put back, or leads with one that is low while others have room.
+    fn judge_disks(&mut self) {
+        for at in 0..self.seats.len() {
+            let lacks = self.seats[at].process.as_ref().and_then(|process| process.lacks.clone());
+            if let Some(what) = lacks {
+                self.rules
+                    .violate(format!("the disk of {at} was put back, which none tells it: {what}"));
+            }
+        }
+        let is_low = |seat: usize| self.seats[seat].low_until > self.truth;
+        let have_room = (0..self.seats.len()).any(|seat| !is_low(seat));
+        if let Some(leader) = self.leading().filter(|leader| is_low(*leader) && have_room) {
+            let standings = self.standings();
+            let text = format!("the disk of {leader} is low, and it leads");
+            self.rules.violate(in_lines(&text, &standings));
         }
     }
 }

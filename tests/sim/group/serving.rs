@@ -144,7 +144,12 @@ impl GroupWorld {
         *paused = (*paused).max(until);
     }
 
-    /// Until when that is so.
+    /// Whether no member may be killed or paused: what one of them knows is needed.
+    pub(crate) fn is_calm(&self, truth: Truth) -> bool {
+        truth < self.calm_until
+    }
+
+    /// Until when it does nothing.
     pub(crate) fn is_paused_until(&self, seat: usize) -> Truth {
         self.seats[seat].paused_until
     }

@@ -23,7 +23,7 @@ const TOKEN_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=512;
 impl HttpToken {
     /// The token of this file, which is none of the secrets in the other one: it crosses the network.
     pub(super) fn read(path: &Path, secret_file: &Path) -> Result<HttpToken, Failure> {
-        let (text, _) = read_private(path)?;
+        let (text, _) = read_private(path, "token")?;
         let bad = || {
             let line = format!(
                 "the token in {} is not one line of 16 to 512 visible ASCII characters; `tierlock secret \
@@ -39,7 +39,7 @@ impl HttpToken {
         }
         // A pipe is read once, by the leader.
         if secret_file.is_file() {
-            let (secrets, _) = read_private(secret_file)?;
+            let (secrets, _) = read_private(secret_file, "secret")?;
             let mut secrets = secrets.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
             if secrets.any(|secret| secret.eq_ignore_ascii_case(token)) {
                 let line = format!(

@@ -7,20 +7,24 @@ use crate::proto::{leader::tally::LeaderTally, wire::LeaderStanding};
 #[test]
 fn a_standby_has_metrics_of_the_reign_that_it_knows_of() {
     let view = LeaderView {
-        standing: LeaderStanding {
-            rank: LeaderRank::StandsBy,
-            cluster: None,
-            reign: None,
-            epoch: 7,
-            lasts: Some(Duration::from_secs(1)),
-            address: Some("10.0.0.9:7420".to_owned()),
-            proven: Some(Duration::from_millis(250)),
-            journal_took: None,
-            lag: Some(Duration::from_millis(40)),
+        health: LeaderHealth {
+            standing: LeaderStanding {
+                rank: LeaderRank::StandsBy,
+                cluster: None,
+                reign: None,
+                epoch: 7,
+                lasts: Some(Duration::from_secs(1)),
+                address: Some("10.0.0.9:7420".to_owned()),
+                proven: Some(Duration::from_millis(250)),
+                journal_took: None,
+                lag: Some(Duration::from_millis(40)),
+            },
+            has_proof: false,
+            in_grace: false,
         },
-        has_proof: false,
         counts: None,
-        tally: LeaderTally::default(),
+        longest_queue: 0,
+        tally: LeaderTally { late_before: Duration::from_millis(1500), ..LeaderTally::default() },
         minute: Vec::new(),
         turns: Default::default(),
         locks: None,
@@ -34,6 +38,9 @@ fn a_standby_has_metrics_of_the_reign_that_it_knows_of() {
         "tierlock_reign_lasts_seconds 1.0",
         "tierlock_journal_lag_seconds 0.04",
         "tierlock_leases 0",
+        "tierlock_deadlocks_total 0",
+        // What it was late by before, when it reigned.
+        "tierlock_late_seconds_total 1.5",
         "tierlock_grants_total{mode=\"exclusive\"} 0",
         "tierlock_wait_seconds_bucket{le=\"+Inf\"} 0",
         "# TYPE tierlock_wait_seconds histogram",

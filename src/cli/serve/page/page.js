@@ -1,8 +1,8 @@
 "use strict";
-// Asks the leader each second what its locks do, and shows that. It changes nothing there.
+// Asks the leader twice a second what its locks do, and shows that. It changes nothing there.
 // Names, labels and all else that clients choose become text and nothing else.
 
-const EVERY_MS = 1000;
+const EVERY_MS = 500;
 const at = (id) => document.getElementById(id);
 // In memory only: gone with the page, and never part of an address.
 let token = null;
@@ -38,7 +38,8 @@ const time = (ms) => {
 };
 
 const who = (client) => {
-  const own = client.label || client.command || "a client";
+  const claims = client.label && client.label_is_proved === false;
+  const own = (client.label || client.command || "a client") + (claims ? ", as it claims," : "");
   const pid = client.pid === null ? "" : ` (pid ${client.pid})`;
   return client.host ? `${own} on ${client.host}${pid}` : own;
 };

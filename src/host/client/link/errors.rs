@@ -166,8 +166,9 @@ pub(super) const UNANSWERED: &str =
 
 /// What the leader tells about a holder, as callers see it.
 pub(crate) fn holder_of(info: HolderInfo) -> Holder {
-    let HolderInfo { identity, since, token, mode: _ } = info;
+    let HolderInfo { identity, since, token, mode: _, claims_label, ahead: _ } = info;
     Holder {
+        claims_label,
         held: Some(since),
         held_since_grant: true,
         token: (token != Token::ZERO).then_some(token),

@@ -123,7 +123,7 @@ impl LinkState {
                     return self.client.cancel(request, clock::now()); // its caller is gone
                 };
                 let opens = waiter.opens.take().expect("a request is granted once");
-                let Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement } = opens;
+                let Opens { word, keep, mode, lapses, has_moved, settlement } = opens;
                 let is_shared = mode.is_shared();
                 if word.is_retired() {
                     // Its future was leaked, and what it was for is gone.
@@ -143,7 +143,6 @@ impl LinkState {
                     predecessor,
                     at_most,
                     keeps,
-                    is_in_use,
                     is_shared,
                 };
                 settlement.grant(&word, opening);

@@ -12,7 +12,9 @@ use crate::{
     error::Result,
     host::questions::{
         AnswerInTime, LockQuestions, PendingAnswer, PendingList, PendingYes, ServedLock,
+        ServedWaiter,
     },
+    mode::WaiterMode,
     name::Name,
     proto::wire::{HolderInfo, LockInfo, Mode},
     time::Time,
@@ -114,7 +116,17 @@ impl From<LockInfo> for ServedLock {
             permits_taken: lock.permits,
             remaining: lock.remaining,
             predecessor: lock.predecessor,
-            waiters: lock.waiters.into_iter().map(holder_of).collect(),
+            waiters: lock.waiters.into_iter().map(waiter_of).collect(),
         }
     }
+}
+
+fn waiter_of(waiter: HolderInfo) -> ServedWaiter {
+    let mode = match waiter.mode {
+        Mode::Exclusive => WaiterMode::Exclusive,
+        Mode::Shared => WaiterMode::Shared,
+        Mode::Upgradable => WaiterMode::Upgradable,
+        Mode::Permits { count, .. } => WaiterMode::Permits(count),
+    };
+    ServedWaiter { waiter: holder_of(waiter), mode: Some(mode) }
 }

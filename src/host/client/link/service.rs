@@ -4,11 +4,11 @@ use std::sync::Arc;
 #[cfg(feature = "host")]
 use std::{thread, time::Duration};
 
-use super::Link;
+use super::{Link, errors::holder_of};
 #[cfg(feature = "host")]
 use crate::clock;
 use crate::{
-    error::Result,
+    error::{Holder, Result},
     host::{
         lease_word::{LeaseWord, Used},
         service::{
@@ -87,6 +87,16 @@ impl LeaseService for Link {
         state.client.top_up(word.lease().into());
         self.settle(state);
         self.drive.let_go(true);
+    }
+
+    #[cold]
+    fn holder_told(&self, name: &Name) -> Option<Holder> {
+        if self.forked() {
+            return None;
+        }
+        let told = self.state.lock().client.holder_told(name).cloned()?;
+        // It was told a while ago.
+        Some(Holder { held_since_grant: false, ..holder_of(told) })
     }
 
     fn word_deadline(&self) -> Arc<Deadline> {

@@ -49,7 +49,6 @@ pub(super) struct AnswerWaiter<T> {
 pub(super) struct Opens {
     pub(super) word: Arc<LeaseWord>,
     pub(super) keep: bool,
-    pub(super) is_in_use: bool,
     pub(super) mode: LeaseMode,
     /// As [`LeaseRequest::lapses`].
     pub(super) lapses: bool,
@@ -142,7 +141,13 @@ impl<T> AnswerWaiter<T> {
         // Without a name it may be free: the leader waited for others to report, or did not answer.
         let error = match holder {
             None if error.kind() == LockErrorKind::TimedOut => error.without_holder(is_answered),
-            holder => error.with_holder(holder.map(holder_of)),
+            holder => {
+                // A try waits behind none.
+                let is_timeout = error.is_timeout();
+                let ahead = holder.as_ref().filter(|_| is_timeout).and_then(|holder| holder.ahead);
+                let error = error.with_holder(holder.map(holder_of));
+                error.with_waiters_ahead(ahead.map(|ahead| ahead as usize))
+            }
         };
         match &self.name {
             Some(name) => error.with_name(name),

@@ -27,7 +27,8 @@ use crate::{
     },
     proto::{
         group::{
-            AskAnswer, AskId, GroupAnswer, GroupConfig, GroupMachine, GroupNotice, MemberName,
+            AskAnswer, AskId, DiskRoom, GroupAnswer, GroupConfig, GroupMachine, GroupNotice,
+            MemberName,
         },
         journal::{JournalAnswer, JournalTrouble},
     },
@@ -44,6 +45,7 @@ pub(super) struct GroupDriver {
     pub(super) secret: Secret,
     asked: BTreeMap<AskId, Asker>,
     last_ask: u64,
+    room: DiskRoom,
     /// Waits until another member leads the log.
     leaving: Vec<Told<()>>,
     /// What its thread sleeps on, and until when.
@@ -78,6 +80,7 @@ impl GroupDriver {
             secret,
             asked: BTreeMap::new(),
             last_ask: 0,
+            room: DiskRoom::Plenty,
             leaving: Vec::new(),
             slept_on: Vec::new(),
             sleeps_until: Instant::now(),
@@ -177,6 +180,11 @@ impl GroupDriver {
                 StoredNews::Another(disk) => {
                     self.config.disk = disk;
                     self.machine = GroupMachine::new(self.config.clone(), None, now);
+                    self.machine.handle_room(self.room, now);
+                }
+                StoredNews::Room(room) => {
+                    self.room = room;
+                    self.machine.handle_room(room, now);
                 }
                 StoredNews::Failed(error) => {
                     self.mail.fail(format!("the disk of this member cannot be written: {error}"));
@@ -259,6 +267,7 @@ impl GroupDriver {
         match in_words(&self.config.own, notice) {
             NoticeWords::Note(text) => self.mail.tell(GroupNews::Note(text)),
             NoticeWords::Alarm(text) => self.mail.tell(GroupNews::Alarm(text)),
+            NoticeWords::StepsAside => self.mail.tell(GroupNews::StepsAside),
             NoticeWords::End(text) => self.mail.fail(text),
         }
     }
@@ -324,6 +333,8 @@ fn words_of(trouble: &JournalTrouble) -> String {
 enum NoticeWords {
     Note(String),
     Alarm(String),
+    /// Nothing, but of what the leader does then.
+    StepsAside,
     /// This member takes no part any more.
     End(String),
 }
@@ -346,6 +357,7 @@ fn in_words(own: &MemberName, notice: GroupNotice) -> NoticeWords {
         GroupNotice::Quiet => NoticeWords::Note(
             "it leads the group's log, and no majority of the members answers it".to_owned(),
         ),
+        GroupNotice::StepsAside => NoticeWords::StepsAside,
         GroupNotice::OwnDiskWaits { cluster } => NoticeWords::Note(format!(
             "its disk is new to the group (cluster {:032x}), and has no part in it until it is admitted: \
              tierlock replace {own} --leader …",

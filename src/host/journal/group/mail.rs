@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use crate::{
     host::net::{bell::Bell, tls::Secret},
     proto::{
-        group::{DiskId, GroupAnswer, GroupFrame, GroupStanding, MemberName, WriteId},
+        group::{DiskId, DiskRoom, GroupAnswer, GroupFrame, GroupStanding, MemberName, WriteId},
         journal::{JournalAnswer, JournalHead, JournalOperation},
     },
 };
@@ -53,6 +53,7 @@ pub(super) enum StoredNews {
     Durable(DiskId, WriteId),
     /// The disk has nothing, and is this one now.
     Another(DiskId),
+    Room(DiskRoom),
     Failed(String),
 }
 

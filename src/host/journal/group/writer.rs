@@ -13,7 +13,7 @@ use super::{
     disk::{DiskTrouble, GroupDisk, LOOK_PAUSE},
     mail::{GroupMail, GroupNews, StoredNews},
 };
-use crate::proto::group::{DiskId, GroupWrite, WriteId};
+use crate::proto::group::{DiskId, DiskRoom, GroupWrite, WriteId};
 
 /// How long it waits before it tries a full disk again.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
@@ -74,11 +74,10 @@ impl Drop for DiskWriter {
 
 fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupMail) {
     let mut next = None;
-    let mut was_low = false;
+    let mut room = ToldRoom { mail, room: DiskRoom::Plenty };
     loop {
-        tell_room(was_low, disk.is_low(), mail);
-        was_low = disk.is_low();
-        let job = match next.take().map_or_else(|| next_job(asked, was_low), Ok) {
+        room.tell(disk.is_low());
+        let job = match next.take().map_or_else(|| next_job(asked, disk.is_low()), Ok) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => {
                 disk.set_aside(Instant::now());
@@ -87,7 +86,7 @@ fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupM
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let done = match job {
-            DiskJob::BecomeAnother => when_there_is_room(mail, || disk.become_another())
+            DiskJob::BecomeAnother => when_there_is_room(&mut room, || disk.become_another())
                 .map(|id| id.map(StoredNews::Another)),
             DiskJob::Write(of, ..) if of != disk.id() => continue,
             DiskJob::Write(_, first, write) => {
@@ -105,7 +104,7 @@ fn write_all(mut disk: GroupDisk, asked: &mpsc::Receiver<DiskJob>, mail: &GroupM
                         DiskJob::BecomeAnother => next = Some(job),
                     }
                 }
-                let done = when_there_is_room(mail, || disk.write(&batch));
+                let done = when_there_is_room(&mut room, || disk.write(&batch));
                 done.map(|done| done.map(|()| StoredNews::Durable(disk.id(), last)))
             }
         };
@@ -129,46 +128,61 @@ fn next_job(asked: &mpsc::Receiver<DiskJob>, is_low: bool) -> Result<DiskJob, Re
     }
 }
 
-/// Tells of a disk that writes into what was set aside, or has room again.
-fn tell_room(was_low: bool, is_low: bool, mail: &GroupMail) {
-    match (was_low, is_low) {
-        (false, true) => {
-            mail.tell(GroupNews::Alarm(
-                "ALARM: the disk of this member is full: it writes what was set aside for that, and hands \
-                 over what it leads; make room"
+/// What the member and its operator were told of the room on the disk.
+struct ToldRoom<'a> {
+    mail: &'a GroupMail,
+    room: DiskRoom,
+}
+
+impl ToldRoom<'_> {
+    /// It writes into what was set aside, or has room again.
+    fn tell(&mut self, is_low: bool) {
+        let room = if is_low { DiskRoom::Low } else { DiskRoom::Plenty };
+        match room {
+            _ if room == self.room => {}
+            DiskRoom::Plenty => {
+                self.mail.tell(GroupNews::Note("its disk has room again".to_owned()));
+            }
+            _ => self.mail.tell(GroupNews::Alarm(
+                "ALARM: the disk of this member is full: it writes what was set aside for that, and leaves \
+                 the lead to members that have room; make room"
                     .to_owned(),
-            ));
-            mail.tell(GroupNews::StepsAside);
+            )),
         }
-        (true, false) => mail.tell(GroupNews::Note("its disk has room again".to_owned())),
-        _ => {}
+        self.change(room);
+    }
+
+    /// It cannot even write that.
+    fn tell_full(&mut self, error: &std::io::Error) {
+        self.mail.tell(GroupNews::Alarm(format!(
+            "ALARM: the disk of this member is full ({error}): the group goes on without it as long as most \
+             of the others write; make room"
+        )));
+        self.change(DiskRoom::Full);
+    }
+
+    fn change(&mut self, room: DiskRoom) {
+        if std::mem::replace(&mut self.room, room) != room {
+            self.mail.stored(StoredNews::Room(room));
+        }
     }
 }
 
 /// What came of it, unless the member has ended before there was room.
 fn when_there_is_room<T>(
-    mail: &GroupMail,
+    room: &mut ToldRoom<'_>,
     mut write: impl FnMut() -> Result<T, DiskTrouble>,
 ) -> std::io::Result<Option<T>> {
     let mut is_told = false;
     loop {
         match write() {
-            Ok(done) => {
-                if is_told {
-                    mail.tell(GroupNews::Note("its disk has room again".to_owned()));
-                }
-                return Ok(Some(done));
-            }
+            Ok(done) => return Ok(Some(done)),
             Err(DiskTrouble::Failed(error)) => return Err(error),
             Err(DiskTrouble::Full(error)) => {
-                if !is_told {
-                    mail.tell(GroupNews::Alarm(format!(
-                        "ALARM: the disk of this member is full ({error}): the group goes on without it as \
-                         long as most of the others write; make room"
-                    )));
+                if !std::mem::replace(&mut is_told, true) {
+                    room.tell_full(&error);
                 }
-                is_told = true;
-                if mail.is_ending() {
+                if room.mail.is_ending() {
                     return Ok(None);
                 }
                 thread::sleep(FULL_PAUSE);

@@ -17,6 +17,8 @@ fn ended(label: &str) -> LeaderEvent {
     })
 }
 
+const ENDED: EventSource = EventSource::Kind(LeaderEventKind::SessionEnded);
+
 fn teller() -> (Arc<Teller>, mpsc::Receiver<String>) {
     let (said, heard) = mpsc::channel();
     let changes = said.clone();
@@ -77,9 +79,12 @@ fn a_flood_of_one_kind_is_counted_and_leaves_room_for_others() {
     let (teller, heard) = teller();
     let begin = Instant::now();
     for _ in 0..TOLD_MAX + 5 {
-        teller.tell_at(ended("job"), begin);
+        teller.tell_at(ENDED, || ended("job"), begin);
     }
-    teller.tell_at(LeaderEvent::journal_slow("append", Duration::from_millis(1500)), begin);
+    // What is not told is not put into words either.
+    teller.tell_at(ENDED, || panic!("it is not told"), begin);
+    let slow = || LeaderEvent::journal_slow("append", Duration::from_millis(1500));
+    teller.tell_at(EventSource::Kind(LeaderEventKind::JournalSlow), slow, begin);
     teller.finish(PATIENCE);
     let told: Vec<_> = heard.try_iter().collect();
     assert_eq!(told.len() as u64, TOLD_MAX + 1);
@@ -90,7 +95,7 @@ fn a_flood_of_one_kind_is_counted_and_leaves_room_for_others() {
     assert!(teller.has_left_out.load(Relaxed));
     teller.look_at(begin + WINDOW);
     teller.finish(PATIENCE);
-    assert_eq!(heard.recv().unwrap(), "5 more events of the kind session_ended are not told");
+    assert_eq!(heard.recv().unwrap(), "6 more events of the kind session_ended are not told");
     assert!(!teller.has_left_out.load(Relaxed));
 }
 
@@ -105,8 +110,35 @@ fn an_event_that_is_told_at_once_waits_for_no_lock() {
     let teller = Arc::new(Teller { run: |work| work(), ..Teller::new(callbacks) });
     let begin = Instant::now();
     for _ in 0..TOLD_MAX + 1 {
-        teller.tell_at(ended("job"), begin);
+        teller.tell_at(ENDED, || ended("job"), begin);
     }
     teller.look_at(begin + WINDOW);
     assert_eq!(heard.try_iter().count() as u64, TOLD_MAX + 1);
+}
+
+/// An attacker without the secret makes as many refusals as it likes.
+#[test]
+fn strangers_hide_no_client_that_was_refused() {
+    let (teller, heard) = teller();
+    let begin = Instant::now();
+    let stranger = ClientId(std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().to_bits());
+    for _ in 0..5 * TOLD_MAX {
+        teller.tell_at(EventSource::Strangers, || LeaderEvent::other_secret(stranger), begin);
+    }
+    let refused = || {
+        let identity = Identity::new("late", "here", 7, "program");
+        let why = crate::proto::wire::Refusal::TooManySessions;
+        let (session, client) = (SessionId(1), stranger);
+        let session = SessionNote { session, identity, client, claims_label: false };
+        LeaderEvent::of(MachineEvent::SessionRefused { session, why })
+    };
+    teller.tell_at(EventSource::Kind(LeaderEventKind::SessionRefused), refused, begin);
+    teller.finish(PATIENCE);
+    let told: Vec<_> = heard.try_iter().collect();
+    assert_eq!(told.len() as u64, STRANGERS_TOLD_MAX + 1);
+    assert!(told.last().unwrap().contains("late on here"), "{told:?}");
+    teller.look_at(begin + WINDOW);
+    teller.finish(PATIENCE);
+    let words = "4900 more events of the kind session_refused are not told";
+    assert_eq!(heard.recv().unwrap(), words);
 }

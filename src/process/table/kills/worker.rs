@@ -30,12 +30,15 @@ use crate::{
     mode::{Room, Share, Usage},
     name::Name,
     process::{
-        Drain, Options, Taken,
+        Drain, Options, SlotWish, Taken,
         dir::home::Home,
         sys::testing::{exit_at_once, fork},
     },
     token::Token,
 };
+
+/// It waits to be a reader.
+const READER: SlotWish = SlotWish { shares: true, permits: 0, arrived: None };
 
 /// What a worker is told, each part after a newline.
 pub(super) const ORDERS: &str = "TIERLOCK_KILLS_WORKER";
@@ -335,7 +338,7 @@ impl Worker {
         }
         slot.keep_until(Some(clock::now() + Duration::from_millis(1)));
         slot.release(Predecessor::Clean);
-        let wait = slot.take_async(Token::ZERO, clock::now() + PATIENCE, false);
+        let wait = slot.take_async(Token::ZERO, clock::now() + PATIENCE, SlotWish::default());
         if sound(futures::executor::block_on(wait))?.is_some() {
             slot.release(Predecessor::Clean);
         }
@@ -397,7 +400,8 @@ impl Worker {
         let pause = Duration::from_micros(self.random(3_000));
         let taken = {
             let until = clock::now() + PATIENCE;
-            let mut wait = pin!(self.slots[name].take_async(Token::ZERO, until, false));
+            let mut wait =
+                pin!(self.slots[name].take_async(Token::ZERO, until, SlotWish::default()));
             let first = wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             match first {
                 std::task::Poll::Ready(taken) => sound(taken)?,
@@ -487,7 +491,7 @@ impl Worker {
     fn upgrade(&mut self, name: &Name) -> Sound {
         let Some(slot) = sound(self.all.slot(name))? else { return Ok(()) };
         let until = clock::now() + PATIENCE;
-        let Some(taken) = sound(slot.take_unless(Token::ZERO, until, &|| false, true))? else {
+        let Some(taken) = sound(slot.take_unless(Token::ZERO, until, &|| false, READER))? else {
             return Ok(());
         };
         let told = taken.predecessor;
@@ -513,7 +517,7 @@ impl Worker {
             let slot = open(&self.orders.dir).and_then(|all| all.slot(&shared_name()));
             let _ = slot.map(|slot| {
                 let until = clock::now() + PATIENCE;
-                if let Ok(taken) = slot.take_unless(Token::ZERO, until, &|| false, true) {
+                if let Ok(taken) = slot.take_unless(Token::ZERO, until, &|| false, READER) {
                     let _ = slot.read_under_the_word(&taken, false);
                     slot.release(taken.predecessor);
                 }
@@ -750,7 +754,8 @@ fn read(board: &Board, slot: &TableSlot, dwell: Duration) -> Sound {
         Some((_, told)) => told,
         None => {
             let until = clock::now() + PATIENCE;
-            let Some(taken) = sound(slot.take_unless(Token::ZERO, until, &|| false, true))? else {
+            let Some(taken) = sound(slot.take_unless(Token::ZERO, until, &|| false, READER))?
+            else {
                 return Ok(());
             };
             sound(slot.read_under_the_word(&taken, false))?;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock,
-    process::{sys::futex, table::marks::Marks},
+    process::{SlotWish, sys::futex, table::marks::Marks},
     time::Time,
 };
 
@@ -39,8 +39,7 @@ pub(in super::super) enum SeekerTurn {
 pub(in super::super) struct Seeker {
     taking: Taking,
     generation: u32,
-    /// It waits to be a reader.
-    shares: bool,
+    wish: SlotWish,
     kept: Kept,
     /// When it found that it has to wait.
     pub(super) since: Option<Time>,
@@ -86,12 +85,20 @@ impl Seeker {
 
     fn of(taking: Taking, generation: u32) -> Seeker {
         let (kept, since, token) = (None, None, None);
-        Seeker { taking, generation, shares: false, kept, since, token, hint: Hint::None }
+        Seeker {
+            taking,
+            generation,
+            wish: SlotWish::default(),
+            kept,
+            since,
+            token,
+            hint: Hint::None,
+        }
     }
 
-    /// The same, as one that waits to be a reader, or not.
-    pub(in super::super) fn sharing(self, shares: bool) -> Seeker {
-        Seeker { shares, ..self }
+    /// The same, as one that waits so.
+    pub(in super::super) fn with(self, wish: SlotWish) -> Seeker {
+        Seeker { wish, ..self }
     }
 
     /// Goes on until there is nothing to do but to sleep. Never blocks.
@@ -118,7 +125,7 @@ impl Seeker {
                 Ahead::Enlist => Answer::Wait(self.enlist(at, presences)),
                 Ahead::FillIn(wait) => {
                     let since = self.since.unwrap_or_else(clock::now);
-                    at.table.fill_in(wait, at.number, since, self.shares);
+                    at.table.fill_in(wait, at.number, since, self.wish);
                     Answer::Done
                 }
                 Ahead::RaiseToken => {
@@ -202,7 +209,13 @@ impl Seeker {
             note_holder(slot, now);
             now
         });
-        now.since(since) >= PATIENCE
+        now.since(self.wish.arrived.unwrap_or(since)) >= PATIENCE
+    }
+
+    /// How long it waits on before it may have a record, if it is to.
+    fn patience_left(&self, now: Time) -> Option<Duration> {
+        let since = self.wish.arrived.or(self.since)?;
+        PATIENCE.checked_sub(now.since(since)).filter(|left| !left.is_zero())
     }
 
     fn enlist<P: PresenceView>(&self, at: SlotAt<'_>, presences: &P) -> Option<WaitId> {
@@ -246,7 +259,7 @@ impl Seeker {
     fn longest_nap(&self, at: SlotAt<'_>, seen: Word) -> Duration {
         let now = clock::now();
         let waited = self.since.map(|since| now.since(since));
-        let nap = (waited.unwrap_or_default() / NAP_PART).clamp(FIRST_NAP, LONGEST_NAP);
+        let nap = nap_after(waited.unwrap_or_default());
         let nap = match seen.state() {
             // Its wait may be late before that.
             Some(SlotState::Reserved(wait)) => nap.min(time_left(at, wait, now)),
@@ -257,9 +270,14 @@ impl Seeker {
             _ => nap,
         };
         // None sleeps past the moment when it may have a record.
-        let hunger = waited.and_then(|waited| PATIENCE.checked_sub(waited));
-        hunger.filter(|left| !left.is_zero()).map_or(nap, |left| left.min(nap))
+        self.patience_left(now).map_or(nap, |left| left.min(nap))
     }
+}
+
+/// How long a waiter that has waited for so long sleeps at most before it looks again: ever longer. What
+/// it waits for is watched besides, and a look is for what no watch tells.
+pub(super) fn nap_after(waited: Duration) -> Duration {
+    (waited / NAP_PART).clamp(FIRST_NAP, LONGEST_NAP)
 }
 
 /// A waiter sees the holder: since when it holds the lock is known from now on.

@@ -16,7 +16,7 @@ use super::super::{
     member::Member,
     word::{RecordWord, SlotState},
 };
-use super::*;
+use super::{seeker::nap_after, *};
 use crate::{
     name::Name,
     process::{DirectoryKey, Options, dir::home::Home, table::TableDirectory},
@@ -136,7 +136,7 @@ impl SlotScene {
     /// One that is not published.
     fn enlisted(&self, me: u64, since: Time) -> WaitId {
         let wait = self.member.table.enlist(id(me)).unwrap();
-        self.member.table.fill_in(wait, HERE, since, false);
+        self.member.table.fill_in(wait, HERE, since, SlotWish::default());
         wait
     }
 
@@ -443,7 +443,7 @@ fn an_unpublished_record_is_not_believed() {
 fn a_record_of_another_slot_is_left_alone() {
     let scene = SlotScene::of(Word::held(id(1)).hungered_for(), Told::default());
     let wait = scene.stand(2, clock::now());
-    scene.member.table.fill_in(wait, HERE + 1, clock::now(), false);
+    scene.member.table.fill_in(wait, HERE + 1, clock::now(), SlotWish::default());
     release(scene.at(), id(1), Exit::new(0, Predecessor::Clean)).unwrap();
     assert_eq!(scene.word(), Word::FREE);
     assert!(scene.record(wait).is_of(wait));
@@ -488,7 +488,7 @@ fn a_reservation_for_a_wait_that_is_gone_binds_no_taker() {
         gone(scene, wait);
         let next = scene.stand(9, clock::now());
         assert_eq!(next.number(), wait.number());
-        scene.member.table.fill_in(next, HERE + 1, clock::now(), false);
+        scene.member.table.fill_in(next, HERE + 1, clock::now(), SlotWish::default());
     };
     let dead = |scene: &SlotScene, _| scene.kills(9);
     let missing = |scene: &SlotScene, _: WaitId| {
@@ -574,6 +574,42 @@ fn a_waiter_that_is_woken_at_the_end_of_the_holder_looks_at_once() {
     seeker.slept(Slept::Woken);
     let won = seeker.go_on(at, &scene.told);
     assert!(matches!(won, Ok(SeekerTurn::Won(SlotWon { left: Predecessor::Died, .. }))), "{won:?}");
+}
+
+/// Of a queue of threads each would else let newcomers of other processes pass for a millisecond, once it
+/// stands at the slot.
+#[test]
+fn a_waiter_that_has_waited_at_its_turnstile_has_a_place_at_its_first_look() {
+    let scene = SlotScene::of(Word::held(id(1)), Told::default());
+    let before = clock::now();
+    let first_look = |owner, arrived| {
+        let wish = SlotWish { arrived, ..SlotWish::default() };
+        let mut seeker = Seeker::new(id(owner), 0, true).with(wish);
+        match seeker.go_on(scene.at(), &scene.told).unwrap() {
+            SeekerTurn::Sleep { record, .. } => (seeker, record),
+            turn => panic!("{turn:?}"),
+        }
+    };
+    let (_newcomer, record) = first_look(2, Some(clock::now() + LONG));
+    assert_eq!(record, None, "it may be served at once");
+    let (_waiter, record) = first_look(3, Some(before - PATIENCE));
+    assert!(record.is_some() && scene.word().is_hungry());
+    // Its place among the processes counts from this look, and not from the turnstile.
+    let since = scene.member.table.wait_of(HERE, id(3)).unwrap();
+    assert!(since + Duration::from_micros(2) > before, "a record is exact to a microsecond");
+}
+
+/// A wait of a minute costs ten looks a second, one of a tenth of a second three hundred.
+#[test]
+fn looks_become_ever_rarer() {
+    let ms = Duration::from_millis;
+    for (waited, nap) in
+        [(0, 3), (1, 3), (96, 3), (320, 10), (1600, 50), (3200, 100), (60_000, 100)]
+    {
+        assert_eq!(nap_after(ms(waited)), ms(nap), "after {waited} ms");
+    }
+    let naps: Vec<_> = (0..10_000).map(|waited| nap_after(ms(waited))).collect();
+    assert!(naps.is_sorted());
 }
 
 #[test]
@@ -843,7 +879,7 @@ proptest! {
                 WaitId::new(number, 0).unwrap(),
                 HERE,
                 Time::from_nanos(began),
-                false,
+                SlotWish::default(),
             );
             let free = RecordWord::from_bits(0);
             scene.member.table.swap_record(number, free, RecordWord::from_bits(record));

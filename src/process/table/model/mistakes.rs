@@ -133,6 +133,8 @@ mistakes! {
     WidenersDoNotDrain => TwoInside,
     /// A reader does not look whether the name is locked at host scope.
     ReadersOverlookWide => TwoInside,
+    /// A name is marked as locked at host scope once the lease is granted: a death between the two.
+    WideIsSetAfterTheGrant => BesideOtherMachines,
 
     // Permits.
     /// Permits that come back wake their waiter only when a process has none left.

@@ -261,7 +261,7 @@ const SHOWN_BY: &[(&str, &[TableMistake])] = {
         ("two lock", &[ClearedAfterOneScan]),
         ("one gives up in front of another", &[GivingUpKeepsAPart]),
         ("a writer becomes a reader", &[DowngradeLetsGoFirst]),
-        ("one widens beside a reader", &[WidenersDoNotDrain, ReadersOverlookWide]),
+        ("one widens beside a reader", &[WidenersDoNotDrain, ReadersOverlookWide, WideIsSetAfterTheGrant]),
         ("a reader becomes a writer", &[UpgradeStaysReadable]),
         ("a wrong verdict", &[TokenIsNotCompared, RecoveriesRaiseNoToken]),
         ("three wait shortly", &[GivingUpIsSilent]),

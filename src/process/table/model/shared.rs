@@ -229,6 +229,10 @@ impl<const N: usize> World<N> {
                 let marking = Marking::new(me, SlotMark::Readable(told));
                 self.threads[thread].doing = Doing::Marking(marking, told);
             }
+            Job::WidenAlone if play.mistake == Some(TableMistake::WideIsSetAfterTheGrant) => {
+                let draining = Draining::new(me, Room::Alone, true);
+                self.threads[thread].doing = Doing::Draining(draining, told);
+            }
             Job::WidenAlone => {
                 let marking = Marking::new(me, SlotMark::Wide);
                 self.threads[thread].doing = Doing::Marking(marking, told);
@@ -249,6 +253,11 @@ impl<const N: usize> World<N> {
         thread: usize,
         told: Predecessor,
     ) -> Result<(), Violation> {
+        if self.is_granted && self.threads[thread].excludes {
+            // A mistake: it has its lease by now.
+            self.threads[thread].doing = Doing::Inside(told);
+            return Ok(());
+        }
         if play.mistake == Some(TableMistake::WidenersDoNotDrain) {
             return self.drained(play, thread, Outcome::Drained, told);
         }
@@ -322,6 +331,10 @@ impl<const N: usize> World<N> {
         if self.threads.iter().any(|other| other.excludes) {
             return Err(Violation::TwoInside);
         }
+        // It would ask for a lease of its own, if the word told it to.
+        if self.is_granted && !self.word.is_wide() {
+            return Err(Violation::BesideOtherMachines);
+        }
         self.threads[thread].reads = true;
         Ok(())
     }
@@ -357,6 +370,13 @@ impl<const N: usize> World<N> {
                 }
                 self.threads[thread].excludes = true;
                 self.threads[thread].doing = Doing::Inside(told);
+                if self.job(play, thread) == Job::WidenAlone {
+                    self.is_granted = true;
+                    if !self.word.is_wide() {
+                        let marking = Marking::new(play.id(thread), SlotMark::Wide);
+                        self.threads[thread].doing = Doing::Marking(marking, told);
+                    }
+                }
             }
             // As if it had never been there.
             Outcome::GaveUp | Outcome::WouldBlock => {

@@ -573,7 +573,10 @@ impl Taking {
             },
             (TakePhase::WakeAnother(outcome), Answer::Yes(_)) => TakePhase::Ended(outcome),
 
-            // Another changed the word before we could.
+            // Another changed the word before we could. A wait that was marked as passed over for an
+            // exchange that then fails stays so, also where the word names it still: this look finds the
+            // mark and passes it over at once, and the wait clears it itself, at its own next look. Taken
+            // back here instead, the mark would race with that look, and be one more step to die after.
             (
                 TakePhase::Grab(_)
                 | TakePhase::Claim(_)

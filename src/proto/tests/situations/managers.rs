@@ -838,6 +838,8 @@ fn the_leaders_own_timeout_is_preferred_since_it_names_the_holder() {
             since: ms(1),
             token: Token::ZERO,
             mode: Mode::Exclusive,
+            claims_label: false,
+            ahead: None,
         })
     };
     for request in [a, b] {

@@ -192,11 +192,12 @@ fn a_cancelled_waiter_is_not_granted() {
 fn a_wait_that_ends_names_the_holder() {
     // hazelcast#1055, terraform#30650, cargo#15094
     let mut reign = begin();
-    let (a, b) = (reign.session(1), reign.session(2));
+    let (a, b, c) = (reign.session(1), reign.session(2), reign.session(3));
     reign.acquire(a, 1, acquire("x"));
     let grant = reign.granted(a, 1);
     reign.pass(ms(500));
     reign.acquire(b, 1, Acquire { wait: Wait::For(ms(300)), ..acquire("x") });
+    reign.acquire(c, 1, Acquire { wait: Wait::For(ms(200)), ..acquire("x") });
     reign.acquire(b, 2, try_acquire("x"));
     let heard = reign.take(b);
     let [LeaderMessage::Refused { why: Refusal::WouldBlock, holder: Some(now), .. }] = &heard[1..]
@@ -204,14 +205,31 @@ fn a_wait_that_ends_names_the_holder() {
         panic!("{heard:?}")
     };
     assert_eq!((&*now.identity.label, now.token), ("session 1", grant.token));
-    assert!(now.since >= ms(500));
-    reign.pass(ms(300));
+    assert!(now.since >= ms(500) && now.ahead.is_none(), "a try waits behind none");
+    let ahead = |heard: Vec<LeaderMessage>| {
+        let last = heard.into_iter().next_back();
+        let Some(LeaderMessage::Refused { holder: Some(then), .. }) = last else {
+            panic!("{last:?}")
+        };
+        then.ahead
+    };
+    reign.pass(ms(200));
+    assert_eq!(ahead(reign.take(c)), Some(1));
+    reign.pass(ms(100));
     let heard = reign.take(b);
     let [LeaderMessage::Refused { why: Refusal::TimedOut, holder: Some(then), .. }] = &heard[..]
     else {
         panic!("{heard:?}")
     };
     assert!(then.since >= ms(800));
+    assert_eq!(then.ahead, Some(0), "it was the next");
+    // A crowd whose time is over at once is not counted through for each of it.
+    for request in 1..=150 {
+        reign.acquire(c, 1 + request, Acquire { wait: Wait::Forever, ..acquire("x") });
+    }
+    reign.acquire(b, 3, Acquire { wait: Wait::For(ms(300)), ..acquire("x") });
+    reign.pass(ms(300));
+    assert_eq!(ahead(reign.take(b)), Some(100));
 }
 
 #[test]

@@ -1,27 +1,23 @@
-//! The reigning leader killed again and again under load, and how soon another grants. Three times here;
-//! `TIERLOCK_KILLS=200` with `--nocapture --test-threads=1` is the heavy form, which prints its figures.
+//! Leaders over a store killed again and again under load, and beside them what a site has without us; see
+//! [`killing`](crate::killing).
 
 use std::{
     net::TcpStream,
     process::{Child, Command, Stdio},
-    sync::{
-        Mutex as StdMutex,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
-    },
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tierlock::{LockManager, MutexGuard, fence::Gate};
+use tierlock::LockManager;
 
 use super::{JournalRig, Served, first_to_reign};
 use crate::{
     engines::{
         on,
-        rig::{ENDLESS, EngineRig, give, hold, mutex},
+        rig::{ENDLESS, EngineRig, mutex},
     },
+    killing::{KilledLeaders, is_heavy, kill_again_and_again, kills, tell, tell_idle_cost},
     setting::{LONG, Port, temp_dir, until},
     surroundings::program,
 };
@@ -29,27 +25,7 @@ use crate::{
 /// L, as leaders have it unless they are told otherwise: for a machine that does nothing else. Here it is long
 /// enough for one that builds beside.
 fn reign() -> &'static str {
-    if kills() > 3 { "1s" } else { "3s" }
-}
-
-/// When another leader has surely taken over, or the one that was killed did not reign any more.
-const LATE: Duration = Duration::from_secs(10);
-/// Clients that hold a lock and ask for nothing, in the heavy form.
-const IDLE: usize = 18;
-
-fn kills() -> usize {
-    std::env::var("TIERLOCK_KILLS").ok().map_or(3, |count| count.parse().unwrap())
-}
-
-/// How long each took, in words.
-fn tell(what: &str, mut took: Vec<Duration>) {
-    took.sort();
-    if took.is_empty() {
-        return eprintln!("{what}: the reign had moved by itself each time");
-    }
-    let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)];
-    let (half, most, worst) = (at(50), at(99), took.last().unwrap());
-    eprintln!("{what}: {} kills, p50 {half:.0?}, p99 {most:.0?}, worst {worst:.0?}", took.len());
+    if is_heavy() { "1s" } else { "3s" }
 }
 
 impl JournalRig<'_> {
@@ -72,114 +48,51 @@ impl JournalRig<'_> {
     }
 }
 
-/// Tells threads to end when this is dropped.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
+/// Three leaders, and the one that is killed.
+struct KilledBeside<'a> {
+    rig: JournalRig<'a>,
+    leaders: Vec<Served>,
+    killed: usize,
 }
 
-/// The first grant in an epoch above the one that a leader was killed in.
-#[derive(Default)]
-struct FirstGrant {
-    killed_in: AtomicU32,
-    at: StdMutex<Option<Instant>>,
-}
-
-impl FirstGrant {
-    fn granted(&self, epoch: u32) {
-        if epoch > self.killed_in.load(SeqCst) {
-            self.at.lock().unwrap().get_or_insert_with(Instant::now);
-        }
+impl KilledLeaders for KilledBeside<'_> {
+    fn locks(&self) -> LockManager {
+        self.rig.locks(&self.leaders.iter().collect::<Vec<_>>())
     }
 
-    fn expect(&self, killed_in: u32) {
-        self.killed_in.store(killed_in, SeqCst);
-        *self.at.lock().unwrap() = None;
+    fn kill(&mut self) -> Instant {
+        let mut reigning = None;
+        until("a leader that reigns", || {
+            let address = self.rig.reigning_at();
+            let is_it = |leader: &Served| Some(leader.address()) == address;
+            reigning = self.leaders.iter().position(is_it);
+            reigning.is_some()
+        });
+        self.killed = reigning.unwrap();
+        let killed = Instant::now();
+        self.leaders[self.killed].kill();
+        killed
+    }
+
+    fn had_moved(&self) -> bool {
+        let address = self.leaders[self.killed].address();
+        self.rig.reigning_at().is_some_and(|other| other != address)
+    }
+
+    fn restore(&mut self) {
+        let address = self.leaders[self.killed].address();
+        self.leaders[self.killed] = self.rig.again_at(&address);
+        self.leaders[self.killed].says("it stands by");
     }
 }
 
 on!([etcd postgres] leaders_killed_again_and_again_lose_no_lock);
 fn leaders_killed_again_and_again_lose_no_lock(store: &EngineRig) {
     let rig = JournalRig::new(store);
-    let mut leaders: Vec<Served> = (0..3).map(|_| rig.leader(reign())).collect();
+    let leaders: Vec<Served> = (0..3).map(|_| rig.leader(reign())).collect();
     first_to_reign(&leaders);
-    let all: Vec<&Served> = leaders.iter().collect();
-    let idle = if kills() > 3 { IDLE } else { 2 };
-    let idle: Vec<_> = (0..idle).map(|_| rig.locks(&all)).collect();
-    let held =
-        idle.iter().enumerate().map(|(number, locks)| hold(locks, &format!("held {number}")));
-    let held: Vec<_> = held.collect();
-    let tokens: Vec<_> = held.iter().map(MutexGuard::token).collect();
-    let busy: Vec<LockManager> = (0..2).map(|_| rig.locks(&all)).collect();
-    let (gate, counted, is_over) = (Gate::new(0_u64), AtomicU64::new(0), AtomicBool::new(false));
-    let (first, names) = (FirstGrant::default(), AtomicU64::new(0));
-    first.expect(u32::MAX);
-    let mut took = Vec::new();
-    thread::scope(|scope| {
-        // However this ends, what runs beside it does.
-        let _ends = Ends(&is_over);
-        for locks in &busy {
-            scope.spawn(|| {
-                let counter = mutex(locks, "counter");
-                while !is_over.load(SeqCst) {
-                    // On a busy machine no leader may answer for long: no lock is lost by that.
-                    let Ok(guard) = counter.lock() else { continue };
-                    let token = MutexGuard::token(&guard);
-                    let read = gate.enter(token).map(|value| *value);
-                    let written =
-                        read.and_then(|read| gate.enter(token).map(|mut value| *value = read + 1));
-                    match written {
-                        Ok(()) => drop(counted.fetch_add(1, SeqCst)),
-                        // Another holder was granted it since: this one has lost it, and knows.
-                        Err(stale) => assert!(MutexGuard::check(&guard).is_err(), "{stale}"),
-                    }
-                    drop(guard);
-                    // And a name that no client has asked for.
-                    let name = format!("new {}", names.fetch_add(1, SeqCst));
-                    let new = mutex(locks, &name);
-                    let Ok(guard) = new.lock() else { continue };
-                    first.granted(MutexGuard::token(&guard).epoch());
-                }
-            });
-        }
-        for _ in 0..kills() {
-            let before = counted.load(SeqCst);
-            until("more that is counted", || counted.load(SeqCst) > before + 2);
-            let mut address = None;
-            until("a leader that reigns", || {
-                address = rig.reigning_at();
-                address.is_some()
-            });
-            let address = address.unwrap();
-            let is_it = |leader: &Served| leader.address() == address;
-            let reigning = leaders.iter().position(is_it).unwrap();
-            first.expect(rig.epoch());
-            let killed = Instant::now();
-            leaders[reigning].kill();
-            let mut had_moved = false;
-            until("a new grant", || {
-                // On a busy machine the reign may move by itself, a moment before the kill.
-                let is_late = killed.elapsed() > LATE;
-                had_moved = is_late && rig.reigning_at().is_some_and(|other| other != address);
-                had_moved || first.at.lock().unwrap().is_some()
-            });
-            if let (Some(at), false) = (*first.at.lock().unwrap(), had_moved) {
-                took.push(at.duration_since(killed));
-            }
-            first.expect(u32::MAX);
-            leaders[reigning] = rig.again_at(&address);
-            leaders[reigning].says("it stands by");
-        }
-    });
-    assert_eq!(gate.into_inner(), counted.load(SeqCst), "updates were lost");
-    for (guard, token) in held.iter().zip(tokens) {
-        assert_eq!(MutexGuard::check(guard).unwrap(), token);
-    }
-    held.into_iter().for_each(give);
-    tell(&format!("first new grant over {}, L = {}", store.kind, reign()), took);
+    let what = format!("over {}, L = {}, the leader that reigns killed", store.kind, reign());
+    kill_again_and_again(&what, &mut KilledBeside { rig, leaders, killed: 0 });
 }
 
 // ---- beside it ---------------------------------------------------------------------------------------
@@ -302,4 +215,7 @@ fn an_etcd_of_three_killed_likewise_grants_its_own_lock() {
     }
     tell("first new lock of an etcd of three, its leader killed", took);
     tell("the same without a kill", quiet);
+    until("an etcd that is whole", || cluster.leader().is_some());
+    let running = cluster.members.iter().filter_map(|member| member.child.as_ref());
+    tell_idle_cost("each member of an etcd of three", &running.map(Child::id).collect::<Vec<_>>());
 }
