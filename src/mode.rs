@@ -41,6 +41,10 @@ pub(crate) fn too_few_permits(count: u32, limit: u32) -> String {
 }
 
 /// What a caller waits for.
+#[cfg_attr(
+    not(any(feature = "process", feature = "host", feature = "testing")),
+    allow(unreachable_pub, reason = "without waiters elsewhere there is no status to show it")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaiterMode {
@@ -54,6 +58,10 @@ pub enum WaiterMode {
     Permits(u32),
 }
 
+#[cfg_attr(
+    not(any(feature = "process", feature = "host", feature = "testing")),
+    allow(unreachable_pub, reason = "without waiters elsewhere there is no status to show it")
+)]
 impl WaiterMode {
     /// The word of `tierlock status --json`.
     pub const fn as_str(self) -> &'static str {

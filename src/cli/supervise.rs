@@ -404,10 +404,17 @@ impl Supervision<'_> {
 impl Supervision<'_> {
     /// We were continued, or brought to the foreground: so is the command.
     fn resume(&self) {
-        if let Some(terminal) = &self.terminal
-            && terminal.is_ours()
-        {
-            terminal.lend_to(self.command);
+        if let Some(terminal) = &self.terminal {
+            // It was continued when it got the terminal. What has stopped it since then (Ctrl-Z, typed before
+            // this signal was looked at) is a stop of its own, and would be undone. The look leaves it to be
+            // followed.
+            let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+            if terminal.is_of(self.command) && self.look(stopped).is_some() {
+                return;
+            }
+            if terminal.is_ours() {
+                terminal.lend_to(self.command);
+            }
         }
         self.signal_the_group(Signal::CONT);
     }

@@ -87,6 +87,8 @@ pub(super) struct Climb<'a> {
     has_grant: bool,
     /// So many leases were over, by `at_most`, before they could be claimed.
     lates: u32,
+    /// It has noted in the entry where it is on its way to.
+    is_ahead: bool,
     /// It was the first to lock the name at its scope in this process: what was locked more narrowly
     /// is waited for.
     widens: bool,
@@ -189,6 +191,7 @@ impl<'a> Climb<'a> {
             seat: None,
             has_grant: false,
             lates: 0,
+            is_ahead: false,
             widens: false,
             is_wide: false,
             drainer: WriterWait::default(),
@@ -652,6 +655,9 @@ const CELL_LOOK_MAX: Duration = Duration::from_millis(100);
 
 impl Drop for Climb<'_> {
     fn drop(&mut self) {
+        if self.is_ahead {
+            self.named.entry.climbs_to(Scope::Thread);
+        }
         // A fork's copy of its parent's climb gives nothing back.
         if !self.has_arrived && !self.held.is_forked() {
             self.go_back();

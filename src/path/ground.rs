@@ -83,6 +83,9 @@ pub(crate) struct NameEntry {
     in_children: PerFork<Arc<NameEntry>>,
     /// The scope in force: the widest at which this process has locked it, or begins to.
     in_force: InForce,
+    /// Where the climb is on its way to that has the thread lock, while that is wider than the scope in
+    /// force. A hint, for those that give up behind it.
+    climbs_to: AtomicU8,
     /// Whether anything here may lock it at thread scope.
     is_narrow: Mutex<bool>,
     /// What it is used for, in words of [`Usage`]; see [`NameEntry::claim`].
@@ -213,6 +216,7 @@ impl Ground {
             generation: fork::generation(),
             in_children: PerFork::unset(),
             in_force: InForce::new(self.widened(name)),
+            climbs_to: AtomicU8::new(Scope::Thread as u8),
             is_narrow: Mutex::new(false),
             usage: AtomicU32::new(UNUSED),
             cell: GuardCell::new(),
@@ -508,6 +512,16 @@ impl NameEntry {
     #[inline]
     pub(crate) fn scope_in_force_in(&self, generation: u64) -> Scope {
         self.here_in(generation).in_force.get()
+    }
+
+    /// The same, or the wider one that the holder of the thread lock is on its way to.
+    pub(crate) fn scope_in_front(&self) -> Scope {
+        self.scope_in_force().max(Scope::from_u8(self.climbs_to.load(Relaxed)))
+    }
+
+    /// Its holder of the thread lock is on its way to this scope; thread scope: it has arrived, or is gone.
+    pub(crate) fn climbs_to(&self, scope: Scope) {
+        self.climbs_to.store(scope as u8, Relaxed);
     }
 
     /// Keeps the name as wide as it is, also when no mutex of this process uses it any more. Only

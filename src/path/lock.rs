@@ -18,7 +18,10 @@ use crate::{
 };
 
 use super::{
-    LockMode, Patience, climb::Climb, named::Named, quiet::QuietCaller, right::Held,
+    LockMode, Patience,
+    climb::Climb,
+    named::{Named, QuietCaller},
+    right::Held,
     spans::AcquireSpan,
 };
 

@@ -62,10 +62,9 @@ use std::{future::Future, task::Poll, time::Duration};
 pub use self::named::Keep;
 pub(crate) use self::{
     all::{WantedPart, lock_all, lock_all_async},
-    named::Named,
+    named::{Named, QuietCaller},
     observing::{Announced, Observation},
     permits::{check_limit, permits_at_host_scope},
-    quiet::QuietCaller,
     right::{Held, Won},
 };
 use crate::{

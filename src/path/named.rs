@@ -21,7 +21,6 @@ use crate::{
 use super::right::SLOT;
 use super::{
     StepsOutAfterLook,
-    quiet::QuietCaller,
     right::{Held, THREAD, short},
 };
 
@@ -86,6 +85,17 @@ pub(crate) struct Named {
     /// What is said of its holder at host scope: an election's. A lease is then its own, with this
     /// value, and no other's.
     pub(crate) value: Option<Arc<[u8]>>,
+}
+
+/// What takes a lock quietly. A constant wherever it is passed, so that the fast path asks nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuietCaller {
+    /// A thread that blocks: a manager may have promised that its guards stay with their threads.
+    Thread,
+    /// A task, which other threads may poll.
+    Task,
+    /// A look at the data, which makes no guard, and no span.
+    Look,
 }
 
 impl Named {

@@ -298,32 +298,40 @@ impl Plain {
             }
             _ => self.lock.wait(until, || false),
         };
-        let in_vain = |ahead| match patience {
+        let in_vain = |at| match patience {
             Patience::No => LockError::WOULD_BLOCK,
-            _ => permits.timed_out(start, Scope::Thread).with_waiters_ahead(Some(ahead)),
+            _ => self.permits_timed_out(permits, start, at),
         };
         if !is_won {
-            return Err(in_vain(waiters_before(&self.lock, &self.shares, start)));
+            return Err(in_vain(InVain::AtLock));
         }
         let _won = StepsOut(&self.lock);
         if self.shares.is_full(permits.room()) {
             let _front = (patience != Patience::No).then(|| self.shares.stand_in_front());
             if !self.shares.drain(permits.room(), until) {
-                return Err(in_vain(0));
+                return Err(in_vain(InVain::InFront));
             }
         }
         self.come_in_with(permits)
     }
 
+    /// What a caller is told that has waited since `start`, and was there when its time came.
+    #[cold]
+    fn permits_timed_out(&self, permits: Permits, start: Time, at: InVain) -> LockError {
+        let ahead = match at {
+            InVain::AtLock => waiters_before(&self.lock, &self.shares, start),
+            InVain::InFront => 0,
+        };
+        permits.timed_out(start, Scope::Thread).with_waiters_ahead(Some(ahead))
+    }
+
     pub(super) async fn acquire_async(&self, permits: Permits, patience: Patience) -> Result<Held> {
         permits.check()?;
         let (start, until) = (clock::now(), patience.until());
-        let ahead = match self.await_room(permits.room(), until).await {
-            Ok(_won) => return self.come_in_with(permits),
-            Err(InVain::AtLock) => waiters_before(&self.lock, &self.shares, start),
-            Err(InVain::InFront) => 0,
-        };
-        Err(permits.timed_out(start, Scope::Thread).with_waiters_ahead(Some(ahead)))
+        match self.await_room(permits.room(), until).await {
+            Ok(_won) => self.come_in_with(permits),
+            Err(at) => Err(self.permits_timed_out(permits, start, at)),
+        }
     }
 
     /// Waits for the lock and then for room, blocking no thread; or where it was when the time came. What

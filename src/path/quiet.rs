@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    named::{Keep, Named},
+    named::{Keep, Named, QuietCaller},
     right::{INSIDE, LEASE, LeasedPermits, SLOT, THREAD, Won, short},
     spans,
 };
@@ -152,17 +152,6 @@ impl Named {
     pub(super) fn enters_kept(&self) -> bool {
         self.keep != Keep::Never && !self.has_terms
     }
-}
-
-/// What takes a lock quietly. A constant wherever it is passed, so that the fast path asks nothing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum QuietCaller {
-    /// A thread that blocks: a manager may have promised that its guards stay with their threads.
-    Thread,
-    /// A task, which other threads may poll.
-    Task,
-    /// A look at the data, which makes no guard, and no span.
-    Look,
 }
 
 /// The lease word of a name, and what grants its leases.

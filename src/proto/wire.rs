@@ -622,7 +622,7 @@ pub struct HolderInfo {
     /// Its label is what it claims, at a leader that knows clients which have proved theirs.
     pub claims_label: bool,
     /// Told with it to a request whose time is over: how many waiters stood before that, or
-    /// [`AHEAD_MAX`](crate::error::AHEAD_MAX) where there were more.
+    /// 100 where there were more.
     pub ahead: Option<u32>,
 }
 

@@ -90,7 +90,7 @@ impl Journal {
     }
 
     /// Which reign it was in at that moment.
-    fn reign_at(&self, truth: Truth) -> Option<ReignKey> {
+    pub(crate) fn reign_at(&self, truth: Truth) -> Option<ReignKey> {
         let last = self.reigns.iter().rev().find(|(since, _)| *since <= truth);
         last.and_then(|(_, reign)| *reign)
     }

@@ -7,14 +7,14 @@ use std::{
 };
 
 use tierlock::{
-    Time, Token,
+    Name, Time, Token,
     proto::{
         ClusterId, ConnectionId, LeaseId, ReignId, RequestId, SessionId,
         history::{Attestation, Notary, Seen},
         journal::{JournalAnswer, ReignKey, TakeOver},
         leader::{BLOCK, Close, LeaderConfig, LeaderMachine, LeaderTells, Notice},
         look::{AtLeader, LeaderSubject},
-        record::Recovered,
+        record::{Recovered, Reservation},
         reign::OperationId,
         wire::{ClientMessage, FrameReader, LeaderMessage, encode_frame},
     },
@@ -79,7 +79,8 @@ pub(crate) struct Host {
     pub(crate) read_at: Truth,
     /// Grants with `at_least` that were told since: name, token, `at_least`, when.
     pub(crate) undated: Vec<(usize, Token, Duration, Truth)>,
-    pub(crate) has_begun: bool,
+    /// What earlier reigns have reserved, until this one counts it.
+    pub(crate) entries_before: BTreeMap<Name, Reservation>,
     /// What the journal had when its next reign was taken over.
     pub(crate) took_before: Option<Recovered>,
 }
@@ -134,7 +135,7 @@ impl Host {
         (self.epoch_before, self.started) = (before.epoch, now);
         self.welcomed.clear();
         self.undated.clear();
-        self.has_begun = false;
+        self.entries_before = before.reservations.clone();
     }
 
     /// No connection that it had is served any more.
@@ -219,6 +220,7 @@ impl World {
         let is_sole = self.plan.leaders == 1;
         let recovered = if is_sole { self.disk.recover() } else { Recovered::new(ClusterId(7)) };
         note!(self, "leader starts, reign {} above epoch {}", self.reign, recovered.epoch);
+        let entries_before = recovered.reservations.clone();
         self.host = Some(Box::new(Host {
             lost_known: {
                 let sessions = recovered.sessions.values();
@@ -249,7 +251,7 @@ impl World {
             reported: BTreeMap::new(),
             read_at: self.truth,
             undated: Vec::new(),
-            has_begun: false,
+            entries_before,
             took_before: None,
         }));
         self.wake_leader(self.truth);

@@ -152,6 +152,26 @@ fn a_lease_of_a_lost_history_is_not_taken_for_one_of_its_number() {
     assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
 }
 
+/// Found in a run of 972 from 20,000,000: a leader told of a grant with `at_least`, read its clock and stood
+/// still. When it went on with that reading two reigns had counted what was left anew, and the later one
+/// was judged by the reading.
+#[test]
+fn what_a_stalled_leader_told_does_not_count_for_later_reigns() {
+    let outcome = runner::one(JOINED + 20_000_970, false);
+    assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+}
+
+/// Found in a run of 10,000, and of 5,000 with several leaders: a holder of an earlier reign came back while
+/// the end of its reservation was on its way to the disk, and was told that its unused grant was given back
+/// before that was durable.
+#[test]
+fn an_unused_grant_of_an_earlier_reign_is_given_back_when_its_end_is_durable() {
+    for seed in [8_495, SEVERAL + 4_055] {
+        let outcome = runner::one(seed, false);
+        assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+    }
+}
+
 #[test]
 fn only_a_run_that_names_mistakes_gets_them() {
     let manifest = include_str!("../../Cargo.toml");

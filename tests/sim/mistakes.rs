@@ -147,11 +147,11 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::TakesOverByReign], &[Rule::TwoReigns], SEVERAL + 7),
     // Leaders that are a group. Masked here as in groups are a condition that is evaluated too early, and
     // what only costs time: the unit tests of the group find them.
-    found(&[Mistake::GroupVoteForgotten], GROUP, JOINED + 1),
-    found(&[Mistake::GroupLogNotSynced], GROUP, JOINED),
-    found(&[Mistake::EmptiedDiskVotes], GROUP, JOINED + 8),
-    found(&[Mistake::PutBackDiskVotes], GROUP, JOINED),
-    found(&[Mistake::LowDiskToldOnce], GROUP, JOINED),
+    found(&[Mistake::GroupVoteForgotten], GROUP, JOINED),
+    found(&[Mistake::GroupLogNotSynced], GROUP, JOINED + 16),
+    found(&[Mistake::EmptiedDiskVotes], GROUP, JOINED),
+    found(&[Mistake::PutBackDiskVotes], GROUP, JOINED + 2),
+    found(&[Mistake::LowDiskToldOnce], GROUP, JOINED + 79),
     found(&[Mistake::StandbyCountsHalf], &[Rule::TwoReigns], JOINED + 4),
     found(&[Mistake::ActsWithoutProof], &[Rule::TwoReigns], JOINED),
     found(&[Mistake::ReignFromMemory], SUCCESSION, JOINED + 9),

@@ -32,7 +32,7 @@ pub(crate) struct Reserving {
     /// Grants with `at_least` that were told: their names and tokens.
     told: BTreeMap<LeaseId, (usize, Token)>,
     /// Until when a reservation may run at the latest, once that is known.
-    latest: BTreeMap<(usize, Token), Truth>,
+    latest: BTreeMap<(usize, Token), Latest>,
     /// Leases of which the leader has read that they were given back unused.
     unused: BTreeSet<LeaseId>,
     /// What was to be broken, by connection and query.
@@ -48,6 +48,30 @@ struct Promise {
     token: Token,
     until: Truth,
     branch: Branch,
+}
+
+/// When a reservation ends at the latest, by the newest reign that counts it.
+#[derive(Clone, Copy)]
+struct Latest {
+    /// The reading of a clock that it is counted from.
+    from: Truth,
+    until: Truth,
+}
+
+impl Reserving {
+    /// A reign counts `left` from a reading of its clock. Turns come late: one that stood still behind its
+    /// reading ends when later reigns have counted anew, and theirs is what holds.
+    fn counts(&mut self, name: usize, token: Token, from: Truth, left: Duration) {
+        let latest = Latest { from, until: end_of(from, left) };
+        let counted = self.latest.entry((name, token)).or_insert(latest);
+        if counted.from <= from {
+            *counted = latest;
+        }
+    }
+
+    fn latest(&self, name: usize, token: Token) -> Option<Truth> {
+        self.latest.get(&(name, token)).map(|latest| latest.until)
+    }
 }
 
 impl World {
@@ -107,12 +131,16 @@ impl World {
         host.undated.push((name, first, at_least, self.truth));
     }
 
-    /// The leader has read its clock: what was told before counts from then at the latest.
+    /// The leader has read its clock: what was told before counts from then at the latest, unless another
+    /// reign's entry has counted since.
     pub(crate) fn date_told(&mut self, host: &mut Host) {
         let read_at = host.read_at;
+        let is_deposed = !host.is_of(self.journal.reign_at(read_at));
         for (name, token, at_least, told) in std::mem::take(&mut host.undated) {
             if told < read_at {
-                self.reserving.latest.insert((name, token), end_of(read_at, at_least));
+                if !is_deposed {
+                    self.reserving.counts(name, token, read_at, at_least);
+                }
             } else {
                 host.undated.push((name, token, at_least, told));
             }
@@ -124,7 +152,7 @@ impl World {
         let Record::Reserved { name, reservation } = record else { return };
         let Reservation { token, left, .. } = *reservation;
         let name = self.number_of(name);
-        if let Some(&latest) = self.reserving.latest.get(&(name, token))
+        if let Some(latest) = self.reserving.latest(name, token)
             && end_of(host.read_at, left) > latest + 2 * SLACK
             && !self.has_two_courses()
         {
@@ -143,12 +171,10 @@ impl World {
         if phase == Phase::Starting || phase == Phase::Over {
             return;
         }
-        if !std::mem::replace(&mut host.has_begun, true) {
-            // What was left counts from the take-over.
-            for (name, entry) in self.disk.known.reserved.clone() {
-                let latest = end_of(host.read_at, entry.left);
-                self.reserving.latest.insert((self.number_of(&name), entry.token), latest);
-            }
+        // What was left counts from the take-over.
+        for (name, entry) in std::mem::take(&mut host.entries_before) {
+            let name = self.number_of(&name);
+            self.reserving.counts(name, entry.token, host.read_at, entry.left);
         }
         let reserved: Vec<_> =
             host.leader.reserved().map(|(name, token, ..)| (self.number_of(name), token)).collect();
@@ -159,7 +185,7 @@ impl World {
                 let text = format!("{shown_name} is reserved for {token}, which was never told");
                 self.violate(Rule::AtLeast, text);
             }
-            if let Some(&latest) = self.reserving.latest.get(&(name, token))
+            if let Some(latest) = self.reserving.latest(name, token)
                 && host.read_at > latest
                 && !self.has_two_courses()
             {

@@ -118,6 +118,7 @@ fn reigning_leader() -> LeaderMachine {
         notary: Arc::new(TrustingNotary),
         members: Vec::new(),
         tells: leader::LeaderTells::default(),
+        has_credentials: false,
     };
     let recovered = Recovered::new(CLUSTER);
     let mut leader = LeaderMachine::new(config, recovered, NOW);

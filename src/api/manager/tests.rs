@@ -217,20 +217,24 @@ fn several_locks_cost_one_round_trip_where_nothing_stands_in_the_way() {
     let [locks, others] = &siblings._managers;
     let names = ["p", "q", "r", "s"];
     let said = [["asks"; 4], ["granted"; 4]].concat();
-    let check = |is_task: bool| {
+    // A renewal between the requests sends those before it on their way early: that run says nothing.
+    let renews = |frame: &Frame| matches!(frame, Frame::Up(ClientMessage::Renew { .. }));
+    let check = |is_task: bool| loop {
+        siblings.leader.take_frames();
+        let held = match is_task {
+            false => locks.lock_all(names),
+            true => futures::executor::block_on(locks.lock_all_async(names)),
+        };
         let frames = siblings.leader.take_frames();
-        assert_eq!(acquiring(&frames), said, "{is_task}: {frames:#?}");
+        held.unwrap().unlock_blocking().unwrap();
+        if !frames.iter().any(renews) {
+            break assert_eq!(acquiring(&frames), said, "{is_task}: {frames:#?}");
+        }
     };
     // A name that is new to its session waits for the journal, and what comes after it is asked again.
     locks.lock_all(names).unwrap().unlock_blocking().unwrap();
-    siblings.leader.take_frames();
-    let held = locks.lock_all(names).unwrap();
     check(false);
-    held.unlock_blocking().unwrap();
-    siblings.leader.take_frames();
-    let held = futures::executor::block_on(locks.lock_all_async(names)).unwrap();
     check(true);
-    held.unlock_blocking().unwrap();
     // Behind one that another has nothing is had.
     let taken = others.mutex("r", ()).lock().unwrap();
     siblings.leader.take_frames();

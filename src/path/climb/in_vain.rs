@@ -47,7 +47,7 @@ impl Climb<'_> {
     fn in_the_way(&self) -> InTheWay {
         let named = self.named;
         let here = |holder, is_caller| InTheWay::Here { holder, is_caller };
-        let scope = named.entry.scope_in_force();
+        let scope = named.entry.scope_in_front();
         if matches!(self.at, At::Readers | At::Widened { .. }) && scope > Scope::Thread {
             // It has the gate itself.
             return InTheWay::Elsewhere(named.reader_in_the_way());
@@ -82,7 +82,8 @@ impl Climb<'_> {
                 false => InTheWay::Elsewhere(holder),
             };
         }
-        InTheWay::Elsewhere(None)
+        // Without a directory the thread lock is the gate.
+        InTheWay::Here { holder: self.named.reach.myself(), is_caller: false }
     }
 
     /// How many waiters stood before it, as far as this process can know.
@@ -98,14 +99,14 @@ impl Climb<'_> {
         let thread = entry.thread();
         // Above thread scope the holder of the turnstile is a waiter.
         let here = || thread.waiters_before(start) + usize::from(thread.is_locked());
-        match entry.scope_in_force() {
-            Scope::Thread => Some(waiters_before(thread, entry.shares(), start)),
-            Scope::Process => {
-                #[cfg(feature = "process")]
-                return Some(here() + entry.slot()?.waiters_before_own()?);
-                #[cfg(not(feature = "process"))]
-                None
-            }
+        #[cfg(feature = "process")]
+        if entry.scope_in_front() == Scope::Process
+            && let Some(slot) = entry.slot()
+        {
+            return slot.waiters_before_own().map(|before| before + here());
+        }
+        match entry.scope_in_front() {
+            Scope::Thread | Scope::Process => Some(waiters_before(thread, entry.shares(), start)),
             Scope::Host => Some(here()),
         }
     }

@@ -87,6 +87,10 @@ impl<'a> Climb<'a> {
     pub(super) fn look_up(&mut self) -> Result<()> {
         let entry = &self.named.entry;
         self.goal = self.goal.max(entry.scope_in_force());
+        if self.goal > entry.scope_in_force() {
+            entry.climbs_to(self.goal);
+            self.is_ahead = true;
+        }
         if self.goal > Scope::Thread {
             self.named.check_open(self.goal)?;
         }

@@ -119,6 +119,15 @@ impl Reservations {
         self.deletions.insert(number, Deletion { lock, lease, answers: Vec::new() });
     }
 
+    /// The deletion of that number ends with this lease, too.
+    fn deletes_with(&mut self, number: u64, lease: PackedId) {
+        let Some(deletion) = self.deletions.get_mut(&number) else { return };
+        if let Some(before) = deletion.lease.replace(lease) {
+            self.deletions_by_lease.remove(&before);
+        }
+        self.deletions_by_lease.insert(lease, number);
+    }
+
     fn take_deletion(&mut self, number: u64) -> Option<Deletion> {
         let deletion = self.deletions.remove(&number)?;
         if let Some(lease) = deletion.lease {
@@ -609,7 +618,8 @@ impl LeaderMachine {
         })
     }
 
-    /// A holder of an earlier reign reports the grant that the reservation is of.
+    /// A holder of an earlier reign reports the grant that the reservation is of. While the deletion is on
+    /// its way the entry is there still, and the grant given back waits for it as any other does.
     pub(super) fn claim_reservation(
         &mut self,
         lock: LockKey,
@@ -618,11 +628,14 @@ impl LeaderMachine {
         id: PackedId,
     ) {
         let session = self.sessions.get(session).id;
-        if let Some(running) = self.reservations.by_lock.get_mut(&lock)
-            && (running.session, running.token) == (session, token)
-            && let Stage::Running { lease, .. } = &mut running.stage
-        {
-            *lease = Some(id);
+        let Some(running) = self.reservations.by_lock.get_mut(&lock) else { return };
+        if (running.session, running.token) != (session, token) {
+            return;
+        }
+        match &mut running.stage {
+            Stage::Writing { .. } => {}
+            Stage::Running { lease, .. } => *lease = Some(id),
+            &mut Stage::Deleting { number } => self.reservations.deletes_with(number, id),
         }
     }
 

@@ -68,14 +68,19 @@ fn the_program_alone_in_an_empty_root_directory_leads_and_locks() {
     };
     let place = Place::new();
     let root = place.path("root");
-    fs::create_dir_all(root.join("state")).unwrap();
+    // As a container has it: /dev and /proc, and nothing else that is not the program's own.
+    for directory in ["state", "dev", "proc"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
     // Another process makes the copy: one that is open to write could not be run.
     let copied = program("cp").arg(built).arg(root.join("tierlock")).status().unwrap();
     assert!(copied.success());
     let alone = |args: &[&str]| {
         let mut command = program("unshare");
-        command.args(["--user", "--map-root-user", "--root"]).arg(&root);
-        command.arg("/tierlock").args(args).stdin(Stdio::null());
+        command.args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]);
+        let mounts = "mount --rbind /dev \"$0/dev\" && mount -t proc proc \"$0/proc\"";
+        command.args(["sh", "-c", &format!("{mounts} && exec chroot \"$0\" /tierlock \"$@\"")]);
+        command.arg(&root).args(args).stdin(Stdio::null());
         command
     };
     let version = match alone(&["--version"]).output() {

@@ -200,7 +200,8 @@ fn a_pile_up_is_shown_with_every_waiter_in_its_order_at_both_scopes() {
         command
     };
     let at_the_leader = |subcommand: &str| leader.command(subcommand);
-    let scopes: [(&dyn Fn(&str) -> Command, &str); 2] =
+    type Program<'a> = &'a dyn Fn(&str) -> Command;
+    let scopes: [(Program<'_>, &str); 2] =
         [(&at_the_directory, "process"), (&at_the_leader, "host")];
     for (at, scope) in scopes {
         let script = "echo holding; exec sleep 1000";
@@ -269,9 +270,12 @@ fn a_waiter_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_w
 fn a_waiter_is_shown_with_what_it_waits_for() {
     let place = Place::new();
     let locks = LockManager::builder().directory(place.dir()).label("holder").open().unwrap();
-    let prices = locks.rw_lock("prices", ()).build().unwrap();
     let seats = &locks.semaphore("seats", 3).build().unwrap();
-    let (written, taken) = (prices.write().unwrap(), seats.acquire_many(3).unwrap());
+    let taken = seats.acquire_many(3).unwrap();
+    // Not by this process, beneath which the reader runs.
+    let mut writer =
+        Running::script(&mut place.run(), &[], "prices", "echo holding; exec sleep 1000");
+    assert_eq!(writer.line(), "holding");
     let waiters = |name: &str, count| {
         eventually("the waiters are seen", || {
             let output = place.status().args(["--json", name]).output().unwrap();
@@ -293,14 +297,15 @@ fn a_waiter_is_shown_with_what_it_waits_for() {
         let shown = waiters("seats", 2);
         let behind = (&shown[1]["mode"], &shown[1]["permits"]);
         assert_eq!(behind, (&json!("permits"), &json!(2)), "{shown:?}");
-        let table = succeeds(&place.status().output().unwrap());
-        for words in ["waits to read", "waits for 2 permits"] {
-            assert!(table.contains(words), "{words}: {table}");
-        }
+        eventually("the table says what each waits for", || {
+            let table = succeeds(&place.status().output().unwrap());
+            let tells = |words| table.contains(words);
+            ["waits to read", "waits for 2 permits"].into_iter().all(tells).then_some(())
+        });
         drop(taken);
         [one, two].into_iter().for_each(|waits| waits.join().unwrap().unwrap());
     });
-    drop((written, reader));
+    drop((writer, reader));
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn awkward_names_are_locks_of_their_own(rig: &EngineRig) {
 on!(all, a_thousand_names_are_held_and_renewed_at_once);
 fn a_thousand_names_are_held_and_renewed_at_once(rig: &EngineRig) {
     // Enough for a thousand renewals on a busy machine.
-    let life = super::rig::SHORT * 3;
+    let life = super::rig::SHORT * 6;
     let one = rig.builder().time_to_live(life).open().unwrap();
     let another = rig.locks();
     let name = |number| format!("orders/{number}");

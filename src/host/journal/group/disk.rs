@@ -247,7 +247,8 @@ impl GroupDisk {
         // One that is low has room again once there is more than it needs.
         let asked = if self.is_low { 2 * bytes } else { bytes };
         let set = self.try_to_set_aside(asked).and_then(|()| self.spare.reduce(bytes));
-        self.is_low &= set.is_err();
+        // One that has nothing aside and no room for it, after a restart say, is as low as one that has used it.
+        self.is_low = set.is_err() && (self.is_low || self.spare.bytes() == 0);
         self.next_look = set.is_err().then_some(now + LOOK_PAUSE);
     }
 

@@ -295,6 +295,31 @@ fn after_a_restart_a_grant_that_is_being_given_back_unused_leaves_nothing_reserv
 }
 
 #[test]
+fn after_a_restart_a_grant_given_back_unused_waits_for_the_deletion_at_its_end() {
+    // Answered before that, and the leader ends: the next one reads that the name is reserved.
+    for leaving in [None, Some(Predecessor::Clean)] {
+        let (mut reign, a, grant, b) = holding();
+        pass_alive(&mut reign, &[a, b], Duration::from_secs(9));
+        reign.restart();
+        reign.disk_answers = false;
+        reign.pass(ms(1_200));
+        assert!(entry(&reign).is_some(), "its deletion is on its way");
+        let a = reign.again(a);
+        let last_used = Token::new(grant.token.get() - 1).unwrap();
+        let last_used_of = leaving.map_or(grant.token, |_| last_used);
+        let reported = HeldLease { last_used: last_used_of, leaving, ..held("x", grant) };
+        reign.report_held(a, vec![reported], Vec::new());
+        let (lease, how) = (grant.lease, Predecessor::Clean);
+        reign.say(a, ClientMessage::Release { lease, last_used, how });
+        let released = LeaderMessage::Released { lease };
+        assert!(!reign.take(a).contains(&released));
+        reign.commit();
+        assert_eq!(entry(&reign), None);
+        assert!(reign.take(a).contains(&released));
+    }
+}
+
+#[test]
 fn a_loss_other_than_a_break_leaves_the_name_taken() {
     let mut reign = begin();
     let [a, b] = [reign.session(1), reign.session(2)];

@@ -191,7 +191,9 @@ fn a_cancelled_waiter_is_not_granted() {
 #[test]
 fn a_wait_that_ends_names_the_holder() {
     // hazelcast#1055, terraform#30650, cargo#15094
-    let mut reign = begin();
+    let config =
+        LeaderConfig { waiters_per_session_max: 200, leases_per_session_max: 200, ..config() };
+    let mut reign = ReignScene::new(config, fresh());
     let (a, b, c) = (reign.session(1), reign.session(2), reign.session(3));
     reign.acquire(a, 1, acquire("x"));
     let grant = reign.granted(a, 1);

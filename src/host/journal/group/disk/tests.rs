@@ -381,6 +381,20 @@ fn more_that_cannot_be_set_aside_takes_nothing_from_what_is() {
 }
 
 #[test]
+fn a_disk_that_has_nothing_aside_and_no_room_for_it_is_low() {
+    let place = DiskPlace::new();
+    let mut disk = place.make();
+    disk.spare.release();
+    (disk.room, disk.next_look) = (TriedRoom::None, None);
+    let now = Instant::now();
+    disk.set_aside(now);
+    assert_eq!((disk.spare.bytes(), disk.is_low()), (0, true));
+    disk.room = TriedRoom::Plenty;
+    disk.set_aside(now + LOOK_PAUSE);
+    assert!(disk.spare.bytes() > 0 && !disk.is_low());
+}
+
+#[test]
 fn a_disk_that_is_full_becomes_another_with_what_was_set_aside() {
     let place = DiskPlace::new();
     let mut disk = place.make();
