@@ -16,7 +16,7 @@ use loom::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    thread::{self, Thread},
+    thread,
 };
 
 use super::{these::plant, *};
@@ -30,8 +30,12 @@ struct WireScene {
     /// An owner is at it.
     is_owned: AtomicBool,
     wire: Mutex<ModelWire>,
+    /// An owner's, which the sockets wake as well.
     bed: ModelBed,
-    thread: Mutex<Option<Thread>>,
+    /// The callers', once another has the connection.
+    parked: [ModelBed; CALLERS],
+    /// The thread's, while it is not the owner.
+    rests: ModelBed,
 }
 
 /// What callers have put, what is on its way, and who has its answer.
@@ -41,17 +45,35 @@ struct ModelWire {
     /// Sent, and so answered by the leader: an owner that sleeps on the sockets wakes.
     answers: Vec<usize>,
     is_answered: [bool; CALLERS],
-    callers: [Option<Thread>; CALLERS],
     /// Callers that have asked and have no answer.
     waiting: usize,
     ends: bool,
 }
 
-/// What an owner sleeps on.
+/// What one thread sleeps on: woken once for each byte, a byte that came before included.
+///
+/// It stands for `park` too. loom's own `unpark` makes its thread go on whatever that waits for by then:
+/// for one that saw its answer without parking, and now waits for a mutex or for another thread's end,
+/// loom fails by itself.
 #[derive(Default)]
 struct ModelBed {
     has_byte: Mutex<bool>,
     byte: Condvar,
+}
+
+impl ModelBed {
+    fn wake(&self) {
+        *self.has_byte.lock().unwrap() = true;
+        self.byte.notify_one();
+    }
+
+    fn sleep(&self) {
+        let mut has_byte = self.has_byte.lock().unwrap();
+        while !*has_byte {
+            has_byte = self.byte.wait(has_byte).unwrap();
+        }
+        *has_byte = false;
+    }
 }
 
 impl WireScene {
@@ -60,8 +82,9 @@ impl WireScene {
             word: WireWord::new(),
             is_owned: AtomicBool::new(false),
             wire: Mutex::default(),
-            bed: ModelBed { has_byte: Mutex::new(false), byte: Condvar::new() },
-            thread: Mutex::new(None),
+            bed: ModelBed::default(),
+            parked: Default::default(),
+            rests: ModelBed::default(),
         })
     }
 
@@ -76,7 +99,6 @@ impl WireScene {
             wire.put.push(caller);
             wire.waiting += 1;
             wire.is_answered[caller] = false;
-            wire.callers[caller] = Some(thread::current());
         }
         match found.unwrap_or_else(|| self.word.come(WireWish::Carry)) {
             Coming::Mine => self.carry(caller),
@@ -84,7 +106,7 @@ impl WireScene {
             Coming::Asleep => self.wake(),
         }
         while !self.wire.lock().unwrap().is_answered[caller] {
-            thread::park();
+            self.parked[caller].sleep();
         }
     }
 
@@ -105,7 +127,7 @@ impl WireScene {
                 } else if calls && !flawed(WireFlaw::CalledEarly) {
                     self.call_thread();
                 }
-                told.iter().for_each(Thread::unpark);
+                self.wake_told(&told);
                 return;
             }
             match self.tell(&told) {
@@ -118,13 +140,13 @@ impl WireScene {
     }
 
     /// Beside the connection: whether it is the teller's again; nothing if it stayed the teller's.
-    fn tell(&self, told: &[Thread]) -> Option<bool> {
+    fn tell(&self, told: &[usize]) -> Option<bool> {
         if told.is_empty() {
             return None;
         }
         self.owns(false);
         self.word.step_out();
-        told.iter().for_each(Thread::unpark);
+        self.wake_told(&told);
         let is_back = self.word.own();
         if is_back {
             self.owns(true);
@@ -162,21 +184,24 @@ impl WireScene {
                     }
                 }
             }
-            thread::park();
+            self.rests.sleep();
         }
     }
 
+    fn wake_told(&self, told: &[usize]) {
+        told.iter().for_each(|&caller| self.parked[caller].wake());
+    }
+
     /// What had come, how many callers wait, and which other is to be told that it has its answer.
-    fn look(&self, me: Option<usize>) -> (WireSigns, usize, Vec<Thread>) {
+    fn look(&self, me: Option<usize>) -> (WireSigns, usize, Vec<usize>) {
         let early = (!flawed(WireFlaw::BegunLate)).then(|| self.word.begin());
         let mut wire = self.wire.lock().unwrap();
-        let ModelWire { put, answers, is_answered, callers, waiting, .. } = &mut *wire;
+        let ModelWire { put, answers, is_answered, waiting, .. } = &mut *wire;
         let mut told = Vec::new();
         if let Some(caller) = answers.pop() {
             is_answered[caller] = true;
             *waiting -= 1;
-            let thread = callers[caller].take().expect("it waits");
-            told.extend(Some(thread).filter(|_| me != Some(caller)));
+            told.extend(Some(caller).filter(|_| me != Some(caller)));
         }
         answers.append(put);
         let waiting = *waiting;
@@ -188,29 +213,22 @@ impl WireScene {
         if !self.word.lie_down(false) {
             return;
         }
-        let mut has_byte = self.bed.has_byte.lock().unwrap();
         // Only an owner sends, and this one sleeps: nothing is answered meanwhile.
-        if self.wire.lock().unwrap().answers.is_empty() {
-            while !*has_byte {
-                has_byte = self.bed.byte.wait(has_byte).unwrap();
-            }
+        let is_ready = !self.wire.lock().unwrap().answers.is_empty();
+        if !is_ready {
+            self.bed.sleep();
         }
-        *has_byte = false;
-        drop(has_byte);
         self.word.get_up();
     }
 
     fn wake(&self) {
         if !flawed(WireFlaw::NotWoken) {
-            *self.bed.has_byte.lock().unwrap() = true;
-            self.bed.byte.notify_one();
+            self.bed.wake();
         }
     }
 
     fn call_thread(&self) {
-        if let Some(thread) = &*self.thread.lock().unwrap() {
-            thread.unpark();
-        }
+        self.rests.wake();
     }
 
     fn owns(&self, is_owned: bool) {
@@ -243,7 +261,6 @@ fn play(flaw: Option<WireFlaw>, callers: usize, rounds: usize) {
             let scene = scene.clone();
             thread::spawn(move || scene.serve())
         };
-        *scene.thread.lock().unwrap() = Some(driver.thread().clone());
         let others: Vec<_> = (1..callers)
             .map(|caller| {
                 let scene = scene.clone();
