@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering::*},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -85,6 +86,9 @@ impl Bell {
             is_ready = hear();
             if is_ready {
                 break;
+            }
+            if self.patience.lock().is_offer_due() {
+                thread::yield_now();
             }
             let Some(later) = self.patience.lock().look_again(now) else { break };
             now = later;

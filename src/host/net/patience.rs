@@ -2,8 +2,7 @@
 //!
 //! A thread that sleeps lets its CPU halt, and on a virtual machine waking a halted CPU takes longer
 //! (50 to 75 µs measured) than a leader takes to answer. So a thread that was answered soon reads its
-//! sockets again and again for a while. It does not yield its CPU in between: beside any busy process that
-//! gives away a whole slice. How long is learnt as Linux learns it for the idle loop of a guest
+//! sockets again and again for a while. How long is learnt as Linux learns it for the idle loop of a guest
 //! (Documentation/virt/guest-halt-polling.rst):
 //!
 //! | a wait took | the next one looks |
@@ -20,9 +19,11 @@
 //!
 //! So a link that is used now and then costs no more than it would without, and a busy one at most
 //! 200 µs of looking for each message. Where the CPUs are busy with something else nothing is
-//! gained, as none of them halts: a peer that waits for this thread's CPU lets it look in vain, which by
-//! the table above three waits end; and a thread that the system kept off its CPU again and again does
-//! not look for a while. Nor does any thread where there is one CPU, which the awaited peer needs.
+//! gained, as none of them halts, and what a thread has used up by looking the system lets it wait for
+//! later. So one look in [`OFFER_EVERY`] offers the CPU to others first: at each look that would be
+//! a system call in vain where a CPU is free, and where none is it gives away a whole slice. A thread whose
+//! CPU came back late again and again does not look for a while, and begins with an offer then. Nor does
+//! any thread look where there is one CPU, which the awaited peer needs.
 
 use std::{
     mem, thread,
@@ -33,9 +34,10 @@ use std::{
 const FIRST: Duration = Duration::from_micros(50);
 /// Between two looks the CPU is gone no longer, unless others have work for it.
 const LATE: Duration = Duration::from_micros(100);
-/// After so many looks in time, some milliseconds of them, a late one was bad luck, and no sign of a busy
-/// machine.
-const GOOD_SIGN: u32 = 4_096;
+/// One look in so many offers the CPU to others first: once in a wait or two.
+const OFFER_EVERY: u32 = 32;
+/// After so many looks in time, 64 offers among them, a late one was bad luck, and no sign of a busy machine.
+const GOOD_SIGN: u32 = 64 * OFFER_EVERY;
 /// For how long no thread looks on a busy machine: twice as long each time.
 const SHORTEST_REST: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -101,6 +103,11 @@ impl PollPatience {
         }
     }
 
+    /// Whether the CPU is offered to others before the next look, by the caller, once it holds no lock.
+    pub(in crate::host) fn is_offer_due(&self) -> bool {
+        self.cpus.is_offer_due()
+    }
+
     /// Another look, after one at `last`: when, or nothing if this thread had better sleep.
     pub(in crate::host) fn look_again(&mut self, last: Instant) -> Option<Instant> {
         self.cpus.look_again(last)
@@ -137,6 +144,11 @@ impl Lending {
         }
     }
 
+    /// Whether the CPU is offered to others before the next look, by the caller, once it holds no lock.
+    pub(in crate::host) fn is_offer_due(&self) -> bool {
+        self.cpus.is_offer_due()
+    }
+
     /// Another look, after one at `last`: when, or nothing if this thread had better sleep.
     pub(in crate::host) fn look_again(&mut self, last: Instant) -> Option<Instant> {
         self.cpus.look_again(last)
@@ -153,6 +165,11 @@ impl Cpus {
         }
     }
 
+    /// The first look after a late one offers, too.
+    fn is_offer_due(&self) -> bool {
+        self.in_time.is_multiple_of(OFFER_EVERY)
+    }
+
     fn is_one_free(&self, now: Instant) -> bool {
         self.pairs > 0 && self.rests_until.is_none_or(|until| now >= until)
     }
@@ -167,7 +184,7 @@ impl Cpus {
     /// Whether the CPU was gone for too long, at `now`, where `later` has passed since the last look.
     fn is_kept_off(&mut self, later: Duration, now: Instant) -> bool {
         if later <= LATE {
-            self.in_time = self.in_time.saturating_add(1);
+            self.in_time = self.in_time.wrapping_add(1);
             return false;
         }
         if mem::take(&mut self.in_time) >= GOOD_SIGN {

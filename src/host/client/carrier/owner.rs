@@ -1,7 +1,7 @@
 //! The owner of a connection: how it looks, rests, tells callers what came of it, and leaves.
 
 use std::{
-    mem,
+    mem, thread,
     time::{Duration, Instant},
 };
 
@@ -171,7 +171,13 @@ impl<'a> WireOwner<'a> {
                 ToldBy::Returned => continue,
                 ToldBy::Lost => return false,
             }
-            let look_again = |last| self.carrier.lending.lock().look_again(last);
+            let lending = &self.carrier.lending;
+            let look_again = |last| {
+                if lending.lock().is_offer_due() {
+                    thread::yield_now();
+                }
+                lending.lock().look_again(last)
+            };
             let has_heard = self.look_for((begin, long), look_again);
             if !has_heard && (!self.carrier.word.is_rung() || begin.elapsed() >= long) {
                 return false;
@@ -187,7 +193,12 @@ impl<'a> WireOwner<'a> {
         let Carrier { word, wire, bed, .. } = self.carrier;
         let begin = Instant::now();
         let looks = wire.lock().patience.looks(begin).min(limit);
-        let look_again = |last| wire.lock().patience.look_again(last);
+        let look_again = |last| {
+            if wire.lock().patience.is_offer_due() {
+                thread::yield_now();
+            }
+            wire.lock().patience.look_again(last)
+        };
         let has_heard = self.look_for((begin, looks), look_again);
         let mut is_ready = false;
         if !has_heard {
