@@ -21,7 +21,7 @@
 //!   (`reader.rs`), and owns it only to read. The thread goes on ticking, and takes the sockets back from a
 //!   runtime that shows nothing for some ticks.
 //!
-//! *Close, death, forks:* a link that is closed, gone, or whose turn has panicked ends at the next look of
+//! *Close, death, forks:* a link that is closed, gone, or has panicked in its turn ends at the next look of
 //! any owner, and harms no other; an owner that panics abandons the connection and calls the thread. A
 //! forked child's managers are refused before they get here. Lock order: the thread's, then the wire's;
 //! a link's state is locked inside.

@@ -155,7 +155,7 @@ impl Ports {
         }
     }
 
-    /// Sends what was written and closes the connection, whose end is not reported.
+    /// Sends what was written and closes the connection; no end of it is reported.
     pub(super) fn close(&mut self, id: ConnectionId) {
         if let Some(LeaderPort { port, users, .. }) = self.port_of(id) {
             port.close(id, CloseCode::Done, NOT_NEEDED);

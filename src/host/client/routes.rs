@@ -27,7 +27,7 @@ use crate::{
 /// How long one address of a name that has several may take before the next one is tried, and the reading
 /// of the secret file before it is tried with what that had before.
 const NEXT_ADDRESS: Duration = Duration::from_millis(500);
-/// So many threads of one client may wait for a secret file, whose disk may have gone.
+/// So many threads of one client may wait for a secret file: its disk may have gone.
 const READINGS_MAX: usize = 8;
 
 /// Where a client's connections go, and how.

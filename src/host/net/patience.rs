@@ -21,9 +21,9 @@
 //! 200 µs of looking for each message. Where the CPUs are busy with something else nothing is
 //! gained, as none of them halts, and what a thread has used up by looking the system lets it wait for
 //! later. So one look in [`OFFER_EVERY`] offers the CPU to others first: at each look that would be
-//! a system call in vain where a CPU is free, and where none is it gives away a whole slice. A thread whose
-//! CPU came back late again and again does not look for a while, and begins with an offer then. Nor does
-//! any thread look where there is one CPU, which the awaited peer needs.
+//! a system call in vain where a CPU is free, and where none is it gives away a whole slice. A thread that
+//! got its CPU back late again and again does not look for a while, and begins with an offer then. Nor
+//! does any thread look where there is one CPU, which the awaited peer needs.
 
 use std::{
     mem, thread,

@@ -152,7 +152,7 @@ fn a_secret_file_on_a_disk_that_hangs_holds_no_manager_up() {
     let household = Household::new();
     let leader = household.town.leader();
     let links = [0; 2].map(|_| household.link(leader.local_addr()));
-    // A pipe, for whose writer its reader waits.
+    // A pipe: its reader waits for a writer.
     let key = household.town.path("key");
     fs::remove_file(&key).unwrap();
     mkfifoat(CWD, &key, 0o600.into()).unwrap();

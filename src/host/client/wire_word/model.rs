@@ -38,7 +38,7 @@ struct WireScene {
     rests: ModelBed,
 }
 
-/// What callers have put, what is on its way, and who has its answer.
+/// What callers have put, what is on its way, and which callers have their answers.
 #[derive(Default)]
 struct ModelWire {
     put: Vec<usize>,
