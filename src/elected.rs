@@ -50,6 +50,16 @@ impl ElectedLeader {
     }
 }
 
+/// What an observer was told of an election.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LeaderTold {
+    /// Nothing, or nothing new.
+    #[default]
+    Nothing,
+    /// The present leader; `None`: no candidate leads.
+    Now(Option<ElectedLeader>),
+}
+
 impl fmt::Debug for ElectedLeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ElectedLeader")

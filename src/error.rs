@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     name::Name,
-    printable::{Escaping, Printable, in_words},
+    printable::{Escaping, Printable, in_words, shortened},
     scope::Scope,
     token::Token,
 };
@@ -56,10 +56,10 @@ struct ErrorParts {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Contention {
     Named,
-    /// A leader answered that it has to wait for others, and for none in particular.
-    #[cfg(any(feature = "host", feature = "testing"))]
+    /// It was waited for what may come to be free without a holder that was in the way: for reports that a
+    /// leader waits for, or for another caller's question.
     Possible,
-    #[cfg(any(feature = "host", feature = "testing"))]
+    /// No leader had answered.
     Unanswered,
 }
 
@@ -77,7 +77,8 @@ pub enum LockErrorKind {
     /// [page on guarantees](crate::guide::guarantees#deadlocks).
     Deadlock,
     /// No leader answered within `connect_timeout`; or within the call's own limit, if by then
-    /// nothing listened at any leader's address or no leader was heard for 1 s.
+    /// nothing listened at any leader's address or no leader was heard for 1 s. A try that another caller
+    /// of its process is before, with a question of which that is so, is told at once.
     Unreachable,
     /// It was held, and is no longer: see [`LostReason`].
     Lost,
@@ -116,6 +117,23 @@ impl LockError {
     /// Another holder had the lock for as long as the call was to wait.
     pub(crate) fn timed_out(waited: Duration) -> LockError {
         LockError::new(LockErrorKind::TimedOut, TIMED_OUT).with_waited(waited)
+    }
+
+    /// It is taken, and perhaps by no other holder: why, in words.
+    pub(crate) fn perhaps_taken(why: &'static str) -> LockError {
+        LockError::new(LockErrorKind::WouldBlock, why).without_holder(true)
+    }
+
+    /// Another caller was before it with the same question, and nothing is known of a holder; `answered` if
+    /// the lock service had answered that.
+    pub(crate) fn timed_out_behind(waited: Duration, answered: bool) -> LockError {
+        let text = if answered { BEHIND_CALLER } else { BEHIND_UNANSWERED };
+        LockError::new(LockErrorKind::TimedOut, text).with_waited(waited).without_holder(answered)
+    }
+
+    /// Another caller of this process was before it, and is about to have the lock.
+    pub(crate) fn timed_out_beside(waited: Duration) -> LockError {
+        LockError::new(LockErrorKind::TimedOut, ASKED_IN_PROCESS).with_waited(waited)
     }
 
     /// The same; the holder is in this process, and `is_own` says that it is the calling thread.
@@ -161,8 +179,8 @@ impl LockError {
         self
     }
 
-    /// The time was over, and no leader had named a holder; `answered` if one had answered.
-    #[cfg(any(feature = "host", feature = "testing"))]
+    /// Nothing says that another has it: the time was over, and no leader had named a holder; `answered` if
+    /// one had answered.
     pub(crate) fn without_holder(mut self, answered: bool) -> LockError {
         let contention = if answered { Contention::Possible } else { Contention::Unanswered };
         self.inner_mut().contention = contention;
@@ -171,10 +189,7 @@ impl LockError {
 
     /// The time was over before a leader answered.
     pub(crate) fn is_unanswered(&self) -> bool {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        return self.0.as_ref().is_some_and(|inner| inner.contention == Contention::Unanswered);
-        #[cfg(not(any(feature = "host", feature = "testing")))]
-        false
+        self.0.as_ref().is_some_and(|inner| inner.contention == Contention::Unanswered)
     }
 
     /// Adds the holder, unless that is known already.
@@ -280,8 +295,13 @@ impl LockError {
         self.0.as_ref()?.ahead
     }
 
-    /// Another holder has the lock: `WouldBlock`, `Deadlock`, or `TimedOut` unless the time was over before
-    /// a leader named the holder.
+    /// Another holder has the lock: `Deadlock`; `TimedOut`, unless the time was over before a leader named
+    /// the holder; and `WouldBlock`, unless a leader has yet to find out whether there is one.
+    ///
+    /// A caller that stands behind another of its own process is told what that one's question has brought.
+    /// If no leader answers that, nothing says that the lock is held, and this is false; after a second of
+    /// silence the error is [`Unreachable`](LockErrorKind::Unreachable), also of a try. Beside a question
+    /// that is on its way it is true: that caller is about to have the lock.
     pub fn is_contended(&self) -> bool {
         let is_known = self.0.as_ref().is_none_or(|inner| inner.contention == Contention::Named);
         let is_taken = matches!(
@@ -340,6 +360,11 @@ pub(crate) const AHEAD_MAX: u32 = 100;
 const WOULD_BLOCK: &str = "another holder has it";
 const TIMED_OUT: &str = "another holder had it all the time";
 const HELD_IN_PROCESS: &str = "a thread or task of this process had it all the time";
+const BEHIND_CALLER: &str = "another caller of this machine was before it, and no holder is known";
+const BEHIND_UNANSWERED: &str =
+    "another caller of this process was before it, and the lock service has not answered that";
+const ASKED_IN_PROCESS: &str =
+    "another caller of this process was before it, on its way to the lock";
 const HELD_BY_CALLER: &str = "the calling thread itself has it, and a lock is not reentrant";
 
 impl fmt::Display for LockError {
@@ -360,8 +385,8 @@ impl fmt::Display for LockError {
             Some(holder) => write!(f, " is held by {holder}")?,
             None => {
                 f.write_str(if has_subject { ": " } else { "" })?;
-                // A message may quote what another process calls itself.
-                Escaping(&mut *f).write_str(&inner.message)?;
+                // A message may quote what another process calls itself, and what a caller gave.
+                Escaping(&mut *f).write_str(&shortened(&inner.message))?;
                 if let Some(holder) = &inner.holder {
                     write!(f, "; held by {holder}")?;
                 }

@@ -11,21 +11,18 @@
 //! and the waiting of [`Mutex`] and [`Condvar`] lives in their words, where a table of parked threads,
 //! as parking_lot's, would be inherited with its locks held.
 //!
-//! A lock file is not inherited at all: see [`LockFile`].
+//! A lock file is not inherited at all: see [`LockFile`](lock_file::LockFile).
 
 use std::{
-    fs::File,
     io,
     marker::PhantomData,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd},
     ptr,
     sync::{
         OnceLock,
-        atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering},
+        atomic::{AtomicPtr, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
 };
 
 #[cfg_attr(tierlock_loom, allow(unused_imports, reason = "the models have their own"))]
@@ -33,6 +30,19 @@ pub(crate) use crate::latches::{
     Latch as Mutex, LatchCondvar as Condvar, LatchGuard as MutexGuard,
 };
 
+#[cfg(any(
+    test,
+    all(
+        feature = "process",
+        target_os = "linux",
+        target_pointer_width = "64",
+        target_endian = "little",
+        not(tierlock_no_table)
+    )
+))]
+pub(crate) mod latest;
+#[cfg(any(feature = "process", test))]
+pub(crate) mod lock_file;
 #[cfg(all(test, not(tierlock_loom)))]
 mod tests;
 
@@ -109,8 +119,6 @@ const FIRST_GENERATION: u64 = 0;
 static GENERATION: AtomicU64 = AtomicU64::new(FIRST_GENERATION);
 static FORKS_BEGUN: AtomicU64 = AtomicU64::new(0);
 static FORKS_ENDED: AtomicU64 = AtomicU64::new(0);
-/// Takes the place of a lock descriptor in a child. Opened beforehand, never closed.
-static HARMLESS: AtomicI32 = AtomicI32::new(-1);
 
 /// Has forks noticed from now on, in this process and all that are forked from it.
 ///
@@ -126,18 +134,8 @@ pub(crate) fn watch() -> io::Result<()> {
 }
 
 fn set_handlers() -> io::Result<()> {
-    if HARMLESS.load(Ordering::SeqCst) < 0 {
-        let harmless: OwnedFd = match File::open("/dev/null") {
-            Ok(null) => null.into(),
-            // No /dev here: the end of a pipe does nothing either.
-            Err(_) => io::pipe()?.0.into(),
-        };
-        let (none, order) = (-1, Ordering::SeqCst);
-        if HARMLESS.compare_exchange(none, harmless.as_raw_fd(), order, order).is_ok() {
-            // Never closed.
-            let _ = harmless.into_raw_fd();
-        }
-    }
+    #[cfg(any(feature = "process", test))]
+    lock_file::prepare()?;
     let before: unsafe extern "C" fn() = before_fork;
     let parent: unsafe extern "C" fn() = after_fork_in_parent;
     let child: unsafe extern "C" fn() = after_fork_in_child;
@@ -166,14 +164,8 @@ extern "C" fn after_fork_in_parent() {
 extern "C" fn after_fork_in_child() {
     FORKS_ENDED.store(FORKS_BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
     let generation = GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
-    for (number, word) in guarded_words() {
-        // The numbers are no lock descriptors any more, nor in this child's own children.
-        let mut bits = word.swap(0, Ordering::SeqCst);
-        while bits != 0 {
-            replace_by_harmless((number * 64) as RawFd + bits.trailing_zeros() as RawFd);
-            bits &= bits - 1;
-        }
-    }
+    #[cfg(any(feature = "process", test))]
+    lock_file::replace_all();
     mark().store(generation + 1, Ordering::Release);
 }
 
@@ -190,6 +182,7 @@ const NO_PROCESS: u64 = u64::MAX;
 
 impl<T> PerFork<T> {
     /// With this process's value.
+    #[cfg(any(feature = "process", test))]
     pub(crate) fn new(value: T) -> PerFork<T> {
         PerFork::of(generation(), value)
     }
@@ -262,66 +255,6 @@ impl<T> Drop for PerFork<T> {
     }
 }
 
-/// A value that is replaced now and then. What was replaced stays where it is for as long as this lives:
-/// another thread may be about to use it.
-pub(crate) struct LatestMade<T> {
-    first: T,
-    /// Null while the first one is.
-    latest: AtomicPtr<Replacement<T>>,
-    /// It is shared and dropped as such a cell is.
-    shape: PhantomData<OnceLock<T>>,
-}
-
-struct Replacement<T> {
-    value: T,
-    /// What was the latest before: null for the first.
-    before: *mut Replacement<T>,
-}
-
-impl<T> LatestMade<T> {
-    pub(crate) fn new(first: T) -> LatestMade<T> {
-        LatestMade { first, latest: AtomicPtr::new(ptr::null_mut()), shape: PhantomData }
-    }
-
-    #[inline]
-    pub(crate) fn get(&self) -> &T {
-        let latest = self.latest.load(Ordering::Acquire);
-        // SAFETY: null, or out of `Box::into_raw` in `replace`, which publishes it for as long as `self`
-        // lives.
-        match unsafe { latest.as_ref() } {
-            None => &self.first,
-            Some(replacement) => &replacement.value,
-        }
-    }
-
-    /// From now on it is this one, unless another thread has replaced what was `seen`.
-    pub(crate) fn replace(&self, seen: &T, value: T) {
-        let before = self.latest.load(Ordering::Acquire);
-        // SAFETY: as in `get`.
-        let latest = unsafe { before.as_ref() }.map_or(&self.first, |latest| &latest.value);
-        if !ptr::eq(latest, seen) {
-            return;
-        }
-        let new = Box::into_raw(Box::new(Replacement { value, before }));
-        if self.latest.compare_exchange(before, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // SAFETY: it came out of `Box::into_raw` above and was not published.
-            drop(unsafe { Box::from_raw(new) });
-        }
-    }
-}
-
-impl<T> Drop for LatestMade<T> {
-    fn drop(&mut self) {
-        let mut latest = *self.latest.get_mut();
-        while !latest.is_null() {
-            // SAFETY: out of `Box::into_raw` in `replace`, once in this list, and borrowed from a `self`
-            // that is no more.
-            let replacement = unsafe { Box::from_raw(latest) };
-            latest = replacement.before;
-        }
-    }
-}
-
 /// A value that is made once, by whichever thread is first. None waits for another: two may make
 /// it, and one of them in vain.
 pub(crate) struct FirstMade<T> {
@@ -379,119 +312,12 @@ impl<T> Default for FirstMade<T> {
     }
 }
 
-// ---- lock descriptors ------------------------------------------------------------------------
-
-/// A file with an open file description that may be locked, and which forked children therefore do not
-/// inherit: a child finds a harmless descriptor under its number.
-///
-/// A child made by a bare `clone`, past `pthread_atfork`, has it until it uses a lock or a lock file
-/// for the first time; for good, if another thread was just opening one. A child made by `vfork` has
-/// it until it executes another program.
-pub(crate) struct LockFile(File);
-
-impl LockFile {
-    /// Keeps what `open` opens out of every fork, also of one that happens right now.
-    pub(crate) fn open<E: From<io::Error>>(
-        mut open: impl FnMut() -> Result<File, E>,
-    ) -> Result<LockFile, E> {
-        watch()?;
-        // A child that no handler was told of closes its parent's before it has any of its own.
-        generation();
-        loop {
-            let begun = quiet_since()?;
-            let file = LockFile(open()?);
-            guarded_bits(file.0.as_raw_fd(), |bits, bit| bits.fetch_or(bit, Ordering::SeqCst));
-            // A fork in between may have copied the descriptor and not the bit. No thread has locked
-            // that description yet, and none will.
-            if FORKS_BEGUN.load(Ordering::SeqCst) == begun {
-                return Ok(file);
-            }
-        }
-    }
-
-    pub(crate) fn file(&self) -> &File {
-        &self.0
-    }
-}
-
-impl Drop for LockFile {
-    fn drop(&mut self) {
-        // The description goes before the bit, so that no fork copies it unnoticed, and the
-        // number after the bit, so that no fork disturbs its next user.
-        replace_by_harmless(self.0.as_raw_fd());
-        guarded_bits(self.0.as_raw_fd(), |bits, bit| bits.fetch_and(!bit, Ordering::SeqCst));
-    }
-}
-
-/// How many forks have begun, at a moment when each of them has ended.
-fn quiet_since() -> io::Result<u64> {
-    const LONGEST: Duration = Duration::from_secs(10);
-    let start = Instant::now();
-    loop {
-        let begun = FORKS_BEGUN.load(Ordering::SeqCst);
-        if FORKS_ENDED.load(Ordering::SeqCst) == begun {
-            return Ok(begun);
-        }
-        if start.elapsed() > LONGEST {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "a fork does not come to its end"));
-        }
-        thread::sleep(Duration::from_micros(100));
-    }
-}
-
-fn replace_by_harmless(fd: RawFd) {
-    let harmless = HARMLESS.load(Ordering::SeqCst);
-    loop {
-        #[cfg(not(target_vendor = "apple"))]
-        // SAFETY: `fd` is a lock descriptor, which `LockFile` owns and alone uses; its number
-        // stays taken and is closed by its owner.
-        let result = unsafe { libc::dup3(harmless, fd, libc::O_CLOEXEC) };
-        #[cfg(target_vendor = "apple")]
-        // SAFETY: as above.
-        let result = unsafe { libc::dup2(harmless, fd) };
-        // Any other failure means that other code closed descriptors that were not its own.
-        let again = [Some(libc::EINTR), Some(libc::EBUSY)];
-        if result >= 0 || !again.contains(&io::Error::last_os_error().raw_os_error()) {
-            return;
-        }
-    }
-}
-
-/// Which descriptors are lock descriptors: a bit each, in chunks that are never freed, so that a
-/// forked child can read them without a lock whatever its parent's threads were doing.
-struct Guarded {
-    words: [AtomicU64; GUARDED_WORDS],
-    next: FirstMade<Guarded>,
-}
-
-const GUARDED_WORDS: usize = 64;
-static GUARDED: Guarded = Guarded::new();
-
-impl Guarded {
-    const fn new() -> Guarded {
-        Guarded { words: [const { AtomicU64::new(0) }; GUARDED_WORDS], next: FirstMade::new() }
-    }
-}
-
-fn guarded_bits(fd: RawFd, change: impl FnOnce(&AtomicU64, u64) -> u64) {
-    let fd = usize::try_from(fd).expect("a descriptor is not negative");
-    let mut chunk = &GUARDED;
-    for _ in 0..fd / (GUARDED_WORDS * 64) {
-        chunk = chunk.next.get_or_make(Guarded::new);
-    }
-    change(&chunk.words[fd / 64 % GUARDED_WORDS], 1 << (fd % 64));
-}
-
-fn guarded_words() -> impl Iterator<Item = (usize, &'static AtomicU64)> {
-    std::iter::successors(Some(&GUARDED), |chunk| chunk.next.get())
-        .flat_map(|chunk| chunk.words.iter())
-        .enumerate()
-}
-
 /// What tests need of the system and nothing else does.
 #[cfg(test)]
 pub(crate) mod testing {
-    use super::*;
+    use std::{fs::File, time::Duration};
+
+    use super::{lock_file::LockFile, *};
 
     /// Forks; the child's number in the parent, `None` in the child.
     pub(crate) fn fork() -> Option<i32> {

@@ -64,19 +64,19 @@
 //!
 //! | layer | place | owns | never |
 //! |---|---|---|---|
-//! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mode` `elected` `mistake` | the vocabulary | imports ours |
 //! | 0 | `fork` `latches` `thread_number` `system` | what a forked child has of its own, numbers of threads, calls of the C library; islands of `unsafe` | knows locks |
-//! | 1 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` `filesystem` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget, which file systems are trusted | decides about locks |
-//! | 1 | `proto/` | the lease protocol, leader and client; `group/`, the journal that leaders keep themselves | does I/O, reads a clock |
-//! | 2 | `thread` | thread tier | knows names |
-//! | 2 | `process/` | process tier: `dir/` whatever the engine, `table/` and `flock` the engines; `sys` is its island of `unsafe` | judges by pid |
-//! | 2 | `host/` | the lease word, the interface `service`; `client/`, `leader`, `journal` and `net/` around `proto`; `engines/`, lock services of other kinds | asks for a lease of its own accord |
-//! | 3 | `path/` | the path through the tiers to the gate; `ground`, what the locks of one name share in this process | knows data |
-//! | 4 | `api/` | the public types: mutex, read-write lock, semaphore, election, several at once, guards, manager; questions about other holders' locks | moves bytes |
-//! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
-//! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
-//! | 6 | `guide/` | the pages of the [guide] | has code |
-//! | 6 | `misuse` | what must not compile, as doc tests | is in any build but theirs |
+//! | 1 | `scope` `name` `token` `time` `printable` `error` `identity` `mode` `elected` `mistake` | the vocabulary | imports ours |
+//! | 2 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` `filesystem` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget, which file systems are trusted | decides about locks |
+//! | 2 | `proto/` | the lease protocol, leader and client; `group/`, the journal that leaders keep themselves | does I/O, reads a clock |
+//! | 3 | `thread` | thread tier | knows names |
+//! | 3 | `process/` | process tier: `dir/` whatever the engine, `table/` and `flock` the engines; `sys` is its island of `unsafe` | judges by pid |
+//! | 3 | `host/` | the lease word, the interface `service`; `client/`, `leader`, `journal` and `net/` around `proto`; `engines/`, lock services of other kinds | asks for a lease of its own accord |
+//! | 4 | `path/` | the path through the tiers to the gate; `ground`, what the locks of one name share in this process | knows data |
+//! | 5 | `api/` | the public types: mutex, read-write lock, semaphore, election, several at once, guards, manager; questions about other holders' locks | moves bytes |
+//! | 6 | `fence` | gates that refuse stale tokens | asks a leader |
+//! | 7 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
+//! | 7 | `guide/` | the pages of the [guide] | has code |
+//! | 7 | `misuse` | what must not compile, as doc tests | is in any build but theirs |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -103,16 +103,6 @@ mod clock;
 mod cooperate;
 mod elected;
 mod error;
-#[cfg_attr(
-    not(all(
-        feature = "process",
-        target_os = "linux",
-        target_pointer_width = "64",
-        target_endian = "little",
-        not(tierlock_no_table)
-    )),
-    allow(dead_code, reason = "lock files are the process tier's, some parts the table's")
-)]
 mod fork;
 // Its gates are constants, which the model checker's locks are not.
 #[cfg(not(tierlock_loom))]
@@ -122,41 +112,18 @@ mod filesystem;
 // Its examples use what the model checker's build leaves out.
 #[cfg(not(tierlock_loom))]
 pub mod guide;
-#[cfg_attr(
-    not(all(feature = "process", feature = "host", feature = "cli", feature = "testing")),
-    allow(
-        dead_code,
-        reason = "the lease word is there without leaders, the simulator's side is not"
-    )
-)]
 mod host;
 mod identity;
 mod latches;
 #[cfg(doctest)]
 mod misuse;
-#[cfg_attr(
-    not(feature = "process"),
-    allow(dead_code, reason = "a limit in force is the process tier's to compare")
-)]
 mod mode;
 mod name;
-#[cfg_attr(
-    not(feature = "process"),
-    allow(dead_code, reason = "a label is for waiters in a directory")
-)]
 mod path;
+#[cfg(all(test, tierlock_loom))]
+mod played;
 mod printable;
 #[cfg(feature = "process")]
-#[cfg_attr(
-    not(all(
-        feature = "cli",
-        target_os = "linux",
-        target_pointer_width = "64",
-        target_endian = "little",
-        not(tierlock_no_table)
-    )),
-    allow(dead_code, reason = "surveys and check-ups are the program's, some parts the table's")
-)]
 mod process;
 mod thread_number;
 /// Of the process tier the model checker has the table's words and machines, and no memory.

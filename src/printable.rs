@@ -5,6 +5,7 @@
 //! process is escaped where people read it, and only there: JSON and the API carry it unchanged.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Write},
     time::Duration,
 };
@@ -31,6 +32,62 @@ impl<W: Write> Write for Escaping<W> {
         }
         self.0.write_str(rest)
     }
+}
+
+/// How many of so many things are named: all of a few, of more the first ones.
+#[cfg(any(feature = "process", feature = "host", feature = "testing"))]
+pub(crate) fn named_of(count: usize) -> usize {
+    const ALL_OF: usize = 5;
+    const FIRST_OF_MORE: usize = 3;
+    if count > ALL_OF { FIRST_OF_MORE } else { count }
+}
+
+/// Things in a row, `between` them a text; of many the first few, and how many there are more.
+#[cfg(any(feature = "process", feature = "host", feature = "testing"))]
+pub(crate) fn few<T: fmt::Display>(
+    things: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
+    between: &str,
+) -> String {
+    let things = things.into_iter();
+    let (count, named) = (things.len(), named_of(things.len()));
+    let mut text = String::new();
+    for (at, thing) in things.take(named).enumerate() {
+        let before = if at == 0 { "" } else { between };
+        let _ = write!(text, "{before}{thing}");
+    }
+    if count > named {
+        let _ = write!(text, " and {} more", grouped(count - named));
+    }
+    text
+}
+
+/// `19,997`
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The longest message, in bytes, and how much of a longer one is its end.
+const MESSAGE_BYTES_MAX: usize = 1_500;
+const MESSAGE_END_BYTES: usize = 500;
+
+/// A message without the middle, if it is long. It may quote what a caller gave, which has no limit, or is a list;
+/// what is wrong stands at its beginning, and what to do at its end.
+pub(crate) fn shortened(message: &str) -> Cow<'_, str> {
+    if message.len() <= MESSAGE_BYTES_MAX {
+        return message.into();
+    }
+    let begins = message.floor_char_boundary(MESSAGE_BYTES_MAX - MESSAGE_END_BYTES);
+    let ends = message.ceil_char_boundary(message.len() - MESSAGE_END_BYTES);
+    let left_out = grouped(ends - begins);
+    format!("{} … ({left_out} bytes) … {}", &message[..begins], &message[ends..]).into()
 }
 
 /// A JSON document that is read as lines, and on terminals, too: the same data, with the same characters spelled

@@ -24,6 +24,7 @@ pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 pub(crate) struct Deadline(AtomicU64);
 
 impl Deadline {
+    #[cfg(any(feature = "host", feature = "testing", test))]
     pub(crate) fn new(at: Time) -> Deadline {
         Deadline(AtomicU64::new(at.as_nanos()))
     }

@@ -126,7 +126,7 @@ fn a_lock_held_by_another_thread(locks: &Locks) {
     let (mut parent_hears, mut child_says) = pipe().unwrap();
     thread::scope(|scope| {
         let (is_held, held) = std::sync::mpsc::channel();
-        let (let_go, go) = std::sync::mpsc::channel::<()>();
+        let (release, go) = std::sync::mpsc::channel::<()>();
         let mutex = &mutex;
         scope.spawn(move || {
             let guard = mutex.lock().unwrap();
@@ -147,7 +147,7 @@ fn a_lock_held_by_another_thread(locks: &Locks) {
             assert!(MutexGuard::is_valid(&guard));
         });
         parent_hears.read_exact(&mut [0]).unwrap();
-        let_go.send(()).unwrap();
+        release.send(()).unwrap();
         // Only once it is free: a lock of another thread of ours proves it.
         drop(mutex.lock().unwrap());
         parent_says.write_all(b"!").unwrap();
@@ -395,7 +395,7 @@ fn an_unnamed_mutex_of_another_thread(_: &Locks) {
     let (mutex, waits) = (&tierlock::Mutex::new(0), &AtomicBool::new(false));
     thread::scope(|scope| {
         let (is_held, held) = std::sync::mpsc::channel();
-        let (let_go, go) = std::sync::mpsc::channel::<()>();
+        let (release, go) = std::sync::mpsc::channel::<()>();
         scope.spawn(move || {
             let guard = mutex.lock().unwrap();
             is_held.send(()).unwrap();
@@ -416,7 +416,7 @@ fn an_unnamed_mutex_of_another_thread(_: &Locks) {
             assert!(mutex.try_lock_for(Duration::from_millis(5)).unwrap_err().is_timeout());
         });
         child.wait();
-        let_go.send(()).unwrap();
+        release.send(()).unwrap();
     });
     assert!(mutex.try_lock().is_ok());
 }

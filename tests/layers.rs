@@ -10,7 +10,8 @@ use std::{
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The layers, the lowest first. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
+    &["fork", "latches", "thread_number", "system"],
     &[
         "scope",
         "name",
@@ -22,10 +23,7 @@ const LAYERS: [&[&str]; 7] = [
         "mode",
         "elected",
         "mistake",
-        "system",
-        "fork",
-        "latches",
-        "thread_number",
+        "played",
     ],
     &["clock", "alarm", "callbacks", "watch", "blocking", "cooperate", "filesystem", "proto"],
     &["thread", "process", "host"],
@@ -38,9 +36,11 @@ const LAYERS: [&[&str]; 7] = [
 /// The only files that may say `unsafe`. `table/map.rs` beside `process/sys.rs`: what is a valid
 /// view of mapped memory is a subject of its own, and the system's calls are another. `fork.rs`, since
 /// every build needs to know a forked child.
-const UNSAFE: [&str; 12] = [
+const UNSAFE: [&str; 14] = [
     "src/cli/sys.rs",
     "src/fork.rs",
+    "src/fork/latest.rs",
+    "src/fork/lock_file.rs",
     "src/api/guard.rs",
     "src/api/guard/change.rs",
     "src/api/guard/hold.rs",

@@ -170,7 +170,7 @@ impl Holder {
         Holder(holder)
     }
 
-    /// Tells it to let go.
+    /// Tells it to release.
     fn tell(&mut self) {
         self.0.stdin.as_mut().unwrap().write_all(b"!").unwrap();
     }

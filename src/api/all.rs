@@ -152,6 +152,23 @@ impl AllBuilder {
     ///
     /// # Cancel safety, errors
     /// As described at [`AllGuard`]; as [`lock`](Self::lock).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    ///
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let both = locks.all(["accounts/7", "accounts/3"]).at_most(Duration::from_secs(30));
+    /// let both = both.lock_async().await?;
+    /// assert_eq!(both.len(), 2);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub async fn lock_async(self) -> Result<AllGuard> {
         self.lock_with_async(Patience::Forever).await
     }

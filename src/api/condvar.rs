@@ -162,6 +162,31 @@ impl Condvar {
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::{Condvar, Mutex};
+    ///
+    /// let (jobs, changed) = (Mutex::new(Vec::new()), Condvar::new());
+    /// let worker = async {
+    ///     let mut guard = jobs.lock_async().await?;
+    ///     while guard.is_empty() {
+    ///         guard = changed.wait_async(&jobs, guard).await?;
+    ///     }
+    ///     Ok::<_, tierlock::LockError>(guard.pop())
+    /// };
+    /// let client = async {
+    ///     jobs.lock_async().await?.push(7);
+    ///     changed.notify_one();
+    ///     Ok::<_, tierlock::LockError>(())
+    /// };
+    /// let (job, asked) = tokio::join!(worker, client);
+    /// asked?;
+    /// assert_eq!(job?, Some(7));
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn wait_async<'a, T: ?Sized>(
         &self,
         mutex: &'a Mutex<T>,

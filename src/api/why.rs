@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fmt,
+    fmt::{self, Write as _},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use crate::{
     api::status::{LockState, LockStatus, WaitingCaller},
     error::{Holder, Predecessor},
     name::Name,
-    printable::{Printable, in_words},
+    printable::{Printable, few, in_words, named_of},
     scope::Scope,
 };
 #[cfg(feature = "process")]
@@ -166,13 +166,17 @@ fn ring_through(start: &LockStatus, all: &[LockStatus]) -> Option<Vec<(Holder, N
 fn ring_in_words(name: &Name, ring: &[(Holder, Name)]) -> Option<String> {
     ring.first()?;
     let mut has = name;
-    let steps = ring.iter().map(|(holder, next)| {
+    let named = named_of(ring.len());
+    let steps = ring.iter().take(named).map(|(holder, next)| {
         let step =
             format!("{} has {} and waits for {}", shown(holder), Printable(has), Printable(next));
         has = next;
         step
     });
-    let steps = steps.collect::<Vec<_>>().join("; ");
+    let mut steps = steps.collect::<Vec<_>>().join("; ");
+    if ring.len() > named {
+        let _ = write!(steps, "; {} more wait for each other", ring.len() - named);
+    }
     Some(format!(
         "It may be a deadlock: {steps}. If these processes have no other threads that give back what they \
          hold, none of it comes free by itself."
@@ -241,10 +245,10 @@ fn held(
     let since = since.unwrap_or_default();
     let mut text = vec![format!("{name} is held by {}{since}, with token {token}.", shown(holder))];
     #[cfg(feature = "process")]
-    if let Some((first, more)) = lock.survivors.split_first() {
-        let ends = if more.is_empty() { "that process ends" } else { "all of these have ended" };
-        let all = more.iter().map(|survivor| format!(" and {survivor}"));
-        let all: String = std::iter::once(first.to_string()).chain(all).collect();
+    if !lock.survivors.is_empty() {
+        let ends =
+            if lock.survivors.len() == 1 { "that process ends" } else { "all of these have ended" };
+        let all = few(&lock.survivors, " and ");
         text.push(format!(
             "The process that took it has ended or released it: {all}, which it started, keeps it. \
              It comes free when {ends}."
@@ -284,8 +288,7 @@ fn read(name: &str, lock: &LockStatus, is_stopped: &impl Fn(u32) -> bool) -> Vec
         1 => shown(&reader.holder),
         count => format!("{} ({count} times)", shown(&reader.holder)),
     });
-    let readers: Vec<_> = readers.collect();
-    let mut text = vec![format!("{name} is read by {}.", readers.join(", "))];
+    let mut text = vec![format!("{name} is read by {}.", few(readers, ", "))];
     for reader in &lock.sharers {
         text.extend(stopped(&reader.holder, is_stopped));
     }
@@ -300,14 +303,11 @@ fn read(name: &str, lock: &LockStatus, is_stopped: &impl Fn(u32) -> bool) -> Vec
 fn permits(name: &str, lock: &LockStatus, is_stopped: &impl Fn(u32) -> bool) -> Vec<String> {
     let limit = lock.limit.unwrap_or_default();
     let taken = lock.permits_taken;
-    let holders: Vec<_> = lock
-        .sharers
-        .iter()
-        .map(|sharer| format!("{} by {}", sharer.count, shown(&sharer.holder)))
-        .collect();
+    let holders =
+        lock.sharers.iter().map(|sharer| format!("{} by {}", sharer.count, shown(&sharer.holder)));
     let mut text = vec![format!(
         "{taken} of the {limit} permits of {name} are taken: {}.",
-        holders.join(", ")
+        few(holders, ", ")
     )];
     for sharer in &lock.sharers {
         text.extend(stopped(&sharer.holder, is_stopped));

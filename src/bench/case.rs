@@ -1,5 +1,6 @@
 //! The words of the bench: cases, and the label of a row.
 
+use serde::{Serialize, Serializer};
 use tierlock::Scope;
 
 /// A situation that locks are put into.
@@ -50,8 +51,14 @@ impl Case {
     }
 }
 
+impl Serialize for Case {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word)
+    }
+}
+
 /// How the caller waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WaitMode {
     /// A plain thread.
@@ -68,12 +75,14 @@ pub(crate) const USUAL_RESIDENT_MIB: u32 = 64;
 pub(crate) const TIERLOCK: &str = "tierlock";
 
 /// What a row says about itself, besides its figures.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Label {
+    #[serde(serialize_with = "word_of")]
     pub(crate) scope: Scope,
     pub(crate) case: Case,
     pub(crate) subject: &'static str,
     /// What else than usual the subject does, in a second row of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) variant: Option<&'static str>,
     pub(crate) mode: WaitMode,
     /// Callers in all.
@@ -83,9 +92,15 @@ pub(crate) struct Label {
     /// Threads that they run on in each process.
     pub(crate) threads: u32,
     /// The memory that a killed holder has in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) resident_mib: Option<u32>,
     /// What a reader must know to compare it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<&'static str>,
+}
+
+fn word_of<S: Serializer>(scope: &Scope, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(scope.as_str())
 }
 
 impl Label {

@@ -9,7 +9,7 @@ use std::{
 use super::{
     failure::{Result, check_count},
     run::Contender,
-    stats::{Meter, RowTally, Unprotected},
+    stats::{RowTally, Unprotected},
 };
 
 /// Threads side by side that never pause. Each has a client of its own: it locks the name of the
@@ -58,16 +58,10 @@ impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> CrowdMember<F> {
         slice: Duration,
         tally: &mut RowTally,
     ) -> Result<u64> {
-        let mut locked = 0;
-        let mut meter = Meter::start(slice, tally);
-        while let Some(cycles) = meter.next() {
-            for _ in 0..cycles {
-                let name = wants(&mut self.dice);
-                (self.lock)(name, &mut || counts[name].0.increment())?;
-            }
-            locked += cycles;
-        }
-        Ok(locked)
+        tally.repeat(slice, || {
+            let name = wants(&mut self.dice);
+            (self.lock)(name, &mut || counts[name].0.increment())
+        })
     }
 }
 

@@ -60,11 +60,13 @@ pub(crate) fn print(text: &str) -> Result<()> {
 
 /// One line of the table.
 #[derive(Clone, Debug, Serialize)]
-#[serde(into = "JsonRow")]
 pub(crate) struct Row {
+    #[serde(flatten)]
     pub(crate) label: Label,
+    #[serde(flatten)]
     pub(crate) figures: Summary,
     /// What else was counted, by the word of the JSON.
+    #[serde(flatten)]
     pub(crate) facts: BTreeMap<&'static str, f64>,
 }
 
@@ -72,61 +74,6 @@ impl Row {
     pub(crate) fn new(label: &Label, figures: &Summary) -> Row {
         Row { label: label.clone(), figures: *figures, facts: BTreeMap::new() }
     }
-}
-
-#[derive(Serialize)]
-struct JsonRow {
-    scope: &'static str,
-    case: &'static str,
-    subject: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    variant: Option<&'static str>,
-    mode: WaitMode,
-    clients: u32,
-    processes: u32,
-    threads: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resident_mib: Option<u32>,
-    operations: u64,
-    ops_per_s: f64,
-    p50_ns: f64,
-    p99_ns: f64,
-    max_ns: f64,
-    worst_ns: f64,
-    share_min_max: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<&'static str>,
-    #[serde(flatten)]
-    facts: BTreeMap<&'static str, f64>,
-}
-
-impl From<Row> for JsonRow {
-    fn from(Row { label, figures, facts }: Row) -> JsonRow {
-        JsonRow {
-            scope: label.scope.as_str(),
-            case: label.case.word,
-            subject: label.subject,
-            variant: label.variant,
-            mode: label.mode,
-            clients: label.clients,
-            processes: label.processes,
-            threads: label.threads,
-            resident_mib: label.resident_mib,
-            operations: figures.operations,
-            ops_per_s: figures.ops_per_s.round(),
-            p50_ns: tenths(figures.p50_ns),
-            p99_ns: tenths(figures.p99_ns),
-            max_ns: tenths(figures.max_ns),
-            worst_ns: tenths(figures.worst_ns),
-            share_min_max: (figures.share_min_max * 1_000.0).round() / 1_000.0,
-            note: label.note,
-            facts,
-        }
-    }
-}
-
-fn tenths(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{
     failure::{BenchFailure, Result},
     progress::Progress,
     report::Row,
-    stats::{Meter, Pace, RowTally},
+    stats::{Pace, RowTally},
 };
 
 /// Something that can be measured for a while, again and again.
@@ -33,13 +33,7 @@ pub(crate) struct Quiet<F>(pub(crate) F);
 
 impl<F: FnMut() -> Result<()>> Contender for Quiet<F> {
     fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
-        let mut meter = Meter::start(slice, tally);
-        while let Some(cycles) = meter.next() {
-            for _ in 0..cycles {
-                (self.0)()?;
-            }
-        }
-        Ok(())
+        tally.repeat(slice, &mut self.0).map(drop)
     }
 }
 

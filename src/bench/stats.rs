@@ -9,7 +9,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::failure::Result;
 
@@ -119,6 +119,24 @@ impl RowTally {
         self.busy += took;
     }
 
+    /// One slice of quiet cycles; how many there were.
+    #[inline]
+    pub(crate) fn repeat(
+        &mut self,
+        slice: Duration,
+        mut cycle: impl FnMut() -> Result<()>,
+    ) -> Result<u64> {
+        let mut done = 0;
+        let mut meter = Meter::start(slice, self);
+        while let Some(cycles) = meter.next() {
+            for _ in 0..cycles {
+                cycle()?;
+            }
+            done += cycles;
+        }
+        Ok(done)
+    }
+
     /// One slice of sections that last, without a pause between; `hold` is told since when it waits.
     /// How many there were.
     pub(crate) fn hold_again_and_again(
@@ -221,17 +239,35 @@ pub(crate) struct SentTally {
     batch_means_ns: Vec<f64>,
 }
 
-/// A row's figures.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A row's figures. In the JSON they are rounded: further digits are no news.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
     pub(crate) operations: u64,
+    #[serde(serialize_with = "whole")]
     pub(crate) ops_per_s: f64,
+    #[serde(serialize_with = "tenths")]
     pub(crate) p50_ns: f64,
+    #[serde(serialize_with = "tenths")]
     pub(crate) p99_ns: f64,
+    #[serde(serialize_with = "tenths")]
     pub(crate) max_ns: f64,
     /// The median over runs of each run's longest wait.
+    #[serde(serialize_with = "tenths")]
     pub(crate) worst_ns: f64,
+    #[serde(serialize_with = "thousandths")]
     pub(crate) share_min_max: f64,
+}
+
+fn whole<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(value.round())
+}
+
+fn tenths<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((value * 10.0).round() / 10.0)
+}
+
+fn thousandths<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((value * 1_000.0).round() / 1_000.0)
 }
 
 /// Times the quiet cycles of one slice: says how many to do next, until the slice is over.

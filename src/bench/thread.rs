@@ -14,7 +14,7 @@ use super::{
     failure::{Result, check_count},
     jobs::spin_until,
     run::{Contender, Entrant, Quiet},
-    stats::{Meter, RowTally, Unprotected},
+    stats::{RowTally, Unprotected},
 };
 
 /// What every row of tierlock says here.
@@ -70,19 +70,6 @@ impl<F: Fn(&mut dyn FnMut()) -> Result<()> + Sync> Threads<F> {
         Threads { with_lock, threads, hold, count: Unprotected::default(), expected: 0 }
     }
 
-    /// One thread's slice with empty sections; returns how often it counted.
-    fn without_sections(&self, slice: Duration, tally: &mut RowTally) -> Result<u64> {
-        let mut counted = 0;
-        let mut meter = Meter::start(slice, tally);
-        while let Some(cycles) = meter.next() {
-            for _ in 0..cycles {
-                (self.with_lock)(&mut || self.count.increment())?;
-            }
-            counted += cycles;
-        }
-        Ok(counted)
-    }
-
     /// One thread's slice with sections that last; returns how often it counted.
     fn with_sections(&self, slice: Duration, tally: &mut RowTally) -> Result<u64> {
         tally.hold_again_and_again(slice, |tally, asked| {
@@ -103,7 +90,7 @@ impl<F: Fn(&mut dyn FnMut()) -> Result<()> + Sync> Contender for Threads<F> {
         let this = &*self;
         let counted = at_once(0..this.threads, tally, |_, tally| {
             if this.hold.is_zero() {
-                this.without_sections(slice, tally)
+                tally.repeat(slice, || (this.with_lock)(&mut || this.count.increment()))
             } else {
                 this.with_sections(slice, tally)
             }

@@ -1,6 +1,6 @@
 //! `tierlock break`: a lock is taken away from exactly one holder, or that holder's process ended.
 
-use super::{args, failure::Failure};
+use super::{args, failure::Failure, leaders::SilenceTeller};
 use crate::{
     error::{LockError, LockErrorKind},
     name::Name,
@@ -14,6 +14,7 @@ pub(super) fn break_lock(what: args::Break) -> Result<u8, Failure> {
     let leaders = common.leaders();
     let directory = common.directory().map(ToOwned::to_owned);
     let mut order = Order { token, grace, asked_leader: false };
+    let _silence = SilenceTeller::begin(&leaders);
     let Some(directory) = directory else {
         let asked = ask_leader(common, &name, &order);
         asked.map_err(|error| Failure::from(error).naming_leaders(&leaders))?;

@@ -8,7 +8,7 @@ use super::{
     leaders::{self, AskingLeaders},
 };
 use crate::{
-    printable::Printable,
+    printable::{Printable, few},
     process::{self, Finding, Level},
 };
 
@@ -37,7 +37,7 @@ pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
     }
     if !addresses.is_empty() {
         found.extend(leaders::findings(&AskingLeaders::begin(&common)?.end()?));
-        about.push(format!("the leaders {}", addresses.join(", ")));
+        about.push(format!("the leaders {}", few(&addresses, ", ")));
     } else if common.has_service() {
         about.extend(common.leaders());
         found.extend(examine_service(common)?);

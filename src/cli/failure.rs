@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     error::{LockError, LockErrorKind},
-    printable::Printable,
+    printable::{Printable, few, shortened},
 };
 
 /// The exit statuses that are ours (sysexits where they fit).
@@ -73,7 +73,7 @@ impl Failure {
         if !unreachable || leaders.is_empty() {
             return self;
         }
-        let asked = leaders.join(", ");
+        let asked = few(leaders, ", ");
         if asked.contains("://") {
             return self.with_advice(&format!("asked {asked}"));
         }
@@ -112,7 +112,12 @@ impl From<LockError> for Failure {
 /// Writes to standard output. A reader that has read enough is no failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// What came of writing to standard output: that a pager was closed early is no failure.
+pub(super) fn written(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::new(exit::IO, format_args!("output: {error}"))),
         Ok(()) => Ok(()),
@@ -135,12 +140,12 @@ fn with_sources(error: &dyn Error) -> String {
 }
 
 /// Prints `tierlock: …` on standard error as one line, whatever `what` holds: what a terminal would
-/// obey is escaped. A standard error
-/// that is closed is not worth dying for.
+/// obey is escaped, and the middle of an argument of any length is left out. A standard error that is closed is
+/// not worth dying for.
 pub(super) fn say(what: impl fmt::Display) {
     use std::io::Write;
     let text = what.to_string();
-    let line = format!("tierlock: {}\n", Printable(&one_line(&text)));
+    let line = format!("tierlock: {}\n", Printable(&shortened(&one_line(&text))));
     // One write, so that the lines of several processes do not mix.
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }

@@ -1,17 +1,22 @@
 //! What leaders say of themselves: which of them reigns, which stand by, and how well its reign is proven.
 
-use std::{thread, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use serde::Serialize;
 
 use super::{
     args::Common,
-    failure::Failure,
+    failure::{Failure, say},
     group::{ShownMember, group_findings, group_lines, shown_members},
 };
 use crate::{
     host::asking::{AskedLeader, NotTold, ask_leaders},
-    printable::{Printable, in_words},
+    printable::{Printable, few, in_words},
     process::{Finding, Level},
     proto::{
         ReignId,
@@ -69,6 +74,33 @@ impl AskingLeaders {
         }
     }
 }
+
+/// Tells a person at a terminal, once, what is waited for, if that takes long. Until it is dropped.
+pub(super) struct SilenceTeller {
+    /// Its end is what the thread waits for.
+    _answered: Option<mpsc::Sender<()>>,
+}
+
+impl SilenceTeller {
+    pub(super) fn begin(leaders: &[String]) -> SilenceTeller {
+        if leaders.is_empty() || !io::stderr().is_terminal() {
+            return SilenceTeller { _answered: None };
+        }
+        let (end, ended) = mpsc::channel::<()>();
+        let line = format!("waiting for an answer from {}", few(leaders, ", "));
+        let wait = move || {
+            if ended.recv_timeout(WAITED_IN_SILENCE) == Err(RecvTimeoutError::Timeout) {
+                say(line);
+            }
+        };
+        // Without one it waits all the same.
+        let waiting = thread::Builder::new().name("tierlock-silence".into()).spawn(wait);
+        SilenceTeller { _answered: waiting.is_ok().then_some(end) }
+    }
+}
+
+/// When people begin to wonder.
+const WAITED_IN_SILENCE: Duration = Duration::from_secs(1);
 
 /// Whether there is more to be told of these than that a leader answers.
 pub(super) fn follow_each_other(asked: &[AskedLeader]) -> bool {
@@ -157,9 +189,13 @@ fn in_a_line(asked: &AskedLeader) -> String {
 pub(super) fn findings(asked: &[AskedLeader]) -> Vec<Finding> {
     let mut found: Vec<_> = asked
         .iter()
-        .map(|asked| Finding {
-            level: level(asked),
-            text: format!("{}: {}", asked.address, in_a_line(asked)),
+        .map(|asked| {
+            let help = match asked.told {
+                Err(NotTold::Silent(_)) => "; is `tierlock serve` running there?",
+                _ => "",
+            };
+            let text = format!("{}: {}{help}", asked.address, in_a_line(asked));
+            Finding { level: level(asked), text }
         })
         .collect();
     let mut say = |level, text: String| found.push(Finding { level, text });
@@ -175,9 +211,14 @@ pub(super) fn findings(asked: &[AskedLeader]) -> Vec<Finding> {
         0 if asked.iter().any(AskedLeader::is_older) => {}
         0 => say(
             Level::Trouble,
-            "no leader reigns that answers: unless this was in the moment of a change, no lock is \
-             granted; tierlock doctor --journal says what the journal has"
-                .to_owned(),
+            format!(
+                "no leader reigns that answers: unless this was in the moment of a change, no lock is \
+                 granted; {}",
+                match asked.iter().any(|asked| asked.group.is_some()) {
+                    true => "most of the group's members have to be there, with their disks",
+                    false => "tierlock doctor --journal says what the journal has",
+                }
+            ),
         ),
         1 => {}
         more => say(

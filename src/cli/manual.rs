@@ -23,7 +23,8 @@ pub(super) fn completions(shell: Shell) -> Result<u8, Failure> {
 pub(super) fn manual(directory: &Path) -> Result<u8, Failure> {
     let written = fs::create_dir_all(directory).and_then(|()| write_pages(directory));
     written.map_err(|error| {
-        Failure::new(exit::IO, format_args!("{}: {error}", directory.display()))
+        let line = format_args!("cannot write the pages to {}: {error}", directory.display());
+        Failure::new(exit::IO, line)
     })?;
     Ok(0)
 }

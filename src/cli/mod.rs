@@ -77,9 +77,7 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => return Err(args::usage_failure(&error, &arguments)),
         Err(help) => {
-            // A pager that was closed early is no failure.
-            let _ = help.print();
-            return Ok(0);
+            return failure::written(help.print()).map(|()| 0);
         }
     };
     match cli.command {

@@ -184,7 +184,10 @@ impl Start<'_> {
                 Some(guardian) if sys::has_no_guardian(&error) => {
                     guardian.replace().map_err(no_guardian)?;
                 }
-                _ => return Err(cannot_start(&self.command[0], &error)),
+                _ => {
+                    let several = Some(self.taking.names.len()).filter(|&count| count > 1);
+                    return Err(cannot_start(&self.command[0], &error, several));
+                }
             }
         }
     }
@@ -242,7 +245,8 @@ fn no_guardian(error: io::Error) -> Failure {
     Failure::internal("cannot start a guardian", error)
 }
 
-fn cannot_start(program: &OsStr, error: &std::io::Error) -> Failure {
+/// `several`: so many names are told to it.
+fn cannot_start(program: &OsStr, error: &io::Error, several: Option<usize>) -> Failure {
     let status = match error.kind() {
         ErrorKind::NotFound => exit::NOT_FOUND,
         // No process could be made; it has nothing to do with the program.
@@ -250,6 +254,16 @@ fn cannot_start(program: &OsStr, error: &std::io::Error) -> Failure {
         _ => exit::CANNOT_EXECUTE,
     };
     let program = program.to_string_lossy();
+    if let Some(count) = several
+        && error.kind() == ErrorKind::ArgumentListTooLong
+    {
+        let what = format!(
+            "{program:?} cannot be executed: the names and tokens of {count} locks in its environment \
+             ({NAME} and others) are more than the system passes on; take fewer, or have a script take \
+             them by `tierlock hold`"
+        );
+        return Failure::new(status, what);
+    }
     let what = match status {
         exit::NOT_FOUND => format!("{program:?} was not found; give a path, or look at PATH"),
         exit::CANNOT_EXECUTE => format!("{program:?} cannot be executed: {error}"),

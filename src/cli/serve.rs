@@ -71,10 +71,12 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
     if let Some(epoch) = serve.epoch_above {
         leader = leader.epoch_above(epoch);
     }
-    let leader = leader.start()?;
     let pages = http.as_ref().map(HttpSockets::addresses).unwrap_or_default();
-    if let Some(http) = http {
-        http.serve(leader.window())?;
+    // Its sockets take connections already, and none of them is to wait for a leader that is slow to start.
+    let http = http.map(HttpSockets::serve).transpose()?;
+    let leader = leader.start()?;
+    if let Some(http) = &http {
+        http.show(leader.window());
     }
     announce(leader.local_addrs(), &pages);
     let mut service_manager = ServiceManager::told_ready(leader.window());

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     args,
     failure::{Failure, print},
-    leaders::{self, AskingLeaders, ShownLeader},
+    leaders::{self, AskingLeaders, ShownLeader, SilenceTeller},
 };
 use crate::{
     api::{
@@ -49,6 +49,7 @@ pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
         },
     };
     let locks = common.into_builder().open()?;
+    let _silence = SilenceTeller::begin(&leaders);
     if leaders.is_empty() {
         show.print(locks.look(show.only.as_ref())?, &[])?;
     } else {
@@ -450,11 +451,14 @@ fn held_for(holder: &Holder) -> Option<String> {
     }
 }
 
-/// The terminal's width, if it is one.
+/// The width of the table, on a terminal.
 pub(super) fn width() -> Option<u16> {
     let is_terminal = io::stdout().is_terminal();
     is_terminal.then(|| match rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
-        Ok(size) if size.ws_col > 0 => size.ws_col,
+        Ok(size) if size.ws_col > 0 => size.ws_col.max(NARROWEST),
         _ => 80,
     })
 }
+
+/// A terminal that is narrower breaks the rows: cells of two letters a line could not be read.
+const NARROWEST: u16 = 60;

@@ -34,8 +34,10 @@ use crate::{
     },
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
+    identity::this_process,
     name::Name,
     path::Keep,
+    printable::few,
     process::Survivor,
     scope::Scope,
     time::Time,
@@ -133,10 +135,7 @@ impl Guard {
 pub(super) fn called(names: &[Name]) -> String {
     match names {
         [name] => format!("lock {name:?}"),
-        several => {
-            let names: Vec<_> = several.iter().map(|name| format!("{name:?}")).collect();
-            format!("locks {}", names.join(", "))
-        }
+        several => format!("locks {}", few(several.iter().map(|name| format!("{name:?}")), ", ")),
     }
 }
 
@@ -203,14 +202,11 @@ impl LockTaking {
     /// command.
     pub(super) fn take(&self) -> Result<Guard, Failure> {
         let lock = self.wait().map_err(|failure| failure.naming_leaders(&self.leaders))?;
-        let before: Vec<_> = lock.predecessors().iter().map(Predecessor::to_string).collect();
-        let before = match &before[..] {
+        let before = match &lock.predecessors()[..] {
             [] => String::new(),
-            all => format!("; the holder before: {}", all.join(", ")),
+            all => format!("; the holder before: {}", few(all, ", ")),
         };
-        let (scope, tokens) = (lock.scope(), lock.tokens());
-        let tokens: Vec<_> = tokens.iter().map(Token::to_string).collect();
-        let tokens = tokens.join(", ");
+        let (scope, tokens) = (lock.scope(), few(lock.tokens(), ", "));
         self.tell(match self.names.len() {
             1 => format!("got it at {scope} scope, token {tokens}{before}"),
             _ => format!("got them at {scope} scope, tokens {tokens}{before}"),
@@ -463,7 +459,9 @@ impl LockSight {
     fn now(names: &[Name], locks: &LockManager, inheritance: &Inheritance) -> LockSight {
         let mut first = None;
         for name in names {
-            let seen = LockSight::of(name, locks, inheritance);
+            let mut seen = LockSight::of(name, locks, inheritance);
+            // Those that this process has by now are not what it waits for.
+            seen.holder = seen.holder.filter(|holder| !is_this_process(holder));
             if seen.is_ours || seen.holder.is_some() {
                 return seen;
             }
@@ -488,6 +486,10 @@ impl LockSight {
             None => LockSight { is_ours, holder: None, survivors: Vec::new() },
         }
     }
+}
+
+fn is_this_process(holder: &Holder) -> bool {
+    holder.pid == Some(std::process::id()) && holder.host == this_process().host
 }
 
 /// Looks at a lock while it is waited for. Threads of their own ask: a leader may be silent.
@@ -576,7 +578,7 @@ impl Lookout<'_> {
                 say(format_args!("{name}: waiting for it"));
             }
             None => {
-                let leaders = self.taking.leaders.join(", ");
+                let leaders = few(&self.taking.leaders, ", ");
                 say(format_args!("{name}: waiting for an answer from {leaders}"));
             }
         }

@@ -10,6 +10,7 @@ use std::{
 use super::{
     args,
     failure::{Failure, exit},
+    leaders::SilenceTeller,
     status::{NONE_REMEMBERED, table, width},
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         status::{LockState, LockStatus},
     },
     name::Name,
-    printable::Printable,
+    printable::{Printable, few},
     token::Token,
 };
 
@@ -32,7 +33,9 @@ pub(super) fn watch(asked: args::WatchLocks) -> Result<u8, Failure> {
         seen.map_err(|error| Failure::from(error).naming_leaders(&leaders))
     };
     // What fails at once is the caller's to mend; what fails later may pass.
+    let silence = SilenceTeller::begin(&leaders);
     let mut seen = Ok(look(&locks)?);
+    drop(silence);
     let mut view = WatchView { is_terminal: io::stdout().is_terminal(), ..WatchView::default() };
     loop {
         let frame = match &seen {
@@ -94,10 +97,10 @@ impl WatchView {
             false => table(found, self.is_terminal.then(width).flatten(), Some(&has_changed)),
         };
         let gone = last.iter().flat_map(HashMap::keys).filter(|name| !now.contains_key(*name));
-        let mut gone: Vec<_> = gone.map(|name| Printable(name.as_str()).to_string()).collect();
-        gone.sort();
+        let mut gone: Vec<_> = gone.map(|name| name.as_str()).collect();
+        gone.sort_unstable();
         if !gone.is_empty() {
-            text += &format!("* forgotten: {}\n", gone.join(", "));
+            text += &format!("* forgotten: {}\n", few(gone.into_iter().map(Printable), ", "));
         }
         self.last = Some(now);
         match self.is_terminal {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::*;
+use super::{latest::LatestMade, *};
 
 #[test]
 fn what_was_replaced_stays_until_all_goes() {

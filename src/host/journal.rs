@@ -62,7 +62,7 @@ const BATCH_MAX: usize = 60;
 /// How a journal in a store is to be opened.
 #[cfg_attr(
     not(any(feature = "etcd", feature = "postgres")),
-    allow(dead_code, reason = "a build without stores refuses each by its URL")
+    expect(dead_code, reason = "a build without stores refuses each by its URL")
 )]
 pub(super) struct StoreOpening {
     /// It is to be made, and must not be there.

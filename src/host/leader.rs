@@ -100,12 +100,37 @@ struct LeaderShared {
     accepted_anew: Mutex<Option<Acceptance>>,
     /// Callers that want it to step down.
     step_downs: StepDowns,
+    /// The journal has changed, and is to be read before the next read is due.
+    is_to_look: AtomicBool,
     /// What operators are to be answered about the group.
     group_answers: Mutex<Vec<(ConnectionId, LeaderMessage)>>,
     end: Mutex<Option<ReignEnd>>,
     ended: Condvar,
     #[cfg(test)]
     disk_fails: AtomicBool,
+}
+
+impl LeaderShared {
+    /// Before its leader serves.
+    fn new(bell: Bell, teller: Arc<Teller>, on_alarm: OnAlarm) -> LeaderShared {
+        LeaderShared {
+            bell,
+            stop: AtomicBool::new(false),
+            on_alarm,
+            teller,
+            #[cfg(feature = "cli")]
+            looks: window::Looks::default(),
+            new_secret: Mutex::new(None),
+            accepted_anew: Mutex::new(None),
+            step_downs: StepDowns::default(),
+            is_to_look: AtomicBool::new(false),
+            group_answers: Mutex::default(),
+            end: Mutex::new(None),
+            ended: Condvar::new(),
+            #[cfg(test)]
+            disk_fails: AtomicBool::new(false),
+        }
+    }
 }
 
 /// What is called with words for an operator.

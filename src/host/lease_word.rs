@@ -32,6 +32,8 @@ use crate::{
 
 mod apart;
 mod claim;
+#[cfg(any(feature = "host", feature = "testing", test))]
+mod granting;
 mod keeping;
 #[cfg(all(test, tierlock_loom))]
 mod model;
@@ -42,6 +44,8 @@ mod tests;
 mod waiter;
 mod words;
 
+#[cfg(any(feature = "host", feature = "testing", test))]
+pub use self::granting::Opening;
 use self::{
     keeping::KeepPolicy,
     waiter::WaiterSeat,
@@ -109,6 +113,7 @@ pub struct LeaseWord {
     /// Why the lease before ended that was lost while it was reserved or idle.
     ended: AtomicU8,
     /// No mutex of the name is left in the process.
+    #[cfg(any(feature = "host", feature = "testing", test))]
     is_retired: AtomicBool,
     /// It is kept until another session asks for it, however long it is idle.
     is_kept_always: AtomicBool,
@@ -140,23 +145,6 @@ const HUNGRY: u64 = 1 << 53;
 const SHARED: u64 = 1 << 54;
 /// All but the count and how the last holder left.
 const STATE: u64 = !(COUNT | HOW);
-
-/// What a service opens a word with.
-#[derive(Clone, Copy, Debug)]
-pub struct Opening {
-    pub lease: LeaseKey,
-    /// The block of tokens.
-    pub first: Token,
-    pub last: Token,
-    /// How the last holder left.
-    pub predecessor: Predecessor,
-    /// The lease's own end.
-    pub at_most: Option<Time>,
-    /// Whether the lease stays after its first guard; else it is recalled from the start.
-    pub keeps: bool,
-    /// The lease is shared: for readers, which bear its one token.
-    pub is_shared: bool,
-}
 
 /// A word was entered: a guard has this token now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,8 +226,10 @@ pub enum Met {
     /// The lease is given back, or about to be.
     Closed,
     /// No guard, and none follows: the service gives it back, and wakes the representative.
+    #[cfg(any(feature = "host", feature = "testing", test))]
     Idle(Used),
     /// It is reserved for the representative, which gives it back when it has used it, or unused.
+    #[cfg(any(feature = "host", feature = "testing", test))]
     Reserved,
     /// A guard, which gives it back when it leaves.
     InUse {
@@ -253,6 +243,7 @@ pub enum Met {
 #[allow(clippy::new_without_default, reason = "it is made closed, not by default")]
 impl LeaseWord {
     /// A closed word of a session without a deadline.
+    #[cfg(any(feature = "testing", test))]
     pub fn new() -> LeaseWord {
         LeaseWord::of(Arc::new(Deadline::new(Time::NEVER)), 0)
     }
@@ -271,6 +262,7 @@ impl LeaseWord {
             stays: [AtomicU64::new(0), AtomicU64::new(0)],
             keeps: AtomicBool::new(false),
             ended: AtomicU8::new(0),
+            #[cfg(any(feature = "host", feature = "testing", test))]
             is_retired: AtomicBool::new(false),
             is_kept_always: AtomicBool::new(false),
             deadline,
@@ -494,85 +486,10 @@ impl LeaseWord {
     }
 }
 
-/// For the service, which holds its lock meanwhile. Whatever these close may be slept at: see
-/// [`take_waiter`](LeaseWord::take_waiter).
 impl LeaseWord {
-    /// A lease was granted: the word is open for the representative.
-    pub fn open(&self, opening: Opening) {
-        let Opening { lease, first, last, predecessor, at_most, keeps, is_shared } = opening;
-        assert_eq!(first.epoch(), last.epoch(), "a block lies in one epoch");
-        assert_eq!(self.word.load(Acquire), 0, "one lease of a name is open at a time");
-        self.lease[0].store(lease.high, Relaxed);
-        self.lease[1].store(lease.low, Relaxed);
-        self.end.store(at_most.unwrap_or(Time::NEVER).as_nanos(), Relaxed);
-        self.keeps.store(keeps, Relaxed);
-        self.ended.store(0, Relaxed);
-        let (first, last) = (first.get(), last.get());
-        self.borne.store(last, Relaxed);
-        self.base.store(first & !COUNT, Relaxed);
-        self.last.store(last & COUNT, Relaxed);
-        self.first.store(first & COUNT, Relaxed);
-        // A lease that goes with its guard needs no further block.
-        let half = if keeps && !is_shared { half(first & COUNT, last & COUNT) } else { COUNT + 1 };
-        self.half.store(half, Relaxed);
-        let recalled = if keeps { 0 } else { RECALLED };
-        let opened = OPEN | RESERVED | recalled | told(predecessor);
-        // Readers are counted where the count of tokens stands else.
-        let opened = if is_shared { opened | SHARED } else { opened | first & COUNT };
-        let before = self.word.swap(opened, AcqRel);
-        assert_eq!(before, 0, "only the service opens");
-    }
-
     /// The end of the last block that it was opened with, which is above every token used of it.
     pub(crate) fn block_end(&self) -> Token {
         token(self.base.load(Relaxed) | self.last.load(Relaxed))
-    }
-
-    /// Whether it is open with this lease.
-    pub(crate) fn is_of(&self, lease: LeaseKey) -> bool {
-        self.word.load(Acquire) & OPEN != 0 && self.lease() == lease
-    }
-
-    /// The block goes on to `last`.
-    pub fn extend(&self, last: Token) {
-        let (used, last) = (self.word.load(Relaxed) & COUNT, last.get() & COUNT);
-        self.half.store(half(used, last), Relaxed);
-        self.last.store(last, Relaxed);
-    }
-
-    /// Another session waits for the lease.
-    pub fn recall(&self) -> Met {
-        self.meet(None)
-    }
-
-    /// The lease is lost. Only the first reason counts.
-    pub fn lose(&self, why: LostReason) -> Met {
-        self.meet(Some(why))
-    }
-
-    fn meet(&self, lost: Option<LostReason>) -> Met {
-        loop {
-            match self.word.load(Acquire) {
-                word if word & OPEN == 0 => return Met::Closed,
-                word if is_occupied(word) => match self.mark(RECALLED, lost) {
-                    Met::Closed => {}
-                    met => return met,
-                },
-                word if word & RESERVED != 0 && lost.is_none() => {
-                    let next = word | RECALLED;
-                    if self.word.compare_exchange(word, next, AcqRel, Relaxed).is_ok() {
-                        return Met::Reserved;
-                    }
-                }
-                word => {
-                    self.ended.store(lost.map_or(0, |why| why as u8), Relaxed);
-                    if let Some(used) = self.close(word, true) {
-                        return Met::Idle(used);
-                    }
-                    self.ended.store(0, Relaxed);
-                }
-            }
-        }
     }
 
     /// Marks a word that is in use; [`Met::Closed`] if it is not.
@@ -587,47 +504,6 @@ impl LeaseWord {
             }
         }
         Met::Closed
-    }
-
-    /// Closes it, if it is idle, and returns what was used, to be given back.
-    pub fn close_idle(&self) -> Option<Used> {
-        let word = self.word.load(Acquire);
-        let is_idle = word & RESERVED == 0 && !is_occupied(word);
-        is_idle.then(|| self.close(word, false)).flatten()
-    }
-
-    /// No mutex of the name is left, and no guard: closes it, idle or reserved for a future that was
-    /// leaked. A grant that comes for such a future later is to be given back unopened.
-    pub(crate) fn retire(&self) -> Option<Used> {
-        self.is_retired.store(true, Relaxed);
-        self.give_up_reserved().or_else(|| self.close_idle())
-    }
-
-    /// Whether it was [retired](LeaseWord::retire).
-    pub(crate) fn is_retired(&self) -> bool {
-        self.is_retired.load(Relaxed)
-    }
-
-    /// As [`close_idle`](LeaseWord::close_idle), if it was not entered since it looked like `seen`.
-    pub fn close_unused(&self, seen: u64) -> Option<Used> {
-        self.close(seen, false)
-    }
-
-    /// How it looks while it is idle; every use changes that.
-    pub fn idle(&self) -> Option<u64> {
-        let word = self.word.load(Relaxed);
-        (word & (OPEN | RESERVED) == OPEN && !is_occupied(word)).then_some(word)
-    }
-
-    fn close(&self, word: u64, is_recalled: bool) -> Option<Used> {
-        if word & OPEN == 0 || is_occupied(word) {
-            return None;
-        }
-        let used = Used { is_recalled, ..self.used(word, word & COUNT, how(word)) };
-        if is_recalled && planted(Mistake::BlockUsedAfterRecall) {
-            return Some(used);
-        }
-        self.word.compare_exchange(word, 0, AcqRel, Relaxed).ok().map(|_| used)
     }
 
     /// What there is to give back of the lease that is open, read before the word is closed.
@@ -652,12 +528,13 @@ impl LeaseWord {
 
 /// Whether keeping pays.
 impl LeaseWord {
-    /// Whether to ask for a lease that may be kept; `for_good` regardless of whether that pays.
-    pub fn is_wanted(&self, for_good: bool) -> bool {
-        self.is_kept_always.store(for_good, Relaxed);
-        for_good || self.policy.lock().is_wanted()
+    /// Whether to ask for a lease that may be kept; `always` regardless of whether that pays.
+    pub fn is_wanted(&self, always: bool) -> bool {
+        self.is_kept_always.store(always, Relaxed);
+        always || self.policy.lock().is_wanted()
     }
 
+    #[cfg(any(feature = "host", feature = "testing", test))]
     pub fn is_kept_always(&self) -> bool {
         self.is_kept_always.load(Relaxed)
     }
@@ -668,6 +545,7 @@ impl LeaseWord {
     }
 
     /// The lease went back. Answers whether it was kept, and that too short to have paid.
+    #[cfg(any(feature = "host", feature = "testing", test))]
     pub fn gone(&self, used: &Used) -> bool {
         used.keeps && self.policy.lock().gone(used)
     }
@@ -688,10 +566,6 @@ fn told(how: Predecessor) -> u64 {
 
 fn lost(word: u64) -> Option<LostReason> {
     LostReason::from_u8(((word & LOST) >> LOST_SHIFT) as u8)
-}
-
-fn half(first: u64, last: u64) -> u64 {
-    first + (last - first) / 2
 }
 
 fn token(number: u64) -> Token {

@@ -178,7 +178,7 @@ impl Drive for MemoryDrive {
     }
 
     #[cfg(test)]
-    fn let_go(&self, soon: bool) {
+    fn wake_for_release(&self, soon: bool) {
         if soon || !self.0.is_lazy.load(SeqCst) {
             self.wake();
         }

@@ -28,13 +28,6 @@ pub(crate) mod opening;
 pub(crate) mod questions;
 pub(crate) mod service;
 #[cfg(feature = "host")]
-#[cfg_attr(
-    not(feature = "service"),
-    allow(
-        dead_code,
-        reason = "options are the engines' alone, and every build has to refuse passwords"
-    )
-)]
 pub(crate) mod service_url;
 pub(crate) mod settings;
 #[cfg(all(test, feature = "host"))]

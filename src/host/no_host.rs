@@ -1,4 +1,5 @@
-//! Stands in for [`opening`](super) in builds without host scope: whatever asks for a service is refused.
+//! Takes the place of `opening.rs` in builds without host scope: a manager that is given leaders or a
+//! service is refused.
 
 use super::settings::{OpenedService, ServiceSettings};
 use crate::error::{LockError, Result};
@@ -8,7 +9,7 @@ pub(crate) struct WantedService(());
 
 impl WantedService {
     /// # Errors
-    /// `Config` if there is anything.
+    /// `Config`, if leaders are named or a service is.
     pub(crate) fn of(leaders: Vec<String>, service: Option<&str>) -> Result<WantedService> {
         let what = match (leaders.is_empty(), service) {
             (true, None) => return Ok(WantedService(())),
@@ -20,6 +21,7 @@ impl WantedService {
         )))
     }
 
+    /// No manager gets here that wants one.
     pub(crate) fn open(self, settings: ServiceSettings) -> Result<Option<OpenedService>> {
         drop(settings);
         Ok(None)

@@ -38,6 +38,7 @@ pub(crate) trait LockQuestions: Send + Sync {
     fn take_away(self: Arc<Self>, name: &Name, token: Token, limit: Time) -> Box<dyn PendingYes>;
 
     /// Which locks its service's are, wherever they are reached from, as far as it is known yet.
+    #[cfg_attr(not(feature = "process"), expect(dead_code, reason = "directories alone ask it"))]
     fn place(&self) -> Option<String>;
 
     /// The same as a number: that of our own leaders' cluster is its id.
@@ -75,9 +76,14 @@ pub(crate) trait PendingYes: PendingAnswer<bool> {}
 impl<P: PendingAnswer<bool>> PendingYes for P {}
 
 /// An answer that other threads work on: to wait for it is to sleep.
+#[cfg_attr(
+    not(any(feature = "host", feature = "testing")),
+    expect(dead_code, reason = "no service is there to answer")
+)]
 pub(crate) struct AnswerInTime<T>(Pin<Box<dyn Future<Output = Result<T>> + Send>>);
 
 impl<T> AnswerInTime<T> {
+    #[cfg(any(feature = "host", feature = "testing", test))]
     pub(crate) fn new(answer: impl Future<Output = Result<T>> + Send + 'static) -> AnswerInTime<T> {
         AnswerInTime(Box::pin(answer))
     }
@@ -99,6 +105,10 @@ impl<T> PendingAnswer<T> for AnswerInTime<T> {
 
 /// One lock as its service knows it.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    not(any(feature = "process", feature = "host", feature = "testing")),
+    expect(dead_code, reason = "no service is there to tell it")
+)]
 pub(crate) struct ServedLock {
     pub(crate) name: Name,
     pub(crate) token: Token,
@@ -121,6 +131,10 @@ pub(crate) struct ServedLock {
 
 /// A waiter as its service knows it.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    not(any(feature = "process", feature = "host", feature = "testing")),
+    expect(dead_code, reason = "no service is there to tell it")
+)]
 pub(crate) struct ServedWaiter {
     pub(crate) waiter: Holder,
     pub(crate) mode: Option<WaiterMode>,
@@ -135,7 +149,6 @@ impl ServedLock {
 
 /// What is to be said about a service.
 #[cfg(feature = "service")]
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program shows them"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EngineFinding {
     pub(crate) kind: FindingKind,

@@ -3,8 +3,9 @@
 //! What climbs the ladder asks a service for a lease and hears whether it was granted. Everything
 //! else goes through the [lease word](super::lease_word) of the name: the service opens it with a
 //! grant, and tells recalls and losses by changing it. No frame, no protocol and no address passes
-//! here. A build without host scope has this interface and no implementation: above, a manager has
-//! no service then, as one that was given no leader.
+//! here. A build without host scope has this interface, and the world in memory of the feature
+//! `testing` as its only implementation: any other manager has no service there, as one that was given
+//! no leader.
 
 mod converting;
 
@@ -19,16 +20,20 @@ use std::{
 #[cfg(any(feature = "host", feature = "testing"))]
 pub(crate) use self::converting::PendingUpgrade;
 pub(crate) use self::converting::{ConvertsLeases, ReaderMode};
-use super::lease_word::{LeaseWord, Opening, Used};
+#[cfg(any(feature = "host", feature = "testing", test))]
+use super::lease_word::Opening;
+use super::lease_word::{LeaseWord, Used};
 use crate::{
     elected::ElectedLeader,
     error::{Holder, LockError, Result},
-    mode::Usage,
     name::Name,
     time::Time,
     token::Token,
     watch::Deadline,
 };
+
+#[cfg(any(feature = "host", feature = "testing", test))]
+use crate::mode::Usage;
 
 /// Grants leases, and tells what becomes of them.
 ///
@@ -105,12 +110,9 @@ pub(crate) trait LeaseService: Send + Sync {
     /// one of the word's own where each lease is renewed by itself.
     fn word_deadline(&self) -> Arc<Deadline>;
 
-    /// Which holder of the name was told last to a request that waits for it, if that was told: for
-    /// a caller of this process that stood behind that request and gives up.
-    fn holder_told(&self, name: &Name) -> Option<Holder> {
-        let _ = name;
-        None
-    }
+    /// What has come so far of this process's requests for the name: for a caller that stood behind one of
+    /// them and gives up.
+    fn news(&self, name: &Name) -> RequestNews;
 
     /// Whether it can carry a lock with these terms; else what is to be used instead.
     fn accepts(&self, terms: &AskedTerms) -> Result<()> {
@@ -130,6 +132,37 @@ pub(crate) trait LeaseService: Send + Sync {
     fn close(&self, until: Time);
 }
 
+/// What has come so far of a request that waits.
+#[cfg_attr(
+    not(any(feature = "host", feature = "testing")),
+    allow(dead_code, reason = "no request is made without a service")
+)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RequestNews {
+    /// No request of the name waits.
+    NotAsked,
+    /// There is no answer yet, and no reason to think that none comes.
+    OnItsWay,
+    /// There is no answer yet, nor a way to the service.
+    Unanswered,
+    /// The service does not answer: why, in words.
+    Silent(String),
+    /// It has answered: the request waits for this holder, or for what it has not told.
+    Waits(Option<Holder>),
+}
+
+impl RequestNews {
+    /// Of the news of several requests the heaviest say most.
+    pub(crate) fn weight(&self) -> u8 {
+        match self {
+            RequestNews::NotAsked => 0,
+            RequestNews::OnItsWay | RequestNews::Unanswered | RequestNews::Silent(_) => 1,
+            RequestNews::Waits(None) => 2,
+            RequestNews::Waits(Some(_)) => 3,
+        }
+    }
+}
+
 /// What an observer is told.
 pub(crate) trait LeaderNews: Send {
     /// The next change; the present leader first. After an error it begins anew.
@@ -146,6 +179,10 @@ pub(crate) struct AskedTerms {
 }
 
 /// What is asked for.
+#[cfg_attr(
+    not(any(feature = "host", feature = "testing")),
+    expect(dead_code, reason = "no service is there to read it")
+)]
 pub(crate) struct LeaseRequest {
     pub(crate) name: Name,
     pub(crate) patience: LeasePatience,
@@ -196,6 +233,7 @@ pub(crate) enum LeaseMode {
     },
 }
 
+#[cfg(any(feature = "host", feature = "testing", test))]
 impl LeaseMode {
     /// Whether its word is opened for several guards.
     pub(crate) fn is_shared(self) -> bool {
@@ -212,6 +250,7 @@ impl LeaseMode {
 }
 
 /// For so long a granted lease waits to be claimed by a task.
+#[cfg(any(feature = "host", feature = "testing", test))]
 pub(crate) const CLAIM_LIMIT: Duration = Duration::from_millis(200);
 
 /// How long a request waits.
@@ -251,6 +290,10 @@ pub(crate) type PendingRelease = Pin<Box<dyn Future<Output = Result<()>> + Send>
 /// What the caller holds of its directory while it asks.
 pub(crate) trait Settle: Send {
     /// Tokens up to this one were granted: the slot's rises to it.
+    #[cfg_attr(
+        not(any(feature = "host", feature = "testing")),
+        expect(dead_code, reason = "no service is there to grant")
+    )]
     fn raise(&mut self, block_end: Token);
 
     /// The slot is released.
@@ -268,11 +311,13 @@ pub(crate) trait Settle: Send {
 pub(crate) struct Settlement(Option<Box<dyn Settle>>);
 
 impl Settlement {
+    #[cfg(any(feature = "process", test))]
     pub(crate) fn new(settle: Box<dyn Settle>) -> Settlement {
         Settlement(Some(settle))
     }
 
     /// A lease was granted.
+    #[cfg(any(feature = "host", feature = "testing", test))]
     pub(crate) fn grant(mut self, word: &LeaseWord, opening: Opening) {
         if let Some(settle) = &mut self.0 {
             settle.raise(opening.last);

@@ -3,10 +3,9 @@
 //! `SCHEME://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT] …][/PATH][?OPTION=VALUE[&…]]`. A URL may hold
 //! a password, so the only text that is ever shown of it is [`shown`](ServiceUrl::shown).
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::fmt;
+#[cfg(feature = "service")]
+use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 
@@ -56,11 +55,13 @@ impl fmt::Debug for Password {
 }
 
 impl Password {
+    #[cfg(any(feature = "service", test))]
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
     /// The first line of a file that only its owner, and perhaps a group, may read.
+    #[cfg(feature = "service")]
     pub(crate) fn read(path: &Path) -> Result<Password> {
         if std::fs::symlink_metadata(path).is_err() {
             let what = format!("there is no password file {}", path.display());
@@ -238,6 +239,7 @@ impl ServiceUrl {
     }
 
     /// The file that `?password_file=` names.
+    #[cfg(feature = "service")]
     pub(crate) fn take_password_file(&mut self) -> Result<Option<PathBuf>> {
         let file = self.take("password_file")?.map(PathBuf::from);
         if file.is_some() && self.password.is_some() {

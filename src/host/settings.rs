@@ -6,6 +6,7 @@ use super::{questions::LockQuestions, service::LeaseService};
 use crate::watch::Tell;
 
 /// How a manager's service is opened.
+#[cfg_attr(not(feature = "host"), expect(dead_code, reason = "no service is there to read it"))]
 pub(crate) struct ServiceSettings {
     pub(crate) secret_file: Option<PathBuf>,
     pub(crate) label: String,
@@ -21,6 +22,7 @@ pub(crate) struct ServiceSettings {
 }
 
 /// What the processes of a directory have seen of their leader, in one line.
+#[cfg_attr(not(feature = "host"), expect(dead_code, reason = "no service is there to read it"))]
 pub(crate) struct SeenLeader {
     pub(crate) read: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub(crate) write: Box<dyn Fn(&str) + Send + Sync>,

@@ -277,9 +277,9 @@ fn nothing_is_touched_before_something_is_wanted() {
 
 #[test]
 fn another_secret_is_refused_and_not_waited_for() {
-    let [town, stranger] = [Town::new(), Town::new()];
+    let [town, other] = [Town::new(), Town::new()];
     let leader = town.leader();
-    let link = stranger.link_to([leader.local_addr()], config());
+    let link = other.link_to([leader.local_addr()], config());
     let error = ask(&link, want("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Refused);
     assert!(error.to_string().contains("another secret"), "{error}");
@@ -337,9 +337,9 @@ fn a_secret_is_exchanged_while_a_leader_and_a_client_go_on() {
     let addresses = [leader.local_addr().to_string()];
     loop {
         let secret = Secret::read(&old).unwrap();
-        let stranger = super::connect(&addresses, secret, config(), None, generation).unwrap();
-        match ask(&stranger, at_once("x")).wait() {
-            Ok(lease) => give(&stranger, lease),
+        let client = super::connect(&addresses, secret, config(), None, generation).unwrap();
+        match ask(&client, at_once("x")).wait() {
+            Ok(lease) => give(&client, lease),
             Err(error) if error.kind() == LockErrorKind::Refused => break,
             // Its connection ended meanwhile.
             Err(error) => assert_eq!(error.kind(), LockErrorKind::Unreachable),

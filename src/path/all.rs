@@ -105,24 +105,33 @@ impl WantedPart<'_> {
 struct WonParts<'a> {
     parts: &'a [WantedPart<'a>],
     held: Vec<Held>,
+    /// What the first that is missing was refused with, when it was tried last.
+    refused: Option<LockError>,
 }
 
 impl<'a> WonParts<'a> {
     fn of(parts: &'a [WantedPart<'a>]) -> WonParts<'a> {
-        WonParts { parts, held: Vec::with_capacity(parts.len()) }
+        WonParts { parts, held: Vec::with_capacity(parts.len()), refused: None }
     }
 
     /// Asks for all that are left, each only if those before it are had.
-    fn ask_for_rest(&self, patience: Patience, is_task: bool) -> Result<Vec<AheadPart<'a>>> {
+    fn ask_for_rest(&mut self, patience: Patience, is_task: bool) -> Result<Vec<AheadPart<'a>>> {
         let until = match patience {
             Patience::Until(until) => Some(until),
             Patience::No | Patience::Forever => None,
         };
         let (mut asked, mut after) = (Vec::new(), None);
-        for part in &self.parts[self.held.len()..] {
+        let parts = self.parts;
+        for part in &parts[self.held.len()..] {
             let ahead = match part.ask(after, until, is_task) {
                 Ok(ahead) => ahead,
-                Err(error) if is_taken(&error) => break,
+                // One that waits finds out by its own question whether the service answers.
+                Err(error)
+                    if is_taken(&error) || error.is_unreachable() && patience != Patience::No =>
+                {
+                    self.refused = Some(error);
+                    break;
+                }
                 Err(error) => return Err(part.about(error)),
             };
             let is_last = match &ahead {
@@ -144,7 +153,10 @@ impl<'a> WonParts<'a> {
     fn add(&mut self, tried: Result<Held>) -> Result<bool> {
         match tried {
             Ok(held) => self.held.push(held),
-            Err(error) if is_taken(&error) => return Ok(false),
+            Err(error) if is_taken(&error) => {
+                self.refused = Some(error);
+                return Ok(false);
+            }
             Err(error) => return Err(self.parts[self.held.len()].about(error)),
         }
         Ok(true)
@@ -158,9 +170,13 @@ impl<'a> WonParts<'a> {
     /// For a try, of which `before` were had: the first of those that it asked for is another's, if it
     /// has no more now. One behind that may have been refused only since that had to wait for the disk
     /// of the leader: it is asked for once more.
-    fn check_progress(&self, before: usize) -> Result<()> {
+    fn check_progress(&mut self, before: usize) -> Result<()> {
         match self.missing() {
-            Some(part) if self.held.len() == before => Err(part.about(LockError::WOULD_BLOCK)),
+            Some(part) if self.held.len() == before => {
+                let refused =
+                    self.refused.take().filter(|why| why.kind() == LockErrorKind::WouldBlock);
+                Err(part.about(refused.unwrap_or(LockError::WOULD_BLOCK)))
+            }
             _ => Ok(()),
         }
     }

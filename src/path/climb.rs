@@ -87,7 +87,7 @@ pub(super) struct Climb<'a> {
     has_grant: bool,
     /// So many leases were over, by `at_most`, before they could be claimed.
     lates: u32,
-    /// It has noted in the entry where it is on its way to.
+    /// It has the turnstile, and has noted in the entry where it is on its way to.
     is_ahead: bool,
     /// It was the first to lock the name at its scope in this process: what was locked more narrowly
     /// is waited for.
@@ -327,6 +327,7 @@ impl<'a> Climb<'a> {
     fn has_lapsed(&mut self) {
         self.turn = None;
         self.front = None;
+        self.is_ahead = false;
         self.held.forget();
         self.drainer = WriterWait::default();
         // What was granted, and the mark of host scope that it waited behind, are others' by now.
@@ -344,11 +345,32 @@ impl<'a> Climb<'a> {
 
     /// It leaves where it waits, and comes in past that.
     fn begin_again(&mut self) {
-        self.get_up();
-        if self.held.remove(THREAD) {
-            self.named.entry.thread().release(self.found_thread);
-        }
+        self.leave_turnstile(self.found_thread);
         self.at = At::Begin;
+    }
+
+    /// Releases the turnstile, if it has it, and takes back first what it has noted there: the next one may
+    /// be on its way to another scope.
+    fn leave_turnstile(&mut self, how: Predecessor) {
+        self.get_up();
+        if self.held.has(THREAD) {
+            self.forget_goal();
+            self.held.remove(THREAD);
+            self.named.entry.thread().release(how);
+        }
+    }
+
+    /// It is not on its way any more.
+    fn forget_goal(&mut self) {
+        if std::mem::take(&mut self.is_ahead) {
+            self.named.entry.climbs_to(Scope::Thread);
+        }
+    }
+
+    /// Its turnstile was taken from it, with what it has noted there.
+    fn lose_turnstile(&mut self) {
+        self.is_ahead = false;
+        self.held.remove(THREAD);
     }
 
     fn sit_down(&mut self) -> Seat {
@@ -360,7 +382,7 @@ impl<'a> Climb<'a> {
         let seat = self.seat.take().expect("only a task in its seat has a turn that lapses");
         // Its request gave back what it was granted.
         self.asked_word = None;
-        self.held.remove(THREAD);
+        self.lose_turnstile();
         let wait = self.named.entry.thread().come_back(seat);
         let is_won = by(self.patience.until(), wait).await;
         self.turnstile(is_won)
@@ -371,7 +393,7 @@ impl<'a> Climb<'a> {
         if let Some(seat) = self.seat.take()
             && !self.named.entry.thread().get_up(seat)
         {
-            self.held.remove(THREAD);
+            self.lose_turnstile();
         }
     }
 
@@ -393,7 +415,7 @@ impl<'a> Climb<'a> {
                 At::Turnstile if named.entry.thread().win_quietly() => self.turnstile(true)?,
                 At::Turnstile if self.patience == Patience::No => {
                     if !self.try_turnstile() {
-                        return Err(LockError::WOULD_BLOCK);
+                        return Err(self.refused());
                     }
                     self.turnstile(true)?;
                 }
@@ -413,7 +435,7 @@ impl<'a> Climb<'a> {
                     }
                     match self.try_slot(slot, self.known).transpose() {
                         Some(taken) => self.slot(taken)?,
-                        None => return Err(LockError::WOULD_BLOCK),
+                        None => return Err(self.refused()),
                     }
                 }
                 #[cfg(not(feature = "process"))]
@@ -556,10 +578,7 @@ impl<'a> Climb<'a> {
             self.held.token = self.named.entry.thread().last_token();
             self.held.add(SHARED);
         }
-        self.get_up();
-        if self.held.remove(THREAD) {
-            self.named.entry.thread().release(self.found_thread);
-        }
+        self.leave_turnstile(self.found_thread);
         Ok(())
     }
 
@@ -585,10 +604,7 @@ impl<'a> Climb<'a> {
             && self.is_gate_slot()
             && self.found_thread == Predecessor::Clean;
         if is_turnstile {
-            self.get_up();
-            if self.held.remove(THREAD) {
-                self.named.entry.thread().release(Predecessor::Clean);
-            }
+            self.leave_turnstile(Predecessor::Clean);
         }
     }
 
@@ -597,10 +613,7 @@ impl<'a> Climb<'a> {
         self.named.count_permits(&mut self.held, permits.count)?;
         self.front = None;
         self.release_slot();
-        self.get_up();
-        if self.held.remove(THREAD) {
-            self.named.entry.thread().release(self.found_thread);
-        }
+        self.leave_turnstile(self.found_thread);
         Ok(())
     }
 
@@ -614,10 +627,11 @@ impl<'a> Climb<'a> {
             Scope::Process => self.held.has(SLOT) && self.is_gate_slot(),
             Scope::Host => true,
         };
-        if is_turnstile && self.held.remove(THREAD) {
+        if is_turnstile {
             // What it had to tell is told.
-            named.entry.thread().release(Predecessor::Clean);
+            self.leave_turnstile(Predecessor::Clean);
         }
+        self.forget_goal();
         if named.has_terms {
             named.start_terms(&mut self.held);
         }
@@ -655,9 +669,6 @@ const CELL_LOOK_MAX: Duration = Duration::from_millis(100);
 
 impl Drop for Climb<'_> {
     fn drop(&mut self) {
-        if self.is_ahead {
-            self.named.entry.climbs_to(Scope::Thread);
-        }
         // A fork's copy of its parent's climb gives nothing back.
         if !self.has_arrived && !self.held.is_forked() {
             self.go_back();

@@ -396,14 +396,13 @@ impl NameEntry {
         self.slot.get()
     }
 
-    /// Where its slot is for the process of this fork generation, the caller's, if it has one.
-    /// `None`: it has one, which is to be looked up.
+    /// Where its slot is for the process of this fork generation, the caller's.
     #[cfg(feature = "process")]
     #[inline]
-    pub(crate) fn place(&self, generation: u64) -> Option<Option<SlotPlace<'_>>> {
+    pub(crate) fn place(&self, generation: u64) -> GatePlace<'_> {
         match self.slot() {
-            Some(slot) => slot.place(generation).map(Some),
-            None => Some(None),
+            Some(slot) => slot.place(generation).map_or(GatePlace::Unknown, GatePlace::Slot),
+            None => GatePlace::NoSlot,
         }
     }
 
@@ -432,8 +431,8 @@ impl NameEntry {
     }
 
     #[cfg(not(feature = "process"))]
-    pub(crate) fn place(&self, _: u64) -> Option<Option<SlotPlace<'_>>> {
-        Some(None)
+    pub(crate) fn place(&self, _: u64) -> GatePlace<'_> {
+        GatePlace::NoSlot
     }
 
     /// Releases its slot, if it has one and the slot still bears this token; the next holder is told
@@ -491,6 +490,14 @@ impl NameEntry {
         word
     }
 
+    /// The words of this name's leases in this process, each with the service of its manager: one of them at
+    /// most has the turnstile, for its guard or on its way to a lease.
+    pub(crate) fn leases(&self) -> Vec<(Arc<dyn LeaseService>, Arc<LeaseWord>)> {
+        let words = self.words.lock();
+        let here = words.iter().filter(|(_, word)| word.made_in() == fork::generation());
+        here.filter_map(|(service, word)| Some((service.upgrade()?, word.clone()))).collect()
+    }
+
     /// No mutex of the name is left in this process: its leases go back.
     fn give_leases_back(&mut self) {
         for (service, word) in self.words.get_mut() {
@@ -535,6 +542,17 @@ impl NameEntry {
     pub(crate) fn raise_scope(&self, scope: Scope) {
         self.here_in(fork::generation()).in_force.raise(scope);
     }
+}
+
+/// Where the gate of process scope is.
+#[cfg_attr(not(feature = "process"), allow(dead_code, reason = "no name has a slot"))]
+pub(crate) enum GatePlace<'a> {
+    /// In the name's slot, which was found.
+    Slot(SlotPlace<'a>),
+    /// In its slot, which is to be looked up.
+    Unknown,
+    /// No other process has this ground: the thread lock is the gate.
+    NoSlot,
 }
 
 /// What [`NameEntry`] says of a name that nothing in this process uses yet, and of a lock; a semaphore's

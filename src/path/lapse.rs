@@ -6,7 +6,9 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::{alarm, clock, error::Predecessor, fork::Mutex, time::Time, token::Token};
+use crate::{
+    alarm, clock, error::Predecessor, fork::Mutex, scope::Scope, time::Time, token::Token,
+};
 
 use super::{
     named::Named,
@@ -98,6 +100,8 @@ impl GateTurn {
         }
         let _ = (SLOT, self.found_slot);
         if self.won & THREAD != 0 {
+            // What it has noted there goes with the turnstile.
+            entry.climbs_to(Scope::Thread);
             entry.thread().release(self.found_thread);
         }
     }

@@ -16,7 +16,12 @@ use self::directory::DirectoryNews;
 #[cfg(feature = "process")]
 use crate::process::AnnouncedFile;
 use crate::{
-    clock, elected::ElectedLeader, error::Result, fork, host::service::LeaderNews, scope::Scope,
+    clock,
+    elected::{ElectedLeader, LeaderTold},
+    error::Result,
+    fork,
+    host::service::LeaderNews,
+    scope::Scope,
     token::Token,
 };
 
@@ -81,7 +86,7 @@ impl Named {
 /// What one observer has been told so far.
 pub(crate) struct Observation {
     named: Arc<Named>,
-    told: Option<Option<ElectedLeader>>,
+    told: LeaderTold,
     from: NewsFrom,
 }
 
@@ -97,7 +102,7 @@ enum NewsFrom {
 
 impl Observation {
     pub(crate) fn new(named: Arc<Named>) -> Observation {
-        Observation { named, told: None, from: NewsFrom::Nowhere }
+        Observation { named, told: LeaderTold::Nothing, from: NewsFrom::Nowhere }
     }
 
     /// The present leader first, then each change. Dropping the future loses nothing.
@@ -106,8 +111,8 @@ impl Observation {
             // Before the look: a change that comes after it is heard.
             let listener = self.named.entry.stage().listen();
             let news = match self.look()? {
-                Some(news) => news,
-                None => match &mut self.from {
+                LeaderTold::Now(news) => news,
+                LeaderTold::Nothing => match &mut self.from {
                     NewsFrom::Service(news) => {
                         let told = poll_fn(|cx| news.poll_next(cx)).await;
                         told.map_err(self.named.about(Scope::Host))?
@@ -118,29 +123,30 @@ impl Observation {
                     }
                 },
             };
-            if self.told.as_ref() != Some(&news) {
-                self.told = Some(news.clone());
+            let now = LeaderTold::Now(news.clone());
+            if self.told != now {
+                self.told = now;
                 return Ok(news);
             }
         }
     }
 
     /// The next change that is known by now.
-    fn look(&mut self) -> Result<Option<Option<ElectedLeader>>> {
+    fn look(&mut self) -> Result<LeaderTold> {
         let named = &self.named;
         let scope = named.scope().max(named.entry.scope_in_force());
         if scope > Scope::Thread {
             named.check_open(scope)?;
         }
         if matches!(self.from, NewsFrom::Service(_)) {
-            return Ok(None);
+            return Ok(LeaderTold::Nothing);
         }
         if scope == Scope::Host || self.is_wide()? {
             let about = named.about(Scope::Host);
             let service = named.reach.service().map_err(&about)?;
             let news = service.clone().observe(named.name()).map_err(&about)?;
             self.from = NewsFrom::Service(news);
-            return Ok(None);
+            return Ok(LeaderTold::Nothing);
         }
         #[cfg(feature = "process")]
         if scope == Scope::Process
@@ -151,18 +157,21 @@ impl Observation {
                 self.from = NewsFrom::Directory(DirectoryNews::default());
             }
             let NewsFrom::Directory(news) = &mut self.from else { unreachable!("it is now") };
-            return news.look(named, (directory, slot), self.told.as_ref());
+            return news.look(named, (directory, slot), &self.told);
         }
         let stage = named.entry.stage();
         match self.from {
-            NewsFrom::Stage(next) => Ok(stage.change(next).map(|(change, number)| {
-                self.from = NewsFrom::Stage(number + 1);
-                change
-            })),
+            NewsFrom::Stage(next) => Ok(match stage.change(next) {
+                Some((change, number)) => {
+                    self.from = NewsFrom::Stage(number + 1);
+                    LeaderTold::Now(change)
+                }
+                None => LeaderTold::Nothing,
+            }),
             _ => {
                 let (present, next) = stage.present();
                 self.from = NewsFrom::Stage(next);
-                Ok(Some(present))
+                Ok(LeaderTold::Now(present))
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The fast paths: a lock that nothing stands in the way of, and its release.
 
-use super::ground::SlotPlace;
+use super::ground::{GatePlace, SlotPlace};
 use crate::{
     clock,
     error::Predecessor,
@@ -49,10 +49,10 @@ impl Named {
         match in_force {
             Scope::Thread => self.enter_thread(Scope::Thread, generation),
             _ if self.reach.is_closed() => None,
-            Scope::Process => match self.entry.place(generation)? {
-                Some(place) => self.enter_slot(place, generation),
-                // No other process has this ground: the thread lock is the gate.
-                None => self.enter_thread(Scope::Process, generation),
+            Scope::Process => match self.entry.place(generation) {
+                GatePlace::Slot(place) => self.enter_slot(place, generation),
+                GatePlace::Unknown => None,
+                GatePlace::NoSlot => self.enter_thread(Scope::Process, generation),
             },
             Scope::Host => self.enter_lease(generation),
         }
@@ -102,7 +102,7 @@ impl Named {
         match won.parts() {
             // What the fast paths win.
             parts if parts == SLOT | INSIDE => match self.entry.place(generation) {
-                Some(Some(place)) => {
+                GatePlace::Slot(place) => {
                     self.entry.cell.leave();
                     place.release(won.token);
                 }

@@ -42,6 +42,7 @@ pub(super) use self::plain::StepsOut;
 use super::right::SLOT;
 use super::{
     Core, LockMode, Patience, by,
+    ground::GatePlace,
     named::Named,
     right::{Held, INSIDE, LEASE, READABLE, SHARED, SHARED_LEASE, SHARED_SLOT, THREAD, Won, short},
     spans, timed_out_in_front,
@@ -60,6 +61,7 @@ pub(super) enum ReadersInside {
     /// Of this process.
     Here(BellListener),
     /// Of the slot: while its bell is this, at most so long.
+    #[cfg(feature = "process")]
     Slot { bell: u32, longest: Duration },
     /// What is not to be waited for.
     Full,
@@ -85,12 +87,13 @@ impl Named {
         let generation = fork::generation();
         match in_force {
             Scope::Process if self.reach.is_closed() => None,
-            Scope::Process => match self.entry.place(generation)? {
-                Some(place) => {
+            Scope::Process => match self.entry.place(generation) {
+                GatePlace::Slot(place) => {
                     let (token, left) = place.read()?;
                     self.has_come_in(token, left, generation, || place.unread())
                 }
-                None => self.read_past_thread(Scope::Process, generation),
+                GatePlace::Unknown => None,
+                GatePlace::NoSlot => self.read_past_thread(Scope::Process, generation),
             },
             Scope::Thread => self.read_past_thread(Scope::Thread, generation),
             Scope::Host if self.reach.is_closed() => None,
@@ -203,7 +206,7 @@ impl Named {
         }
         if held.has(SHARED_SLOT)
             && held.permits() == 0
-            && let Some(Some(place)) = self.entry.place(generation)
+            && let GatePlace::Slot(place) = self.entry.place(generation)
         {
             held.forget();
             place.unread();
@@ -289,8 +292,6 @@ impl Named {
                 Some(slot) => slot.sleep_on_bell(&mut drainer.slot, bell, longest.min(left)),
                 None => Ok(()),
             },
-            #[cfg(not(feature = "process"))]
-            ReadersInside::Slot { .. } => unreachable!("there are no slots"),
             ReadersInside::Full => Ok(()),
         }
         .inspect(|()| drainer.looks += 1)
@@ -321,8 +322,6 @@ impl Named {
                 };
                 drainer.slot.looks_again(is_rung);
             }
-            #[cfg(not(feature = "process"))]
-            ReadersInside::Slot { .. } => unreachable!("there are no slots"),
             ReadersInside::Full => {}
         }
         drainer.looks += 1;
@@ -444,11 +443,12 @@ impl Named {
     /// Which process reads it, or has permits of it, as far as that is known: another one first,
     /// since the caller knows the guards of its own.
     pub(super) fn reader_in_the_way(&self) -> Option<Holder> {
+        // A name that was just widened has readers of the narrower gates, which are waited for.
         #[cfg(feature = "process")]
         if let Some(slot) = self.entry.slot()
-            && self.entry.scope_in_force() == Scope::Process
+            && let Some(sharer) = slot.sharer()
         {
-            return slot.sharer();
+            return Some(sharer);
         }
         (self.entry.shares().counted() > 0).then(|| self.reach.myself())
     }
@@ -503,6 +503,7 @@ impl Named {
     }
 }
 
+#[cfg(feature = "process")]
 fn exhausted() -> LockError {
     LockError::new(
         crate::error::LockErrorKind::Refused,

@@ -25,6 +25,34 @@ fn every_format_character_that_std_knows_is_escaped() {
 }
 
 #[test]
+fn of_many_things_the_first_few_are_named() {
+    assert_eq!(few(Vec::<u8>::new(), ", "), "");
+    assert_eq!(few(["a"], ", "), "a");
+    assert_eq!(few(["a", "b", "c", "d", "e"], " and "), "a and b and c and d and e");
+    assert_eq!(few(["a", "b", "c", "d", "e", "f"], ", "), "a, b, c and 3 more");
+    // No more of them are made.
+    let asked = std::cell::Cell::new(0);
+    let things = (0..20_000_usize).inspect(|_| asked.set(asked.get() + 1));
+    assert_eq!(few(things, "; "), "0; 1; 2 and 19,997 more");
+    assert_eq!(asked.get(), 3);
+    for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+        assert_eq!(grouped(number), text);
+    }
+}
+
+#[test]
+fn of_a_long_message_the_middle_is_left_out() {
+    let longest = "x".repeat(MESSAGE_BYTES_MAX);
+    assert_eq!(shortened(&longest), longest);
+    // Two bytes each: a cut falls between them.
+    let long = format!("invalid value '{}'; try this", "é".repeat(100_000));
+    let text = shortened(&long);
+    assert!(text.starts_with("invalid value 'éé") && text.ends_with("éé'; try this"), "{text}");
+    assert!(text.contains("é … (198,5") && text.contains(" bytes) … é"), "{text}");
+    assert!(text.len() < MESSAGE_BYTES_MAX + 50, "{}", text.len());
+}
+
+#[test]
 fn times_in_words() {
     for (ms, words) in [
         (0, "0 ms"),

@@ -20,6 +20,7 @@
 //!
 //! **Tokens** survive crashes of processes, not of the machine: the mapping is not synced.
 
+#[cfg(any(feature = "cli", test))]
 mod checkup;
 mod directory;
 #[cfg(all(feature = "cli", target_os = "linux"))]
@@ -28,15 +29,7 @@ mod life;
 mod open;
 mod readers;
 
-use std::{
-    fs::File,
-    io,
-    os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{fs::File, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use rustix::io::Errno;
 
@@ -50,15 +43,13 @@ use crate::{
     token::Token,
 };
 
+pub(super) use self::directory::{FileDirectory, no_permits};
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) use self::holding::holding;
 #[cfg(test)]
 pub(super) use self::life::allocate;
-pub(super) use self::readers::READERS;
-pub(super) use self::{
-    checkup::examine,
-    directory::{FileDirectory, no_permits},
-};
+#[cfg(any(feature = "cli", test))]
+pub(super) use self::{checkup::examine, readers::READERS};
 use self::{
     directory::open_locks,
     life::{is_alive, no_token},
@@ -70,9 +61,8 @@ use super::{
     dir::{
         births::Birth,
         files::FileIdentity,
-        home::{Home, damaged, failed},
+        home::{damaged, failed},
         record,
-        wide::WideNames,
     },
 };
 
@@ -308,7 +298,9 @@ impl FileSlot {
     }
 
     /// The descriptor has close-on-exec set; a caller that passes it on clears that in the child.
-    pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
+    #[cfg(any(feature = "cli", test))]
+    pub(super) fn proof_of_life(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+        use std::{io, os::fd::AsFd};
         let not_held = || io::Error::other("the lock is not held");
         let life = self.life.so_far().ok_or_else(not_held)?;
         let mut state = life.state.lock();
@@ -432,9 +424,13 @@ impl FileSlot {
     }
 
     fn timed_out(&self, begin: Time, now: Time) -> LockError {
-        // What has the file of a wide name is on its way to a lease: it waits like this one.
-        let holder = if self.is_wide() { None } else { self.holder() };
-        self.named(LockError::timed_out(now.since(begin))).with_holder(holder)
+        let waited = now.since(begin);
+        match self.is_wide() {
+            // What has the file of a wide name is on its way to a lease: it waits like this one, and nothing
+            // says that the lease is another's.
+            true => self.named(LockError::timed_out_behind(waited, true)),
+            false => self.named(LockError::timed_out(waited)).with_holder(self.holder()),
+        }
     }
 
     /// `error` is about this lock; where the text does not say so, about its file.

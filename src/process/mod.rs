@@ -5,6 +5,7 @@
 //! a name. With the table engine, where its word is the gate, any thread may try and release; with
 //! file locks only the thread that has won the name's thread lock does.
 
+#[cfg(any(feature = "cli", test))]
 mod checkup;
 mod dir;
 mod flock;
@@ -27,6 +28,7 @@ mod table;
 mod table;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
@@ -45,6 +47,7 @@ pub(crate) use self::dir::{births::is_stopped, keepers::find_survivors};
 use self::dir::{elections::Announcement, home::Home};
 #[cfg(feature = "testing")]
 pub use self::table::parts;
+pub(crate) use self::waiting::{Drain, SlotWish};
 #[cfg(feature = "cli")]
 pub(crate) use self::{
     checkup::examine,
@@ -605,6 +608,14 @@ impl Slot {
         }
     }
 
+    /// The same, of other processes than this one.
+    pub(crate) fn sharer_elsewhere(&self) -> Option<Holder> {
+        match &self.0 {
+            EitherEngine::File(_) => None,
+            EitherEngine::Table(slot) => slot.sharer_elsewhere(),
+        }
+    }
+
     /// How many processes stand before this one's representative, or would if it has no place yet. With
     /// file locks the kernel orders them, and does not tell.
     pub(crate) fn waiters_before_own(&self) -> Option<usize> {
@@ -636,6 +647,7 @@ impl Slot {
     ///
     /// It has close-on-exec set, which the caller clears in the child only, between fork and
     /// exec; any other fork while the caller has it keeps a copy too.
+    #[cfg(any(feature = "cli", test))]
     pub(crate) fn proof_of_life(&self) -> std::io::Result<std::os::fd::OwnedFd> {
         match &self.0 {
             EitherEngine::File(slot) => slot.proof_of_life(),
@@ -654,20 +666,6 @@ impl Slot {
     }
 }
 
-/// How a representative waits for a slot.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct SlotWish {
-    /// It is to share it, so that another reader need not wait behind this one.
-    pub(crate) shares: bool,
-    /// It wants so many permits. 0: it locks.
-    pub(crate) permits: u32,
-    /// When it reached the turnstile of its process, if it had to wait there. Its patience counts from
-    /// there, so that of a queue of threads not each is free for others to overtake for a millisecond; its
-    /// place among the processes does not, or a queue of a hundred stood before a process that came
-    /// meanwhile.
-    pub(crate) arrived: Option<Time>,
-}
-
 /// A writer that waits for readers.
 #[derive(Default)]
 pub(crate) struct Drainer(table::TableDrainer);
@@ -677,19 +675,6 @@ impl Drainer {
     pub(crate) fn looks_again(&mut self, is_rung: bool) {
         self.0.looks_again(is_rung);
     }
-}
-
-/// Whether there is room beside readers or permits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Drain {
-    Drained,
-    /// There is none, and it was not to be waited for.
-    Full,
-    /// There is none: to sleep while the bell is this, at most so long.
-    Sleep {
-        bell: u32,
-        longest: Duration,
-    },
 }
 
 /// Where a slot is, found before the tier below is won: a quiet lock then is one compare-and-swap

@@ -2,7 +2,7 @@
 //! 64 bits wide and in the order of x86. With `--cfg tierlock_no_table` it is nowhere, so that this
 //! is looked at on Linux too.
 
-use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use crate::{
     error::{Holder, LockError, Predecessor},
@@ -12,10 +12,9 @@ use crate::{
     token::Token,
 };
 
-use super::{
-    DirectoryKey, Drain, NameStatus, Options, SlotWish, Taken,
-    dir::{home::Home, report::DirectoryReport},
-};
+#[cfg(any(feature = "cli", test))]
+use super::dir::report::DirectoryReport;
+use super::{DirectoryKey, Drain, NameStatus, Options, SlotWish, Taken, dir::home::Home};
 
 pub(super) const IS_HERE: bool = false;
 pub(super) const FORMAT: &str = "tierlock table 3";
@@ -25,6 +24,7 @@ pub(super) fn holding(home: &Home, _: &Name) -> Result<super::ending::HolderStat
     Err(home.about(LockError::config("the table engine needs a little-endian 64-bit Linux")))
 }
 
+#[cfg(any(feature = "cli", test))]
 pub(super) fn examine(home: Home, report: &mut DirectoryReport) {
     let here = "the table engine needs a little-endian 64-bit Linux, which this is not; examine \
                 the directory where it is used";
@@ -205,6 +205,10 @@ impl TableSlot {
         match self.0 {}
     }
 
+    pub(super) fn sharer_elsewhere(&self) -> Option<Holder> {
+        match self.0 {}
+    }
+
     pub(super) fn waiters_before_own(&self) -> usize {
         match self.0 {}
     }
@@ -245,12 +249,13 @@ impl TableSlot {
         match self.0 {}
     }
 
-    pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
+    #[cfg(any(feature = "cli", test))]
+    pub(super) fn proof_of_life(&self) -> std::io::Result<std::os::fd::OwnedFd> {
         match self.0 {}
     }
 
     #[cfg(feature = "cli")]
-    pub(super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
+    pub(super) fn proof_of_sharing(&self) -> std::io::Result<std::os::fd::OwnedFd> {
         match self.0 {}
     }
 }

@@ -26,6 +26,10 @@ pub(crate) struct NameStatus {
     /// Which processes read it, and how many threads and tasks of each; or have permits, and how many.
     pub(crate) sharers: Vec<(Holder, u32)>,
     /// The files with the locks that prove them alive.
+    #[cfg_attr(
+        not(feature = "cli"),
+        expect(dead_code, reason = "the program alone compares them")
+    )]
     pub(crate) share_proofs: Vec<files::FileIdentity>,
     /// The waiters, as far as they are published.
     pub(crate) waiters: Vec<WaiterStatus>,

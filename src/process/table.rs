@@ -20,6 +20,7 @@
 
 mod bells;
 mod chain;
+#[cfg(any(feature = "cli", test))]
 mod checkup;
 mod ends;
 mod heirs;
@@ -58,8 +59,6 @@ mod word;
 
 use std::{
     future::Future,
-    io,
-    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::*},
@@ -70,7 +69,7 @@ use std::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
-    fork::{FirstMade, LatestMade, Mutex, PerFork},
+    fork::{FirstMade, Mutex, PerFork, latest::LatestMade},
     mode::{Room, Share, Usage},
     name::Name,
     scope::Scope,
@@ -78,9 +77,10 @@ use crate::{
     token::Token,
 };
 
+#[cfg(any(feature = "cli", test))]
+pub(super) use self::checkup::examine;
 #[cfg(feature = "cli")]
 pub(super) use self::holding::holding;
-pub(super) use self::{checkup::examine, layout::FORMAT, place::FoundSlot};
 use self::{
     index::Found,
     lock::{LostHold, SlotWon, Stop},
@@ -92,6 +92,7 @@ use self::{
     step::step,
     word::Word,
 };
+pub(super) use self::{layout::FORMAT, place::FoundSlot};
 use super::{
     DirectoryKey, Drain, NameStatus, Options, SlotWish, Taken,
     dir::home::{Home, damaged},
@@ -375,7 +376,9 @@ impl TableSlot {
         Some(survey::held(holder, &place.slot, token))
     }
 
-    pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
+    #[cfg(any(feature = "cli", test))]
+    pub(super) fn proof_of_life(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+        use std::io;
         let place = self.held().ok_or_else(|| io::Error::other("the lock is not held"))?;
         let mut heirloom = place.heirloom.lock();
         if heirloom.is_none() {

@@ -28,7 +28,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
 use super::{sys::testing, *};
-use crate::{clock, error::LockErrorKind, fork::LockFile};
+use crate::{clock, error::LockErrorKind, fork::lock_file::LockFile};
 
 /// Makes one test per engine out of a situation.
 macro_rules! on_both {
@@ -293,6 +293,25 @@ fn a_wait_that_ends_in_vain_names_the_holder(engine: EngineKind) {
     assert!(two.take(Token::ZERO, "", clock::now()).unwrap_err().is_timeout());
     one.release(Predecessor::Clean);
     assert_eq!(two.take(Token::ZERO, "", Time::ZERO).unwrap().token, token(2));
+}
+
+on_both!(a_wait_behind_a_process_on_its_way_to_a_lease_names_no_holder);
+/// It has the slot for as long as its question waits: nothing says that the lock is held.
+fn a_wait_behind_a_process_on_its_way_to_a_lease_names_no_holder(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
+    let soon = || clock::now() + Duration::from_millis(5);
+    try_take(&one).unwrap();
+    assert!(two.take(Token::ZERO, "", soon()).unwrap_err().is_contended());
+    one.widen("checkout").unwrap();
+    let blocking = two.take(Token::ZERO, "", soon()).unwrap_err();
+    let polled =
+        futures::executor::block_on(two.take_async(Token::ZERO, "", soon(), SlotWish::default()));
+    for error in [blocking, polled.unwrap_err()] {
+        assert!(error.is_timeout() && !error.is_contended(), "{error}");
+        assert_eq!(error.holder(), None, "{error}");
+    }
+    one.release(Predecessor::Clean);
 }
 
 on_both!(an_async_wait_ends_with_the_lock);
@@ -890,7 +909,7 @@ on_both!(members_of_a_group_exclude_each_other_and_other_users_are_refused);
 fn members_of_a_group_exclude_each_other_and_other_users_are_refused(engine: EngineKind) {
     const GROUP: u32 = 65_533;
     const MEMBER: u32 = 65_532;
-    const STRANGER: u32 = 65_531;
+    const OTHER_USER: u32 = 65_531;
     let dir = tempfile::tempdir().unwrap();
     if fs::metadata(dir.path()).unwrap().uid() != 0 {
         return eprintln!("SKIPPED: only root can become another user");
@@ -907,7 +926,7 @@ fn members_of_a_group_exclude_each_other_and_other_users_are_refused(engine: Eng
     assert_eq!(member.ask("try"), "taken 2 clean");
     assert!(try_take(&one).is_none());
     assert_eq!(one.holder().unwrap().pid, Some(member.child.id()));
-    let refused = Helper::start_as(dir.path(), STRANGER, STRANGER).ask("slot a");
+    let refused = Helper::start_as(dir.path(), OTHER_USER, OTHER_USER).ask("slot a");
     assert!(refused.starts_with("error Refused"), "{refused}");
     assert!(try_take(&one).is_none());
     member.kill();

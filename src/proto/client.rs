@@ -89,6 +89,21 @@ pub enum RequestFailure {
     Deadlock(Box<DeadlockCircle>),
 }
 
+/// What has come so far of a request that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NewsOfRequest<'a> {
+    /// None waits.
+    NotAsked,
+    /// No leader has answered yet, and nothing has failed.
+    OnItsWay,
+    /// No leader is connected, and an attempt to reach one has failed.
+    Unanswered,
+    /// No leader answers; the last trouble in words.
+    Silent(String),
+    /// A leader has it in its queue, behind this holder if it has told one.
+    Queued(Option<&'a HolderInfo>),
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A leader has it in its queue.

@@ -69,7 +69,7 @@ pub use self::{
 };
 use super::{
     ClusterId,
-    journal::{JournalAnswer, JournalHead, JournalOperation, JournalTerms},
+    journal::{JournalAnswer, JournalHead, JournalOperation, JournalTerms, ReignKey},
 };
 use crate::time::Time;
 
@@ -135,6 +135,16 @@ pub enum AskAnswer {
     Group(GroupAnswer),
 }
 
+/// What a member has seen of reigns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SeenReign {
+    Of(ReignKey),
+    /// There is none.
+    Free {
+        is_ours_to_take: bool,
+    },
+}
+
 /// One member of a group.
 pub struct GroupMachine {
     config: GroupConfig,
@@ -150,8 +160,8 @@ pub struct GroupMachine {
     met: BTreeMap<MemberName, MetMember>,
     /// Disks that the group does not know, by the member that has them now.
     waiting: BTreeMap<MemberName, DiskId>,
-    /// Members of other groups.
-    strangers: BTreeMap<MemberName, ClusterId>,
+    /// The clusters that members of other groups have named.
+    other_clusters: BTreeMap<MemberName, ClusterId>,
     /// Where each disk was heard of last.
     routes: BTreeMap<VoterId, (MemberName, DiskId)>,
     confirmed: ConfirmedDisks,
@@ -161,6 +171,8 @@ pub struct GroupMachine {
     next_hello: Time,
     /// What the log said up to there is no news.
     told_to: u64,
+    /// The reign that this process's own leader was told of last.
+    told_reign: Option<SeenReign>,
     /// What it hears just now wants no answer.
     is_silent: bool,
     /// It takes no part.
@@ -197,12 +209,13 @@ impl GroupMachine {
             receiving: None,
             met: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            strangers: BTreeMap::new(),
+            other_clusters: BTreeMap::new(),
             routes: BTreeMap::new(),
             room: KnownRoom::new(now),
             own_disk_waits: None,
             next_hello: now,
             told_to: 0,
+            told_reign: None,
             is_silent: false,
             is_out: false,
             answers: VecDeque::new(),
@@ -513,6 +526,20 @@ impl GroupMachine {
         self.apply_committed();
         self.note_confirmed();
         self.tend();
+        self.tell_if_reign_changed();
+    }
+
+    /// A hand-over is as short as its steps are, if no leader comes upon them by its next read, nor tries to
+    /// take over where it cannot write yet.
+    fn tell_if_reign_changed(&mut self) {
+        let Some(state) = self.state().filter(|state| state.is_made()) else { return };
+        let seen = match state.reign() {
+            Some(reign) => SeenReign::Of(reign),
+            None => SeenReign::Free { is_ours_to_take: self.writes().is_ok() },
+        };
+        if self.told_reign.replace(seen) != Some(seen) {
+            self.notices.push_back(GroupNotice::ReignChanged);
+        }
     }
 
     fn drain(&mut self) {

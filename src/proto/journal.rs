@@ -137,9 +137,27 @@ pub struct JournalTerms {
     pub batch_max: usize,
 }
 
+/// Takes an operation's answer, on whichever thread has it; it does not block.
+pub type JournalTold = Box<dyn FnOnce(JournalAnswer) + Send>;
+
+/// A journal that is kept in the leader's own process: it is read at once, and for anything else it can be
+/// asked by a thread that goes on.
+pub trait PromptJournal: Send + Sync {
+    /// The head, as it is or was.
+    fn read_at_once(&self) -> JournalAnswer;
+
+    /// Begins an operation. `told` is called once: before this returns, or later.
+    fn begin(&self, operation: JournalOperation, told: JournalTold);
+}
+
 /// A journal. Its operations block, and may be asked for by several threads at once.
 pub trait ReignJournal: Send + Sync {
     fn terms(&self) -> JournalTerms;
+
+    /// The same journal, if it needs no thread that waits.
+    fn prompt(self: Arc<Self>) -> Option<Arc<dyn PromptJournal>> {
+        None
+    }
 
     /// The head, as it is or was.
     fn read(&self) -> Result<JournalHead, JournalTrouble>;

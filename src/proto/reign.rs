@@ -261,6 +261,13 @@ impl Reign {
         self.observe(now);
     }
 
+    /// The journal has changed, as its process has heard: the next read is due at once, or behind the one that
+    /// is on its way. Nothing else follows from that: a standby counts by what it reads.
+    pub fn look_again(&mut self, now: Time) {
+        self.observe(now);
+        self.watch.next = self.watch.next.min(now);
+    }
+
     /// The answer to an operation, received before `now` was read. One that was given up counts for
     /// nothing.
     pub fn handle_answer(&mut self, id: OperationId, answer: JournalAnswer, now: Time) {
@@ -538,7 +545,8 @@ impl Reign {
             return None;
         }
         let flight = self.take_flight(now);
-        let pause = self.config.lasts / 10;
+        // One that has resigned has clients that wait to be told which leader follows.
+        let pause = self.config.lasts / if now < self.out_until { 40 } else { 10 };
         let jitter = pause / 4 * ((self.random)() % 1024) as u32 / 1024;
         self.watch.flight = Some(flight);
         self.watch.next = now + pause + jitter;

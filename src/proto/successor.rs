@@ -55,6 +55,8 @@ pub struct Successor {
     is_frozen: bool,
     /// It serves no client any more, and resigns when its records are written, or at this time.
     hands_over: Option<Time>,
+    /// It has resigned, and tells its clients which leader follows: once it knows, or at this time.
+    parts: Option<Time>,
     /// It was asked to do so.
     is_to_step_down: bool,
     cluster: Option<ClusterId>,
@@ -62,6 +64,8 @@ pub struct Successor {
     is_to_sweep: bool,
     /// The connections that are not closed, and what their clients may do.
     connections: BTreeMap<ConnectionId, Option<Arc<Rights>>>,
+    /// Those of them whose clients wait to be told which leader reigns, and until when.
+    parked: BTreeMap<ConnectionId, Time>,
     messages: VecDeque<(ConnectionId, LeaderMessage)>,
     closes: VecDeque<(ConnectionId, Close)>,
     notices: VecDeque<SuccessionNotice>,
@@ -91,10 +95,12 @@ impl Successor {
             lapsed: Duration::ZERO,
             is_frozen: false,
             hands_over: None,
+            parts: None,
             is_to_step_down: false,
             cluster: None,
             is_to_sweep: false,
             connections: BTreeMap::new(),
+            parked: BTreeMap::new(),
             messages: VecDeque::new(),
             closes: VecDeque::new(),
             notices: VecDeque::new(),
@@ -121,12 +127,17 @@ impl Successor {
 
     /// Whether what has arrived is to be kept, as far as it was looked at last.
     pub fn is_frozen(&self) -> bool {
-        self.is_frozen || self.hands_over.is_some()
+        self.is_frozen || self.hands_over.is_some() || self.parts.is_some()
     }
 
     /// Whether it stops serving and resigns just now.
     pub fn is_handing_over(&self) -> bool {
         self.hands_over.is_some()
+    }
+
+    /// Whether it has resigned, and its clients are still to be told which leader follows.
+    pub fn is_parting(&self) -> bool {
+        self.parts.is_some()
     }
 
     /// What each of its leaders begins with.
@@ -146,7 +157,15 @@ impl Successor {
         self.step(now);
     }
 
-    /// Stops serving, writes what is to be written, and resigns.
+    /// The journal has changed, as the driver has heard: it is read at once.
+    pub fn look_at_journal(&mut self, now: Time) {
+        self.reign.look_again(now);
+        self.step(now);
+    }
+
+    /// Stops serving, writes what is to be written, and resigns. Its clients hear of it when they have somewhere
+    /// to go: before that all of them would ask all leaders, again and again, and those that stand by would
+    /// have to turn them away instead of following.
     pub fn hand_over(&mut self, now: Time) {
         self.step(now);
         let Some(leader) = &mut self.leader else { return };
@@ -155,7 +174,6 @@ impl Successor {
         self.hands_over = Some(now + HAND_OVER_LIMIT);
         self.notices.push_back(SuccessionNotice::HandsOver);
         self.drop_leader();
-        self.close_all();
         self.step(now);
     }
 
@@ -166,7 +184,7 @@ impl Successor {
         self.is_frozen = self.reign.reigning().is_some()
             && !self.reign.has_proof(now)
             && !planted(Mistake::ActsWithoutProof);
-        if self.is_frozen || self.hands_over.is_some() {
+        if self.is_frozen() {
             return None;
         }
         if let Some((attempt, took)) = self.begun.take() {
@@ -202,6 +220,7 @@ impl Successor {
         let own = self.closes.pop_front();
         let close = own.or_else(|| self.leader.as_mut().and_then(LeaderMachine::poll_close))?;
         self.connections.remove(&close.0);
+        self.parked.remove(&close.0);
         Some(close)
     }
 
@@ -237,7 +256,9 @@ impl Successor {
     pub fn poll_timeout(&self) -> Option<Time> {
         let leader = self.leader.as_ref().filter(|_| !self.is_frozen);
         let leader = leader.and_then(LeaderMachine::poll_timeout);
-        [leader, self.reign.poll_timeout(), self.hands_over].into_iter().flatten().min()
+        let parked = self.parked.values().min().copied();
+        let own = [self.hands_over, self.parts, parked].into_iter().flatten();
+        own.chain(leader).chain(self.reign.poll_timeout()).min()
     }
 }
 
@@ -292,13 +313,14 @@ impl SuccessorTurn<'_> {
         }
         match &mut self.successor.leader {
             Some(leader) => leader.handle_message(connection, message, self.now),
-            None => self.successor.turn_away(connection),
+            None => self.successor.park(connection, self.now),
         }
     }
 
     pub fn handle_disconnected(&mut self, connection: ConnectionId) {
-        let Successor { leader, connections, .. } = self.successor;
+        let Successor { leader, connections, parked, .. } = self.successor;
         connections.remove(&connection);
+        parked.remove(&connection);
         if let Some(leader) = leader {
             leader.handle_disconnected(connection, self.now);
         }
@@ -322,7 +344,7 @@ impl Successor {
                 ReignEvent::Began { attempt, took, .. } => {
                     self.cluster = Some(took.before.cluster);
                     self.is_to_sweep = true;
-                    self.close_all();
+                    self.part();
                     self.begun = Some((attempt, took));
                 }
                 ReignEvent::Answered(answers) => self.answers.extend(answers),
@@ -340,12 +362,16 @@ impl Successor {
                     (self.begun, self.hands_over) = (None, None);
                     self.forget_reign();
                     if self.leader.is_none() {
-                        self.close_all();
+                        self.part();
                     }
                     self.notices.push_back(SuccessionNotice::Ended(ending));
                 }
             }
         }
+        if self.parts.is_some_and(|at| at <= now || self.reign.follower().is_some()) {
+            self.part();
+        }
+        self.turn_parked_away(now);
         let Some(until) = self.hands_over else { return };
         if self.reign.reigning().is_some() && (!self.reign.is_writing() || until <= now) {
             self.reign.resign(now);
@@ -353,9 +379,9 @@ impl Successor {
         }
         if self.reign.reigning().is_none() && !self.reign.is_resigning() {
             self.hands_over = None;
-            self.drop_leader();
             self.forget_reign();
-            self.close_all();
+            let limit = self.reign.lasts().unwrap_or_default() / PARTS_WITHIN;
+            self.parts = Some(now + limit);
             self.notices.push_back(SuccessionNotice::HandedOver);
         }
     }
@@ -419,6 +445,31 @@ impl Successor {
         }
     }
 
+    /// A client has come to a leader that does not reign. While it is not known which one does, it waits here
+    /// for a while: turned away it would come again at once and find no more, and with many clients those that
+    /// are to follow would be busy with connections alone.
+    fn park(&mut self, connection: ConnectionId, now: Time) {
+        if !self.reign.awaits_follower(now) {
+            return self.turn_away(connection);
+        }
+        if self.connections.contains_key(&connection) {
+            let limit = self.reign.lasts().unwrap_or_default() / 2;
+            self.parked.entry(connection).or_insert(now + limit.min(PARKED_MAX));
+        }
+    }
+
+    fn turn_parked_away(&mut self, now: Time) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let is_known = !self.reign.awaits_follower(now);
+        let due = self.parked.iter().filter(|(_, until)| is_known || **until <= now);
+        for connection in due.map(|(connection, _)| *connection).collect::<Vec<_>>() {
+            self.parked.remove(&connection);
+            self.turn_away(connection);
+        }
+    }
+
     /// Tells a client that another leader reigns, and where, as far as this one knows.
     fn turn_away(&mut self, connection: ConnectionId) {
         let head = self.reign.head();
@@ -431,8 +482,10 @@ impl Successor {
         }
     }
 
-    /// As far as it knows by now which leader reigns, they are told.
-    fn close_all(&mut self) {
+    /// Closes what is open. As far as it knows by now which leader reigns, clients are told.
+    fn part(&mut self) {
+        self.parts = None;
+        self.parked.clear();
         let address = self.reign.head().and_then(|head| head.address.clone());
         for (connection, _) in std::mem::take(&mut self.connections) {
             if let Some(cluster) = self.cluster {
@@ -447,6 +500,13 @@ impl Successor {
 
 /// How long a leader that hands over waits for its last records.
 const HAND_OVER_LIMIT: Duration = Duration::from_millis(500);
+
+/// The part of L after which a leader that has resigned keeps its clients no longer, though it has not heard of
+/// another. One that stands by reads that there is no reign within an eighth of L.
+const PARTS_WITHIN: u32 = 2;
+
+/// For how long a client waits at most to be told which leader reigns. It gives up after a second itself.
+const PARKED_MAX: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests;

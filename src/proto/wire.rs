@@ -38,7 +38,7 @@ use self::bytes::{Append, CONFIG, LENGTH_BYTES, receive};
 pub use self::{
     bytes::{decode_record, encode_record},
     group::{DiskReplacement, GroupReport, MemberReport},
-    member::{MEMBER_VERSION, MemberMessage},
+    member::{MEMBER_VERSION, MEMBER_VERSION_OLDEST, MemberMessage},
     pages::{LISTED_HOLDERS_MAX, LISTED_WAITERS_MAX, Page, held_messages, waiting_messages},
     request::{Acquire, Extras, HeldAbove, Mode, NameUse, PERMITS_MAX, Wait},
     standing::{LeaderRank, LeaderStanding, StepDownRefusal},

@@ -580,7 +580,7 @@ impl Served {
     fn stopped() -> Served {
         let files = temp_dir();
         new_secret(&files.path().join("secret"));
-        Served { files, address: "127.0.0.1:0".to_owned(), process: None }
+        Served { files, address: free_address().to_string(), process: None }
     }
 
     fn start_with(&mut self, options: &[&str]) {

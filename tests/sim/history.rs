@@ -69,7 +69,7 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
         if let (Some(token), Some(_)) = (op.took, op.granted) {
             let what = What::acquired(op.mode, token);
             history.push(Entry { what, call: op.invoked, returned: op.granted });
-            if let Some(call) = op.let_go {
+            if let Some(call) = op.ended {
                 let what = What::released(op.mode, token);
                 history.push(Entry { what, call, returned: op.freed });
             }
@@ -80,7 +80,7 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
                 let what = What::acquired(phase.mode, phase.token);
                 history.push(Entry { what, call: phase.call, returned: phase.returned });
                 let is_last = std::ptr::eq(phase, last);
-                let left = phase.left.or(op.let_go.filter(|_| is_last));
+                let left = phase.left.or(op.ended.filter(|_| is_last));
                 if let Some(call) = left {
                     let freed = phase.freed.or(op.freed.filter(|_| is_last));
                     let what = What::released(phase.mode, phase.token);
@@ -93,10 +93,10 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
             let what = (What::acquired(op.mode, made.token), What::released(op.mode, made.token));
             let heard = op.lease.is_some_and(|(lease, _)| lease == made.lease);
             // Of others its caller never knew, and it is not known when they ended.
-            let (returned, let_go, freed) =
-                if heard { (op.granted, op.let_go, op.freed) } else { (None, Some(made.at), None) };
+            let (returned, ended, freed) =
+                if heard { (op.granted, op.ended, op.freed) } else { (None, Some(made.at), None) };
             history.push(Entry { what: what.0, call: op.invoked, returned });
-            if let Some(call) = let_go {
+            if let Some(call) = ended {
                 history.push(Entry { what: what.1, call, returned: freed });
             }
         }

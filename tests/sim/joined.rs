@@ -81,6 +81,10 @@ impl World {
                 self.tally.pauses += 1;
                 self.pause(process, until - self.truth);
             }
+            GroupEvent::ReignChanged(seat) => {
+                self.sit(seat);
+                self.look_at_journal();
+            }
             GroupEvent::IsToHandOver(seat) => {
                 self.sit(seat);
                 self.hand_over();

@@ -7,16 +7,19 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use tierlock::proto::{
-    ClusterId,
-    journal::{
-        Appended, JournalAnswer, JournalHead, JournalOperation, JournalTerms, JournalTrouble,
-        ReignAttempt, ReignKey, ReignRenewal, Stamp, TakeOver, Took,
+use tierlock::{
+    Time,
+    proto::{
+        ClusterId,
+        journal::{
+            Appended, JournalAnswer, JournalHead, JournalOperation, JournalTerms, JournalTrouble,
+            ReignAttempt, ReignKey, ReignRenewal, Stamp, TakeOver, Took,
+        },
+        mistake::{Mistake, planted},
+        record::{Record, Written},
+        reign::{OperationId, Reign, ReignConfig},
+        successor::{SuccessionNotice, Successor},
     },
-    mistake::{Mistake, planted},
-    record::{Record, Written},
-    reign::{OperationId, Reign, ReignConfig},
-    successor::{SuccessionNotice, Successor},
 };
 
 use crate::{
@@ -382,6 +385,16 @@ impl World {
 
     /// The operator has this leader hand over.
     pub(crate) fn hand_over(&mut self) {
+        self.with_successor(Successor::hand_over);
+    }
+
+    /// It hears that the journal has changed.
+    pub(crate) fn look_at_journal(&mut self) {
+        self.with_successor(Successor::look_at_journal);
+    }
+
+    /// Has the leader of this seat do something outside its turns, if it runs.
+    fn with_successor(&mut self, act: impl FnOnce(&mut Successor, Time)) {
         if self.is_paused(self.process_of(Node::Leader)) {
             return;
         }
@@ -389,7 +402,7 @@ impl World {
         let now = self.clock(Node::Leader);
         host.read_at = self.truth;
         if let Some(successor) = host.leader.successor() {
-            successor.hand_over(now);
+            act(successor, now);
         }
         self.ask_journal(&mut host);
         self.follow_succession(&mut host);

@@ -351,7 +351,8 @@ impl World {
         self.obey_closes(&mut host);
         self.ask_journal(&mut host);
         self.follow_succession(&mut host);
-        if is_let_in && host.leader.leader().is_some() {
+        // What one says that was deposed in the middle of its turn is not written down.
+        if is_let_in && host.leader.leader().is_some() && self.check_reign(&host) {
             self.check_reserved(&mut host);
             self.check_readers(&host);
             self.check_keepers(&host);

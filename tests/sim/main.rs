@@ -172,6 +172,33 @@ fn an_unused_grant_of_an_earlier_reign_is_given_back_when_its_end_is_durable() {
     }
 }
 
+/// Found in a run of 4,000 with several leaders: one that stood still in the middle of its turn and was
+/// deposed meanwhile told observers of a leadership, or a holder of a grant with `at_least`, and was judged
+/// as if it had told nothing.
+#[test]
+fn a_leader_deposed_in_the_middle_of_its_turn_is_judged_by_what_clients_make_of_it() {
+    for seed in [SEVERAL + 100_806, SEVERAL + 102_391, SEVERAL + 201_580] {
+        let outcome = runner::one(seed, false);
+        assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+    }
+}
+
+/// Found in a run of 9,000: the answers of a disk were lost, and it was put back to before them. None knew of them,
+/// so none could tell it, and none had counted them.
+#[test]
+fn a_disk_may_be_put_back_to_before_what_no_member_has_heard() {
+    let outcome = group::one(101_641, false);
+    assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+}
+
+/// Found in a run of 9,000: a new disk was admitted by an entry that came to it alone and was lost with its leader.
+/// It took itself for admitted and said nothing, and the group waited for the disk before it, for good.
+#[test]
+fn a_disk_that_was_admitted_by_an_entry_that_is_lost_is_admitted_again() {
+    let outcome = group::one(204_725, false);
+    assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+}
+
 #[test]
 fn only_a_run_that_names_mistakes_gets_them() {
     let manifest = include_str!("../../Cargo.toml");

@@ -116,7 +116,7 @@ impl World {
         let Some(manager) = &self.managers[client] else { return };
         for task in manager.tasks.clone() {
             match task {
-                Task::Holding { op } => self.let_go(op),
+                Task::Holding { op } => self.end_hold(op),
                 Task::Waiting { op } | Task::InLine { op } | Task::Entering { op, .. } => {
                     self.ops[op].given_up = Some(self.truth);
                 }

@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    /// A client hears who leads: never one twice in a row, and none that led before the last.
+    /// A client hears which candidate leads: never one twice in a row, and none that led before the last.
     pub(crate) fn heard_leads(&mut self, client: usize, leader: Option<PresentLeader>) {
         let key = (client, self.lives[client]);
         let token = leader.as_ref().map(|leader| leader.token);

@@ -102,8 +102,8 @@ pub(crate) struct Op {
     pub(crate) busy: bool,
     /// It was refused while an `at_least` kept the name taken.
     pub(crate) met_reservation: bool,
-    /// Since when no guard believes in it any more, because its holder let go or was told.
-    pub(crate) let_go: Option<Truth>,
+    /// Since when no guard believes in it any more, because its holder released it or was told of its end.
+    pub(crate) ended: Option<Truth>,
     /// The release was answered.
     pub(crate) freed: Option<Truth>,
     /// The connection on which the leader, as it is now, told it its place.
@@ -177,7 +177,7 @@ impl Op {
             failed: None,
             busy: false,
             met_reservation: false,
-            let_go: None,
+            ended: None,
             freed: None,
             waits_on: None,
             cancel_read: None,
@@ -210,7 +210,7 @@ impl World {
     /// Whether its holder believes in it at this moment, by its own clock.
     pub(crate) fn believes(&self, op: usize) -> bool {
         let state = &self.ops[op];
-        if state.lease.is_none() || state.let_go.is_some() {
+        if state.lease.is_none() || state.ended.is_some() {
             return false;
         }
         let Some(manager) = &self.managers[state.client] else { return false };
@@ -273,7 +273,7 @@ impl World {
     }
 
     /// No guard believes in it from now on, or since its deadline has passed.
-    pub(crate) fn let_go(&mut self, op: usize) {
+    pub(crate) fn end_hold(&mut self, op: usize) {
         let state = &self.ops[op];
         let node = Node::Client(state.client);
         let deadline = self.managers[state.client].as_ref().and_then(|manager| manager.deadline);
@@ -281,7 +281,7 @@ impl World {
         let until = ends.map(|end| self.when(node, end)).min().unwrap_or(Truth::MAX);
         // It may have run out before its holder heard of it.
         let since = self.truth.min(until.max(state.invoked));
-        self.ops[op].let_go.get_or_insert(since);
+        self.ops[op].ended.get_or_insert(since);
     }
 
     /// A holder does what the lock is for. The resource keeps the highest token it has seen.
@@ -423,7 +423,7 @@ impl World {
         }
         let holder = self.op_of_lease.get(&(lease, client)).map(|&op| vec![op]);
         for op in shared.or(holder).unwrap_or_default() {
-            self.let_go(op);
+            self.end_hold(op);
             let task = self.ops[op].task;
             if let Some(manager) = &mut self.managers[client]
                 && matches!(manager.tasks[task], Task::Holding { op: own } if own == op)
@@ -448,7 +448,7 @@ impl World {
     pub(crate) fn heard_released(&mut self, client: usize, lease: LeaseId) {
         let truth = self.truth;
         if let Some(&op) = self.op_of_lease.get(&(lease, client))
-            && self.ops[op].let_go.is_some()
+            && self.ops[op].ended.is_some()
         {
             self.ops[op].freed.get_or_insert(truth);
         }
@@ -461,12 +461,12 @@ impl World {
         if good
             && self.past.branch != Branch::Restored
             && self.past.branch == self.ops[op].branch
-            && let Some(let_go) = self.ops[op].let_go
+            && let Some(ended) = self.ops[op].ended
             && self.superseded(op, asked)
         {
             let text = format!(
-                "a token let go at {:?} and superseded before {:?} was called good",
-                shown(let_go),
+                "a token released at {:?} and superseded before {:?} was called good",
+                shown(ended),
                 shown(asked)
             );
             self.violate(Rule::Property, text);

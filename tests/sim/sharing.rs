@@ -495,7 +495,7 @@ impl World {
         }
     }
 
-    /// Whether a token that was let go of cannot be good any more once this other was granted.
+    /// Whether a token that was released cannot be good any more once this other was granted.
     pub(crate) fn is_overtaken_by(&self, mode: Mode, other: Mode) -> bool {
         match mode {
             Mode::Exclusive => true,

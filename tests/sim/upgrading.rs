@@ -264,7 +264,7 @@ impl World {
         let waits = self.ops.iter().enumerate().find(|&(other, state)| {
             other != op
                 && state.name == name
-                && state.let_go.is_none()
+                && state.ended.is_none()
                 && self.lives[state.client] == state.life
                 && state.upgrade_read.is_some_and(|read| read.reign == self.reign && may_come(read))
         });

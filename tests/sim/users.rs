@@ -121,7 +121,7 @@ impl World {
         let how = if panicked { Predecessor::Panicked } else { Predecessor::Clean };
         let awaited = self.dice.percent(20);
         let is_good = self.believes(op);
-        self.let_go(op);
+        self.end_hold(op);
         if self.ops[op].last_word && is_good {
             self.content.insert((client, task));
         }
@@ -278,7 +278,7 @@ impl World {
     pub(crate) fn refuse_granted(&mut self, client: usize, op: usize, lease: LeaseId) {
         let (task, request) = (self.ops[op].task, self.ops[op].request.expect("it was granted"));
         self.tally.cancels += 1;
-        self.ops[op].let_go = Some(self.truth);
+        self.ops[op].ended = Some(self.truth);
         self.given_back.insert(lease);
         self.set_task(client, task, Task::Idle);
         self.call(client, |client, now| client.cancel(request, now));

@@ -51,7 +51,7 @@ mod table {
         look_up(c);
     }
 
-    /// The slot's word and its token, as they are taken and let go of quietly.
+    /// The slot's word and its token, as they are taken and released quietly.
     fn slot(c: &mut Criterion) {
         let directory = tempfile::tempdir().unwrap();
         let table = TableParts::open(directory.path()).unwrap();

@@ -159,6 +159,22 @@ impl Leadership {
     ///
     /// # Panics
     /// As [`token`](Self::token).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::{LockManager, LostReason};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let leadership = locks.election("primary").campaign_async("10.0.0.7:8080").await?;
+    /// let lost = leadership.lost(); // for `select!` beside the work
+    /// locks.lose_lock("primary");
+    /// assert_eq!(lost.await, LostReason::Provoked);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn lost(&self) -> Lost {
         MutexGuard::lost(self.guard())
     }

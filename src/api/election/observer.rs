@@ -122,7 +122,9 @@ impl Observer {
             Poll::Ready(news) => Poll::Ready(news),
             Poll::Pending => sleep.as_mut().poll(cx).map(|()| {
                 let text = "the leader did not change within the wait";
-                Err(LockError::new(crate::error::LockErrorKind::TimedOut, text))
+                // Nothing is in its way: a leader that stays is no holder that it waits for.
+                let error = LockError::new(crate::error::LockErrorKind::TimedOut, text);
+                Err(error.without_holder(true))
             }),
         })
         .await

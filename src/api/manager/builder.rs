@@ -204,6 +204,16 @@ impl LockManagerBuilder {
     /// The file with the secret that the leader and all its clients share, made by
     /// `tierlock secret new FILE`. Needed with leaders. It is read again whenever a connection is
     /// made, so that a secret can be exchanged while the manager is open.
+    ///
+    /// # Example
+    /// ```no_run
+    /// let locks = tierlock::LockManager::builder()
+    ///     .leaders(["10.0.0.1:7420", "10.0.0.2:7420"])
+    ///     .secret_file("/etc/shop/tierlock.key") // or a credential that `tierlock secret issue` has made
+    ///     .open()?;
+    /// # drop(locks);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn secret_file(mut self, file: impl AsRef<Path>) -> Self {
         self.secret_file = Some(file.as_ref().to_owned());
         self
@@ -338,6 +348,23 @@ impl LockManagerBuilder {
     /// a directory that another engine or version uses or that is not on a local file system, a
     /// secret file that is missing, malformed or readable by others. `Refused` or `Io`: a
     /// directory that cannot be made, read or written. `Damaged`: its files are not ours.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(all(feature = "process", unix))] {
+    /// use tierlock::{LockErrorKind, LockManager};
+    ///
+    /// # let place = std::env::temp_dir().join(format!("tierlock-doc-open-{}", std::process::id()));
+    /// let locks = LockManager::builder().directory(&place).label("checkout").open()?; // once per process
+    /// let guard = locks.mutex("ledger/eu", ()).lock()?;
+    ///
+    /// let mistaken = LockManager::builder().directory(&place).leaders(["10.0.0.1:7420"]).open();
+    /// assert_eq!(mistaken.err().unwrap().kind(), LockErrorKind::Config); // leaders need a secret
+    /// # drop((guard, locks));
+    /// # std::fs::remove_dir_all(place).unwrap();
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn open(mut self) -> Result<LockManager> {
         if !TIME_TO_LIVE.contains(&self.time_to_live) {
             return Err(LockError::config(format!(

@@ -68,8 +68,8 @@ pub(super) fn usage(line: impl std::fmt::Display) -> Failure {
 pub(in crate::cli) fn usage_failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
     let text = error.render().to_string();
     let runs = arguments.get(1).is_some_and(|argument| argument == "run");
-    // The tip is to pass it after `--`, where a command stands.
-    let misleads = |line: &&str| runs && line.starts_with("tip: to pass '");
+    // The tip is to pass it after `--`, where it would be a name or a command.
+    let misleads = |line: &&str| line.starts_with("tip: to pass '");
     let told = text
         .lines()
         .map(str::trim)
@@ -82,8 +82,22 @@ pub(in crate::cli) fn usage_failure(error: &clap::Error, arguments: &[OsString])
         ErrorKind::UnknownArgument if runs => spelled_out(&arguments[2..]),
         _ => None,
     };
-    let advice = advice.unwrap_or_else(|| "`tierlock --help` tells more".to_owned());
+    let advice = advice.unwrap_or_else(|| format!("`{} --help` tells more", meant(arguments)));
     usage(format_args!("{told}; {advice}"))
+}
+
+/// The subcommand that was meant, as far as it can be told.
+fn meant(arguments: &[OsString]) -> String {
+    let cli = Cli::command();
+    let (mut command, mut path) = (&cli, cli.get_name().to_owned());
+    for argument in arguments.iter().skip(1) {
+        let Some(next) = argument.to_str().and_then(|word| command.find_subcommand(word)) else {
+            break;
+        };
+        path = format!("{path} {}", next.get_name());
+        command = next;
+    }
+    path
 }
 
 /// How a `run` is spelled in which `--` is missing, or the name begins with `-`.

@@ -15,7 +15,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -29,7 +29,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::sync::{Mutex, oneshot};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Mutex, oneshot},
+};
 
 use self::{
     access::HttpToken,
@@ -108,44 +111,53 @@ impl HttpSockets {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
-    /// Answers from now on, on a thread of its own, until the process ends.
-    pub(super) fn serve(self, window: LeaderWindow) -> Result<(), Failure> {
+    /// Answers from now on, on a thread of its own, until the process ends. A leader may take a while to
+    /// start, for what its secret and its journal are read from: until there is one, that is the answer.
+    pub(super) fn serve(self) -> Result<HttpPages, Failure> {
         let failed = |error: io::Error| Failure::internal("cannot serve HTTP", error);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().map_err(failed)?;
         let HttpSockets { listeners, hosts, token } = self;
-        let desk = Arc::new(HttpDesk {
-            window,
-            hosts,
-            token,
-            health: Mutex::new(None),
-            view: Mutex::new(None),
-            locks: Mutex::new(None),
-        });
-        let house = Arc::new(HttpHouse::new());
+        let responder = Arc::new(HttpResponder::new(hosts, token));
+        let house = Arc::<HttpHouse>::default();
         for listener in listeners {
             let entered = runtime.enter();
             let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
             drop(entered);
-            runtime.spawn(accept(listener, house.clone(), desk.clone()));
+            runtime.spawn(accept(listener, house.clone(), responder.clone()));
         }
         let serve = move || {
             runtime.block_on(std::future::pending::<()>());
         };
         thread::Builder::new().name("tierlock-http".into()).spawn(serve).map_err(failed)?;
-        Ok(())
+        Ok(HttpPages(responder))
+    }
+}
+
+/// What is answered.
+pub(super) struct HttpPages(Arc<HttpResponder>);
+
+impl HttpPages {
+    /// From now on there is a leader, which is asked.
+    pub(super) fn show(&self, window: LeaderWindow) {
+        let is_first = self.0.window.set(window).is_ok();
+        assert!(is_first, "a process serves one leader");
     }
 }
 
 /// One connection more, as long as there is room.
-async fn accept(listener: tokio::net::TcpListener, house: Arc<HttpHouse>, desk: Arc<HttpDesk>) {
+async fn accept(
+    listener: tokio::net::TcpListener,
+    house: Arc<HttpHouse>,
+    responder: Arc<HttpResponder>,
+) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let place = house.place().await;
                 let number = place.number();
                 // It begins to run after the next line: there is one thread.
-                let task = tokio::spawn(serve_one(stream, place, desk.clone()));
+                let task = tokio::spawn(serve_one(stream, place, responder.clone()));
                 house.may_end(number, task.abort_handle());
             }
             // It is too busy, or the peer has gone already.
@@ -154,12 +166,20 @@ async fn accept(listener: tokio::net::TcpListener, house: Arc<HttpHouse>, desk: 
     }
 }
 
-async fn serve_one(stream: tokio::net::TcpStream, place: HttpPlace, desk: Arc<HttpDesk>) {
+async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    place: HttpPlace,
+    responder: Arc<HttpResponder>,
+) {
     let place = &place;
     let answer = service_fn(move |request| {
-        place.is_not_silent();
-        let desk = desk.clone();
-        async move { Ok::<_, std::convert::Infallible>(desk.answer(&request).await) }
+        place.is_asked();
+        let responder = responder.clone();
+        async move {
+            let answer = responder.answer(&request).await;
+            place.is_answered();
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     let mut connection = http1::Builder::new();
     connection.keep_alive(false).max_buf_size(HEAD_BYTES_MAX);
@@ -169,8 +189,9 @@ async fn serve_one(stream: tokio::net::TcpStream, place: HttpPlace, desk: Arc<Ht
 }
 
 /// Answers all requests.
-struct HttpDesk {
-    window: LeaderWindow,
+struct HttpResponder {
+    /// Once the leader has started.
+    window: OnceLock<LeaderWindow>,
     hosts: Vec<String>,
     token: Option<HttpToken>,
     health: Shown<Arc<LeaderHealth>>,
@@ -187,24 +208,29 @@ async fn shown<T: Clone>(
     last: &Shown<T>,
     lasts: Duration,
     ask: impl Future<Output = Option<T>>,
-) -> Option<T> {
+) -> Result<T, NoLeader> {
     let mut last = last.lock().await;
     if let Some((at, view)) = &*last
         && at.elapsed() < lasts
     {
-        return view.clone();
+        return view.clone().ok_or(NoLeader::Silent);
     }
     let view = ask.await;
     // Its silence, too: else each that waits here would wait for another answer.
     *last = Some((Instant::now(), view.clone()));
-    view
+    view.ok_or(NoLeader::Silent)
 }
 
 type Answer = Response<Full<Bytes>>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-impl HttpDesk {
+impl HttpResponder {
+    fn new(hosts: Vec<String>, token: Option<HttpToken>) -> HttpResponder {
+        let (window, health, view, locks) = Default::default();
+        HttpResponder { window, hosts, token, health, view, locks }
+    }
+
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
         if !access::is_own_host(request, &self.hosts) {
             let words = "this is not served under that name: use an IP address or localhost, or start \
@@ -221,16 +247,16 @@ impl HttpDesk {
             "/page.css" => answer(StatusCode::OK, "text/css; charset=utf-8", page::STYLE),
             "/locks.json" => self.locks(request).await,
             "/metrics" => match self.view().await {
-                Some(view) => answer(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view)),
-                None => silent(),
+                Ok(view) => answer(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view)),
+                Err(no_leader) => no_leader.answer(),
             },
             "/healthz" => match self.health().await {
-                Some(_) => answer(StatusCode::OK, TEXT, "the leader answers\n"),
-                None => silent(),
+                Ok(_) => answer(StatusCode::OK, TEXT, "the leader answers\n"),
+                Err(no_leader) => no_leader.answer(),
             },
             "/readyz" => match self.health().await {
-                Some(health) => readiness(&health),
-                None => silent(),
+                Ok(health) => readiness(&health),
+                Err(no_leader) => no_leader.answer(),
             },
             _ => answer(StatusCode::NOT_FOUND, TEXT, "there is no such page\n"),
         }
@@ -244,42 +270,67 @@ impl HttpDesk {
                 answer(StatusCode::UNAUTHORIZED, TEXT, "names are for holders of the token\n");
             return with(answer, header::WWW_AUTHENTICATE, "Bearer");
         }
-        let ask = async { Some(Bytes::from(page::json(&self.ask(page::LOCKS_MAX).await?))) };
-        match shown(&self.locks, LOCKS_SHOWN, ask).await {
-            Some(text) => answer(StatusCode::OK, "application/json", text),
-            None => silent(),
+        let locks = async {
+            let window = self.window()?;
+            let ask =
+                async { Some(Bytes::from(page::json(&look(window, page::LOCKS_MAX).await?))) };
+            shown(&self.locks, LOCKS_SHOWN, ask).await
+        };
+        match locks.await {
+            Ok(text) => answer(StatusCode::OK, "application/json", text),
+            Err(no_leader) => no_leader.answer(),
         }
     }
 
     /// The leader's counts, of this moment or one shortly before.
-    async fn view(&self) -> Option<Arc<LeaderView>> {
-        shown(&self.view, SHOWN, async { self.ask(0).await.map(Arc::new) }).await
-    }
-
-    async fn ask(&self, locks: usize) -> Option<LeaderView> {
-        let (show, answer) = oneshot::channel();
-        self.window.look(locks, move |view| drop(show.send(view)));
-        within_limit(answer).await
+    async fn view(&self) -> Result<Arc<LeaderView>, NoLeader> {
+        let window = self.window()?;
+        shown(&self.view, SHOWN, async { look(window, 0).await.map(Arc::new) }).await
     }
 
     /// What the leader is. It has no more to do for that than to answer: no token is asked for.
-    async fn health(&self) -> Option<Arc<LeaderHealth>> {
+    async fn health(&self) -> Result<Arc<LeaderHealth>, NoLeader> {
+        let window = self.window()?;
         let ask = async {
             let (show, answer) = oneshot::channel();
-            self.window.look_at_health(move |health| drop(show.send(health)));
+            window.look_at_health(move |health| drop(show.send(health)));
             within_limit(answer).await.map(Arc::new)
         };
         shown(&self.health, SHOWN, ask).await
     }
+
+    fn window(&self) -> Result<&LeaderWindow, NoLeader> {
+        self.window.get().ok_or(NoLeader::NotStarted)
+    }
+}
+
+async fn look(window: &LeaderWindow, locks: usize) -> Option<LeaderView> {
+    let (show, answer) = oneshot::channel();
+    window.look(locks, move |view| drop(show.send(view)));
+    within_limit(answer).await
 }
 
 async fn within_limit<T>(answer: oneshot::Receiver<T>) -> Option<T> {
     tokio::time::timeout(LEADER_LIMIT, answer).await.ok()?.ok()
 }
 
-/// The leader's thread has not answered.
-fn silent() -> Answer {
-    answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the leader does not answer\n")
+/// Why no leader has answered.
+#[derive(Clone, Copy)]
+enum NoLeader {
+    /// It still reads its secret and its journal.
+    NotStarted,
+    /// Its thread has not answered in time.
+    Silent,
+}
+
+impl NoLeader {
+    fn answer(self) -> Answer {
+        let words = match self {
+            NoLeader::NotStarted => "the leader has not started yet\n",
+            NoLeader::Silent => "the leader does not answer\n",
+        };
+        answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, words)
+    }
 }
 
 /// Whether clients may be sent to it: also to one in grace, which needs them back, and to one that stands

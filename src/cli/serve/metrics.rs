@@ -169,10 +169,12 @@ impl MetricPage<'_> {
             counts.sessions_awaited as u64,
         )?;
         self.gauge("connections", "Connections of clients", counts.connections as u64)?;
-        self.counter(
-            "other_secret",
-            "Attempts to connect by clients with another secret",
-            view.turns.other_secret,
+        let turned_away = view.turns.turned_away().map(|(reason, count)| ("reason", reason, count));
+        self.parted(
+            "handshakes_refused",
+            "Peers that did not get through their handshake",
+            ConstCounter::new,
+            turned_away,
         )?;
         self.counter("sessions_opened", "Sessions that were opened", opened)?;
         self.counter("sessions_ended", "Sessions that ended in good order", ended)?;

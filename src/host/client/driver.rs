@@ -146,7 +146,7 @@ impl Drive for ClientDriver {
         self.carrier.carry(&self.carried, done);
     }
 
-    fn let_go(&self, soon: bool) {
+    fn wake_for_release(&self, soon: bool) {
         if soon {
             self.carrier.send(&self.carried);
         } else {

@@ -37,7 +37,7 @@ use self::{
     aftermath::Aftermath,
     converting::UpgradeId,
     events::{LinkLease, Losing},
-    listing::Listing,
+    listing::{Listing, NextPage},
     observing::ObserverState,
     pins::{CallerPins, PinsMade},
     waiter::{AnswerWaiter, Opens},
@@ -104,13 +104,14 @@ pub(crate) trait Drive: Send + Sync {
 
     /// There is a release to send. `soon`: others are known to wait for that lock; else it may
     /// go with whatever is sent next, within a millisecond.
-    fn let_go(&self, soon: bool) {
+    fn wake_for_release(&self, soon: bool) {
         let _ = soon;
         self.wake();
     }
 
     /// There is something to send before the process ends. The caller sends it, unless another
     /// thread carries frames just now.
+    #[cfg(feature = "host")]
     fn send_ahead(&self) {
         self.wake();
     }
@@ -232,12 +233,14 @@ impl Link {
     }
 
     /// Has `warn` called when what is held may soon be lost.
+    #[cfg(feature = "host")]
     pub(crate) fn on_warning(&self, warn: Tell) {
         self.state.lock().on_warning = Some(warn);
     }
 
     /// Has `remember` called with what leaders show of their reigns, before any caller hears of
     /// what they grant in them.
+    #[cfg(feature = "host")]
     pub(crate) fn remember(&self, remember: Remember) {
         self.state.lock().remember = Some(remember);
     }
@@ -318,7 +321,7 @@ impl Link {
         if let Some(used) = used {
             state.give_back_closed(lease, word, used);
             self.settle(state);
-            return self.drive.let_go(true);
+            return self.drive.wake_for_release(true);
         }
         if idle.is_some() != seen.is_told && (is_same || idle.is_none()) {
             seen.is_told = idle.is_some();
@@ -348,7 +351,7 @@ impl Link {
             state.give_back_closed(lease, word, used);
         }
         self.settle(state);
-        self.drive.let_go(true);
+        self.drive.wake_for_release(true);
     }
 
     /// Gives a lease back, with an answer: see [`LeaseService::give_back_answered`].
@@ -373,7 +376,7 @@ impl Link {
         match used.lost {
             None => Releasing(Waiting::new(self, lease)),
             Some(reason) => {
-                self.drive.let_go(true);
+                self.drive.wake_for_release(true);
                 Releasing(Waiting::failed(LockError::lost(reason).with_scope(Scope::Host)))
             }
         }
@@ -386,7 +389,7 @@ impl Link {
         limit: Option<Time>,
     ) -> Result<Vec<LockInfo>, LockError> {
         let mut listing = Listing::new(only);
-        while let Some(after) = listing.next() {
+        while let NextPage::Behind(after) = listing.next() {
             listing.add(self.ask_list(only, after, limit).wait()?);
         }
         Ok(listing.found)
@@ -399,7 +402,7 @@ impl Link {
         limit: Option<Time>,
     ) -> Result<Vec<LockInfo>, LockError> {
         let mut listing = Listing::new(only);
-        while let Some(after) = listing.next() {
+        while let NextPage::Behind(after) = listing.next() {
             listing.add(self.ask_list(only, after, limit).await?);
         }
         Ok(listing.found)
@@ -480,6 +483,7 @@ impl Link {
     }
 
     /// Whether the client has been closed and owes no peer a word.
+    #[cfg(feature = "host")]
     pub(in crate::host) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
@@ -551,11 +555,12 @@ impl Link {
         let mut state = self.state.lock();
         state.client.loss_is_told(lease);
         self.settle(state);
-        self.drive.let_go(true);
+        self.drive.wake_for_release(true);
     }
 
     /// No driver will ever carry frames again: every waiting caller is told `why`, and no lease is
     /// renewed any more, so each of them counts as lost.
+    #[cfg(feature = "host")]
     pub(in crate::host) fn abandon(&self, why: impl Fn() -> LockError) {
         let mut state = self.state.lock();
         let LinkState {

@@ -121,7 +121,7 @@ impl Ports {
                 let id = match event {
                     PortEvent::Connected(id, _) | PortEvent::Readable(id) => id,
                     PortEvent::Ended(id, _) => id,
-                    PortEvent::OtherSecret(_) | PortEvent::Unaccepted(..) => continue, // of a leader's port
+                    PortEvent::TurnedAway(..) | PortEvent::Unaccepted(..) => continue, // of a leader's port
                 };
                 let is_end = matches!(event, PortEvent::Ended(..));
                 let Some(user) = self.users.get(&id) else {

@@ -17,9 +17,17 @@ pub(crate) use lent::LentReader;
 pub(crate) trait ReadFrames: Send + Sync + 'static {
     /// Carries what came and what is to go, and writes down which sockets are read from now on.
     /// Whether the task goes on.
+    #[cfg_attr(
+        not(feature = "tokio"),
+        expect(dead_code, reason = "a runtime that lends itself calls it")
+    )]
     fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> AfterTurn;
 
     /// Whether a task is to read.
+    #[cfg_attr(
+        not(feature = "tokio"),
+        expect(dead_code, reason = "a runtime that lends itself calls it")
+    )]
     fn is_wanted(&self) -> bool;
 }
 

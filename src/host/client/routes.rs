@@ -139,7 +139,7 @@ impl Routes {
                     self.news.push((route.id, RouteNews::Message(message)));
                 }
             }
-            PortEvent::OtherSecret(_) | PortEvent::Unaccepted(..) => {} // of a leader's port
+            PortEvent::TurnedAway(..) | PortEvent::Unaccepted(..) => {} // of a leader's port
             PortEvent::Ended(_, ended) => self.go_on(index, ended, ports),
         }
     }

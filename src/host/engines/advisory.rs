@@ -32,12 +32,7 @@ use super::{
     wish::Wish,
 };
 use crate::{
-    clock,
-    error::{LockError, Result},
-    host::service_url::ServiceUrl,
-    name::Name,
-    time::Time,
-    token::Token,
+    clock, error::Result, host::service_url::ServiceUrl, name::Name, time::Time, token::Token,
 };
 
 /// A database whose sessions hold locks. A future of these that is dropped may have been carried out.
@@ -66,7 +61,7 @@ pub(super) trait AdvisoryDatabase: Send + Sync + 'static {
     /// waits for. After an error the session may have it all the same.
     fn take(
         &self,
-        line: &Self::Connection,
+        connection: &Self::Connection,
         wanted: &WantedKey,
         waits: bool,
     ) -> impl Future<Output = Result<Option<Token>, EngineFault>> + Send;
@@ -74,40 +69,40 @@ pub(super) trait AdvisoryDatabase: Send + Sync + 'static {
     /// Gives a lock up once; whether the session had it.
     fn give(
         &self,
-        line: &Self::Connection,
+        connection: &Self::Connection,
         wanted: &WantedKey,
     ) -> impl Future<Output = Result<bool, EngineFault>> + Send;
 
     /// For each of these: whether a session waits for it.
     fn are_wanted(
         &self,
-        line: &Self::Connection,
+        connection: &Self::Connection,
         held: &[WantedKey],
     ) -> impl Future<Output = Result<Vec<bool>, EngineFault>> + Send;
 
     /// Whether the session is one at the server that others take their locks at.
     fn ping(
         &self,
-        line: &Self::Connection,
+        connection: &Self::Connection,
     ) -> impl Future<Output = Result<bool, EngineFault>> + Send;
 
     /// Has the server end what the session waits for.
-    fn interrupt(&self, line: &Self::Connection) -> impl Future<Output = ()> + Send;
+    fn interrupt(&self, connection: &Self::Connection) -> impl Future<Output = ()> + Send;
 
     /// Ends the connection at once.
-    fn close(&self, line: &Self::Connection);
+    fn close(&self, connection: &Self::Connection);
 
     /// As [`LockEngine::look`].
     fn look(
         &self,
-        line: &Self::Connection,
+        connection: &Self::Connection,
         only: Option<&Name>,
     ) -> impl Future<Output = Result<Vec<EngineLock>, EngineFault>> + Send;
 
     /// As [`LockEngine::examine`].
     fn examine(
         &self,
-        line: &Self::Connection,
+        connection: &Self::Connection,
     ) -> impl Future<Output = Result<Vec<EngineFinding>, EngineFault>> + Send;
 
     /// As [`LockEngine::place`].
@@ -265,13 +260,13 @@ impl<D: AdvisoryDatabase> AdvisoryEngine<D> {
                 match waits {
                     true if core.ping(session).await => session.life.begin_anew(sent),
                     true => {
-                        core.database.close(&session.line);
+                        core.database.close(&session.connection);
                         return Ok(Attempted::Dead);
                     }
                     false => session.life.renewed(sent),
                 }
                 if session.life.is_over() {
-                    core.database.close(&session.line);
+                    core.database.close(&session.connection);
                     return Ok(Attempted::Dead);
                 }
                 let deadline = session.life.deadline();
@@ -316,7 +311,7 @@ impl<D: AdvisoryDatabase> AdvisoryCore<D> {
     fn ask(self: &Arc<Self>, session: &Arc<AdvisorySession<D>>, wanted: &WantedKey) -> AskedToken {
         let (core, session, wanted) = (self.clone(), session.clone(), wanted.clone());
         Handle::current().spawn(async move {
-            core.database.take(&session.line, &wanted, session.is_spare()).await
+            core.database.take(&session.connection, &wanted, session.is_spare()).await
         })
     }
 
@@ -334,14 +329,14 @@ impl<D: AdvisoryDatabase> AdvisoryCore<D> {
             let mut interrupts = 0;
             let answer = loop {
                 if session.is_spare() {
-                    core.database.interrupt(&session.line).await;
+                    core.database.interrupt(&session.connection).await;
                     interrupts += 1;
                 }
                 match timeout(core.database.patience(), &mut asked).await {
                     Ok(answer) => break answered(answer),
                     Err(_) if session.is_spare() && interrupts < INTERRUPTS_MAX => {}
                     Err(_) if session.is_spare() || session.life.is_over() => {
-                        core.database.close(&session.line);
+                        core.database.close(&session.connection);
                         break Err(EngineFault::Trouble(String::new()));
                     }
                     // The next attempt of the name goes to another session.
@@ -362,13 +357,13 @@ impl<D: AdvisoryDatabase> AdvisoryCore<D> {
     /// Gives up what a session may have, however often it has to be told.
     async fn undo(&self, session: &AdvisorySession<D>, wanted: &WantedKey) {
         while !session.life.is_ended() {
-            let giving = self.database.give(&session.line, wanted);
+            let giving = self.database.give(&session.connection, wanted);
             if let Ok(Ok(_)) = timeout(self.database.patience(), giving).await {
                 return;
             }
             if session.is_spare() || session.life.is_over() {
                 // Nothing else is held there that is believed in.
-                return self.database.close(&session.line);
+                return self.database.close(&session.connection);
             }
             sleep(UNDO_PAUSE).await;
         }
@@ -377,12 +372,13 @@ impl<D: AdvisoryDatabase> AdvisoryCore<D> {
     /// Renews a session; whether it answered.
     async fn ping(&self, session: &AdvisorySession<D>) -> bool {
         let sent = clock::now();
-        let answer = timeout(self.database.patience(), self.database.ping(&session.line)).await;
+        let answer =
+            timeout(self.database.patience(), self.database.ping(&session.connection)).await;
         match answer {
             Ok(Ok(true)) => session.life.renewed(sent),
             Ok(Ok(false)) => {
                 session.life.end();
-                self.database.close(&session.line);
+                self.database.close(&session.connection);
             }
             Ok(Err(_)) | Err(_) => session.life.missed(),
         }
@@ -456,18 +452,20 @@ impl<D: AdvisoryDatabase> LockEngine for AdvisoryEngine<D> {
                 }
                 Attempted::Held if wish.is_try() => {
                     wish.acknowledge();
-                    return Err(LockError::WOULD_BLOCK);
+                    return Err(wish.refused());
                 }
                 Attempted::Held if !had_to_queue => {
                     had_to_queue = true;
                     wish.acknowledge();
-                    let looking = core.database.look(&session.line, Some(&wish.name));
+                    let looking = core.database.look(&session.connection, Some(&wish.name));
                     let found = wish.wait(looking, core.database.patience()).await?;
                     let found = found.and_then(Result::ok).unwrap_or_default();
                     wish.is_held_by(found.into_iter().find_map(|lock| lock.holder));
                 }
                 Attempted::Held => wish.acknowledge(),
                 Attempted::Dead => {
+                    // Whatever its session was asked is seen to its end beside the next attempt, on another.
+                    wish.may_have_left();
                     let shown = self.shown();
                     let what = format!("the connection to {shown} has ended or does not answer");
                     wish.weather(EngineFault::Trouble(what)).await?;
@@ -502,7 +500,7 @@ impl<D: AdvisoryDatabase> LockEngine for AdvisoryEngine<D> {
         let held: Vec<WantedKey> = holds.iter().map(|hold| hold.wanted.clone()).collect();
         let answer = async {
             let session = self.core.sessions.base(&self.core).await?;
-            self.core.database.are_wanted(&session.line, &held).await
+            self.core.database.are_wanted(&session.connection, &held).await
         };
         answer.await.ok()
     }
@@ -511,10 +509,10 @@ impl<D: AdvisoryDatabase> LockEngine for AdvisoryEngine<D> {
         let (core, session) = (&self.core, &hold.session);
         if session.life.is_over() {
             // Its locks go with it.
-            core.database.close(&session.line);
+            core.database.close(&session.connection);
             return Ok(false);
         }
-        let giving = core.database.give(&session.line, &hold.wanted);
+        let giving = core.database.give(&session.connection, &hold.wanted);
         let answer = match timeout(core.database.patience(), giving).await {
             Ok(answer) => answer,
             Err(_) => Err(EngineFault::Trouble(format!("{} does not answer", self.shown()))),
@@ -527,12 +525,12 @@ impl<D: AdvisoryDatabase> LockEngine for AdvisoryEngine<D> {
 
     async fn look(&self, only: Option<&Name>) -> Result<Vec<EngineLock>, EngineFault> {
         let session = self.core.sessions.base(&self.core).await?;
-        self.core.database.look(&session.line, only).await
+        self.core.database.look(&session.connection, only).await
     }
 
     async fn examine(&self) -> Result<Vec<EngineFinding>, EngineFault> {
         let session = self.core.sessions.base(&self.core).await?;
-        self.core.database.examine(&session.line).await
+        self.core.database.examine(&session.connection).await
     }
 
     async fn heard(&self) {

@@ -83,6 +83,7 @@ pub(super) trait LockEngine: Send + Sync + Sized + 'static {
     ) -> impl Future<Output = Result<Vec<EngineLock>, EngineFault>> + Send;
 
     /// What an operator should know of the server.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program alone examines"))]
     fn examine(&self) -> impl Future<Output = Result<Vec<EngineFinding>, EngineFault>> + Send;
 
     /// Ready when something that is held may have ended: it is renewed at once, which tells. It may be

@@ -32,7 +32,7 @@ use crate::{
         },
         service::{
             AskedTerms, LeaderNews, LeaseGranted, LeaseMode, LeaseRequest, LeaseService,
-            PendingLease, PendingRelease,
+            PendingLease, PendingRelease, RequestNews,
         },
     },
     name::Name,
@@ -319,6 +319,20 @@ impl<E: LockEngine> LeaseService for EngineService<E> {
 
     fn word_deadline(&self) -> Arc<Deadline> {
         Arc::new(Deadline::new(Time::ZERO))
+    }
+
+    #[cold]
+    fn news(&self, name: &Name) -> RequestNews {
+        if self.is_forked() {
+            return RequestNews::NotAsked;
+        }
+        let book = self.leasing().book.lock();
+        let waits =
+            |(_, asked): &(&u64, &AskedLease)| asked.outcome.is_none() && asked.wish.name == *name;
+        let news =
+            book.requests.iter().filter(waits).map(|(number, asked)| (asked.wish.news(), number));
+        let last = news.max_by_key(|(news, number)| (news.weight(), **number));
+        last.map_or(RequestNews::NotAsked, |(news, _)| news)
     }
 
     fn accepts(&self, terms: &AskedTerms) -> Result<()> {

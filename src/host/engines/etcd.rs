@@ -49,7 +49,7 @@ use crate::{
 /// Locks of one etcd cluster.
 pub(super) struct EtcdEngine {
     url: ServiceUrl,
-    line: Arc<EtcdConnection>,
+    connection: Arc<EtcdConnection>,
     slots: NameSlots,
     /// With `?keep=1`.
     kept: Option<Arc<PrefixWatch>>,
@@ -75,13 +75,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 impl EtcdEngine {
     pub(super) fn new(mut url: ServiceUrl, settings: &EngineSettings) -> Result<EtcdEngine> {
         let keeps = url.take_switch("keep")?;
-        let line = EtcdConnection::new(&mut url, settings, keeps)?;
+        let connection = EtcdConnection::new(&mut url, settings, keeps)?;
         url.finish("ca, keep, password_file, prefix")?;
         if !url.path.is_empty() {
             return Err(url.refuse("a path has no meaning here: use ?prefix=/locks/ for a folder"));
         }
         let kept = keeps.then(Arc::default);
-        Ok(EtcdEngine { line: Arc::new(line), slots: NameSlots::default(), kept, url })
+        Ok(EtcdEngine { connection: Arc::new(connection), slots: NameSlots::default(), kept, url })
     }
 
     /// The first token of a revision's.
@@ -100,7 +100,7 @@ impl EtcdEngine {
                  choose another name",
             ));
         }
-        Ok(LockQueue::new(self.line.clone(), name))
+        Ok(LockQueue::new(self.connection.clone(), name))
     }
 
     /// Puts a key into the queue, but for a try that the queue refuses.
@@ -177,13 +177,73 @@ impl EtcdEngine {
                 };
             }
             if !*had_to_queue {
-                wish.is_held_by(self.line.holder_of(&ahead.key).await);
+                wish.is_held_by(self.connection.holder_of(&ahead.key).await);
             }
             *had_to_queue = true;
             wish.wait(queue.watch(&ahead), LOOK_EVERY).await?;
             if session.life.is_over() {
                 return Ok(RiseEnd::BeginAnew);
             }
+        }
+    }
+
+    /// Attempts, until one has the lock or the wish ends. `left` is the session that may have a key of an
+    /// attempt that came to nothing: it is known of each attempt before it begins.
+    async fn attempt(
+        &self,
+        wish: &Wish,
+        queue: &LockQueue,
+        slot: &Arc<NameSlot>,
+        left: &mut Option<Arc<EtcdSession>>,
+    ) -> Result<EngineGrant<EtcdHold>> {
+        let mut had_to_queue = false;
+        loop {
+            let session = wish.ask(|| self.connection.session()).await?;
+            // The key of another session is not taken over: it is taken away before anything stands behind
+            // it, which would wait for it, or be refused by it.
+            if let Some(other) = left.as_ref().filter(|other| other.id() != session.id()) {
+                if !other.life.is_ended()
+                    && let Err(fault) = queue.retract(other).await
+                {
+                    wish.weather(fault).await?;
+                    continue;
+                }
+                *left = None;
+            }
+            let was_doubtful = left.replace(session.clone()).is_some();
+            let risen = match self.rise(wish, queue, &session, &mut had_to_queue).await? {
+                RiseEnd::Risen(risen) => risen,
+                // The key may be there: the next attempt takes it over.
+                RiseEnd::BeginAnew => continue,
+                RiseEnd::Refused => {
+                    // An attempt of which nothing is known may put its key later than this one is refused.
+                    if !was_doubtful {
+                        *left = None;
+                    }
+                    return Err(LockError::WOULD_BLOCK);
+                }
+            };
+            let first = self.token(risen.revision);
+            let Some(token) = first.filter(|token| *token > wish.above) else {
+                let (first, above) = (first.unwrap_or(Token::ZERO), wish.above);
+                let shown = self.shown();
+                return Err(LockError::config(format!(
+                    "the token of {shown} would be {first}, and this machine knows {above} of that \
+                     name already, which every resource refuses from now on: take another name, \
+                     `?keep=1`, whose tokens are 2^20 times as large, or lower what the resources \
+                     and the directory have seen"
+                )));
+            };
+            *left = None;
+            // Good as long as its session is, which may be over by now: the caller looks.
+            let deadline = session.life.deadline();
+            let key = queue.key(&session);
+            let watched =
+                self.kept.as_ref().map(|kept| kept.listen(&self.connection, queue.keys_begin()));
+            let (_watched, _slot) = (watched.map(Arc::new), slot.clone());
+            let hold = EtcdHold { session, key, revision: risen.revision, _watched, _slot };
+            let sent = risen.sent;
+            return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
         }
     }
 
@@ -238,7 +298,7 @@ impl LockEngine for EtcdEngine {
     }
 
     fn time_to_live(&self) -> Duration {
-        self.line.time_to_live()
+        self.connection.time_to_live()
     }
 
     async fn acquire(&self, wish: &Wish) -> Result<EngineGrant<EtcdHold>> {
@@ -254,61 +314,20 @@ impl LockEngine for EtcdEngine {
                 break Arc::new(slot);
             }
         };
-        // An attempt of which nothing is known may put its key later than the next one is refused.
-        let (mut had_to_queue, mut may_have_left) = (false, false);
-        loop {
-            wish.check()?;
-            let session = match self.line.session().await {
-                Ok(session) => session,
-                Err(fault) => {
-                    wish.weather(fault).await?;
-                    continue;
-                }
-            };
-            let risen = match self.rise(wish, &queue, &session, &mut had_to_queue).await {
-                Ok(RiseEnd::Risen(risen)) => risen,
-                Ok(RiseEnd::BeginAnew) => {
-                    may_have_left = true;
-                    continue;
-                }
-                Ok(RiseEnd::Refused) if !may_have_left => return Err(LockError::WOULD_BLOCK),
-                Ok(RiseEnd::Refused) => {
-                    self.retract(queue, session, slot);
-                    return Err(LockError::WOULD_BLOCK);
-                }
-                Err(error) => {
-                    self.retract(queue, session, slot);
-                    return Err(error);
-                }
-            };
-            let first = self.token(risen.revision);
-            let Some(token) = first.filter(|token| *token > wish.above) else {
-                self.retract(queue, session, slot);
-                let (first, above) = (first.unwrap_or(Token::ZERO), wish.above);
-                let shown = self.shown();
-                return Err(LockError::config(format!(
-                    "the token of {shown} would be {first}, and this machine knows {above} of that \
-                     name already, which every resource refuses from now on: take another name, \
-                     `?keep=1`, whose tokens are 2^20 times as large, or lower what the resources \
-                     and the directory have seen"
-                )));
-            };
-            // Good as long as its session is, which may be over by now: the caller looks.
-            let deadline = session.life.deadline();
-            let key = queue.key(&session);
-            let watched =
-                self.kept.as_ref().map(|kept| kept.listen(&self.line, queue.keys_begin()));
-            let _watched = watched.map(Arc::new);
-            let hold = EtcdHold { session, key, revision: risen.revision, _watched, _slot: slot };
-            let sent = risen.sent;
-            return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
+        let mut left = None;
+        let grant = self.attempt(wish, &queue, &slot, &mut left).await;
+        if let Some(session) = left {
+            // Whatever ended it: its key would stand before others for as long as anything else of its
+            // session is held.
+            self.retract(queue, session, slot);
         }
+        grant
     }
 
     async fn observe(&self, name: &Name, tell: &LeaderTeller) -> EngineFault {
         let observed = match self.queue(name) {
             Ok(queue) => {
-                queue.watch_leaders(&self.line, tell, |revision| self.token(revision)).await
+                queue.watch_leaders(&self.connection, tell, |revision| self.token(revision)).await
             }
             Err(error) => Err(EngineFault::Final(error)),
         };
@@ -317,18 +336,18 @@ impl LockEngine for EtcdEngine {
     }
 
     async fn renew(&self, holds: &[EtcdHold]) -> Vec<Renewal> {
-        let mut sessions: Vec<Arc<EtcdSession>> = self.line.current().into_iter().collect();
+        let mut sessions: Vec<Arc<EtcdSession>> = self.connection.current().into_iter().collect();
         for hold in holds {
             if !sessions.iter().any(|known| known.id() == hold.session.id()) {
                 sessions.push(hold.session.clone());
             }
         }
         for session in &sessions {
-            self.line.keep_alive(session).await;
+            self.connection.keep_alive(session).await;
         }
         // An operator may have deleted a key under a lease that lives.
         let keys = holds.iter().map(|hold| (&*hold.key, hold.revision));
-        let are_there = queue::are_there(&self.line, keys).await;
+        let are_there = queue::are_there(&self.connection, keys).await;
         let answer = |(hold, is_there): (&EtcdHold, Option<bool>)| {
             let deadline = hold.session.life.deadline();
             match is_there {
@@ -342,7 +361,8 @@ impl LockEngine for EtcdEngine {
     }
 
     async fn are_wanted(&self, holds: &[EtcdHold]) -> Option<Vec<bool>> {
-        queue::have_waiters(&self.line, holds.iter().map(|hold| (&*hold.key, hold.revision))).await
+        queue::have_waiters(&self.connection, holds.iter().map(|hold| (&*hold.key, hold.revision)))
+            .await
     }
 
     fn keeps(&self) -> bool {
@@ -364,14 +384,14 @@ impl LockEngine for EtcdEngine {
     }
 
     async fn release(&self, hold: &EtcdHold, _: bool) -> Result<bool, EngineFault> {
-        queue::delete(&self.line, &hold.key, hold.revision).await
+        queue::delete(&self.connection, &hold.key, hold.revision).await
     }
 
     async fn look(&self, only: Option<&Name>) -> Result<Vec<EngineLock>, EngineFault> {
-        let keys = queue::list(&self.line, only).await?;
+        let keys = queue::list(&self.connection, only).await?;
         let mut found: Vec<EngineLock> = Vec::new();
         for queued in keys {
-            let holder = self.line.holder_of(&queued.key).await;
+            let holder = self.connection.holder_of(&queued.key).await;
             let holder = holder.unwrap_or_else(|| Holder {
                 label: format!("another client of etcd, lease {:x}", queued.lease),
                 ..Holder::default()
@@ -395,8 +415,8 @@ impl LockEngine for EtcdEngine {
     }
 
     async fn examine(&self) -> Result<Vec<EngineFinding>, EngineFault> {
-        let mut client = self.line.client().await?;
-        let status = self.line.within(client.status()).await?;
+        let mut client = self.connection.client().await?;
+        let status = self.connection.within(client.status()).await?;
         let shown = self.shown();
         let mut found = vec![EngineFinding::fine(format!("{shown} answers: {}", status.version()))];
         if status.leader() == 0 {
@@ -406,8 +426,10 @@ impl LockEngine for EtcdEngine {
             found.push(EngineFinding::trouble(format!("it reports {error}")));
         }
         let action = AlarmAction::Get;
-        let alarms =
-            self.line.within(client.alarm(action, etcd_client::AlarmType::None, None)).await?;
+        let alarms = self
+            .connection
+            .within(client.alarm(action, etcd_client::AlarmType::None, None))
+            .await?;
         for alarm in alarms.alarms() {
             found.push(EngineFinding::trouble(format!(
                 "member {:x} sounds the alarm {:?}: it takes no write, so no lock, until `etcdctl \
@@ -416,7 +438,7 @@ impl LockEngine for EtcdEngine {
                 alarm.alarm()
             )));
         }
-        let members = self.line.within(client.member_list()).await?;
+        let members = self.connection.within(client.member_list()).await?;
         match members.members().len() {
             1 => found.push(EngineFinding::note(
                 "its cluster has one member: while that is down, nothing is granted",
@@ -431,15 +453,15 @@ impl LockEngine for EtcdEngine {
     }
 
     async fn part(&self) {
-        self.line.part().await;
+        self.connection.part().await;
     }
 
     fn place(&self) -> Option<String> {
-        self.line.place()
+        self.connection.place()
     }
 
     fn break_advice(&self, name: &Name) -> String {
-        let prefix = self.line.prefix();
+        let prefix = self.connection.prefix();
         format!(
             "etcdctl get --prefix --keys-only --sort-by=CREATE {:?}, then etcdctl del its first key",
             format!("{prefix}{name}/")

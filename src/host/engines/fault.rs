@@ -1,5 +1,7 @@
 //! What can go wrong on the way to a server.
 
+use std::{fmt, time::Duration};
+
 use crate::error::{LockError, LockErrorKind};
 
 /// Why a server did not do what it was asked.
@@ -12,6 +14,11 @@ pub(in crate::host) enum EngineFault {
 }
 
 impl EngineFault {
+    /// No answer came in time.
+    pub(in crate::host) fn silent(shown: impl fmt::Display, patience: Duration) -> EngineFault {
+        EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}"))
+    }
+
     pub(in crate::host) fn refused(what: impl Into<String>) -> EngineFault {
         EngineFault::Final(LockError::new(LockErrorKind::Refused, what.into()))
     }

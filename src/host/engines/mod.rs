@@ -13,7 +13,7 @@
 //! | `observing` `teller` | observers of elections, and where an engine tells them |
 //! | `fault` | what can go wrong on the way to a server |
 //! | `store_tls` | TLS on the way to a server |
-//! | `tls_line` | a connection by it |
+//! | `tls_connection` | a connection by it |
 //! | `runtime` | the one background thread of a process that all its engines run on |
 //! | `holder_line` | a holder in one line, as servers have room for it |
 //! | `session_life` | until when what hangs on a session is good |
@@ -25,10 +25,6 @@
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod advisory;
 mod book;
-#[cfg_attr(
-    not(feature = "cli"),
-    allow(dead_code, reason = "the program alone asks for all that a server knows")
-)]
 mod engine;
 mod engine_service;
 #[cfg(feature = "etcd")]
@@ -56,7 +52,7 @@ mod slots;
 pub(super) mod store_tls;
 mod teller;
 #[cfg(any(feature = "redis", feature = "zookeeper"))]
-mod tls_line;
+mod tls_connection;
 mod wish;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;

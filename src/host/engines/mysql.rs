@@ -12,7 +12,7 @@
 //! What it cannot promise: a fail-over forgets which client holds what, and a cluster of several primaries
 //! (Galera) has locks of each node alone.
 
-mod line;
+mod connection;
 pub(super) mod shed_table;
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ use mysql_async::{Error, Row};
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 
-use self::line::{MysqlAnswer, MysqlConnection, MysqlServer, cell};
+use self::connection::{MysqlAnswer, MysqlConnection, MysqlServer, cell};
 use super::{
     EngineSettings,
     advisory::{AdvisoryDatabase, AdvisoryEngine, SessionEnd, WantedKey, take_session_options},
@@ -65,7 +65,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS tierlock_locks (name VARBINARY(2
      lock_key VARCHAR(64) NOT NULL, token BIGINT NOT NULL, holder TEXT NOT NULL, \
      connection BIGINT UNSIGNED NOT NULL, since DATETIME(6) NOT NULL) \
      ENGINE=InnoDB DEFAULT CHARSET=utf8mb4";
-/// Draws the next token of a name above one, and says who has it.
+/// Draws the next token of a name above one, and says which session has it.
 const DRAW: &str = "INSERT INTO tierlock_locks (name, lock_key, token, holder, connection, since) \
      VALUES (?, ?, LAST_INSERT_ID(? + 1), ?, CONNECTION_ID(), UTC_TIMESTAMP(6)) \
      ON DUPLICATE KEY UPDATE token = LAST_INSERT_ID(GREATEST(token, ?) + 1), \
@@ -123,12 +123,12 @@ impl MysqlDatabase {
         Some(lock_of(Name::new(&name).ok()?, token, holder))
     }
 
-    async fn learn_place(&self, line: &MysqlConnection) {
+    async fn learn_place(&self, connection: &MysqlConnection) {
         if self.place.lock().is_some() {
             return;
         }
         // Where a server has no id of its own, its address is what there is.
-        let asked = line.ask("SELECT @@hostname, @@port", ());
+        let asked = connection.ask("SELECT @@hostname, @@port", ());
         if let Ok(answer) = self.server.within(asked).await {
             let (host, port): (Option<String>, Option<u64>) = (answer.first(0), answer.first(1));
             let (prefix, database) = (&self.prefix, &self.url.path);
@@ -171,11 +171,11 @@ impl AdvisoryDatabase for MysqlDatabase {
     }
 
     async fn open(&self, end: SessionEnd) -> Result<MysqlConnection, EngineFault> {
-        let line = self.server.connect(self.time_to_live, move || end.tell()).await?;
-        let asked = line.ask("SELECT CONNECTION_ID(), @@global.read_only", ());
+        let connection = self.server.connect(self.time_to_live, move || end.tell()).await?;
+        let asked = connection.ask("SELECT CONNECTION_ID(), @@global.read_only", ());
         let answer = self.server.within(asked).await?;
         let shown = self.server.shown();
-        if answer.first::<u64>(0) != Some(line.id().into()) && !self.is_session_pooled {
+        if answer.first::<u64>(0) != Some(connection.id().into()) && !self.is_session_pooled {
             return Err(EngineFault::config(format!(
                 "{shown} is a proxy, where a session may have no server connection of its own: two \
                  sessions would get one lock; name the server itself, or say `?pooler=session` if the \
@@ -186,30 +186,30 @@ impl AdvisoryDatabase for MysqlDatabase {
         if answer.first::<i64>(1) != Some(0) {
             return Err(EngineFault::Trouble(format!("{shown} is {READ_ONLY}")));
         }
-        if let Err(fault) = self.server.within(line.ask(TABLE, ())).await {
+        if let Err(fault) = self.server.within(connection.ask(TABLE, ())).await {
             let EngineFault::Final(error) = fault else { return Err(fault) };
             // It may be there, made by its owner.
-            let there = line.ask("SELECT 1 FROM tierlock_locks LIMIT 1", ());
+            let there = connection.ask("SELECT 1 FROM tierlock_locks LIMIT 1", ());
             if self.server.within(there).await.is_err() {
                 return Err(EngineFault::Final(LockError::config(format!(
                     "{error}; have its owner run once: {TABLE}"
                 ))));
             }
         }
-        self.learn_place(&line).await;
-        Ok(line)
+        self.learn_place(&connection).await;
+        Ok(connection)
     }
 
     async fn take(
         &self,
-        line: &MysqlConnection,
+        connection: &MysqlConnection,
         wanted: &WantedKey,
         waits: bool,
     ) -> Result<Option<Token>, EngineFault> {
         let fault = |error: Error| self.server.fault(&error);
         let seconds = if waits { WAIT_SECONDS } else { 0 };
         // It takes as long as it takes.
-        let asked = line.ask("SELECT GET_LOCK(?, ?)", (&wanted.key, seconds));
+        let asked = connection.ask("SELECT GET_LOCK(?, ?)", (&wanted.key, seconds));
         match asked.await.map_err(fault)?.first::<i64>(0) {
             Some(1) => {}
             Some(_) => return Ok(None),
@@ -221,15 +221,19 @@ impl AdvisoryDatabase for MysqlDatabase {
         }
         let (name, above) = (wanted.name.as_str().as_bytes(), wanted.above.get());
         let given = (name, &wanted.key, above, self.holder.text(), above);
-        let drawn = line.ask(DRAW, given).await.map_err(fault)?;
+        let drawn = connection.ask(DRAW, given).await.map_err(fault)?;
         let token = Token::new(drawn.last_id).filter(|token| *token > wanted.above);
         token.map(Some).ok_or_else(|| {
             EngineFault::config("the name's token in tierlock_locks is at its end: lower it")
         })
     }
 
-    async fn give(&self, line: &MysqlConnection, wanted: &WantedKey) -> Result<bool, EngineFault> {
-        let asked = line.ask("SELECT RELEASE_LOCK(?)", (&wanted.key,));
+    async fn give(
+        &self,
+        connection: &MysqlConnection,
+        wanted: &WantedKey,
+    ) -> Result<bool, EngineFault> {
+        let asked = connection.ask("SELECT RELEASE_LOCK(?)", (&wanted.key,));
         let answer = asked.await.map_err(|error| self.server.fault(&error))?;
         Ok(answer.first::<i64>(0) == Some(1))
     }
@@ -242,26 +246,26 @@ impl AdvisoryDatabase for MysqlDatabase {
         Ok(vec![false; held.len()])
     }
 
-    async fn ping(&self, line: &MysqlConnection) -> Result<bool, EngineFault> {
+    async fn ping(&self, connection: &MysqlConnection) -> Result<bool, EngineFault> {
         // A primary that was demoted is made read-only.
-        let answer = self.server.within(line.ask("SELECT @@global.read_only", ())).await?;
+        let answer = self.server.within(connection.ask("SELECT @@global.read_only", ())).await?;
         Ok(answer.first::<i64>(0) == Some(0))
     }
 
-    async fn interrupt(&self, line: &MysqlConnection) {
+    async fn interrupt(&self, connection: &MysqlConnection) {
         if let Ok(other) = self.server.connect(self.time_to_live, || {}).await {
-            let kill = format!("KILL QUERY {}", line.id());
+            let kill = format!("KILL QUERY {}", connection.id());
             let _ = self.server.within(other.ask(&kill, ())).await;
         }
     }
 
-    fn close(&self, line: &MysqlConnection) {
-        line.close();
+    fn close(&self, connection: &MysqlConnection) {
+        connection.close();
     }
 
     async fn look(
         &self,
-        line: &MysqlConnection,
+        connection: &MysqlConnection,
         only: Option<&Name>,
     ) -> Result<Vec<EngineLock>, EngineFault> {
         let Some(name) = only else {
@@ -269,15 +273,15 @@ impl AdvisoryDatabase for MysqlDatabase {
                 "SELECT name, {ABOUT} FROM tierlock_locks \
                  WHERE IS_USED_LOCK(lock_key) = connection ORDER BY name LIMIT {KEYS_MAX}"
             );
-            let answer = self.server.within(line.ask(&sql, ())).await?;
+            let answer = self.server.within(connection.ask(&sql, ())).await?;
             return Ok(answer.rows.iter().filter_map(|row| Self::seen(row, true, 0)).collect());
         };
         let key = self.key(name).map_err(EngineFault::Final)?;
-        let used = self.server.within(line.ask("SELECT IS_USED_LOCK(?)", (&key,))).await?;
+        let used = self.server.within(connection.ask("SELECT IS_USED_LOCK(?)", (&key,))).await?;
         let Some(used) = used.first::<u64>(0) else { return Ok(Vec::new()) };
         let sql = format!("SELECT name, {ABOUT} FROM tierlock_locks WHERE name = ?");
         let given = (name.as_str().as_bytes(),);
-        let row: MysqlAnswer = self.server.within(line.ask(&sql, given)).await?;
+        let row: MysqlAnswer = self.server.within(connection.ask(&sql, given)).await?;
         let known = row
             .rows
             .first()
@@ -286,9 +290,12 @@ impl AdvisoryDatabase for MysqlDatabase {
         Ok(vec![known.unwrap_or_else(unknown)])
     }
 
-    async fn examine(&self, line: &MysqlConnection) -> Result<Vec<EngineFinding>, EngineFault> {
+    async fn examine(
+        &self,
+        connection: &MysqlConnection,
+    ) -> Result<Vec<EngineFinding>, EngineFault> {
         let sql = "SELECT @@version, @@global.read_only, @@innodb_flush_log_at_trx_commit";
-        let answer = self.server.within(line.ask(sql, ())).await?;
+        let answer = self.server.within(connection.ask(sql, ())).await?;
         let version: String = answer.first(0).unwrap_or_default();
         let shown = self.server.shown();
         let mut found = vec![EngineFinding::fine(format!("{shown} answers: {version}"))];
@@ -300,7 +307,7 @@ impl AdvisoryDatabase for MysqlDatabase {
                 "innodb_flush_log_at_trx_commit is not 1: a crash can take the last tokens back",
             ));
         }
-        let asked = line.ask("SHOW STATUS LIKE 'wsrep_cluster_size'", ());
+        let asked = connection.ask("SHOW STATUS LIKE 'wsrep_cluster_size'", ());
         let cluster = self.server.within(asked).await?;
         let size = cluster.first::<String>(1).and_then(|size| size.parse::<u32>().ok());
         if size.is_some_and(|size| size > 1) {

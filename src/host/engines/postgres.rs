@@ -114,12 +114,12 @@ pub(super) fn open(
 impl PostgresDatabase {
     async fn ask(
         &self,
-        line: &PostgresSession,
+        session: &PostgresSession,
         sql: &str,
         given: &[&str],
     ) -> Result<Vec<Row>, EngineFault> {
         let given = given.iter().map(|given| (given as _, Type::TEXT)).collect::<Vec<_>>();
-        self.server.within(line.connection.client.query_typed(sql, &given)).await
+        self.server.within(session.connection.client.query_typed(sql, &given)).await
     }
 
     /// Sees to it that the sequence and the table are there.
@@ -194,10 +194,10 @@ impl PostgresDatabase {
     /// Draws tokens beyond the one that the machine knows.
     async fn raise(
         &self,
-        line: &PostgresSession,
+        session: &PostgresSession,
         wanted: &WantedKey,
     ) -> Result<Token, EngineFault> {
-        let client = &line.connection.client;
+        let client = &session.connection.client;
         let above = wanted.above.get();
         let sql = self.statements.raise(above);
         if let Err(error) = self.server.within(client.batch_execute(&sql)).await {
@@ -210,7 +210,7 @@ impl PostgresDatabase {
                  ({error})"
             )));
         }
-        let rows = self.ask(line, &self.statements.draw, &[wanted.name.as_str()]).await?;
+        let rows = self.ask(session, &self.statements.draw, &[wanted.name.as_str()]).await?;
         let token = rows.first().and_then(token_of).filter(|token| *token > wanted.above);
         token.ok_or_else(|| {
             EngineFault::config(format!("the sequence {} is at its end", self.statements.sequence))
@@ -272,31 +272,35 @@ impl AdvisoryDatabase for PostgresDatabase {
 
     async fn take(
         &self,
-        line: &PostgresSession,
+        session: &PostgresSession,
         wanted: &WantedKey,
         waits: bool,
     ) -> Result<Option<Token>, EngineFault> {
-        let mode = &line.modes[usize::from(wanted.is_shared)];
+        let mode = &session.modes[usize::from(wanted.is_shared)];
         let statement = if waits { &mode.wait } else { &mode.take };
         let (key, name, holder) = (&*wanted.key, wanted.name.as_str(), self.holder.text());
         // It takes as long as it takes.
-        let asked = line.connection.client.query(statement, &[&key, &name, &holder]).await;
+        let asked = session.connection.client.query(statement, &[&key, &name, &holder]).await;
         let rows = asked.map_err(|error| self.server.fault(&error))?;
         let Some(row) = rows.first() else { return Ok(None) };
         match token_of(row) {
             Some(token) if token > wanted.above => Ok(Some(token)),
-            _ => self.raise(line, wanted).await.map(Some),
+            _ => self.raise(session, wanted).await.map(Some),
         }
     }
 
-    async fn give(&self, line: &PostgresSession, wanted: &WantedKey) -> Result<bool, EngineFault> {
+    async fn give(
+        &self,
+        session: &PostgresSession,
+        wanted: &WantedKey,
+    ) -> Result<bool, EngineFault> {
         let (key, name) = (&*wanted.key, wanted.name.as_str());
-        let (client, mode) = (&line.connection.client, usize::from(wanted.is_shared));
-        let rows = match client.query(&line.modes[mode].give, &[&key, &name]).await {
+        let (client, mode) = (&session.connection.client, usize::from(wanted.is_shared));
+        let rows = match client.query(&session.modes[mode].give, &[&key, &name]).await {
             Ok(rows) => rows,
             // What it is called can stay in the table: the lock is what counts.
             Err(error) if error.as_db_error().is_some() => {
-                self.ask(line, &self.statements.modes[mode].give_alone, &[key]).await?
+                self.ask(session, &self.statements.modes[mode].give_alone, &[key]).await?
             }
             Err(error) => return Err(self.server.fault(&error)),
         };
@@ -305,40 +309,40 @@ impl AdvisoryDatabase for PostgresDatabase {
 
     async fn are_wanted(
         &self,
-        line: &PostgresSession,
+        session: &PostgresSession,
         held: &[WantedKey],
     ) -> Result<Vec<bool>, EngineFault> {
         let keys: Vec<&str> = held.iter().map(|held| &*held.key).collect();
-        let client = &line.connection.client;
+        let client = &session.connection.client;
         let given: [(&(dyn ToSql + Sync), Type); 1] = [(&keys, Type::TEXT_ARRAY)];
         let asked = client.query_typed(&self.statements.are_wanted, &given);
         Ok(self.server.within(asked).await?.iter().map(|row| row.get(0)).collect())
     }
 
-    async fn ping(&self, line: &PostgresSession) -> Result<bool, EngineFault> {
-        let rows = self.ask(line, statements::PING, &[]).await?;
+    async fn ping(&self, session: &PostgresSession) -> Result<bool, EngineFault> {
+        let rows = self.ask(session, statements::PING, &[]).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
-    async fn interrupt(&self, line: &PostgresSession) {
-        let _ = self.server.cancel(&line.connection).await;
+    async fn interrupt(&self, session: &PostgresSession) {
+        let _ = self.server.cancel(&session.connection).await;
     }
 
-    fn close(&self, line: &PostgresSession) {
-        line.connection.close();
+    fn close(&self, session: &PostgresSession) {
+        session.connection.close();
     }
 
     async fn look(
         &self,
-        line: &PostgresSession,
+        session: &PostgresSession,
         only: Option<&Name>,
     ) -> Result<Vec<EngineLock>, EngineFault> {
         let rows = match only {
             Some(name) => {
                 let key = self.key(name).map_err(EngineFault::Final)?;
-                self.ask(line, &self.statements.look_at, &[&key, name.as_str()]).await?
+                self.ask(session, &self.statements.look_at, &[&key, name.as_str()]).await?
             }
-            None => self.ask(line, &self.statements.look, &[]).await?,
+            None => self.ask(session, &self.statements.look, &[]).await?,
         };
         let mut found: Vec<EngineLock> = Vec::new();
         for row in &rows {
@@ -367,20 +371,20 @@ impl AdvisoryDatabase for PostgresDatabase {
         Ok(found)
     }
 
-    async fn examine(&self, line: &PostgresSession) -> Result<Vec<EngineFinding>, EngineFault> {
-        let rows = self.ask(line, statements::EXAMINE, &[]).await?;
+    async fn examine(&self, session: &PostgresSession) -> Result<Vec<EngineFinding>, EngineFault> {
+        let rows = self.ask(session, statements::EXAMINE, &[]).await?;
         let row = rows.first().ok_or_else(|| EngineFault::Trouble("no answer".to_owned()))?;
         let text = |column: &str| row.get::<_, Option<String>>(column).unwrap_or_default();
         let shown = self.server.shown();
         let mut found =
             vec![EngineFinding::fine(format!("{shown} answers: PostgreSQL {}", text("version")))];
-        if line.connection.version < 140_000 {
+        if session.connection.version < 140_000 {
             found.push(EngineFinding::note(
                 "before version 14 it ends no session that has gone silent: a holder that is stopped, \
                  or cut off in silence, keeps its lock until TCP gives up",
             ));
         }
-        if line.connection.is_pooled {
+        if session.connection.is_pooled {
             found.push(EngineFinding::note(
                 "it is reached through a pooler, which has to be in session mode",
             ));

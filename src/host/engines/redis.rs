@@ -6,7 +6,7 @@
 //! owner changes nothing. A key of the other form is another holder's lock, and is waited for.
 //!
 //! What it cannot promise: a server that loses its memory (no append-only file, a fail-over to a
-//! replica that lags) forgets who holds what and counts tokens from 1 again. The holder hears of it at
+//! replica that lags) forgets which lock is held by which client and counts tokens from 1 again. The holder hears of it at
 //! the next renewal; see the guide.
 
 mod ear;
@@ -96,6 +96,11 @@ const UNDO_EVERY: Duration = Duration::from_millis(100);
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// So long the server keeps a name, also where its clock runs a little faster.
+fn kept_for(at_least: Duration) -> Duration {
+    at_least + at_least / 100
 }
 
 /// Gives a lock up, and leaves the name taken for so many milliseconds.
@@ -201,7 +206,7 @@ impl RedisEngine {
         at_least: Duration,
     ) -> Result<RedisHold, EngineFault> {
         let mut run = self.renew.prepare_invoke();
-        run.key(&hold.key).arg(&hold.owner).arg(millis(at_least + at_least / 100));
+        run.key(&hold.key).arg(&hold.owner).arg(millis(kept_for(at_least)));
         match self.node.run::<i64>(&run).await? {
             // It counts from the grant, which was before now.
             1 => Ok(RedisHold { stays_until: Some(clock::now() + at_least), ..hold.clone() }),
@@ -209,10 +214,16 @@ impl RedisEngine {
         }
     }
 
-    /// Takes back what may have been granted, until the server has answered or it has expired.
-    fn undo(&self, hold: RedisHold) {
+    /// Takes back what may have been granted, before the next attempt, which would meet it; if that is not
+    /// answered, again and again until it is or the grant has expired, which `at_least` may have put off.
+    async fn undo(&self, wish: &Wish, hold: RedisHold) {
+        if give_up(&self.node, &self.release, &hold, 0).await.is_ok() {
+            return;
+        }
+        wish.may_have_left();
         let (node, release) = (self.node.clone(), self.release.clone());
-        let end = clock::now() + self.time_to_live;
+        let kept = wish.at_least.map_or(Duration::ZERO, kept_for);
+        let end = clock::now() + self.time_to_live.max(kept);
         Handle::current().spawn(async move {
             while give_up(&node, &release, &hold, 0).await.is_err() && clock::now() < end {
                 tokio::time::sleep(UNDO_EVERY).await;
@@ -278,7 +289,7 @@ impl LockEngine for RedisEngine {
                 }
                 Ok(Attempt::Held { left, tells, channel }) => (left, tells, channel),
                 Ok(Attempt::Unheard(fault, hold)) => {
-                    self.undo(hold);
+                    self.undo(wish, hold).await;
                     wish.weather(fault).await?;
                     continue;
                 }
@@ -288,7 +299,7 @@ impl LockEngine for RedisEngine {
                 }
             };
             if wish.is_try() {
-                return Err(LockError::WOULD_BLOCK);
+                return Err(wish.refused());
             }
             had_to_queue = true;
             let longest = if tells { LOOK_EVERY } else { POLL_EVERY };

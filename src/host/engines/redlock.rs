@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock,
-    error::{LockError, Result},
+    error::Result,
     host::{random, service_url::ServiceUrl},
     name::Name,
     token::Token,
@@ -182,7 +182,11 @@ impl LockEngine for RedlockEngine {
                 return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
             }
             // A part of the servers is no lock, and stands in the way of others.
-            self.vote(self.nodes.iter().map(|node| self.release_at(node, &hold))).await;
+            let released =
+                self.vote(self.nodes.iter().map(|node| self.release_at(node, &hold))).await;
+            if released.fault.is_some() {
+                wish.may_have_left();
+            }
             if poll.yes + poll.no < self.quorum() {
                 let fault = poll.fault.unwrap_or_else(|| {
                     EngineFault::Trouble("a majority answered too late".to_owned())
@@ -192,7 +196,7 @@ impl LockEngine for RedlockEngine {
             }
             wish.acknowledge();
             if wish.is_try() {
-                return Err(LockError::WOULD_BLOCK);
+                return Err(wish.refused());
             }
             had_to_queue = true;
             let jitter = Duration::from_millis(50 + (random() % 100) as u64);

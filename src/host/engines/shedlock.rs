@@ -98,8 +98,11 @@ pub(super) fn take_table(url: &mut ServiceUrl) -> Result<(String, bool)> {
     Ok((table, is_unfenced))
 }
 
-/// So often a row that may be ours is given up.
-const UNDO_EVERY: Duration = Duration::from_millis(100);
+/// The first and the longest pause before a row that may be ours is given up again.
+const UNDO_PAUSE: Duration = Duration::from_millis(100);
+const UNDO_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A server that has not carried a statement by then is taken to have dropped it with its connection.
+const LATEST: Duration = Duration::from_secs(30);
 /// `locked_by` has room for so many characters, of which the last are drawn at random.
 const HOLDER_MAX: usize = 200;
 
@@ -113,14 +116,28 @@ impl<T: ShedTable> ShedLockEngine<T> {
         ShedLockEngine { table: Arc::new(table), is_unfenced, time_to_live, holder }
     }
 
-    /// Gives up what may have been taken, until that is answered or it has ended by itself.
-    fn undo(&self, name: Name, owner: String, lives: Duration) {
-        let (table, end) = (self.table.clone(), clock::now() + lives);
+    /// Gives up what may have been taken, before the next attempt, which would meet it; if it was not there,
+    /// again and again: the statement may be carried yet, after its connection has
+    /// gone, and the row would be taken for as long as the job may run.
+    async fn undo(&self, wish: &Wish, owner: String, lives: Duration) {
+        if matches!(self.table.give(wish.name.as_str(), &owner, Duration::ZERO).await, Ok(true)) {
+            return;
+        }
+        wish.may_have_left();
+        let (table, name, begun) = (self.table.clone(), wish.name.clone(), clock::now());
         Handle::current().spawn(async move {
-            while table.give(name.as_str(), &owner, Duration::ZERO).await.is_err()
-                && clock::now() < end
-            {
-                sleep(UNDO_EVERY).await;
+            let mut pause = UNDO_PAUSE;
+            loop {
+                sleep(pause).await;
+                let until = match table.give(name.as_str(), &owner, Duration::ZERO).await {
+                    Ok(true) => return,
+                    Ok(false) => begun + lives.min(LATEST),
+                    Err(_) => begun + lives,
+                };
+                if clock::now() >= until {
+                    return;
+                }
+                pause = (pause * 2).min(UNDO_PAUSE_MAX);
             }
         });
     }
@@ -165,10 +182,10 @@ impl<T: ShedTable> LockEngine for ShedLockEngine<T> {
             match self.table.take(wish.name.as_str(), &owner, lives).await {
                 Ok(false) => {
                     wish.acknowledge();
-                    return Err(LockError::WOULD_BLOCK);
+                    return Err(wish.refused());
                 }
                 Err(fault) => {
-                    self.undo(wish.name.clone(), owner, lives);
+                    self.undo(wish, owner, lives).await;
                     wish.weather(fault).await?;
                 }
                 Ok(true) => {

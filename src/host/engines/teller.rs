@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::{
     alarm::contain,
-    elected::ElectedLeader,
+    elected::{ElectedLeader, LeaderTold},
     error::LockError,
     host::untold::{LeaderChange, UntoldChanges},
 };
@@ -19,17 +19,18 @@ pub(super) struct LeaderTeller(Arc<Mutex<ToldLeaders>>);
 struct ToldLeaders {
     changes: UntoldChanges,
     /// What was told last.
-    last: Option<Option<ElectedLeader>>,
+    last: LeaderTold,
 }
 
 impl LeaderTeller {
     /// The leader as it is now, if that is another than it was.
     pub(super) fn leads(&self, leader: Option<ElectedLeader>) {
         let mut told = self.0.lock();
-        if told.last.as_ref() == Some(&leader) {
+        let now = LeaderTold::Now(leader.clone());
+        if told.last == now {
             return;
         }
-        told.last = Some(leader.clone());
+        told.last = now;
         let waker = told.changes.add(Ok(leader));
         drop(told);
         waker.into_iter().for_each(|waker| contain(|| waker.wake()));
@@ -42,7 +43,7 @@ impl LeaderTeller {
     }
 
     pub(super) fn has_told(&self) -> bool {
-        self.0.lock().last.is_some()
+        self.0.lock().last != LeaderTold::Nothing
     }
 
     /// As [`UntoldChanges::take`].

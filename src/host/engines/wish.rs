@@ -20,7 +20,7 @@ use super::fault::EngineFault;
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, Result},
-    host::service::LeasePatience,
+    host::service::{LeasePatience, RequestNews},
     name::Name,
     time::Time,
     token::Token,
@@ -45,6 +45,8 @@ pub(super) struct Wish {
     is_stopped: AtomicBool,
     stopped: Notify,
     notes: Mutex<WishNotes>,
+    /// An attempt may have left something at the server: its answer was lost.
+    may_have_left: AtomicBool,
 }
 
 /// What the error says if the time is over.
@@ -62,6 +64,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const LONGEST_NAP: Duration = Duration::from_millis(100);
 /// A server counts as unreachable at the end of a shorter wait, if it was silent for so long.
 const SILENCE: Duration = Duration::from_secs(1);
+const NO_ANSWER: &str = "the service has not answered";
 
 impl Wish {
     pub(super) fn new(
@@ -84,6 +87,7 @@ impl Wish {
             is_stopped: AtomicBool::new(false),
             stopped: Notify::new(),
             notes: Mutex::default(),
+            may_have_left: AtomicBool::new(false),
         }
     }
 
@@ -100,6 +104,21 @@ impl Wish {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped.load(Acquire)
+    }
+
+    /// An attempt has come to nothing, and something of it may be at the server still.
+    pub(super) fn may_have_left(&self) {
+        self.may_have_left.store(true, Release);
+    }
+
+    /// What a try is told that the server has refused: what stands in its way may be its own.
+    pub(super) fn refused(&self) -> LockError {
+        match self.may_have_left.load(Acquire) {
+            true => LockError::perhaps_taken(
+                "it is taken, and that may be by an attempt of this call that lost its answer: try again",
+            ),
+            false => LockError::WOULD_BLOCK,
+        }
     }
 
     /// The server has answered, and another holder has it.
@@ -165,6 +184,20 @@ impl Wish {
         }
     }
 
+    /// What the server gives, asked again and again until it does or the time is over.
+    pub(super) async fn ask<T, F: Future<Output = Result<T, EngineFault>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T> {
+        loop {
+            self.check()?;
+            match ask().await {
+                Ok(given) => return Ok(given),
+                Err(fault) => self.weather(fault).await?,
+            }
+        }
+    }
+
     /// The server could not answer, or not serve: waits before it is asked again.
     pub(super) async fn weather(&self, fault: EngineFault) -> Result<()> {
         let trouble = match fault {
@@ -181,6 +214,30 @@ impl Wish {
         self.wait(std::future::pending::<()>(), pause).await.map(|_| ())
     }
 
+    /// Whether the server counts as unreachable, which has not answered yet.
+    fn is_silent(&self, waited: Duration, notes: &WishNotes) -> bool {
+        waited >= self.connect_timeout.min(SILENCE) || notes.trouble.is_some()
+    }
+
+    /// What has come of it so far, for a caller that stands behind this one.
+    pub(super) fn news(&self) -> RequestNews {
+        let notes = self.notes.lock();
+        if self.is_acknowledged.load(Acquire) {
+            // It was told a while ago.
+            let holder = notes.holder.clone();
+            return RequestNews::Waits(
+                holder.map(|holder| Holder { held_since_grant: false, ..holder }),
+            );
+        }
+        match self.is_silent(clock::now().since(self.begun), &notes) {
+            true => {
+                let trouble = notes.trouble.as_deref().unwrap_or(NO_ANSWER);
+                RequestNews::Silent(trouble.to_owned())
+            }
+            false => RequestNews::OnItsWay,
+        }
+    }
+
     /// What the caller is told when its time is over.
     fn over(&self) -> LockError {
         let waited = clock::now().since(self.begun);
@@ -192,9 +249,8 @@ impl Wish {
                 holder => error.with_holder(holder.clone()),
             };
         }
-        let trouble = notes.trouble.as_deref().unwrap_or("the service has not answered");
-        let is_silent = waited >= self.connect_timeout.min(SILENCE) || notes.trouble.is_some();
-        match is_silent {
+        let trouble = notes.trouble.as_deref().unwrap_or(NO_ANSWER);
+        match self.is_silent(waited, &notes) {
             true => LockError::new(LockErrorKind::Unreachable, trouble.to_owned()),
             false => {
                 let text = format!("the service did not answer within the wait: {trouble}");

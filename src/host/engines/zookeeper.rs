@@ -34,7 +34,7 @@ use super::{
     fault::EngineFault,
     holder_line::HolderLine,
     teller::LeaderTeller,
-    tls_line,
+    tls_connection,
     wish::Wish,
 };
 use crate::{
@@ -50,7 +50,7 @@ use crate::{
 /// Locks of one ensemble.
 pub(super) struct ZookeeperEngine {
     url: ServiceUrl,
-    line: Arc<ZookeeperConnection>,
+    connection: Arc<ZookeeperConnection>,
     form: NodeForm,
     /// When the nodes of all that is held were looked for last.
     looked: Mutex<Time>,
@@ -83,14 +83,19 @@ impl ZookeeperEngine {
             Some(_) => return Err(url.refuse("the option as is mutex or read-write")),
         };
         let has_folders = url.take_switch("parents")?;
-        let line = ZookeeperConnection::new(&mut url, settings, has_folders)?;
+        let connection = ZookeeperConnection::new(&mut url, settings, has_folders)?;
         url.finish("acl, as, ca, parents, password_file")?;
         check_process(&url)?;
-        Ok(ZookeeperEngine { line: Arc::new(line), form, url, looked: Mutex::new(Time::ZERO) })
+        Ok(ZookeeperEngine {
+            connection: Arc::new(connection),
+            form,
+            url,
+            looked: Mutex::new(Time::ZERO),
+        })
     }
 
     fn queue(&self, name: &Name) -> Result<NodeQueue> {
-        NodeQueue::new(self.line.clone(), name, self.form)
+        NodeQueue::new(self.connection.clone(), name, self.form)
     }
 
     fn is_to_look(&self) -> bool {
@@ -120,7 +125,7 @@ impl ZookeeperEngine {
                 true => queue.try_enter(own, wish.value.as_deref()).await,
                 false => queue.enter(own, wish.value.as_deref()).await.map(Some),
             };
-            let Some(entered) = entered.transpose() else { return Err(LockError::WOULD_BLOCK) };
+            let Some(entered) = entered.transpose() else { return Err(wish.refused()) };
             let (ahead, first) = match entered {
                 Ok(NodeRank::First) => {
                     let czxid = own.made.as_ref().map_or(0, |made| made.czxid);
@@ -138,7 +143,7 @@ impl ZookeeperEngine {
             if wish.is_try() {
                 // Its node is gone when the caller hears, if the server answers; if not, the caller goes on.
                 let _ = queue.retract(own).await;
-                return Err(LockError::WOULD_BLOCK);
+                return Err(wish.refused());
             }
             if !*had_to_queue {
                 let holder = queue.holder_of(&own.session, &first).await;
@@ -164,11 +169,11 @@ impl ZookeeperEngine {
     /// The nodes that may be locks: those below the chroot, or below a folder.
     async fn lock_nodes(&self, session: &ZookeeperSession) -> Result<Vec<Name>, EngineFault> {
         let Some(client) = session.client() else { return Ok(Vec::new()) };
-        let root = self.line.paths.root();
+        let root = self.connection.paths.root();
         let mut folders = vec![root.to_owned()];
         let mut found = Vec::new();
         while let Some(folder) = folders.pop() {
-            let children = match self.line.within(client.list_children(&folder)).await {
+            let children = match self.connection.within(client.list_children(&folder)).await {
                 Ok(children) => children,
                 Err(zookeeper_client::Error::NoNode) => continue,
                 Err(error) => return Err(session.fault(&error)),
@@ -181,8 +186,8 @@ impl ZookeeperEngine {
                 if found.len() >= LIST_MAX {
                     return Ok(found);
                 }
-                found.extend(self.line.paths.name_of(&path));
-                if self.line.paths.has_folders() {
+                found.extend(self.connection.paths.name_of(&path));
+                if self.connection.paths.has_folders() {
                     folders.push(path);
                 }
             }
@@ -221,7 +226,7 @@ impl LockEngine for ZookeeperEngine {
 
     /// Half of the session's: what is proven of it counts from an earlier renewal than the last.
     fn time_to_live(&self) -> Duration {
-        self.line.time_to_live() / 2
+        self.connection.time_to_live() / 2
     }
 
     async fn acquire(&self, wish: &Wish) -> Result<EngineGrant<ZookeeperHold>> {
@@ -237,18 +242,15 @@ impl LockEngine for ZookeeperEngine {
         }
         let mut had_to_queue = false;
         loop {
-            wish.check()?;
-            let session = match self.line.session().await {
-                Ok(session) => session,
-                Err(fault) => {
-                    wish.weather(fault).await?;
-                    continue;
-                }
-            };
+            let session = wish.ask(|| self.connection.session()).await?;
             let mut own = queue.own_node(&session, role).map_err(EngineFault::into_error)?;
             let risen = match self.rise(wish, &queue, &mut own, &mut had_to_queue).await {
                 Ok(Some(risen)) => risen,
                 Ok(None) => {
+                    // A session that is over here is there for a while yet.
+                    if !own.session.life.is_ended() {
+                        wish.may_have_left();
+                    }
                     self.retract(&queue, own);
                     continue;
                 }
@@ -282,8 +284,8 @@ impl LockEngine for ZookeeperEngine {
         };
         loop {
             let looked = async {
-                let session = self.line.session().await?;
-                queue.look_for_leader(&self.line, &session, tell).await
+                let session = self.connection.session().await?;
+                queue.look_for_leader(&self.connection, &session, tell).await
             };
             match looked.await {
                 Ok(Some(watcher)) => drop(watcher.changed().await),
@@ -294,14 +296,15 @@ impl LockEngine for ZookeeperEngine {
     }
 
     async fn renew(&self, holds: &[ZookeeperHold]) -> Vec<Renewal> {
-        let mut sessions: Vec<Arc<ZookeeperSession>> = self.line.current().into_iter().collect();
+        let mut sessions: Vec<Arc<ZookeeperSession>> =
+            self.connection.current().into_iter().collect();
         for hold in holds {
             if !sessions.iter().any(|known| Arc::ptr_eq(known, &hold.own.session)) {
                 sessions.push(hold.own.session.clone());
             }
         }
         for session in &sessions {
-            self.line.keep_alive(session).await;
+            self.connection.keep_alive(session).await;
         }
         // An operator may have deleted a node of a session that lives. They are many, so they are not
         // looked for each time; and all are asked for before the first answer.
@@ -309,7 +312,7 @@ impl LockEngine for ZookeeperEngine {
         let asked = holds.iter().map(|hold| {
             let made = hold.own.made.as_ref().filter(|_| looks)?;
             let stat = hold.own.session.client()?.check_stat(&made.path);
-            Some((self.line.within(stat), made.czxid))
+            Some((self.connection.within(stat), made.czxid))
         });
         let asked: Vec<_> = asked.collect();
         let mut answers = Vec::with_capacity(holds.len());
@@ -348,7 +351,7 @@ impl LockEngine for ZookeeperEngine {
 
     async fn release(&self, hold: &ZookeeperHold, _: bool) -> Result<bool, EngineFault> {
         let Some(MadeNode { path, .. }) = &hold.own.made else { return Ok(false) };
-        let was_there = self.line.delete(&hold.own.session, path).await?;
+        let was_there = self.connection.delete(&hold.own.session, path).await?;
         if hold.own.is_doubtful {
             let queue = self.queue(&hold.name).map_err(EngineFault::Final)?;
             queue.retract(&hold.own).await?;
@@ -357,7 +360,7 @@ impl LockEngine for ZookeeperEngine {
     }
 
     async fn look(&self, only: Option<&Name>) -> Result<Vec<EngineLock>, EngineFault> {
-        let session = self.line.session().await?;
+        let session = self.connection.session().await?;
         let names = match only {
             Some(name) => vec![name.clone()],
             None => self.lock_nodes(&session).await?,
@@ -391,12 +394,14 @@ impl LockEngine for ZookeeperEngine {
     }
 
     async fn examine(&self) -> Result<Vec<EngineFinding>, EngineFault> {
-        let session = self.line.session().await?;
+        let session = self.connection.session().await?;
         let shown = self.shown();
         let told = self.ask_server().await.unwrap_or_default();
         let fact = |what: &str| {
-            let line = told.lines().find_map(|line| line.strip_prefix(what));
-            line.map(|line| line.split(',').next().unwrap_or_default().trim().to_owned())
+            let connection = told.lines().find_map(|connection| connection.strip_prefix(what));
+            connection.map(|connection| {
+                connection.split(',').next().unwrap_or_default().trim().to_owned()
+            })
         };
         let version =
             fact("Zookeeper version:").unwrap_or_else(|| "its version is not told".into());
@@ -412,10 +417,12 @@ impl LockEngine for ZookeeperEngine {
             ));
         }
         if let Some(client) = session.client()
-            && let Ok((config, _)) = self.line.within(client.get_config()).await
+            && let Ok((config, _)) = self.connection.within(client.get_config()).await
         {
             let config = String::from_utf8_lossy(&config).into_owned();
-            let is_voter = |line: &&str| line.starts_with("server.") && !line.contains(":observer");
+            let is_voter = |connection: &&str| {
+                connection.starts_with("server.") && !connection.contains(":observer")
+            };
             match config.lines().filter(is_voter).count() {
                 voters if voters > 0 && voters % 2 == 0 => {
                     found.push(EngineFinding::note(format!(
@@ -426,14 +433,14 @@ impl LockEngine for ZookeeperEngine {
                 _ => {}
             }
         }
-        let (asked, granted) = (self.line.asked(), self.line.time_to_live());
+        let (asked, granted) = (self.connection.asked(), self.connection.time_to_live());
         if asked != granted {
             found.push(EngineFinding::note(format!(
                 "sessions of {granted:.1?} are granted where {asked:.1?} is asked for: its \
                  minSessionTimeout and maxSessionTimeout say so"
             )));
         }
-        if self.line.is_open() {
+        if self.connection.is_open() {
             found.push(EngineFinding::note(
                 "nodes are made for all clients, which may delete each other's: a login and \
                  ?acl=creator keep others out",
@@ -444,19 +451,19 @@ impl LockEngine for ZookeeperEngine {
 
     /// A session that has ended is seen at once.
     async fn heard(&self) {
-        self.line.session_ends().await;
+        self.connection.session_ends().await;
     }
 
     async fn part(&self) {
-        self.line.part().await;
+        self.connection.part().await;
     }
 
     fn place(&self) -> Option<String> {
-        self.line.place()
+        self.connection.place()
     }
 
     fn break_advice(&self, name: &Name) -> String {
-        let path = self.line.paths.of(name).unwrap_or_default();
+        let path = self.connection.paths.of(name).unwrap_or_default();
         format!("zkCli.sh ls {path:?}, then zkCli.sh delete of its child with the lowest number")
     }
 }
@@ -464,10 +471,12 @@ impl LockEngine for ZookeeperEngine {
 impl ZookeeperEngine {
     /// What the first server that answers says of itself, where it may (`4lw.commands.whitelist`).
     async fn ask_server(&self) -> Option<String> {
-        for (host, port) in &self.line.addresses {
+        for (host, port) in &self.connection.addresses {
             let ask = async {
-                match &self.line.tls {
-                    Some(tls) => told_by(tls_line::connect(tls, host, *port).await.ok()?).await,
+                match &self.connection.tls {
+                    Some(tls) => {
+                        told_by(tls_connection::connect(tls, host, *port).await.ok()?).await
+                    }
                     None => told_by(TcpStream::connect((&**host, *port)).await.ok()?).await,
                 }
             };
@@ -479,10 +488,10 @@ impl ZookeeperEngine {
     }
 }
 
-async fn told_by(mut line: impl AsyncRead + AsyncWrite + Unpin) -> Option<String> {
-    line.write_all(b"srvr").await.ok()?;
+async fn told_by(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> Option<String> {
+    connection.write_all(b"srvr").await.ok()?;
     let mut told = Vec::new();
-    let read = line.take(64 * 1024).read_to_end(&mut told).await;
+    let read = connection.take(64 * 1024).read_to_end(&mut told).await;
     // By TLS, some end without a farewell.
     read.ok().or((!told.is_empty()).then_some(0))?;
     Some(String::from_utf8_lossy(&told).into_owned())

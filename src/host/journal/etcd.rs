@@ -160,9 +160,7 @@ impl EtcdJournal {
             }
         }
         Err(trouble.unwrap_or_else(|| {
-            let (shown, patience) = (self.url.shown(), opening.patience);
-            EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}"))
-                .into_error()
+            EngineFault::silent(self.url.shown(), opening.patience).into_error()
         }))
     }
 

@@ -162,7 +162,7 @@ pub(in crate::host) struct EnteredDirectory {
 
 #[cfg(all(test, any(feature = "etcd", feature = "postgres")))]
 impl EnteredDirectory {
-    /// One whose lock a test has taken.
+    /// A test has taken its lock.
     pub(super) fn locked(
         directory: &Path,
         opening: JournalOpening,

@@ -55,11 +55,12 @@ use crate::{
             MemberName,
         },
         journal::{
-            Appended, JournalAnswer, JournalHead, JournalOperation, JournalTerms, JournalTrouble,
-            ReignAttempt, ReignJournal, ReignKey, ReignRenewal, TakeOver,
+            Appended, JournalAnswer, JournalHead, JournalOperation, JournalTerms, JournalTold,
+            JournalTrouble, PromptJournal, ReignAttempt, ReignJournal, ReignKey, ReignRenewal,
+            TakeOver,
         },
         record::Record,
-        wire::{DiskReplacement, GroupReport, MEMBER_VERSION, MemberMessage, MemberReport},
+        wire::{DiskReplacement, GroupReport, MEMBER_VERSION_OLDEST, MemberMessage, MemberReport},
     },
 };
 
@@ -78,7 +79,6 @@ pub(in crate::host) struct GroupJournal {
     addresses: GroupAddresses,
     own: MemberName,
     mail: Arc<GroupMail>,
-    limit: Duration,
     driver: Option<JoinHandle<()>>,
     /// The directory's lock, until nothing writes there any more.
     _lock: std::fs::File,
@@ -139,7 +139,15 @@ impl GroupJournal {
             .map(|(name, address)| (name.clone(), GroupPeer::new(&own, name, address)))
             .collect();
         let machine = GroupMachine::new(config.clone(), stored, clock::now());
-        let driver = GroupDriver::new(machine, config, peers, writer, mail.clone(), secret.clone());
+        let driver = GroupDriver::new(
+            machine,
+            config,
+            peers,
+            writer,
+            mail.clone(),
+            secret.clone(),
+            lasts / 2,
+        );
         let driver: Arc<SharedDriver> = Arc::new(Mutex::new(Some(driver)));
         mail.begin(Box::new({
             let (driver, mail) = (Arc::downgrade(&driver), Arc::downgrade(&mail));
@@ -156,7 +164,7 @@ impl GroupJournal {
             }
         });
         let driver = Some(thread.map_err(failed("cannot start a thread"))?);
-        Ok(GroupJournal { addresses, own, mail, limit: lasts / 2, driver, _lock: lock })
+        Ok(GroupJournal { addresses, own, mail, driver, _lock: lock })
     }
 
     /// From now on it turns to the others with this one.
@@ -204,24 +212,12 @@ impl GroupJournal {
     }
 
     fn ask(&self, operation: JournalOperation) -> JournalAnswer {
-        let trouble = |trouble| JournalAnswer::Trouble(trouble);
-        if let Some(why) = self.mail.failure() {
-            return trouble(JournalTrouble::Failed(why));
-        }
         let (told, answer) = mpsc::channel();
-        self.mail.ask(GroupAsk::Operation(
-            operation,
-            // One that has given up needs no answer.
-            Box::new(move |answer| drop(told.send(answer))),
-        ));
-        answer.recv_timeout(self.limit).unwrap_or_else(|_| {
-            trouble(match self.mail.failure() {
-                Some(why) => JournalTrouble::Failed(why),
-                None => JournalTrouble::Unknown(format!(
-                    "no majority of the group has confirmed it within {:.1?}",
-                    self.limit
-                )),
-            })
+        // One that has given up needs no answer.
+        self.begin(operation, Box::new(move |answer| drop(told.send(answer))));
+        answer.recv().unwrap_or_else(|_| {
+            let text = "this member ends".to_owned();
+            JournalAnswer::Trouble(JournalTrouble::Unknown(text))
         })
     }
 }
@@ -232,9 +228,27 @@ impl fmt::Debug for GroupJournal {
     }
 }
 
+impl PromptJournal for GroupJournal {
+    fn read_at_once(&self) -> JournalAnswer {
+        self.read().map_or_else(JournalAnswer::Trouble, JournalAnswer::Head)
+    }
+
+    /// It is given up after half of the time for which a reign is believed.
+    fn begin(&self, operation: JournalOperation, told: JournalTold) {
+        match self.mail.failure() {
+            Some(why) => told(JournalAnswer::Trouble(JournalTrouble::Failed(why))),
+            None => self.mail.ask(GroupAsk::Operation(operation, told)),
+        }
+    }
+}
+
 impl ReignJournal for GroupJournal {
     fn terms(&self) -> JournalTerms {
         GROUP_TERMS
+    }
+
+    fn prompt(self: Arc<Self>) -> Option<Arc<dyn PromptJournal>> {
+        Some(self)
     }
 
     /// What this member has applied of the log, which may be stale.
@@ -317,9 +331,11 @@ impl MemberDoor {
     ) -> std::result::Result<(), String> {
         match message {
             MemberMessage::Introduce { version, from, to } => {
-                if version != MEMBER_VERSION {
+                // A later one speaks this one's version to it.
+                if version < MEMBER_VERSION_OLDEST {
                     return Err(format!(
-                        "it speaks version {version} of the group's protocol, and this member {MEMBER_VERSION}"
+                        "its release is too old: it speaks version {version} of the group's protocol, and \
+                         this member {MEMBER_VERSION_OLDEST} and later"
                     ));
                 }
                 if to != self.own.as_str() {
@@ -340,7 +356,7 @@ impl MemberDoor {
                     return Err("it has not said which member it is".to_owned());
                 };
                 let frame = GroupFrame::decode(&bytes).map_err(|error| error.to_string())?;
-                self.frames.push((from.clone(), frame));
+                self.frames.extend(frame.map(|frame| (from.clone(), frame)));
                 Ok(())
             }
         }
@@ -398,3 +414,6 @@ fn outcome_of(answer: GroupAnswer) -> DiskReplacement {
 fn failed(what: &'static str) -> impl Fn(io::Error) -> LockError {
     move |error| LockError::new(LockErrorKind::Io, format!("{what}: {error}")).with_source(error)
 }
+
+#[cfg(test)]
+mod tests;

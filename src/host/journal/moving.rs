@@ -54,6 +54,7 @@ pub(super) trait MovableStore: ReignJournal {
     fn fill(&self, entries: &FoundEntries) -> Result<()>;
 
     /// In words, if a move to here was interrupted.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program moves journals"))]
     fn half_filled(&self) -> Result<Option<String>> {
         Ok(None)
     }
@@ -70,6 +71,7 @@ pub(super) struct JournalSurvey {
 
 /// A journal that has been moved.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program moves journals"))]
 pub(crate) struct MovedJournal {
     pub(crate) epoch: u32,
     pub(crate) sessions: usize,
@@ -81,7 +83,7 @@ pub(crate) struct MovedJournal {
 ///
 /// `Refused` while a leader has it, `Config` if there is none, the other place has one, or it was moved
 /// elsewhere before; what opening it comes to.
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program moves journals"))]
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program moves journals"))]
 pub(crate) fn move_journal(from: &str, to: &str, accepted: &[String]) -> Result<MovedJournal> {
     move_between(&MovePlace::new(from, accepted)?, &MovePlace::new(to, accepted)?)
 }

@@ -90,9 +90,7 @@ impl PostgresJournal {
     pub(super) fn open(&self, opening: &StoreOpening) -> Result<Vec<String>> {
         let opened = self.ways.run(opening.patience, self.examine(opening));
         opened.unwrap_or_else(|| {
-            let (shown, patience) = (self.server.shown(), opening.patience);
-            let text = format!("{shown} did not answer within {patience:.1?}");
-            Err(EngineFault::Trouble(text).into_error())
+            Err(EngineFault::silent(self.server.shown(), opening.patience).into_error())
         })
     }
 

@@ -1,15 +1,16 @@
 //! Sets up a leader: what it is told, and what has to be there before it serves its first client.
 
 use std::{
-    io, mem,
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
+mod place;
 
+use self::place::{JournalPlace, start_member};
 use super::{
     Leader, LeaderEvent, LeaderShared, OnAlarm,
     court::{Court, failure, storage_text},
@@ -17,23 +18,17 @@ use super::{
     lanes::Lanes,
     members::Membership,
     reload::Reloader,
-    stepping::StepDowns,
     teller::{EventCallbacks, Teller},
 };
 use crate::{
     clock,
     error::{LockError, LockErrorKind},
     host::{
-        journal::{
-            EnteredDirectory, ExclusiveJournal, GroupAddresses, GroupJournal, GroupNews,
-            GroupOpening, Journal, JournalOpening, OpenedStore, StoreOpening, open_store,
-        },
         net::{
             acceptance::Acceptance,
             address::ListenAddress,
             admission::Admission,
             bell::Bell,
-            own_id::OwnId,
             quic::{Entrance, HANDSHAKES_MAX},
             serials::RevokedSerials,
             tls::{Dialect, Secret},
@@ -42,7 +37,6 @@ use crate::{
     },
     proto::{
         TIME_TO_LIVE,
-        group::MemberName,
         journal::ReignJournal,
         leader::{LeaderConfig, LeaderTells},
         reign::{REIGN_LASTS, Reign, ReignConfig},
@@ -136,6 +130,19 @@ impl LeaderBuilder {
     ///
     /// As much room as the journal in it takes, 1 MiB at least, is set aside beside it. With a full
     /// disk the leader refuses new sessions and goes on serving those that it has.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// let leader = Leader::builder()
+    ///     .listen(":7420")
+    ///     .state_dir("/var/lib/tierlock") // not a directory that a container forgets
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .start()?;
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn state_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.state_dir = Some(directory.as_ref().to_owned());
         self
@@ -387,6 +394,21 @@ impl LeaderBuilder {
     /// said, after a restart, that they hold the same lock; that a client has seen another history
     /// of this leader's cluster; that the secret file cannot be read again. By default it is written
     /// to standard error. It runs on a thread where it may block.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// # fn page_operator(_: &str) {}
+    /// let leader = Leader::builder()
+    ///     .listen(":7420")
+    ///     .state_dir("/var/lib/tierlock")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .on_alarm(|text| page_operator(text)) // a sentence for people: it may change
+    ///     .start()?;
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn on_alarm(mut self, alarm: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_alarm = OnAlarm(Arc::new(alarm));
         self
@@ -395,6 +417,20 @@ impl LeaderBuilder {
     /// Is called with each change of reign over a shared journal, and its reason: that this leader
     /// reigns, stands by, hands over, or has lost its reign. By default with nothing. It runs on a
     /// thread where it may block.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::Leader;
+    ///
+    /// let leader = Leader::builder()
+    ///     .listen("10.0.0.2:7420")
+    ///     .journal("etcds://10.0.0.5,10.0.0.6,10.0.0.7")
+    ///     .secret_file("/etc/tierlock.key")
+    ///     .on_change(|text| println!("{text}")) // it stands by: 10.0.0.1:7420 reigns, in epoch 41
+    ///     .start()?;
+    /// # drop(leader);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn on_change(mut self, change: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.callbacks.on_change = Arc::new(change);
         self
@@ -444,6 +480,28 @@ impl LeaderBuilder {
     /// `Config` for a setting that is missing or makes no sense, `Refused` if another leader runs
     /// on the state directory, `Damaged` if that is not what it should be, `Unreachable` if the
     /// journal's store does not answer, `Io`.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Leader, LockErrorKind, Secret};
+    ///
+    /// # let place = std::env::temp_dir().join(format!("tierlock-doc-start-{}", std::process::id()));
+    /// # std::fs::create_dir(&place).unwrap();
+    /// let secret_file = place.join("tierlock.key");
+    /// Secret::create(&secret_file)?;
+    /// let leader = Leader::builder()
+    ///     .listen("127.0.0.1:0")
+    ///     .state_dir(place.join("leader"))
+    ///     .secret_file(secret_file);
+    /// # let leader = leader.accept_file_system("tmpfs");
+    /// let error = leader.clone().start().unwrap_err();
+    /// assert_eq!(error.kind(), LockErrorKind::Config); // a journal is made once, by `init`
+    /// let leader = leader.init(true).start()?;
+    /// println!("clients find it at {}", leader.local_addr());
+    /// # drop(leader);
+    /// # std::fs::remove_dir_all(place).unwrap();
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn start(self) -> Result<Leader, LockError> {
         let revoked_file = self.revoked_file.clone();
         let (reign, accepted) = self.prepare()?;
@@ -463,69 +521,12 @@ impl LeaderBuilder {
         Ok(Leader { addresses, reloader, shared, group, thread: Some(thread) })
     }
 
-    /// The group that keeps the journal, if one does, and which of its members this is.
-    fn member_of(
-        &self,
-        listen: &ListenAddress,
-    ) -> Result<Option<(GroupAddresses, MemberName)>, LockError> {
-        let Some(members) = &self.group else {
-            return match self.member {
-                None => Ok(None),
-                Some(_) => Err(LockError::config(
-                    "a member is one of a group: say which by --group (group)",
-                )),
-            };
-        };
-        let addresses: GroupAddresses = members.parse()?;
-        let own = addresses.own(self.member.as_deref(), listen)?;
-        if self.state_dir.is_none() {
-            return Err(LockError::config(
-                "a member of a group needs a state directory, for its part of the journal",
-            ));
-        }
-        Ok(Some((addresses, own)))
-    }
-
-    /// Where the journal is, before it is opened, and what names this leader's own keys.
-    fn take_place(&mut self, lasts: Duration) -> Result<(JournalPlace, OwnId), LockError> {
-        match (self.state_dir.take(), self.journal.take()) {
-            (Some(directory), None) => {
-                let opening = JournalOpening {
-                    init: self.init,
-                    epoch_above: self.epoch_above,
-                    moves_to: None,
-                    is_member: self.group.is_some(),
-                    accepted_file_systems: mem::take(&mut self.accepted_file_systems),
-                };
-                let entered = Journal::enter(&directory, opening)?;
-                let own = OwnId::of(&directory)?;
-                Ok((JournalPlace::Directory(directory, entered), own))
-            }
-            (None, Some(url)) => {
-                let opening = StoreOpening {
-                    init: self.init,
-                    epoch_above: self.epoch_above,
-                    lasts,
-                    patience: STORE_PATIENCE,
-                };
-                Ok((JournalPlace::Store(url, opening), OwnId::random()))
-            }
-            (None, None) => Err(missing("a state directory or a journal")),
-            (Some(_), Some(_)) => Err(LockError::config(
-                "a leader has a state directory or a journal elsewhere, not both",
-            )),
-        }
-    }
-
-    /// A reign that has begun and serves no client yet, and what its files had then.
-    pub(super) fn prepare(mut self) -> Result<(Court, Acceptance), LockError> {
-        let listen = self.listen.take().ok_or_else(|| missing("an address to listen at"))?;
-        let secret_file = self.secret_file.take().ok_or_else(|| missing("a secret file"))?;
+    /// For how long a reign is believed without a proof, once each number is within its bounds.
+    fn reign_lasts_checked(&self) -> Result<Duration, LockError> {
         if !TIME_TO_LIVE.contains(&self.time_to_live_max) {
             return Err(LockError::config("a leader's time_to_live_max is 1 s to 60 s"));
         }
-        let is_in_group = self.group.is_some();
-        let lasts = self.reign_lasts.unwrap_or(match is_in_group {
+        let lasts = self.reign_lasts.unwrap_or(match self.group.is_some() {
             true => GROUP_REIGN_LASTS_DEFAULT,
             false => REIGN_LASTS_DEFAULT,
         });
@@ -535,6 +536,14 @@ impl LeaderBuilder {
         if self.epoch_above.is_some_and(|epoch| epoch >= Token::MAX_EPOCH) {
             return Err(LockError::config(format!("epochs are below {}", Token::MAX_EPOCH)));
         }
+        Ok(lasts)
+    }
+
+    /// A reign that has begun and serves no client yet, and what its files had then.
+    pub(super) fn prepare(mut self) -> Result<(Court, Acceptance), LockError> {
+        let listen = self.listen.take().ok_or_else(|| missing("an address to listen at"))?;
+        let secret_file = self.secret_file.take().ok_or_else(|| missing("a secret file"))?;
+        let lasts = self.reign_lasts_checked()?;
         let listen: ListenAddress = listen.parse()?;
         let secret = Secret::read(secret_file)?;
         let revoked = self.revoked_file.as_deref().map(RevokedSerials::read).transpose()?;
@@ -544,7 +553,7 @@ impl LeaderBuilder {
         let (place, own) = self.take_place(lasts)?;
         let admission = Admission::new(connections_max(self.sessions_max), HANDSHAKES_MAX);
         // A journal is made for a leader that starts.
-        let dialects = if is_in_group { &Dialect::ALL[..] } else { &[Dialect::Locks] };
+        let dialects = if group.is_some() { &Dialect::ALL[..] } else { &[Dialect::Locks] };
         let entrance = Entrance { accepted: accepted.clone(), own, admission, dialects };
         let doors = listen_at(&listen, &entrance)?;
         let teller = Arc::new(Teller::new(self.callbacks));
@@ -556,22 +565,7 @@ impl LeaderBuilder {
             counts: false,
         };
         let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
-        let shared = Arc::new(LeaderShared {
-            bell,
-            stop: AtomicBool::new(false),
-            on_alarm: self.on_alarm,
-            teller,
-            #[cfg(feature = "cli")]
-            looks: Default::default(),
-            new_secret: Mutex::new(None),
-            accepted_anew: Mutex::new(None),
-            step_downs: StepDowns::default(),
-            group_answers: Mutex::default(),
-            end: Mutex::new(None),
-            ended: Condvar::new(),
-            #[cfg(test)]
-            disk_fails: AtomicBool::new(false),
-        });
+        let shared = Arc::new(LeaderShared::new(bell, teller, self.on_alarm));
         let mut membership = None;
         let mut members = Vec::new();
         let mut address = self.address;
@@ -579,17 +573,8 @@ impl LeaderBuilder {
             (JournalPlace::Directory(_, entered), Some((addresses, own))) => {
                 members = addresses.all();
                 address = address.or_else(|| addresses.of(&own).map(ToString::to_string));
-                let tell = {
-                    let shared = shared.clone();
-                    move |news| match news {
-                        GroupNews::Note(text) => shared.note(text, None),
-                        GroupNews::Alarm(text) => shared.sound(text),
-                        GroupNews::StepsAside => shared.step_aside(),
-                    }
-                };
                 let secret = secret.clone();
-                let opening = GroupOpening { addresses, own, secret, lasts, tell: Arc::new(tell) };
-                let journal = Arc::new(GroupJournal::start(entered, opening)?);
+                let journal = start_member(entered, addresses, own, secret, lasts, shared.clone())?;
                 membership = Some(Membership::new(journal.clone()));
                 (journal as Arc<dyn ReignJournal>, Vec::new())
             }
@@ -642,37 +627,6 @@ const REIGN_LASTS_DEFAULT: Duration = Duration::from_secs(1);
 /// The same in a group.
 const GROUP_REIGN_LASTS_DEFAULT: Duration = Duration::from_millis(400);
 
-/// How long a store may take at a leader's start.
-const STORE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Where a leader's journal is, before it is opened.
-enum JournalPlace {
-    Directory(PathBuf, EnteredDirectory),
-    Store(String, StoreOpening),
-}
-
-impl JournalPlace {
-    /// The journal, and what an operator should know of it.
-    fn open(
-        self,
-        epoch_above: Option<u32>,
-    ) -> Result<(Arc<dyn ReignJournal>, Vec<String>), LockError> {
-        match self {
-            JournalPlace::Directory(directory, entered) => {
-                let (journal, recovered) = entered.open()?;
-                if recovered.epoch.max(epoch_above.unwrap_or(0)) >= Token::MAX_EPOCH {
-                    return Err(epochs_used_up(&directory));
-                }
-                Ok((Arc::new(ExclusiveJournal::new(journal, recovered)), Vec::new()))
-            }
-            JournalPlace::Store(url, opening) => {
-                let OpenedStore { journal, warnings } = open_store(&url, &opening)?;
-                Ok((journal, warnings))
-            }
-        }
-    }
-}
-
 /// Where it listens, if that is an address of one machine.
 fn address_of(doors: &Doors) -> Option<String> {
     match doors.addresses().ok()?.as_slice() {
@@ -722,17 +676,6 @@ fn begin_here(successor: &mut Successor, journal: &dyn ReignJournal) -> Result<(
     }
     successor.poll_sweep(); // there is no connection yet
     Ok(())
-}
-
-fn epochs_used_up(state_dir: &Path) -> LockError {
-    LockError::config(format!(
-        "the epochs of the state directory {} are used up ({} was the last), so no token is left \
-         that exceeds those it gave. What is left to do: stop all its clients; have every resource \
-         that keeps a highest token forget it; start a leader with --init on a new state directory, \
-         then the clients",
-        state_dir.display(),
-        Token::MAX_EPOCH
-    ))
 }
 
 fn storage_failed(error: &str) -> LockError {

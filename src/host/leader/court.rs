@@ -145,35 +145,19 @@ impl Court {
         // The clock that what arrives is dated by is read later.
         #[cfg(feature = "cli")]
         let began = self.counted.is_some().then(clock::now);
-        if let Some(accepted) = self.shared.accepted_anew.lock().take() {
-            self.doors.accept(&accepted);
-        }
-        if let Some(secret) = self.shared.new_secret.lock().take() {
-            let notary = Arc::new(secret.notary());
-            self.successor.config_mut().notary = notary.clone();
-            if let Some(leader) = self.successor.leader_mut() {
-                leader.change_notary(notary);
-            }
-            if let Some(group) = &self.group {
-                group.journal.change_secret(&secret);
-            }
-        }
+        self.take_reloaded();
         self.doors.receive();
         self.serve_members();
         let answers: Vec<_> = std::iter::from_fn(|| self.lanes.poll()).collect();
-        answers.iter().for_each(|answer| self.time_journal(answer));
+        let has_changed = self.shared.is_to_look.swap(false, AcqRel);
         // The clock is read after what it dates.
         let now = clock::now();
         let mut end = self.shared.stop.load(Acquire).then_some(ReignEnd::Stopped);
-        for LaneAnswer { id, answer, .. } in answers {
-            match &answer {
-                JournalAnswer::Trouble(JournalTrouble::Unknown(text)) => {
-                    self.trouble = Some(text.clone());
-                }
-                JournalAnswer::Renewal(_) => self.trouble = None,
-                _ => {}
-            }
-            self.successor.handle_answer(id, answer, now);
+        for answer in answers {
+            self.hear_journal(answer, now);
+        }
+        if has_changed {
+            self.successor.look_at_journal(now);
         }
         self.successor.handle_timeout(now);
         if self.successor.poll_sweep() {
@@ -193,57 +177,11 @@ impl Court {
         self.step_down_if_asked(now);
         self.pass_on();
         while let Some((id, close)) = self.successor.poll_close() {
-            match close {
-                Close::Superseded => {
-                    self.doors.close(id, CloseCode::Superseded, "a newer connection took over");
-                }
-                Close::Protocol(what) => self.doors.close(id, CloseCode::Protocol, what),
-                Close::Ended => self.doors.close(id, CloseCode::Done, "goodbye"),
-                Close::Crowded => {
-                    let reason = "too many clients report at once what they hold and wait for; \
-                                  let it report again";
-                    self.doors.close(id, CloseCode::Busy, reason);
-                }
-                Close::NotLeader => {
-                    // What it is told comes before the close.
-                    self.doors.transmit();
-                    self.doors.close(id, CloseCode::Shutdown, "another leader reigns");
-                }
-                Close::NotPermitted => {
-                    let reason = "its credential is not for what it reports";
-                    self.doors.close(id, CloseCode::Unaccepted, reason);
-                }
-                Close::Unconfirmed => {
-                    let reason = "it reported locks that it cannot have; let it report again";
-                    self.doors.close(id, CloseCode::Superseded, reason);
-                }
-            }
+            self.close(id, close);
         }
         self.ask_journal();
         while let Some(notice) = self.successor.poll_notice() {
-            match notice {
-                Notice::Conflict { name, winner, loser } => {
-                    let text = format!(
-                        "ALARM: two sessions reported after a restart that they hold {}; the one \
-                         with token {winner} keeps it, the one with token {loser} has lost it. Either \
-                         this leader's state directory was restored from a copy, or there is a bug",
-                        Printable(name.as_str())
-                    );
-                    self.shared.sound_about(text, Some((name, loser)));
-                }
-                Notice::NotAskedFor { name, token } => {
-                    let text = format!(
-                        "ALARM: a session reported after a change of reign that it holds {} with token \
-                         {token}, and this leader's journal knows that it never asked for that; it has \
-                         lost it. Either the journal was restored from a copy, or there is a bug",
-                        Printable(name.as_str())
-                    );
-                    self.shared.sound_about(text, Some((name, token)));
-                }
-                Notice::OtherHistory { seen, own, pauses, takes } => {
-                    self.shared.sound(other_history(seen, own, pauses, takes));
-                }
-            }
+            self.sound_alarm(notice);
         }
         self.doors.transmit();
         if self.tells_events {
@@ -261,6 +199,93 @@ impl Court {
             }
         }
         end
+    }
+
+    /// What its program has read anew: secrets, and the credentials that it accepts.
+    fn take_reloaded(&mut self) {
+        if let Some(accepted) = self.shared.accepted_anew.lock().take() {
+            self.doors.accept(&accepted);
+        }
+        if let Some(secret) = self.shared.new_secret.lock().take() {
+            let notary = Arc::new(secret.notary());
+            self.successor.config_mut().notary = notary.clone();
+            if let Some(leader) = self.successor.leader_mut() {
+                leader.change_notary(notary);
+            }
+            if let Some(group) = &self.group {
+                group.journal.change_secret(&secret);
+            }
+        }
+    }
+
+    /// The journal has answered, before `now` was read.
+    fn hear_journal(&mut self, answer: LaneAnswer, now: Time) {
+        self.time_journal(&answer);
+        let LaneAnswer { id, answer, .. } = answer;
+        match &answer {
+            JournalAnswer::Trouble(JournalTrouble::Unknown(text)) => {
+                self.trouble = Some(text.clone());
+            }
+            JournalAnswer::Renewal(_) => self.trouble = None,
+            _ => {}
+        }
+        self.successor.handle_answer(id, answer, now);
+    }
+
+    /// Closes a connection, and tells its client why.
+    fn close(&mut self, id: ConnectionId, close: Close) {
+        match close {
+            Close::Superseded => {
+                self.doors.close(id, CloseCode::Superseded, "a newer connection took over");
+            }
+            Close::Protocol(what) => self.doors.close(id, CloseCode::Protocol, what),
+            Close::Ended => self.doors.close(id, CloseCode::Done, "goodbye"),
+            Close::Crowded => {
+                let reason = "too many clients report at once what they hold and wait for; \
+                              let it report again";
+                self.doors.close(id, CloseCode::Busy, reason);
+            }
+            Close::NotLeader => {
+                // What it is told comes before the close.
+                self.doors.transmit();
+                self.doors.close(id, CloseCode::Shutdown, "another leader reigns");
+            }
+            Close::NotPermitted => {
+                let reason = "its credential is not for what it reports";
+                self.doors.close(id, CloseCode::Unaccepted, reason);
+            }
+            Close::Unconfirmed => {
+                let reason = "it reported locks that it cannot have; let it report again";
+                self.doors.close(id, CloseCode::Superseded, reason);
+            }
+        }
+    }
+
+    /// Tells the operator of what should not happen.
+    fn sound_alarm(&self, notice: Notice) {
+        match notice {
+            Notice::Conflict { name, winner, loser } => {
+                let text = format!(
+                    "ALARM: two sessions reported after a restart that they hold {}; the one \
+                     with token {winner} keeps it, the one with token {loser} has lost it. Either \
+                     this leader's state directory was restored from a copy, or there is a bug",
+                    Printable(name.as_str())
+                );
+                self.shared.sound_about(text, Some((name, loser)));
+            }
+            Notice::NotAskedFor { name, token } => {
+                let text = format!(
+                    "ALARM: a session reported after a change of reign that it holds {} with token \
+                     {token}, and this leader's journal knows that it never asked for that; it has \
+                     lost it. Either the journal was restored from a copy, or there is a bug",
+                    Printable(name.as_str())
+                );
+                self.shared.sound_about(text, Some((name, token)));
+            }
+            Notice::OtherHistory { seen, own, pauses, takes } => {
+                self.shared.sound(other_history(seen, own, pauses, takes));
+            }
+        }
     }
 
     /// Shows itself to the threads that have asked.
@@ -365,13 +390,13 @@ impl Court {
         let mut turn = self.successor.turn(now).expect(LET_IN);
         while let Some(event) = self.doors.poll_event() {
             match event {
-                PortEvent::OtherSecret(client) => {
+                PortEvent::TurnedAway(client, why) => {
                     #[cfg(feature = "cli")]
                     if let Some(counted) = &mut self.counted {
-                        counted.other_secret += 1;
+                        counted.count_turned_away(why);
                     }
-                    let event = || LeaderEvent::other_secret(client);
-                    self.shared.teller.tell_if_wanted(EventSource::Strangers, event);
+                    let event = || LeaderEvent::turned_away(client, why);
+                    self.shared.teller.tell_if_wanted(EventSource::Unauthenticated, event);
                 }
                 PortEvent::Unaccepted(client, why) => {
                     let source = EventSource::Kind(LeaderEventKind::SessionRefused);
@@ -401,7 +426,9 @@ impl Court {
     /// Asks the journal for what is due.
     fn ask_journal(&mut self) {
         while let Some((id, operation)) = self.successor.poll_operation(clock::now()) {
-            self.lanes.send(id, operation);
+            if let Some(answer) = self.lanes.send(id, operation) {
+                self.hear_journal(answer, clock::now());
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    host::net::acceptance::Unaccepted,
+    host::net::{acceptance::Unaccepted, quic::TurnedAway},
     name::Name,
     printable::{Printable, in_words},
     proto::{
@@ -88,7 +88,7 @@ impl LeaderEventKind {
         }
     }
 
-    /// Whether an operator who sees it should look: `alarm`, `warning` or `info`.
+    /// Whether an operator should look at it: `alarm`, `warning` or `info`.
     pub const fn level(self) -> &'static str {
         match self {
             LeaderEventKind::Alarm => "alarm",
@@ -108,7 +108,7 @@ impl LeaderEventKind {
 
 /// The parts of an event that a program may want.
 #[derive(Clone, Debug, Default)]
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program's log has them"))]
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program's log has them"))]
 pub(crate) struct EventParts {
     pub(crate) name: Option<Name>,
     pub(crate) token: Option<Token>,
@@ -124,6 +124,7 @@ pub(crate) struct EventParts {
 
 /// A client, as it describes itself, and where it is.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program's log has them"))]
 pub(crate) struct EventClient {
     pub(crate) label: String,
     /// It is its credential's; else it is what the client claims.
@@ -223,10 +224,25 @@ impl LeaderEvent {
         LeaderEvent::new(LeaderEventKind::JournalSlow, text, parts)
     }
 
-    pub(super) fn other_secret(client: ClientId) -> LeaderEvent {
+    /// A peer that has not got through its handshake: what it is, it has not said.
+    pub(super) fn turned_away(client: ClientId, why: TurnedAway) -> LeaderEvent {
         let address = address_of(client);
         let at = address.map(|address| format!(" at {address}")).unwrap_or_default();
-        let text = format!("session refused: a client{at} has another secret than this leader");
+        let words = match why {
+            TurnedAway::OtherSecret => format!("a client{at} has another secret than this leader"),
+            TurnedAway::CredentialEnded => format!("the credential of a client{at} has ended"),
+            TurnedAway::CredentialUnknown => format!(
+                "the credential of a client{at} is of this leader's secret, and says what this release \
+                 does not understand: update the leader"
+            ),
+            TurnedAway::OtherProtocol => {
+                format!("what connects{at} is no tierlock client, or one of another release")
+            }
+            TurnedAway::Failed => {
+                format!("the handshake of a client{at} failed by a fault of one side's own")
+            }
+        };
+        let text = format!("session refused: {words}");
         let (label, host, command) = Default::default();
         let client = EventClient {
             label,
@@ -238,7 +254,7 @@ impl LeaderEvent {
             address,
         };
         let parts = EventParts {
-            reason: Some("other_secret"),
+            reason: Some(why.as_str()),
             client: Some(client),
             ..EventParts::default()
         };

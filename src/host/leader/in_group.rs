@@ -30,7 +30,7 @@ impl Court {
         while let Some(event) = self.doors.poll_member_event() {
             match event {
                 PortEvent::Connected(..)
-                | PortEvent::OtherSecret(_)
+                | PortEvent::TurnedAway(..)
                 | PortEvent::Unaccepted(..) => {}
                 PortEvent::Readable(id) => {
                     while let Some(message) = self.doors.read::<MemberMessage>(id) {
@@ -73,8 +73,8 @@ impl Court {
         true
     }
 
-    /// Before its end: hands over its reign, then the log's lead. The other members are heard meanwhile,
-    /// since neither can be done without them.
+    /// Before its end: hands over its reign, then the log's lead, and tells its clients which leader follows. The
+    /// other members are heard meanwhile, since nothing of that can be done without them.
     pub(super) fn leave_group(&mut self) {
         if self.group.is_none() {
             return;
@@ -99,7 +99,7 @@ impl Court {
             });
         }
         let until = clock::now() + LEAVES_WITHIN;
-        while !has_left.load(Acquire) && clock::now() < until {
+        while (!has_left.load(Acquire) && clock::now() < until) || self.successor.is_parting() {
             self.turn();
             self.sleep();
         }

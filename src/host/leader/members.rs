@@ -1,8 +1,8 @@
 //! A leader's part in a group, and how its own program reaches that.
 
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, Weak, atomic::Ordering::Release, mpsc};
 
-use super::Leader;
+use super::{Leader, LeaderShared};
 use crate::{
     error::{LockError, LockErrorKind, Result},
     host::journal::{GroupJournal, MemberDoor},
@@ -24,6 +24,14 @@ impl Membership {
 
     pub(super) fn handle(&self) -> GroupHandle {
         Arc::downgrade(&self.journal)
+    }
+}
+
+impl LeaderShared {
+    /// Has the journal looked at, since it has changed.
+    pub(super) fn look_at_journal(&self) {
+        self.is_to_look.store(true, Release);
+        self.bell.ring();
     }
 }
 

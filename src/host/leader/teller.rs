@@ -61,21 +61,21 @@ pub(super) enum EventSource {
     Kind(LeaderEventKind),
     /// Peers that have not shown that they know the secret: they are of the kind `SessionRefused`, and must not
     /// hide that a client was refused.
-    Strangers,
+    Unauthenticated,
 }
 
 impl EventSource {
     fn kind(self) -> LeaderEventKind {
         match self {
             EventSource::Kind(kind) => kind,
-            EventSource::Strangers => LeaderEventKind::SessionRefused,
+            EventSource::Unauthenticated => LeaderEventKind::SessionRefused,
         }
     }
 
     fn told_max(self) -> u64 {
         match self {
             EventSource::Kind(_) => TOLD_MAX,
-            EventSource::Strangers => STRANGERS_TOLD_MAX,
+            EventSource::Unauthenticated => UNAUTHENTICATED_TOLD_MAX,
         }
     }
 }
@@ -88,9 +88,9 @@ struct EventWindow {
     left_out: u64,
 }
 
-/// How many events of one kind are told in [`WINDOW`], and how many that strangers cause.
+/// How many events of one kind are told in [`WINDOW`], and how many that peers without the secret cause.
 pub(super) const TOLD_MAX: u64 = 1000;
-const STRANGERS_TOLD_MAX: u64 = 100;
+const UNAUTHENTICATED_TOLD_MAX: u64 = 100;
 
 const WINDOW: Duration = Duration::from_secs(10);
 

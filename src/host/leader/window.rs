@@ -14,12 +14,15 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{Leader, LeaderShared};
-use crate::proto::{
-    leader::{
-        LockSurvey, MachineCounts,
-        tally::{LeaderTally, Spread, WaitSecond},
+use crate::{
+    host::net::quic::TurnedAway,
+    proto::{
+        leader::{
+            LockSurvey, MachineCounts,
+            tally::{LeaderTally, Spread, WaitSecond},
+        },
+        wire::LeaderStanding,
     },
-    wire::LeaderStanding,
 };
 
 /// What a leader is at a moment.
@@ -55,8 +58,19 @@ pub(crate) struct TurnTally {
     pub(crate) journal: BTreeMap<&'static str, Spread>,
     /// How often it had no answer.
     pub(crate) journal_troubles: u64,
-    /// Attempts to connect by clients with another secret.
-    pub(crate) other_secret: u64,
+    /// Peers that did not get through their handshake, by the reason.
+    turned_away: [u64; TurnedAway::ALL.len()],
+}
+
+impl TurnTally {
+    pub(super) fn count_turned_away(&mut self, why: TurnedAway) {
+        self.turned_away[why as usize] += 1;
+    }
+
+    /// Peers that did not get through their handshake, by the reason.
+    pub(crate) fn turned_away(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        TurnedAway::ALL.into_iter().map(|why| (why.as_str(), self.turned_away[why as usize]))
+    }
 }
 
 /// Asks a running leader.
@@ -96,7 +110,7 @@ impl Looks {
         match self.is_asked.load(Acquire) && self.is_asked.swap(false, AcqRel) {
             true => match self.asked.try_lock() {
                 Some(mut asked) => std::mem::take(&mut *asked),
-                // A caller has it just now: it says so, and rings, once it has let go.
+                // A caller has it just now: it says so, and rings, once it has unlocked it.
                 None => Vec::new(),
             },
             false => Vec::new(),

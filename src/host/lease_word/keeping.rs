@@ -1,5 +1,6 @@
 //! When keeping a lease pays.
 
+#[cfg(any(feature = "host", feature = "testing", test))]
 use super::Used;
 
 /// A lease is kept after a few grants in a row for which no other session stood in the way, after one
@@ -18,8 +19,10 @@ pub(super) struct KeepPolicy {
 
 /// Grants in a row before a lease is kept, at first and at most.
 const STREAK_MIN: u32 = 3;
+#[cfg(any(feature = "host", feature = "testing", test))]
 const STREAK_MAX: u32 = 192;
 /// So many local locks pay for a recall.
+#[cfg(any(feature = "host", feature = "testing", test))]
 const WORTH_IT: u64 = 16;
 
 impl Default for KeepPolicy {
@@ -37,6 +40,7 @@ impl KeepPolicy {
         self.streak = if had_to_queue { 0 } else { self.streak.saturating_add(1) };
     }
 
+    #[cfg(any(feature = "host", feature = "testing", test))]
     pub(super) fn gone(&mut self, used: &Used) -> bool {
         let has_paid = used.local_grants >= WORTH_IT;
         let is_too_soon = used.is_recalled && !has_paid;

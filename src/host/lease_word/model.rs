@@ -20,6 +20,7 @@ use loom::{
 };
 
 use super::{words::plant, *};
+use crate::played;
 
 const EPOCH: u32 = 1;
 /// Tokens of a block.
@@ -252,22 +253,12 @@ fn number(count: u64) -> Token {
 /// The first guard leaves, `here` goes on, and the others do what they do meanwhile.
 fn play(flaw: Option<Flaw>, keeps: bool, here: Act, others: &'static [Act]) {
     plant(flaw);
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(if others.len() > 1 { 3 } else { 5 });
-    model.check(move || {
-        let scene = Scene::new(keeps);
-        let others: Vec<_> = others
-            .iter()
-            .map(|act| {
-                let scene = scene.clone();
-                thread::spawn(move || act(&scene))
-            })
-            .collect();
+    let preemptions = if others.len() > 1 { 3 } else { 5 };
+    let here = move |scene: &Scene| {
         scene.leave(10);
-        here(&scene);
-        others.into_iter().for_each(|other| other.join().unwrap());
-        scene.end();
-    });
+        here(scene);
+    };
+    played::play(preemptions, move || Scene::new(keeps), here, others, Scene::end);
     plant(None);
 }
 

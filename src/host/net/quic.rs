@@ -39,10 +39,11 @@ use crate::proto::{
     wire::{self, FrameReader, Message, Received},
 };
 
+pub(in crate::host) use self::endings::TurnedAway;
 use self::{
     config::server_config,
     connection::{PortConnection, PortShared},
-    endings::{closes_for, is_for_another_secret, why},
+    endings::{closes_for, why},
     handshakes::{HandshakeQueue, HandshakeStep},
     leaving::LeavingWrites,
 };
@@ -119,9 +120,9 @@ pub(in crate::host) enum PortEvent {
     Readable(ConnectionId),
     /// The connection, or the attempt to make it, is over.
     Ended(ConnectionId, Ended),
-    /// An attempt of this client has ended, since it has another secret; said of a leader's port, as news
+    /// An attempt of this client has ended before its handshake was over; said of a leader's port, as news
     /// for its operator. A host on the path can make it up.
-    OtherSecret(ClientId),
+    TurnedAway(ClientId, TurnedAway),
     /// A peer of a leader's port has proved what is not accepted, or not any more; news for its operator.
     Unaccepted(ConnectedClient, Unaccepted),
 }
@@ -630,10 +631,10 @@ impl Port {
                 quinn_proto::Event::ConnectionLost { reason } => {
                     if connection.admitted.is_handshaking()
                         && !connection.inner.side().is_client()
-                        && is_for_another_secret(&reason)
+                        && let Some(why) = TurnedAway::of(&reason)
                     {
                         let client = connection.admitted.client();
-                        shared.events.push_back(PortEvent::OtherSecret(client));
+                        shared.events.push_back(PortEvent::TurnedAway(client, why));
                     }
                     let ended =
                         why(&reason, connection.remote, connection.admitted.is_handshaking());

@@ -17,6 +17,7 @@ use super::{Settle, Settlement};
 use crate::{
     error::Predecessor,
     host::lease_word::{LeaseKey, LeaseWord, Opening},
+    played,
     token::Token,
 };
 
@@ -138,21 +139,8 @@ impl SettleScene {
 type SettleAct = fn(&SettleScene);
 
 fn play(cancel_settles: bool, here: SettleAct, others: &'static [SettleAct]) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(move || {
-        let scene = Arc::new(SettleScene::new(cancel_settles));
-        let others: Vec<_> = others
-            .iter()
-            .map(|act| {
-                let scene = scene.clone();
-                thread::spawn(move || act(&scene))
-            })
-            .collect();
-        here(&scene);
-        others.into_iter().for_each(|other| other.join().unwrap());
-        scene.end();
-    });
+    let new = move || Arc::new(SettleScene::new(cancel_settles));
+    played::play(3, new, here, others, SettleScene::end);
 }
 
 const GRANT: SettleAct = SettleScene::grant;
@@ -168,7 +156,7 @@ fn the_slot_of_a_request_is_released_once() {
     play(false, CANCEL, &[GRANT, FAIL, WIN]);
 }
 
-/// Both let go of it, and the second one frees what a sibling holds, or nothing.
+/// Both release it, and the second one frees what a sibling holds, or nothing.
 #[test]
 #[should_panic(expected = "what was released was not held")]
 fn found_a_cancel_that_settles_by_itself() {

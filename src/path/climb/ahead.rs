@@ -32,8 +32,16 @@ pub(in crate::path) struct AskedClimb<'a> {
 
 enum AskedRequest<'a> {
     OfThread(Box<dyn PendingLease>),
-    /// `None`: its turn has lapsed.
-    OfTask(Seated<'a, Box<dyn PendingLease>>, Option<Option<Result<LeaseGranted>>>),
+    OfTask(Seated<'a, Box<dyn PendingLease>>, TaskAnswer),
+}
+
+/// What has come of a task's question.
+enum TaskAnswer {
+    /// It waits.
+    NotYet,
+    /// Its turn has lapsed.
+    Lapsed,
+    Here(Result<LeaseGranted>),
 }
 
 impl<'a> Climb<'a> {
@@ -57,7 +65,7 @@ impl<'a> Climb<'a> {
             false => AskedRequest::OfThread(request),
             true => {
                 let seat = climb.sit_down();
-                AskedRequest::OfTask(Seated::new(&named.entry, seat, request), None)
+                AskedRequest::OfTask(Seated::new(&named.entry, seat, request), TaskAnswer::NotYet)
             }
         };
         Ok(AheadClimb::Asked(Box::new(AskedClimb { request, climb })))
@@ -86,12 +94,12 @@ impl AskedClimb<'_> {
         let AskedRequest::OfTask(seated, answer) = &mut self.request else {
             unreachable!("it was a task's")
         };
-        if answer.is_none()
+        if let TaskAnswer::NotYet = answer
             && let Poll::Ready(found) = Pin::new(seated).poll(cx)
         {
-            *answer = Some(found);
+            *answer = found.map_or(TaskAnswer::Lapsed, TaskAnswer::Here);
         }
-        answer.is_some()
+        !matches!(answer, TaskAnswer::NotYet)
     }
 
     /// Goes on as a try, once it is answered.
@@ -99,9 +107,10 @@ impl AskedClimb<'_> {
         let AskedClimb { mut climb, request } = self;
         let AskedRequest::OfTask(seated, answer) = request else { unreachable!("it was a task's") };
         drop(seated);
-        match answer.expect("it is answered") {
-            Some(granted) => climb.answered(granted)?,
-            None => return Err(LockError::WOULD_BLOCK), // its turn has lapsed
+        match answer {
+            TaskAnswer::Here(granted) => climb.answered(granted)?,
+            TaskAnswer::Lapsed => return Err(LockError::WOULD_BLOCK),
+            TaskAnswer::NotYet => unreachable!("it is answered"),
         }
         climb.run_async().await
     }

@@ -40,9 +40,7 @@ impl<'a> Climb<'a> {
             }
         }
         self.release_slot();
-        if self.held.remove(THREAD) {
-            named.entry.thread().release(self.found_thread);
-        }
+        self.leave_turnstile(self.found_thread);
     }
 
     /// The representative goes: it leaves no mark and no reservation at the lease word, and what the
@@ -91,6 +89,7 @@ impl<'a> Climb<'a> {
         SlotWish { shares: self.mode.shares(), permits, arrived: self.since }
     }
 
+    #[cfg(feature = "process")]
     pub(super) fn label(&self) -> &'a str {
         &self.named.reach.label
     }

@@ -282,9 +282,9 @@ impl<'a> Climb<'a> {
     ) -> Result<Box<dyn PendingLease>> {
         let named = self.named;
         self.at = At::Word;
-        let for_good = named.keep == Keep::Always;
+        let always = named.keep == Keep::Always;
         // Threads that wait here get it next, and without the leader: that is keeping, too.
-        let is_wanted = || tier.word.is_wanted(for_good) || named.entry.thread().has_waiters();
+        let is_wanted = || tier.word.is_wanted(always) || named.entry.thread().has_waiters();
         let settlement = self.settlement();
         // One that has been closed stays so, for the representative; one that has not may have lost its
         // readers since it was looked at, and is open all the same.

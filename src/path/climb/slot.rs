@@ -87,10 +87,9 @@ impl<'a> Climb<'a> {
     pub(super) fn look_up(&mut self) -> Result<()> {
         let entry = &self.named.entry;
         self.goal = self.goal.max(entry.scope_in_force());
-        if self.goal > entry.scope_in_force() {
-            entry.climbs_to(self.goal);
-            self.is_ahead = true;
-        }
+        self.is_ahead = self.goal > entry.scope_in_force();
+        // Also where it goes no further: the one before may have lost the turnstile on its way.
+        entry.climbs_to(if self.is_ahead { self.goal } else { Scope::Thread });
         if self.goal > Scope::Thread {
             self.named.check_open(self.goal)?;
         }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    elected::ElectedLeader,
+    elected::{ElectedLeader, LeaderTold},
     error::Result,
     path::named::Named,
     process::{Directory, Slot},
@@ -26,10 +26,10 @@ impl DirectoryNews {
         &mut self,
         named: &Named,
         (directory, slot): (&Directory, &Slot),
-        told: Option<&Option<ElectedLeader>>,
-    ) -> Result<Option<Option<ElectedLeader>>> {
+        told: &LeaderTold,
+    ) -> Result<LeaderTold> {
         if let Some(untold) = self.untold.pop_front() {
-            return Ok(Some(untold));
+            return Ok(LeaderTold::Now(untold));
         }
         let read = directory.read_announced(named.name());
         let read = read.map_err(named.about(Scope::Process))?;
@@ -47,14 +47,16 @@ impl DirectoryNews {
             self.untold.extend(told);
         }
         self.highest = last.map(|last| last.token).max(self.highest).or(Some(Token::ZERO));
-        if self.untold.back().or(told) != Some(&leader) {
+        let is_known = match self.untold.back() {
+            Some(last) => *last == leader,
+            None => *told == LeaderTold::Now(leader.clone()),
+        };
+        if !is_known {
             self.untold.push_back(leader);
         }
-        let next = self.untold.pop_front();
-        if next.is_some() {
-            self.nap = Duration::ZERO;
-        }
-        Ok(next)
+        let Some(next) = self.untold.pop_front() else { return Ok(LeaderTold::Nothing) };
+        self.nap = Duration::ZERO;
+        Ok(LeaderTold::Now(next))
     }
 
     /// How long to wait before the next look.

@@ -25,6 +25,7 @@ use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind},
     name::Name,
+    printable::few,
     scope::Scope,
     time::Time,
     token::Token,
@@ -320,13 +321,12 @@ fn not_to_be_seen(holder: Holder) -> LockError {
 }
 
 fn does_not_end(targets: &[Target]) -> LockError {
-    let pids: Vec<_> = targets.iter().map(|target| target.pid.to_string()).collect();
     LockError::new(
         LockErrorKind::TimedOut,
         format!(
             "process {} was killed and has not ended in {LONGEST_END:?}: it waits in the kernel \
              (state D: a disk, a network file system), and the lock is free once it has ended",
-            pids.join(", ")
+            few(targets.iter().map(|target| target.pid), ", ")
         ),
     )
 }

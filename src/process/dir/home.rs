@@ -23,7 +23,7 @@ use rustix::{
 use crate::{
     error::{LockError, LockErrorKind},
     filesystem::{self, OWNERS_RIGHTS, Trust},
-    fork::LockFile,
+    fork::lock_file::LockFile,
 };
 
 use crate::process::{DirectoryKey, sys};
@@ -59,6 +59,7 @@ impl Home {
     }
 
     /// Opens a directory that is there, wherever it lies, to be looked at.
+    #[cfg(any(feature = "cli", test))]
     pub(in crate::process) fn find(path: &Path) -> Result<Home, LockError> {
         let path = std::path::absolute(path)
             .map_err(|e| failed("the lock directory's path is invalid", e))?;
@@ -312,6 +313,15 @@ impl Home {
     }
 
     /// Removes files that a process died in the middle of making: they are a day old.
+    #[cfg_attr(
+        not(all(
+            target_os = "linux",
+            target_pointer_width = "64",
+            target_endian = "little",
+            not(tierlock_no_table)
+        )),
+        expect(dead_code, reason = "the table engine alone has it")
+    )]
     pub(in crate::process) fn sweep_aside(&self, directory: &OwnedFd) {
         let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
         for entry in entries.map_while(Result::ok) {
@@ -371,6 +381,15 @@ pub(in crate::process) enum Made {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::process) enum CreationGate {
     /// Beside others that only come in.
+    #[cfg_attr(
+        not(all(
+            target_os = "linux",
+            target_pointer_width = "64",
+            target_endian = "little",
+            not(tierlock_no_table)
+        )),
+        expect(dead_code, reason = "the table engine alone has it")
+    )]
     Together,
     Alone,
 }
@@ -378,6 +397,15 @@ pub(in crate::process) enum CreationGate {
 /// Whether a file may take the place of another.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::process) enum Replace {
+    #[cfg_attr(
+        not(all(
+            target_os = "linux",
+            target_pointer_width = "64",
+            target_endian = "little",
+            not(tierlock_no_table)
+        )),
+        expect(dead_code, reason = "the table engine alone has it")
+    )]
     Yes,
     No,
 }

@@ -5,7 +5,7 @@
 //! kernel knows which processes have the proof: all that have the locked description open.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt, fs, io,
     path::{Path, PathBuf},
 };
@@ -34,6 +34,7 @@ impl fmt::Display for Survivor {
 /// As the proof of a holder's life: the file that is locked for as long as it lives.
 impl FileIdentity {
     /// Whether the process has it open and locked. An error: that is not to be seen.
+    #[cfg(feature = "cli")]
     pub(crate) fn is_kept_by(self, pid: u32) -> io::Result<bool> {
         self.is_kept_in(&Path::new("/proc").join(pid.to_string()))
     }
@@ -45,6 +46,7 @@ impl FileIdentity {
         Ok(!locked_as(&process, |file| file == self, &["READ", "WRITE"])?.is_empty())
     }
 
+    #[cfg(feature = "cli")]
     fn is_kept_in(self, process: &Path) -> io::Result<bool> {
         Ok(!locked_by(process, |file| file == self)?.is_empty())
     }
@@ -65,20 +67,25 @@ impl FileIdentity {
 }
 
 /// The proofs that this process has open and locked, of any holder.
+#[cfg(feature = "cli")]
 pub(crate) fn proofs_here() -> Vec<FileIdentity> {
     locked_by(Path::new("/proc/self"), |_| true).unwrap_or_default()
 }
 
 /// Finds the processes that keep locks after their holders have ended or given theirs back.
 pub(crate) fn find_survivors(names: &mut [NameStatus]) {
-    let mut kept: HashMap<(FileIdentity, u32), bool> = HashMap::new();
-    let mut orphans: HashMap<FileIdentity, (u32, Vec<Survivor>)> = HashMap::new();
+    // Each process is looked into once: one may hold thousands of names, each by a file of its own.
+    let mut proofs: HashMap<u32, HashSet<FileIdentity>> = HashMap::new();
     for (proof, pid) in names.iter().filter_map(proof_and_pid) {
+        proofs.entry(pid).or_default().insert(proof);
+    }
+    let mut orphans: HashMap<FileIdentity, (u32, Vec<Survivor>)> = HashMap::new();
+    for (pid, proofs) in proofs {
+        let process = Path::new("/proc").join(pid.to_string());
         // Where that is not to be seen, the holder is believed.
-        let ask = || proof.is_kept_by(pid).unwrap_or(true);
-        if !*kept.entry((proof, pid)).or_insert_with(ask) {
-            orphans.insert(proof, (pid, Vec::new()));
-        }
+        let Ok(kept) = locked_by(&process, |file| proofs.contains(&file)) else { continue };
+        let kept = HashSet::<_>::from_iter(kept);
+        orphans.extend(proofs.difference(&kept).map(|&proof| (proof, (pid, Vec::new()))));
     }
     if orphans.is_empty() {
         return;

@@ -11,6 +11,7 @@ pub(super) mod keepers;
 pub(super) mod leader;
 pub(super) mod names;
 pub(super) mod record;
+#[cfg(any(feature = "cli", test))]
 pub(super) mod report;
 pub(super) mod turns;
 pub(super) mod wide;

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     error::LockError,
     filesystem,
-    fork::LockFile,
+    fork::lock_file::LockFile,
     process::sys::{retried, unless_interrupted},
 };
 

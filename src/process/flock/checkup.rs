@@ -1,7 +1,11 @@
 //! What is wrong with a directory of the file-lock engine. See `process::checkup`.
 
-use super::super::dir::report::{DirectoryReport, Level, foreign_entry, judge_file_rights};
-use super::{FileDirectory, Home, LOCKS, READERS, WideNames, open_locks};
+use super::super::dir::{
+    home::Home,
+    report::{DirectoryReport, Level, foreign_entry, judge_file_rights},
+    wide::WideNames,
+};
+use super::{FileDirectory, LOCKS, READERS, open_locks};
 
 /// Looks at every lock file.
 pub(in super::super) fn examine(home: Home, report: &mut DirectoryReport) {

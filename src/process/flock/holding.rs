@@ -14,12 +14,12 @@ use super::super::{
     dir::{
         ending::{HolderProcess, HolderState},
         files::{FileIdentity, cannot_open},
-        home::SAFELY,
+        home::{Home, SAFELY},
         names,
     },
     sys::BYTES,
 };
-use super::{Home, LOCKS, NO_LIFE, failed, is_alive, open_locks, record};
+use super::{LOCKS, NO_LIFE, failed, is_alive, open_locks, record};
 
 /// How often the holder may change under the reader.
 const LOOKS: usize = 100;

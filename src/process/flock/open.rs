@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::LockError,
-    fork::{Condvar, LockFile, Mutex},
+    fork::{Condvar, Mutex, lock_file::LockFile},
     name::Name,
     process::{
         dir::{

@@ -33,7 +33,7 @@ use super::super::{
 use super::{FileDirectory, FileSlot, FileState, LONGEST_PAUSE};
 use crate::{
     error::{LockError, LostReason, Predecessor},
-    fork::LockFile,
+    fork::lock_file::LockFile,
     token::Token,
 };
 

@@ -21,7 +21,7 @@
 //! ([`Intent`]), and the next one to take that lock finishes or undoes it. Growth and parting
 //! need no intent: at every step all is well, and the next process goes on.
 
-use std::sync::atomic::{AtomicU32, Ordering::*};
+use std::sync::atomic::{AtomicU32, Ordering::*, fence};
 
 use crate::{
     error::{
@@ -96,13 +96,20 @@ impl MappedTable {
         }
     }
 
-    /// The name in a slot; `None` if there is none.
+    /// The name in a slot; `None` if there is none, or if it was forgotten while it was read.
     pub(super) fn name_of(&self, slot: &MappedSlot) -> Result<Option<Name>, LockError> {
+        let generation = slot.generation.seen();
         let marks = Marks::of(slot);
         if !marks.is_live() {
             return Ok(None);
         }
+        step!(NameSeen);
         let bytes = self.name_bytes(slot.name_offset.load(Relaxed), marks.name_length())?;
+        // A byte of the next name in this slot is stored after the generation was raised.
+        fence(Acquire);
+        if slot.generation.seen() != generation {
+            return Ok(None);
+        }
         let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
         match text.map(|text| Name::new(&text)) {
             Some(Ok(name)) => Ok(Some(name)),

@@ -60,8 +60,7 @@ use super::{
     map::Cell,
     marks::milliseconds,
     protocol::{
-        Answer, Leaving, Machine, Marking, Op, Outcome, Reaping, Renaming, Slept, SlotMark, ToWake,
-        Verdict,
+        Answer, Leaving, Machine, Marking, Op, Outcome, Reaping, Slept, SlotMark, ToWake, Verdict,
     },
     slot::MappedSlot,
     step::step,
@@ -323,8 +322,9 @@ pub(super) fn widen(at: SlotAt<'_>, me: OwnerId) -> Result<(), LostHold> {
 }
 
 /// Goes on holding, under the id `to`, what this process took under the id `from`.
+#[cfg(any(feature = "cli", test))]
 pub(super) fn rename(at: SlotAt<'_>, from: OwnerId, to: OwnerId) -> Result<(), LostHold> {
-    owners_result(run(at, Renaming::new(from, to), None))
+    owners_result(run(at, super::protocol::Renaming::new(from, to), None))
 }
 
 /// Takes a free and quiet slot in order to forget its name; whether that was possible. What has
@@ -548,7 +548,9 @@ pub(super) fn release_slow(
 
 fn owners_result(outcome: Outcome) -> Result<(), LostHold> {
     match outcome {
-        Outcome::Released | Outcome::Marked | Outcome::Renamed => Ok(()),
+        Outcome::Released | Outcome::Marked => Ok(()),
+        #[cfg(any(feature = "cli", test))]
+        Outcome::Renamed => Ok(()),
         Outcome::Lost => Err(LostHold),
         outcome => unreachable!("{outcome:?} of a holder"),
     }

@@ -67,6 +67,7 @@ pub(super) trait Loads {
     fn seen(&self) -> Self::Value;
 
     /// As a load of sequential consistency, for a caller that judges by several of them.
+    #[cfg(any(feature = "cli", test))]
     fn seen_in_order(&self) -> Self::Value;
 }
 
@@ -82,6 +83,7 @@ macro_rules! seen {
                 value
             }
 
+            #[cfg(any(feature = "cli", test))]
             fn seen_in_order(&self) -> $value {
                 fence(SeqCst);
                 let value = self.load(Relaxed);
@@ -102,6 +104,7 @@ impl Loads for Generation {
         self.word().seen() as u32
     }
 
+    #[cfg(any(feature = "cli", test))]
     fn seen_in_order(&self) -> u32 {
         self.word().seen_in_order() as u32
     }

@@ -76,13 +76,12 @@ pub(super) struct Member {
     presences: Presences,
     /// `None` when it has left.
     presence: Option<Presence>,
+    #[cfg(any(feature = "cli", test))]
     label: String,
     /// This process's share records, by the numbers of their slots.
     pub(super) shares: Mutex<HashMap<u32, Arc<Own>>>,
     /// One thread at a time asks for the structural lock, as for any other.
     pub(super) changing: Mutex<()>,
-    /// Why the last attempt could not find out whether an owner lives.
-    trouble: Mutex<Option<String>>,
 }
 
 /// Whether the name may be used so.
@@ -178,12 +177,12 @@ impl Member {
             looked_at: AtomicU64::new(0),
             home: home.clone(),
             presence: Some(presence),
+            #[cfg(any(feature = "cli", test))]
             label: label.to_owned(),
             table,
             presences,
             shares: Mutex::default(),
             changing: Mutex::default(),
-            trouble: Mutex::default(),
         };
         member.reserve_at_least(member.limit()?)?;
         member.reserve_beyond(Token::ZERO)?;
@@ -213,9 +212,15 @@ impl Member {
         may_live.then(|| self.presences.holder(owner).unwrap_or_default())
     }
 
-    /// Why it is unknown whether an owner lives, if it is.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+    /// Why it is unknown whether an owner lives, if it is. It is found out for this owner and now: what
+    /// became of other looks is not remembered, of whatever name and owner they were.
+    pub(super) fn why_unknown(&self, owner: OwnerId) -> Option<String> {
+        if owner == self.id {
+            return None;
+        }
+        let why = self.presences.verdict(owner, &mut None).1?;
+        let id = owner.get();
+        Some(format!("cannot find out whether process {id} of the directory lives: {why}"))
     }
 
     /// This process's share record of the slot with this number, if it has one.
@@ -447,6 +452,7 @@ impl Member {
     // ---- proof of life -------------------------------------------------------------------------
 
     /// A presence beside this process's own, for a lock that others are to inherit.
+    #[cfg(any(feature = "cli", test))]
     pub(super) fn second_presence(&self) -> Result<Presence, LockError> {
         self.presences.enter(&self.home, &self.table, &self.label)
     }
@@ -581,13 +587,7 @@ impl lock::PresenceView for Member {
         if super::kills::is_lied_to() {
             return Verdict::Dead;
         }
-        let (verdict, why) = self.presences.verdict(owner, kept);
-        if let Some(why) = why {
-            let id = owner.get();
-            *self.trouble.lock() =
-                Some(format!("cannot find out whether process {id} of the directory lives: {why}"));
-        }
-        verdict
+        self.presences.verdict(owner, kept).0
     }
 
     fn check_mapped(&self) -> Result<(), LockError> {
@@ -678,13 +678,17 @@ impl<'a> Change<'a> {
             Stop::TimedOut => {
                 let process = Word::from_bits(structure.slot.word.load(Relaxed)).owner();
                 let process = process.and_then(|owner| member.living(owner)).unwrap_or_default();
-                about(LockError::new(
-                    LockErrorKind::TimedOut,
-                    format!(
-                        "{process} has been changing it for {LONGEST_CHANGE:?}; it is probably \
+                about(
+                    LockError::new(
+                        LockErrorKind::TimedOut,
+                        format!(
+                            "{process} has been changing it for {LONGEST_CHANGE:?}; it is probably \
                          stopped: let it go on (kill -CONT), or end it"
-                    ),
-                ))
+                        ),
+                    )
+                    // Of the table's structure, and of no lock.
+                    .without_holder(true),
+                )
             }
             Stop::Failed(error) => about(error),
             Stop::Moved | Stop::Unsettled(_) => about(damaged("its structural lock is none")),

@@ -14,7 +14,7 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     ops::Deref,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{Arc, Weak, atomic::Ordering::*},
 };
 
@@ -27,7 +27,7 @@ use rustix::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind},
-    fork::{LockFile, Mutex},
+    fork::{Mutex, lock_file::LockFile},
     identity::{cut, this_process},
 };
 
@@ -288,6 +288,7 @@ impl Presences {
         Ok((ids, others))
     }
 
+    #[cfg(any(feature = "cli", test))]
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.directory
     }
@@ -310,7 +311,9 @@ impl Presences {
 
 impl Presence {
     /// Another descriptor of it: each process that has it is alive under this id.
+    #[cfg(any(feature = "cli", test))]
     pub(super) fn heirloom(&self) -> io::Result<OwnedFd> {
+        use std::os::fd::AsFd;
         let locks = self.locks.lock();
         let newest = locks.last().expect("a presence has a file");
         newest.file().as_fd().try_clone_to_owned()

@@ -222,6 +222,7 @@ pub(super) enum Outcome {
     /// No lock ever wrote this share record.
     ShareNonsense(ShareWord),
     /// The word bears this process's other id.
+    #[cfg(any(feature = "cli", test))]
     Renamed,
     /// The hold was not this guard's any more.
     Lost,
@@ -481,6 +482,7 @@ impl Machine for Marking {
 
 /// Goes on holding a word that is this process's, under another id of this process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg(any(feature = "cli", test))]
 pub(super) struct Renaming {
     from: OwnerId,
     to: OwnerId,
@@ -488,6 +490,7 @@ pub(super) struct Renaming {
     end: Option<Outcome>,
 }
 
+#[cfg(any(feature = "cli", test))]
 impl Renaming {
     /// `to` proves that this process lives, as `from` does.
     pub(super) const fn new(from: OwnerId, to: OwnerId) -> Renaming {
@@ -495,6 +498,7 @@ impl Renaming {
     }
 }
 
+#[cfg(any(feature = "cli", test))]
 impl Machine for Renaming {
     fn op(&self) -> Op {
         match self.end {

@@ -251,9 +251,13 @@ impl MappedTable {
     fn waits_for(&self, slot: u32) -> impl Iterator<Item = (OwnerId, Time)> + use<'_> {
         (1..=self.records_used()).filter_map(move |number| {
             let (place, record) = self.record(number)?;
-            let is_its = place.load(SeqCst) == slot;
+            // First: so the records of other slots, each a line of its own, are not touched.
+            if place.load(SeqCst) != slot {
+                return None;
+            }
             let owner = RecordWord::from_bits(record.word.load(SeqCst)).owner()?;
-            is_its.then(|| (owner, Began(record.began.load(SeqCst)).time()))
+            let began = Began(record.began.load(SeqCst)).time();
+            (place.load(SeqCst) == slot).then_some((owner, began))
         })
     }
 

@@ -141,6 +141,7 @@ mod testing {
         EnterReserved,
         EnterFilled,
         EnterLinked,
+        NameSeen,
         TextPlaced,
         // Making a share record.
         ShareReserved,

@@ -253,11 +253,12 @@ impl MappedTable {
         Ok(Some(bytes))
     }
 
-    /// Stores bytes among the names. Under the structural lock, at a place that no slot names yet.
+    /// Stores bytes among the names. Under the structural lock, at a place that no slot names yet:
+    /// a look that finds one of them there finds what forgot the name before.
     pub(super) fn write_name(&self, at: u32, name: &[u8]) -> Result<(), LockError> {
         let units = self.units(at, name.len().div_ceil(4))?;
         let units = units.ok_or_else(|| damaged("a name crosses the end of its part"))?;
-        name.chunks(4).zip(units).for_each(|(bytes, unit)| unit.store(packed(bytes), Relaxed));
+        name.chunks(4).zip(units).for_each(|(bytes, unit)| unit.store(packed(bytes), Release));
         Ok(())
     }
 

@@ -557,6 +557,29 @@ fn a_name_being_forgotten_is_not_found_under_its_next_generation() {
     }
 }
 
+/// A reader that was stopped between a name's length and its bytes finds the next name's bytes.
+#[test]
+fn a_name_that_is_forgotten_while_it_is_read_is_no_name_and_no_damage() {
+    for next in ["new", "another"] {
+        let dir = directory();
+        let all = open(dir.path());
+        drop(all.slot(&name("first")).unwrap());
+        let number = looked_up(&member(&all), &name("first")).unwrap().number;
+        let mut helper = Helper::start(dir.path());
+        let ask = format!("name-of {number}");
+        assert_eq!(helper.ask(&ask), format!("{:?}", Ok::<_, ()>(Some(name("first")))));
+        assert_eq!(helper.ask("stop-at NameSeen"), "done");
+        helper.say(&ask);
+        helper.wait_until_stopped();
+        assert!(forget(&all, "first"));
+        drop(all.slot(&name(next)).unwrap());
+        assert_eq!(looked_up(&member(&all), &name(next)).unwrap().number, number);
+        helper.signal(Signal::CONT);
+        assert_eq!(helper.hear(), "Ok(None)", "{next}");
+        assert_eq!(helper.ask(&ask), format!("{:?}", Ok::<_, ()>(Some(name(next)))));
+    }
+}
+
 /// Words by which a helper does what only this engine can.
 pub(in super::super) fn obey(word: &str, argument: &str, dir: &Path) -> Option<String> {
     thread_local! {
@@ -586,6 +609,11 @@ pub(in super::super) fn obey(word: &str, argument: &str, dir: &Path) -> Option<S
             }
         }
         "forget" => return Some(forget(&all, argument).to_string()),
+        "name-of" => {
+            let table = &member(&all).table;
+            let slot = table.slot(argument.parse().unwrap()).unwrap();
+            return Some(format!("{:?}", table.name_of(slot)));
+        }
         "widen-name" => {
             let slot = all.slot(&name(argument)).unwrap();
             try_take(&slot).unwrap();

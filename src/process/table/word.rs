@@ -161,6 +161,10 @@ impl StayEnd {
 /// The first word of a wait record: the process that waits, which use of the record it is, and
 /// whether it was passed over. `[63:24] id · [23:1] use · [0] passed`; without an id the record is
 /// free.
+///
+/// A wait is marked as passed over before the word is exchanged that is reserved for it. If that exchange
+/// fails, the mark stays, also where the word names the wait still: it is cleared by the wait alone, at its
+/// own next look. Taken back by the one that set it, the mark would race with that look.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct RecordWord(u64);
 
@@ -455,6 +459,7 @@ impl Word {
 
     /// A held word, held by the same process under another id of its own. Its sleepers are not
     /// woken: the flags stand, so the release under the new id wakes as one under the old one.
+    #[cfg(any(feature = "cli", test))]
     pub(super) const fn renamed(self, to: OwnerId) -> Word {
         Word(self.0 & 0xffff | to.get() << OWNER_SHIFT)
     }

@@ -91,7 +91,7 @@ impl Client {
     pub(super) fn topped_up(&mut self, lease: LeaseId, last: Token) {
         if let Some(held) = self.leases.get_mut(&lease)
             && held.hold == Hold::Held
-            // It may have become a reader's meanwhile, who needs none.
+            // It may have become a reader's meanwhile, which needs none.
             && held.mode == Mode::Exclusive
             && last > held.grant.last
             && last.epoch() == held.grant.last.epoch()

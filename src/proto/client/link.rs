@@ -25,6 +25,8 @@ pub(super) struct SessionLink {
     next_address: usize,
     /// Attempts since the last welcome.
     attempts: u32,
+    /// The leader that was left has said that the one there follows it.
+    is_told: bool,
     last_connection: u64,
     /// Which addresses refused the packet when they were last tried.
     refused: Vec<bool>,
@@ -97,6 +99,7 @@ impl SessionLink {
             addresses: addresses.max(1),
             next_address: 0,
             attempts: 0,
+            is_told: false,
             last_connection: 0,
             refused: vec![false; addresses.max(1)],
             compared: addresses <= 1,
@@ -173,6 +176,11 @@ impl SessionLink {
         self.refused.iter().all(|refused| *refused)
     }
 
+    /// Whether an attempt to reach a leader has failed since one served last.
+    pub(super) fn has_trouble(&self) -> bool {
+        !self.trouble.is_empty() || self.refused.iter().any(|refused| *refused)
+    }
+
     /// That no leader has answered, and why, in words.
     pub(super) fn trouble(&self) -> String {
         if let ConnectionPhase::Probing = self.state {
@@ -207,19 +215,25 @@ impl SessionLink {
 
     /// When to try elsewhere. With one address there is no elsewhere.
     fn give_up(&self, timeout: Duration) -> Time {
-        let patience = if self.addresses > 1 { timeout.min(ELSEWHERE_AFTER) } else { timeout };
+        let patience = match self.addresses {
+            1 => timeout,
+            _ if self.is_told => timeout.min(ELSEWHERE_AFTER_TOLD),
+            _ => timeout.min(ELSEWHERE_AFTER),
+        };
         self.now + patience
     }
 
     fn begin(&mut self) {
-        self.attempts = 0;
+        (self.attempts, self.is_told) = (0, false);
         self.seek();
     }
 
     /// Looks for the leader: at the only address, or at all of them, one soon after the other. The one
-    /// that was left last comes last.
+    /// that was left last comes last. Where it was told by that which leader follows it asks no other first:
+    /// when a leader hands over all its clients come at once, and each connection costs both ends more than
+    /// all that is said on it.
     fn seek(&mut self) {
-        if self.addresses == 1 {
+        if self.addresses == 1 || (self.is_told && self.compared) {
             self.state = ConnectionPhase::Due;
             return;
         }
@@ -387,6 +401,8 @@ impl Client {
         }
         if let ConnectionPhase::Waiting { .. } = self.link.state {
             self.link.next_address = address;
+            // Of several that name each other none is believed a second time.
+            self.link.is_told = self.link.attempts == 1;
         }
         let probe = self.link.probes.get_mut(address);
         if let Some(Probe { state: ProbeState::Waiting { until }, .. }) = probe {
@@ -449,6 +465,7 @@ impl Client {
         self.link.state = ConnectionPhase::Serving { connection };
         self.renewing_since = None;
         self.link.attempts = 0;
+        self.link.is_told = false;
         self.link.trouble.clear();
         self.cluster = Some(cluster);
         self.see(Seen { cluster, epoch, reign, attestation });
@@ -491,7 +508,7 @@ impl Client {
                  copy of the state, or that one did; it serves this manager about a minute after \
                  its start, in an epoch above both"
             ),
-            _ => "another member of the group leads".to_owned(),
+            _ => "the leader there does not reign".to_owned(),
         }
     }
 
@@ -506,6 +523,7 @@ impl Client {
         self.forget_unsaid();
         self.link.trouble = trouble;
         self.link.next_address = (self.link.next_address + 1) % self.link.addresses;
+        self.link.is_told = false;
         self.link.attempts += 1;
         let until = now + self.back_off(self.link.attempts);
         self.link.state = ConnectionPhase::Waiting { until };
@@ -650,6 +668,9 @@ const RETRY_HELD_MAX: Duration = Duration::from_millis(100);
 
 /// With several addresses, how long one may keep silent before all are asked again.
 const ELSEWHERE_AFTER: Duration = Duration::from_secs(1);
+
+/// The same of the one that it was told of: that one may be gone by now.
+const ELSEWHERE_AFTER_TOLD: Duration = Duration::from_millis(500);
 
 /// How soon after one address the next is asked.
 const PROBES_APART: Duration = Duration::from_millis(20);

@@ -13,12 +13,18 @@ use crate::{
 /// An election that is observed.
 pub(super) struct ObservedElection {
     pub(super) name: Name,
-    /// What was told last, once anything was.
-    told: Option<Option<PresentLeader>>,
+    told: ToldLast,
+}
+
+/// What an observer was told last.
+#[derive(PartialEq)]
+enum ToldLast {
+    Nothing,
+    Leads(Option<PresentLeader>),
 }
 
 impl Client {
-    /// Observes who leads: the present leader comes first, then each change, until
+    /// Observes the leader: the present leader comes first, then each change, until
     /// [`stop_observing`](Client::stop_observing). With no answer at all by `limit`, or within
     /// `connect_timeout`, it ends as a query does.
     pub fn observe_leader(&mut self, name: Name, limit: Option<Time>, now: Time) -> RequestId {
@@ -30,7 +36,8 @@ impl Client {
         }
         let patience = now + self.config.connect_timeout;
         self.timers.set(Due::Query(query), limit.map_or(patience, |limit| limit.min(patience)));
-        self.observed.insert(query, ObservedElection { name: name.clone(), told: None });
+        self.observed
+            .insert(query, ObservedElection { name: name.clone(), told: ToldLast::Nothing });
         self.say(ClientMessage::Observe { query, name });
         self.step_link(now);
         query
@@ -67,8 +74,9 @@ impl Client {
         let Some(observed) = self.observed.get_mut(&query) else { return };
         self.timers.clear(Due::Query(query));
         // The next connection begins with the present leader again.
-        if observed.told.as_ref() != Some(&leader) {
-            observed.told = Some(leader.clone());
+        let now = ToldLast::Leads(leader.clone());
+        if observed.told != now {
+            observed.told = now;
             self.events.push_back(Event::Leads { query, leader });
         }
     }

@@ -1,7 +1,8 @@
 //! Requests, from the asking to an answer or the giving up.
 
 use super::{
-    ANSWER_MIN, ANSWER_PREFERRED, Client, Closing, Due, Event, Request, RequestFailure, SILENCE,
+    ANSWER_MIN, ANSWER_PREFERRED, Client, Closing, Due, Event, NewsOfRequest, Request,
+    RequestFailure, SILENCE,
 };
 use crate::{
     name::Name,
@@ -19,11 +20,30 @@ impl Client {
         RequestId(self.last_request)
     }
 
-    /// The holder that was told last to a request for this name, if one waits that was told of it.
-    pub fn holder_told(&self, name: &Name) -> Option<&HolderInfo> {
+    /// What has come so far of the requests for this name: of the latest that was told of a holder, or of
+    /// the latest of all.
+    pub fn news_of(&self, name: &Name, now: Time) -> NewsOfRequest<'_> {
         let its = self.requests.iter().filter(|(_, state)| state.acquire.name == *name);
-        let told = its.filter_map(|(request, state)| Some((request, state.holder.as_ref()?)));
-        told.max_by_key(|(request, _)| **request).map(|(_, holder)| holder)
+        let told = |state: &Request| (state.holder.is_some(), state.acknowledged);
+        let Some((_, state)) = its.max_by_key(|(request, state)| (told(state), **request)) else {
+            return NewsOfRequest::NotAsked;
+        };
+        if state.acknowledged || state.holder.is_some() {
+            return NewsOfRequest::Queued(state.holder.as_ref());
+        }
+        if self.link.is_refused_everywhere() || self.is_silent(state, now) {
+            return NewsOfRequest::Silent(self.link.trouble());
+        }
+        match self.link.reporting_or_serving().is_none() && self.link.has_trouble() {
+            true => NewsOfRequest::Unanswered,
+            false => NewsOfRequest::OnItsWay,
+        }
+    }
+
+    /// Whether no leader was heard for so long that one which waits for this request's answer may give up.
+    fn is_silent(&self, state: &Request, now: Time) -> bool {
+        let silent_since = self.heard.map_or(state.since, |heard| heard.max(state.since));
+        now.since(silent_since) >= SILENCE
     }
 
     /// No leader has acknowledged it: how long to wait for that.
@@ -54,8 +74,7 @@ impl Client {
     pub(super) fn give_up(&mut self, request: RequestId, now: Time) {
         let Some(state) = self.requests.get(&request) else { return };
         let patience = state.since + self.config.connect_timeout;
-        let silent_since = self.heard.map_or(state.since, |heard| heard.max(state.since));
-        let is_silent = now.since(silent_since) >= SILENCE;
+        let is_silent = self.is_silent(state, now);
         let is_long = state.limit.is_none_or(|limit| limit.since(state.since) >= SILENCE);
         let is_refused = self.link.is_refused_everywhere();
         let failure = if state.acknowledged {

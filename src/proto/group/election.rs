@@ -93,6 +93,11 @@ impl GroupMachine {
         (term == self.raft.term() && self.hears_leader(self.config.election_max)).then_some(leader)
     }
 
+    /// Until when a leader that was heard of is one that leads yet.
+    pub(super) fn believes_in_leader_until(&self) -> Option<Time> {
+        self.election.heard.map(|heard| heard + self.config.election_max)
+    }
+
     fn hears_leader(&self, within: Duration) -> bool {
         self.election.heard.is_some_and(|heard| self.now < heard + within)
     }

@@ -1,6 +1,22 @@
 //! What members of a group say to each other.
+//!
+//! # Versions
+//!
+//! While a group is upgraded, one member after the other, members of neighbouring releases are in it, so
+//! they understand each other. What may change without a new
+//! [`MEMBER_VERSION`](crate::proto::wire::MEMBER_VERSION), because every reader is ready for it:
+//!
+//! - **A field behind the last one** of a frame's head or of its body, which stands last. A reader skips
+//!   what it does not know.
+//! - **A body of a kind behind the last one.** To a reader that does not know it the frame is lost, which
+//!   frames may be.
+//!
+//! Either is for what a member may do without. Everything else is for members of a later version alone, and
+//! that is what each says first of itself: entries and snapshots of the log above all, which no member may
+//! skip, and which go to disks ([`GroupWrite`](super::GroupWrite)) that the release before may have to read
+//! again. As long as one member has the older version, all are spoken to in that.
 
-use bincode::{Decode, Encode};
+use bincode::{Decode, Encode, error::DecodeError};
 
 use super::entry::{DiskId, GroupEntry, LogPlace};
 use crate::proto::{ClusterId, wire::WireError};
@@ -9,7 +25,7 @@ use crate::proto::{ClusterId, wire::WireError};
 pub const GROUP_FRAME_BYTES_MAX: usize = 60 * 1024;
 
 /// A frame between two members. It may be lost, come twice, or come late.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GroupFrame {
     /// The group that its sender belongs to, once it does.
     pub cluster: Option<ClusterId>,
@@ -21,6 +37,15 @@ pub struct GroupFrame {
     /// The sender's disk is full but for what was set aside: another does better as leader.
     pub is_low: bool,
     pub body: GroupBody,
+}
+
+/// What stands before a frame's body, behind its length.
+#[derive(Encode, Decode)]
+struct GroupFrameHead {
+    cluster: Option<ClusterId>,
+    from: DiskId,
+    to: Option<DiskId>,
+    is_low: bool,
 }
 
 /// What a frame says.
@@ -132,25 +157,41 @@ impl GroupBody {
 impl GroupFrame {
     /// As it is sent; at most [`GROUP_FRAME_BYTES_MAX`] bytes.
     pub fn encode(&self) -> Vec<u8> {
-        bincode::encode_to_vec(self, CONFIG).expect("a frame has nothing that cannot be encoded")
+        let GroupFrame { cluster, from, to, is_low, ref body } = *self;
+        let head = spelled(GroupFrameHead { cluster, from, to, is_low });
+        spelled((head, body))
     }
 
-    /// The frame that these bytes are.
+    /// The frame that these bytes are; none if its body is of a kind that only a later release knows.
     ///
     /// # Errors
     ///
-    /// They are none, more than that, or too many.
-    pub fn decode(bytes: &[u8]) -> Result<GroupFrame, WireError> {
+    /// They are none, or too many.
+    pub fn decode(bytes: &[u8]) -> Result<Option<GroupFrame>, WireError> {
         if bytes.len() > GROUP_FRAME_BYTES_MAX {
             return Err(WireError::TooLong { bytes: bytes.len() as u64 });
         }
-        match bincode::decode_from_slice::<GroupFrame, _>(bytes, CONFIG) {
-            Ok((frame, read)) if read == bytes.len() => Ok(frame),
-            Ok(_) => Err(WireError::Malformed("bytes are left over".into())),
-            Err(error) => Err(WireError::Malformed(error.to_string())),
+        let malformed = |error: DecodeError| WireError::Malformed(error.to_string());
+        let (head, read) =
+            bincode::borrow_decode_from_slice::<&[u8], _>(bytes, CONFIG).map_err(malformed)?;
+        let (head, _) = bincode::decode_from_slice(head, CONFIG).map_err(malformed)?;
+        let (kind, _) =
+            bincode::decode_from_slice::<u32, _>(&bytes[read..], CONFIG).map_err(malformed)?;
+        if kind >= KINDS {
+            return Ok(None);
         }
+        let (body, _) = bincode::decode_from_slice(&bytes[read..], CONFIG).map_err(malformed)?;
+        let GroupFrameHead { cluster, from, to, is_low } = head;
+        Ok(Some(GroupFrame { cluster, from, to, is_low, body }))
     }
 }
+
+fn spelled(what: impl Encode) -> Vec<u8> {
+    bincode::encode_to_vec(what, CONFIG).expect("a frame has nothing that cannot be encoded")
+}
+
+/// How many kinds of body there are: one from here on is of a later release.
+const KINDS: u32 = 16;
 
 /// More terms than there are elections in a group's life, and a longer log.
 const TERMS_AHEAD_MAX: u64 = 1 << 32;
@@ -164,3 +205,6 @@ const CONFIG: bincode::config::Configuration<
     bincode::config::Varint,
     bincode::config::Limit<DECODED_BYTES_MAX>,
 > = bincode::config::standard().with_limit::<DECODED_BYTES_MAX>();
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,8 @@ impl GroupMachine {
         self.raft.members().map(|members| members.cluster)
     }
 
-    /// Says hello, if that is due: until this disk is in a group, and while it is not.
+    /// Says hello, if that is due: until this disk is in a group, while it is not, and while it hears of no leader
+    /// though it has no vote.
     pub(super) fn greet_if_due(&mut self) {
         if self.now < self.next_hello || !self.greets() {
             return;
@@ -40,13 +41,25 @@ impl GroupMachine {
         }
     }
 
-    /// When it says hello next.
+    /// When it says hello next, unless it hears of a leader until then.
     pub(super) fn greets_at(&self) -> Option<Time> {
-        self.greets().then_some(self.next_hello)
+        if self.greets() {
+            return Some(self.next_hello);
+        }
+        let until = self.believes_in_leader_until()?;
+        self.is_learner().then(|| self.next_hello.max(until))
     }
 
+    /// The entry that admits a disk may have come to this disk alone, and be lost with its leader. Then the members
+    /// count another one as this member's, say nothing to this one, and it stands for no election by which
+    /// a leader would hear of it.
     fn greets(&self) -> bool {
-        self.is_empty() || self.own_disk_waits.is_some()
+        let is_left_alone = self.is_learner() && self.leader().is_none();
+        self.is_empty() || self.own_disk_waits.is_some() || is_left_alone
+    }
+
+    fn is_learner(&self) -> bool {
+        self.raft.members().is_some_and(|members| !members.is_voter(self.config.disk))
     }
 
     pub(super) fn others(&self) -> Vec<MemberName> {
@@ -148,7 +161,7 @@ impl GroupMachine {
     /// Whether the frame is of another group than this disk's.
     pub(super) fn is_of_another_group(&mut self, from: &MemberName, frame: &GroupFrame) -> bool {
         let (Some(own), Some(cluster)) = (self.cluster(), frame.cluster) else { return false };
-        if own != cluster && self.strangers.insert(from.clone(), cluster) != Some(cluster) {
+        if own != cluster && self.other_clusters.insert(from.clone(), cluster) != Some(cluster) {
             let member = from.clone();
             self.notices.push_back(GroupNotice::OtherCluster { member, cluster });
         }

@@ -20,6 +20,10 @@ pub enum GroupNotice {
     /// This member's disk is low, this process reigns, and another member could: the reign is to be handed
     /// over, and then the log. Said again as long as it is so.
     StepsAside,
+    /// As far as this member has applied the log the journal is in another reign than before, or in none; or
+    /// it is in none, and this member can write by now. Its process's own leader does well to
+    /// [look](crate::proto::reign::Reign::look_again) before its next read is due.
+    ReignChanged,
     /// The group does not know the disk of this member: it waits for
     /// [`handle_replace`](super::GroupMachine::handle_replace).
     OwnDiskWaits { cluster: ClusterId },

@@ -67,6 +67,11 @@ impl GroupState {
         }
     }
 
+    /// The reign that it is in.
+    pub(super) fn reign(&self) -> Option<ReignKey> {
+        self.reign
+    }
+
     /// The records, as one that takes over finds them.
     pub fn recovered(&self) -> &Recovered {
         &self.recovered

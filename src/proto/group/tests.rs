@@ -89,7 +89,7 @@ impl TriedGroup {
             }
             for _ in 0..self.on_way.len() {
                 let (from, to, frame) = self.on_way.pop_front().expect("counted");
-                let frame = GroupFrame::decode(&frame.encode()).unwrap();
+                let frame = GroupFrame::decode(&frame.encode()).unwrap().unwrap();
                 if let Some(machine) = &mut self.seats[to].machine {
                     machine.handle_frame(&name(from), frame, self.now);
                     self.obey(to);
@@ -720,6 +720,35 @@ fn a_disk_that_was_put_in_by_mistake_and_taken_out_again_replaces_nothing() {
 }
 
 #[test]
+fn a_disk_that_was_admitted_by_an_entry_that_is_lost_waits_again() {
+    let mut table = TriedGroup::made(5);
+    let leader = table.leader().unwrap();
+    let one = (leader + 1) % 5;
+    let waits = |table: &mut TriedGroup, leader: usize| {
+        table.machine(leader).standing().members[one].waiting_disk == Some(DiskId(99))
+    };
+    table.empty_disk(one, 99);
+    table.run_until(|table| waits(table, leader), 500);
+    // The entry comes to the new disk alone.
+    (2..5).for_each(|behind| table.cut_both(leader, (leader + behind) % 5));
+    let now = table.now;
+    table.machine(leader).handle_replace(AskId(1000), name(one), now);
+    table.obey(leader);
+    let is_admitted = |table: &mut TriedGroup| {
+        let members = table.machine(one).raft.members();
+        members.is_some_and(|members| members.seat_of(DiskId(99)).is_some())
+    };
+    table.run_until(is_admitted, 100);
+    table.kill(leader);
+    table.cuts.clear();
+    let next = table.next_leader(2000);
+    // What it said before it was admitted counts no more.
+    table.run(3000);
+    assert!(waits(&mut table, next));
+    table.admit(next, one, 99);
+}
+
+#[test]
 fn a_disk_that_is_lost_while_the_group_is_made_is_replaced() {
     let mut table = TriedGroup::new(3);
     table.run_until(|table| !table.machine(0).is_empty(), 1000);
@@ -1020,7 +1049,7 @@ fn a_leader_on_a_low_disk_hands_over_once_another_has_room() {
     assert!(low_leader_is_followed());
 }
 
-/// Both that are left would be elected, by the chance of who stands first: the low one never is.
+/// Both that are left would be elected, by the chance of which stands first: the low one never is.
 fn low_member_is_elected() -> bool {
     (0..8).any(|seed| {
         let mut table = TriedGroup::new(3);

@@ -1,17 +1,34 @@
-//! What an operator is told of a reign, or of a standby.
+//! What an operator is told of a reign, or of a standby, and clients of which one follows.
 
 use std::time::Duration;
 
-use super::{OperationId, PROOF, Reign, ReignState};
+use super::{OperationId, PROOF, Reign, ReignState, Sight};
 use crate::{
     proto::{
-        journal::JournalAnswer,
+        journal::{JournalAnswer, JournalHead, ReignKey},
         wire::{LeaderRank, LeaderStanding},
     },
     time::Time,
 };
 
 impl Reign {
+    /// What it has read of the journal last, if that is in the reign of another process.
+    pub fn follower(&self) -> Option<&JournalHead> {
+        let is_other = |reign: &ReignKey| !self.own.contains(reign);
+        self.head().filter(|head| head.reign.as_ref().is_some_and(is_other))
+    }
+
+    /// Whether a reign is to begin: there is none, or the one that there is has not been renewed twice.
+    pub fn awaits_follower(&self, now: Time) -> bool {
+        let Some(Sight { head, since }) = &self.watch.seen else { return false };
+        self.is_standby()
+            && (head.reign.is_none() || *since + head.lasts / 3 + head.lasts / 8 <= now)
+    }
+
+    fn is_standby(&self) -> bool {
+        matches!(self.state, ReignState::Standby | ReignState::Taking { .. })
+    }
+
     /// Its part in the succession. Of its own reign the successor knows the rest.
     pub fn standing(&self, now: Time) -> LeaderStanding {
         let mut standing = LeaderStanding {

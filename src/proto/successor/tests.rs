@@ -395,15 +395,87 @@ fn a_leader_that_hands_over_serves_no_client_when_it_resigns() {
     court.heard();
     let now = at(court.now);
     court.successor.hand_over(now);
-    assert!(court.successor.leader().is_none());
-    assert_eq!(court.closed(), [(ConnectionId(1), Close::NotLeader)]);
-    assert!(court.reign.is_some(), "it is told before the journal hears of it");
+    assert!(court.successor.leader().is_none() && court.successor.turn(now).is_none());
+    assert!(court.reign.is_some(), "it serves none before the journal hears of it");
     court.settle();
     assert_eq!(court.reign, None);
-    court.pass(990);
+    court.pass(490);
+    assert_eq!(court.closed(), [], "another could follow yet");
+    court.pass(10);
+    assert_eq!(court.closed(), [(ConnectionId(1), Close::NotLeader)]);
+    assert!(court.successor.turn(at(court.now)).is_some(), "it turns clients away from here on");
+    court.pass(490);
     assert_eq!(court.reign, None, "it stays out");
     court.pass(200);
     assert!(court.reign.is_some(), "no other took over");
+}
+
+#[test]
+fn clients_of_a_leader_that_hands_over_are_told_which_one_follows() {
+    let mut court = TestCourt::with_holder();
+    court.successor.poll_sweep();
+    court.successor.hand_over(at(court.now));
+    court.settle();
+    assert!(court.successor.is_parting() && court.heard().is_empty());
+    (court.reign, court.stamp) = (Some(ReignKey(99)), court.stamp + 1);
+    // It reads more often than a leader that stands by.
+    court.pass(30);
+    assert!(!court.successor.is_parting());
+    let heard = court.heard();
+    let [LeaderMessage::NotLeader { try_next: Some(next), epoch: None, .. }] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(next, "10.0.0.9:7420");
+    assert_eq!(court.closed(), [(ConnectionId(1), Close::NotLeader)]);
+}
+
+#[test]
+fn a_client_that_comes_while_no_leader_reigns_waits_to_be_told_which_one_follows() {
+    let mut court = TestCourt::new();
+    court.reign = Some(ReignKey(99));
+    court.settle();
+    court.connect(1);
+    court.hello(1, 1);
+    assert!(matches!(court.heard()[..], [LeaderMessage::NotLeader { .. }]), "that one reigns");
+    assert_eq!(court.closed(), [(ConnectionId(1), Close::NotLeader)]);
+    // Nothing is renewed any more.
+    court.pass(600);
+    court.connect(2);
+    court.hello(2, 1);
+    court.connect(3);
+    court.say(3, ClientMessage::AskStanding { query: RequestId(7) });
+    assert!(
+        matches!(court.heard()[..], [LeaderMessage::Standing { .. }]),
+        "operators are answered"
+    );
+    court.pass(100);
+    assert_eq!(court.closed(), []);
+    (court.reign, court.stamp) = (Some(ReignKey(98)), court.stamp + 1);
+    court.pass(130);
+    assert!(matches!(court.heard()[..], [LeaderMessage::NotLeader { try_next: Some(_), .. }]));
+    assert_eq!(court.closed(), [(ConnectionId(2), Close::NotLeader)]);
+    // None follows for long.
+    court.pass(600);
+    court.connect(4);
+    court.hello(4, 1);
+    court.is_reached = false;
+    court.pass(490);
+    assert_eq!(court.closed(), []);
+    court.pass(20);
+    assert_eq!(court.closed(), [(ConnectionId(4), Close::NotLeader)]);
+}
+
+#[test]
+fn a_leader_that_hears_of_a_change_reads_at_once_and_takes_over() {
+    let mut court = TestCourt::new();
+    court.reign = Some(ReignKey(99));
+    court.settle();
+    court.pass(150);
+    (court.reign, court.stamp) = (None, court.stamp + 1);
+    let now = at(court.now);
+    court.successor.look_at_journal(now);
+    court.settle();
+    assert!(court.reign.is_some() && court.successor.leader().is_some());
 }
 
 fn standing(court: &mut TestCourt, connection: u64) -> LeaderStanding {
@@ -467,7 +539,7 @@ fn a_leader_steps_down_when_it_is_asked_and_stands_by() {
     let heard = court.heard();
     let said = LeaderMessage::StepsDown { query: RequestId(3), refused: None };
     assert_eq!(heard[0], said, "{heard:?}");
-    assert_eq!(court.closed().len(), 2, "it serves no client any more");
+    assert!(court.successor.turn(now).is_none(), "it serves no client any more");
     assert!(court.reign.is_some(), "and then it resigns");
     court.settle();
     assert_eq!(court.reign, None);
@@ -480,6 +552,8 @@ fn a_leader_steps_down_when_it_is_asked_and_stands_by() {
     court.reign = Some(ReignKey(99));
     court.stamp += 1;
     court.pass(200);
+    assert_eq!(court.closed().len(), 2);
+    court.heard();
     court.connect(3);
     court.say(3, ask);
     let refused = Some(StepDownRefusal::OtherReign);

@@ -14,10 +14,10 @@ use crate::{
         wire::{
             Acquire, ClientMessage, DeadlockCircle, DeadlockStep, DiskReplacement, Extras,
             FRAME_BYTES_MAX, FrameReader, GroupReport, HeldAbove, HeldLease, HolderInfo, Identity,
-            LISTED_WAITERS_MAX, LeaderMessage, LeaderRank, LeaderStanding, LockInfo, MemberReport,
-            Message, Mode, NameUse, Page, PresentLeader, Received, Refusal, StepDownRefusal,
-            UnknownKind, VERSION, Wait, WaitingRequest, WireError, decode_record, encode_frame,
-            encode_record, held_messages, waiting_messages,
+            LISTED_WAITERS_MAX, LeaderMessage, LeaderRank, LeaderStanding, LockInfo, MemberMessage,
+            MemberReport, Message, Mode, NameUse, Page, PresentLeader, Received, Refusal,
+            StepDownRefusal, UnknownKind, VERSION, Wait, WaitingRequest, WireError, decode_record,
+            encode_frame, encode_record, held_messages, waiting_messages,
         },
     },
     time::Time,
@@ -32,6 +32,14 @@ fn every_message_of_a_client_keeps_its_bytes() {
 #[test]
 fn every_message_of_a_leader_keeps_its_bytes() {
     keep_their_bytes(leader_messages(&mut Fixed), GOLDEN_LEADER);
+}
+
+#[test]
+fn every_message_of_a_member_keeps_its_bytes() {
+    let introduce =
+        MemberMessage::Introduce { version: 1, from: "a".to_owned(), to: "b".to_owned() };
+    let messages = vec![introduce, MemberMessage::Frame(vec![7, 8])];
+    keep_their_bytes(messages, &["000101610162", "01020708"]);
 }
 
 #[test]

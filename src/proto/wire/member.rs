@@ -14,8 +14,13 @@ pub enum MemberMessage {
     Frame(Vec<u8>),
 }
 
-/// The version of what members say to each other.
+/// The version of what members say to each other, and have on their disks: what changes it says
+/// [`GroupFrame`](crate::proto::group::GroupFrame). A member speaks to each other one in the older of their
+/// versions.
 pub const MEMBER_VERSION: u32 = 1;
+
+/// The oldest version that it still speaks.
+pub const MEMBER_VERSION_OLDEST: u32 = 1;
 
 impl Message for MemberMessage {
     type Answer = MemberMessage;

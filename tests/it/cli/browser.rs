@@ -62,6 +62,10 @@ impl Browser {
     }
 
     fn call(&mut self, method: &str, params: Value) -> Value {
+        self.try_call(method, params).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    fn try_call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.last += 1;
         let mut message = json!({"id": self.last, "method": method, "params": params});
         if let Some(page) = &self.page {
@@ -71,8 +75,10 @@ impl Browser {
         loop {
             let mut answer = self.answers.recv_timeout(PATIENCE).expect("the browser answers");
             if answer["id"] == self.last {
-                assert!(answer["error"].is_null(), "{method}: {answer}");
-                return answer["result"].take();
+                return match answer["error"].take() {
+                    Value::Null => Ok(answer["result"].take()),
+                    error => Err(error),
+                };
             }
         }
     }
@@ -80,7 +86,14 @@ impl Browser {
     /// What an expression of the page's own language comes to.
     pub(super) fn value(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true});
-        let mut answer = self.call("Runtime.evaluate", params);
+        let mut answer = eventually(expression, || {
+            match self.try_call("Runtime.evaluate", params.clone()) {
+                Ok(answer) => Some(answer),
+                // The page is on its way, and the one before it has gone.
+                Err(error) if error["message"] == "Cannot find default execution context" => None,
+                Err(error) => panic!("{expression}: {error}"),
+            }
+        });
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
         answer["result"]["value"].take()
     }

@@ -183,14 +183,14 @@ fn a_directory_of_others_is_told() {
         fs::set_permissions(ward.place.root.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let copy = ward.place.path("tierlock");
         copy_program(&copy);
-        let stranger = || {
+        let other_user = || {
             let mut command = program(&copy);
             command.args(["doctor", "--dir"]).arg(ward.place.dir()).uid(65534).gid(65534);
             command
         };
-        examined(stranger(), 78, "trouble", &["this user may not take its locks"]);
+        examined(other_user(), 78, "trouble", &["this user may not take its locks"]);
         fs::set_permissions(ward.place.dir(), PermissionsExt::from_mode(0o700)).unwrap();
-        fails(&stranger().output().unwrap(), 77, &["cannot open it"]);
+        fails(&other_user().output().unwrap(), 77, &["cannot open it"]);
         // Files that another group has.
         fs::set_permissions(ward.place.dir(), PermissionsExt::from_mode(0o770)).unwrap();
         ward.finds(78, "trouble", &["chmod 0660"]);

@@ -630,9 +630,9 @@ fn a_flood_of_handshakes_without_the_secret_lets_none_in_and_keeps_no_other_out(
     let scene = Scene::new();
     let outsiders = scene.outsiders();
     // To itself the client's handshake is over before the leader has looked at its key.
-    let why = outsiders.enter().and_then(|mut stranger| {
-        stranger.try_hello()?;
-        stranger.try_hear()
+    let why = outsiders.enter().and_then(|mut outsider| {
+        outsider.try_hello()?;
+        outsider.try_hear()
     });
     assert!(why.is_err(), "{why:?}");
     let mut knocks = Vec::new();
@@ -647,13 +647,13 @@ fn a_flood_of_handshakes_without_the_secret_lets_none_in_and_keeps_no_other_out(
 }
 
 #[test]
-fn strangers_that_are_shown_out_again_and_again_leave_nothing_behind() {
+fn peers_that_are_shown_out_again_and_again_leave_nothing_behind() {
     let scene = Scene::new();
     let outsiders = scene.outsiders();
     let mut shown_out = 0;
     for_a_while(|| {
         for _ in 0..100 {
-            let heard = outsiders.enter().and_then(|mut stranger| stranger.try_hear());
+            let heard = outsiders.enter().and_then(|mut outsider| outsider.try_hear());
             assert!(heard.is_err(), "{heard:?}");
             shown_out += 1;
         }

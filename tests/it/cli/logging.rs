@@ -11,7 +11,7 @@ use super::*;
 use crate::helper::Helper;
 
 /// The lines of a leader's log up to the first one that is looked for.
-fn lines_until(leader: &mut Leader, found: impl Fn(&str) -> bool) -> Vec<String> {
+pub(super) fn lines_until(leader: &mut Leader, found: impl Fn(&str) -> bool) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
         let line = leader.process.error_line();
@@ -118,8 +118,8 @@ fn a_leader_says_where_a_client_is_that_has_another_secret() {
     let mut leader = place.leader_with(&["--log", "json"]);
     let other = place.path("other");
     succeeds(&tierlock(&["secret", "new"]).arg(&other).output().unwrap());
-    let mut stranger = tierlock(&["run", "--leader", &leader.address, "--secret-file"]);
-    let refused = stranger.arg(&other).args(["job", "--", "true"]).output().unwrap();
+    let mut other_secret = tierlock(&["run", "--leader", &leader.address, "--secret-file"]);
+    let refused = other_secret.arg(&other).args(["job", "--", "true"]).output().unwrap();
     fails(&refused, 77, &["secret"]);
     let refused = events_until(&mut leader, "session_refused").pop().unwrap();
     assert_eq!(

@@ -18,6 +18,7 @@ mod leftovers;
 mod limits;
 mod logging;
 mod manual;
+mod messages;
 mod nesting;
 mod page;
 mod protection;

@@ -99,12 +99,11 @@ fn the_same_name_in_another_directory_is_another_lock() {
         assert_eq!(succeeds(&one.ran(&[&["sync"], &in_shell(&inner)[..]].concat())), "job\n");
         // Held there by another process, it is that one's.
         let script = "echo holding; exec sleep 1000";
-        let mut holder =
-            Running::script(&mut other.run(), &["--label", "stranger"], "sync", script);
+        let mut holder = Running::script(&mut other.run(), &["--label", "other"], "sync", script);
         assert_eq!(holder.line(), "holding");
         let output = one.ran(&[&["sync"], &in_shell(&inner)[..]].concat());
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b""[..]));
-        assert!(the_one_line(&output.stderr).contains("held by stranger"), "{output:?}");
+        assert!(the_one_line(&output.stderr).contains("held by other"), "{output:?}");
     }
 }
 

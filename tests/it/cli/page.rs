@@ -427,6 +427,42 @@ fn silent_connections_are_bounded_in_number_and_time_and_keep_no_other_out() {
     silent.iter_mut().for_each(is_ended);
 }
 
+/// A leader may wait for its secret, or for a disk. Its page says so from the beginning, and keeps none waiting.
+#[test]
+fn a_leader_that_has_not_started_is_not_ready_and_says_so() {
+    let place = Place::new();
+    let pipe = place.path("pipe");
+    assert!(Command::new("mkfifo").arg("-m600").arg(&pipe).status().unwrap().success());
+    let listen = Port::claim();
+    // Its writer is there, and has nothing to say yet.
+    let mut secret = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    // No other test claims it again.
+    let page = Port::claim().address();
+    let mut serve = tierlock(&["serve", "--init", "--accept-fs", "tmpfs", "--log", "brief"]);
+    serve.args(["--listen", &listen.address().to_string(), "--state-dir"]);
+    serve.arg(place.path("state")).arg("--secret-file").arg(&pipe);
+    serve.args(["--http", &page.to_string()]);
+    let mut leader = Running::start(&mut serve);
+    eventually("the page's port is open", || TcpStream::connect(page).ok());
+    for path in ["/readyz", "/healthz", "/metrics", "/locks.json"] {
+        let heard = get(page, path);
+        assert_eq!(
+            (heard.status, &*heard.body),
+            (503, "the leader has not started yet\n"),
+            "{path}"
+        );
+    }
+    assert_eq!(get(page, "/").status, 200);
+    secret.write_all(&std::fs::read(place.secret()).unwrap()).unwrap();
+    drop(secret);
+    assert!(leader.line().starts_with("listening on "));
+    assert_eq!(page_of(&mut leader), page);
+    for (path, words) in [("/readyz", "reigning\n"), ("/healthz", "the leader answers\n")] {
+        let heard = get(page, path);
+        assert_eq!((heard.status, &*heard.body), (200, words), "{path}");
+    }
+}
+
 #[test]
 fn a_request_with_too_long_a_head_is_431() {
     let place = Place::new();

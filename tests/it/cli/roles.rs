@@ -485,7 +485,7 @@ fn a_revoked_credential_is_out_and_no_other_is() {
 #[test]
 fn a_credential_past_its_end_is_out() {
     let place = Place::new();
-    let leader = place.leader();
+    let mut leader = place.leader_with(&["--log", "text"]);
     let file = place.path("brief");
     let ends = SystemTime::now() + Duration::from_secs(2);
     let issued = tierlock::Secret::read(&leader.secret).unwrap();
@@ -501,11 +501,17 @@ fn a_credential_past_its_end_is_out() {
         again.try_hear().map(drop)
     });
     again.unwrap_err();
+    // A certificate is good to the end of the second, and what comes until then is turned away behind the handshake.
+    let over = ends + Duration::from_secs(1);
+    eventually("its last second is over", || (SystemTime::now() > over).then_some(()));
     fails_with(
         &leader.run_with(&file).args(["a", "--", "true"]).output().unwrap(),
         77,
         "has ended",
     );
+    // The operator is told of those, too, that come with it anew: not that they have another secret.
+    let told = "session refused: the credential of a client at 127.0.0.1 has ended";
+    super::logging::lines_until(&mut leader, |line| line.ends_with(told));
 }
 
 #[test]
@@ -734,11 +740,11 @@ fn secrets_are_exchanged_under_load_and_no_lock_is_lost() {
             reload(&[&new]);
             write_secrets(&of_client, &[&new]);
             // What is accepted no longer is out, and both have come back with the new one by then.
-            let stranger = place.path("stranger");
-            write_secrets(&stranger, &[&old]);
+            let foreign = place.path("foreign");
+            write_secrets(&foreign, &[&old]);
             eventually("the old one is refused", || {
-                let locks = leader.manager(&stranger).open().unwrap();
-                let tried = locks.mutex("stranger", ()).try_lock();
+                let locks = leader.manager(&foreign).open().unwrap();
+                let tried = locks.mutex("foreign", ()).try_lock();
                 tried.is_err_and(|error| error.kind() == LockErrorKind::Refused).then_some(())
             });
             turn("the old one is out");

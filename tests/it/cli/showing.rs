@@ -247,7 +247,7 @@ fn a_waiter_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_w
     let mut holder = Running::script(&mut local("run"), &["--label", "holder"], "job", script);
     assert_eq!(holder.line(), "holding");
     let sibling = Running::script(&mut local("run"), &["--label", "sibling"], "job", script);
-    let stranger = Running::script(&mut leader.run(), &["--label", "stranger"], "job", script);
+    let other = Running::script(&mut leader.run(), &["--label", "other"], "job", script);
     let look = || shown(local("status"));
     let lock = eventually("both waiters are seen", || {
         Some(look()).filter(|lock| lock["waiters"].as_array().unwrap().len() > 1)
@@ -257,7 +257,7 @@ fn a_waiter_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_w
     let waiters: Vec<_> = lock["waiters"].as_array().unwrap().iter().collect();
     let pid = |waits: &Running| waits.pid().as_raw_nonzero().get();
     assert_eq!(waiters.len(), 2, "{lock}");
-    for (label, pid) in [("stranger", pid(&stranger)), ("sibling", pid(&sibling))] {
+    for (label, pid) in [("other", pid(&other)), ("sibling", pid(&sibling))] {
         let is_shown = |waiter: &&Value| waiter["label"] == label && waiter["pid"] == pid;
         assert!(waiters.iter().any(is_shown), "{label}: {lock}");
     }
@@ -423,4 +423,44 @@ fn a_kept_lease_is_shown_apart_from_a_held_one() {
     becomes("kept");
     drop((mutex, locks));
     becomes("free");
+}
+
+/// Prints how long that takes; it asserts no time. See CONTRIBUTING.md.
+#[test]
+#[ignore = "it measures, on a machine that does nothing else"]
+fn twenty_thousand_held_locks_are_shown() {
+    const LOCKS: usize = 20_000;
+    const ROUNDS: usize = 9;
+    let place = Place::new();
+    let leader = place.leader();
+    let in_the_directory = |subcommand: &str| {
+        let mut command = tierlock(&[subcommand, "--dir"]);
+        command.arg(place.dir());
+        command
+    };
+    for (place, at) in [
+        ("a directory", &in_the_directory as &dyn Fn(&str) -> Command),
+        ("a leader", &|subcommand| leader.command(subcommand)),
+    ] {
+        let names = (0..LOCKS).map(|number| format!("orders/{number}"));
+        let mut hold = Running::start(at("hold").args(names).stdin(Stdio::piped()));
+        (0..LOCKS).for_each(|_| assert!(hold.line().starts_with("token ")));
+        for options in [&[][..], &["--json"]] {
+            let mut times: Vec<_> = (0..ROUNDS)
+                .map(|_| {
+                    let begin = Instant::now();
+                    let shown = at("status").args(options).output().unwrap();
+                    let took = begin.elapsed();
+                    assert!(succeeds(&shown).matches("orders/").count() >= LOCKS);
+                    took
+                })
+                .collect();
+            times.sort();
+            let (least, median, most) = (times[0], times[ROUNDS / 2], times[ROUNDS - 1]);
+            let line = ["status"].iter().chain(options).copied().collect::<Vec<_>>().join(" ");
+            println!("{LOCKS} locks of {place}: {line}: {median:.1?} ({least:.1?} to {most:.1?})");
+        }
+        drop(hold.stdin());
+        assert!(hold.exit().success());
+    }
 }

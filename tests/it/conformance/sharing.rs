@@ -658,3 +658,34 @@ fn an_unnamed_lock_needs_nothing() {
     });
     assert_eq!(*STOCK.read().unwrap(), 207);
 }
+
+at!([process] a_second_writer_is_told_of_the_reader_that_the_first_waits_for);
+/// The first one has the gate, and stands in front: it was named as the holder.
+fn a_second_writer_is_told_of_the_reader_that_the_first_waits_for(setting: &Setting) {
+    let mut helper = setting.helper();
+    helper.ask(&format!("read\t{}\ta", setting.scope));
+    let lock = lock_of(setting, &setting.locks(), ());
+    let mut first = Hand::new(lock.write_async());
+    assert!(first.poll().is_pending());
+    let soon = Duration::from_millis(30);
+    let error = lock.try_write_for(soon).unwrap_err();
+    assert!(error.is_timeout() && error.is_contended(), "{error}");
+    assert_eq!(error.holder().and_then(|holder| holder.pid), Some(helper.id()), "{error}");
+    assert!(first.poll().is_pending());
+    helper.kill();
+    drop(first.finish().unwrap());
+}
+
+at!([process] a_writer_that_widens_a_name_is_told_of_the_readers_of_the_narrower_gate);
+fn a_writer_that_widens_a_name_is_told_of_the_readers_of_the_narrower_gate(setting: &Setting) {
+    let locks = setting.locks();
+    let narrow = locks.rw_lock("a", ()).scope(Scope::Thread).build().unwrap();
+    let wide = lock_of(setting, &locks, ());
+    let reader = narrow.read().unwrap();
+    let error = wide.try_write_for(Duration::from_millis(30)).unwrap_err();
+    assert!(error.is_timeout() && error.is_contended(), "{error}");
+    let holder = error.holder().and_then(|holder| holder.pid);
+    assert_eq!(holder, Some(std::process::id()), "{error}");
+    drop(reader);
+    drop(wide.try_write_for(LONG).unwrap());
+}

@@ -210,6 +210,10 @@ fn a_second_waiter_of_a_process_is_told_of_the_holder_elsewhere(setting: &Settin
         // This manager's own question is answered after its request.
         until("the first one waits", || locks.status_of("a").unwrap().waiters.len() == 1);
     }
+    until("the first one is told of the holder", || {
+        assert!(first.poll().is_pending());
+        mutex.try_lock_for(SOON).unwrap_err().holder().is_some()
+    });
     for is_async in [false, true] {
         // Else its turn would lapse some time.
         assert!(first.poll().is_pending());
@@ -227,6 +231,39 @@ fn a_second_waiter_of_a_process_is_told_of_the_holder_elsewhere(setting: &Settin
     }
     assert_eq!(helper.ask("unlock\ta"), "ok");
     drop(first.finish().unwrap());
+}
+
+at!(with_leader, a_caller_behind_an_unanswered_one_is_not_told_that_the_lock_is_held);
+/// A job that is skipped because another has it would not run at all in an outage.
+fn a_caller_behind_an_unanswered_one_is_not_told_that_the_lock_is_held(setting: &Setting) {
+    let locks = setting.locks();
+    let (mutex, beside) = (setting.mutex(&locks, "a", ()), setting.neighbour());
+    setting.until_heard(&locks);
+    setting.stop_leader();
+    let mut first = Hand::new(mutex.lock_async());
+    assert!(first.poll().is_pending());
+    // That it is dead is not known at once.
+    until("a wait hears that no leader answers", || {
+        assert!(first.poll().is_pending());
+        mutex.try_lock_for(SOON).unwrap_err().is_unreachable()
+    });
+    assert!(mutex.try_lock().unwrap_err().is_unreachable());
+    // And another manager, where there is a directory at the same turnstile.
+    let error = setting.mutex(&beside, "a", ()).try_lock_for(SOON).unwrap_err();
+    assert!(!error.is_contended() && error.is_retryable(), "{error}");
+    assert_eq!(error.holder(), None, "{error}");
+    for error in [
+        mutex.try_lock_for(SOON).unwrap_err(),
+        block_on(mutex.try_lock_for_async(SOON)).unwrap_err(),
+        block_on(mutex.try_lock_async()).unwrap_err(),
+        locks.try_lock_all(["a", "b"]).unwrap_err(),
+    ] {
+        assert!(error.is_unreachable() && !error.is_contended(), "{error}");
+        assert_eq!((error.name(), error.scope()), (Some("a"), Some(Scope::Host)));
+    }
+    setting.start_leader();
+    drop(first.finish().unwrap());
+    drop(mutex.try_lock_for(LONG).unwrap());
 }
 
 at!(everywhere, a_wait_in_vain_says_how_many_stood_before_it);

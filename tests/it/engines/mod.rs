@@ -15,6 +15,7 @@ mod elections;
 mod foreign;
 mod journal;
 mod kept;
+mod lost_answers;
 mod mysql;
 mod names;
 mod outages;

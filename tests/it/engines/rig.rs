@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
-use tierlock::{LockManager, LockManagerBuilder, Mutex, MutexGuard};
+use tierlock::{Holder, LockManager, LockManagerBuilder, Mutex, MutexGuard};
 
 use super::{mysql, postgres, proxy::Proxy, zookeeper};
 use crate::{
@@ -261,7 +261,7 @@ impl EngineRig {
         self.builder().time_to_live(ENDLESS).open().unwrap()
     }
 
-    /// A manager whose locks end soon after it does.
+    /// A manager. Its locks end soon after it does.
     pub(crate) fn short_locks(&self) -> LockManager {
         self.builder().time_to_live(SHORT).open().unwrap()
     }
@@ -345,6 +345,18 @@ pub(crate) fn give(guard: MutexGuard<'_, ()>) {
 /// The same without waiting.
 pub(crate) fn try_hold(locks: &LockManager, name: &str) -> MutexGuard<'static, ()> {
     locks.mutex(name, ()).try_lock().unwrap()
+}
+
+/// The holder that a limited wait is told of: on a busy machine the first ones may end before the server has said it.
+pub(crate) fn told_of_holder(mutex: &Mutex<()>) -> Holder {
+    let mut told = None;
+    until("a wait that is told of the holder", || {
+        let late = mutex.try_lock_for(Duration::from_millis(300)).unwrap_err();
+        assert!(late.is_timeout(), "{late}");
+        told = late.holder().cloned();
+        told.is_some()
+    });
+    told.expect("just seen")
 }
 
 impl EngineServer {

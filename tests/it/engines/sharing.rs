@@ -6,7 +6,7 @@ use tierlock::{LockErrorKind, LockManager, MutexGuard};
 
 use super::{
     on,
-    rig::{ENDLESS, EngineRig, SHORT, give, hold, mutex, try_hold},
+    rig::{ENDLESS, EngineRig, SHORT, give, hold, mutex, told_of_holder, try_hold},
 };
 use crate::setting::{Hand, LONG, Unprotected, until};
 
@@ -87,8 +87,7 @@ fn the_holder_is_shown_and_its_token_checked(rig: &EngineRig) {
     let token = MutexGuard::token(&guard);
     // A first connection takes its time.
     give(hold(&another, "warm"));
-    let late = mutex(&another, "a").try_lock_for(Duration::from_secs(1)).unwrap_err();
-    let holder = late.holder().expect("it is known");
+    let holder = told_of_holder(&mutex(&another, "a"));
     assert_eq!((&*holder.label, holder.pid), ("checkout", Some(std::process::id())));
     another.check_token("a", token).unwrap();
     assert!(another.check_token("a", token.next().unwrap()).unwrap_err().is_lost());
@@ -122,7 +121,8 @@ fn a_lock_outlives_its_time_to_live_while_its_holder_does(rig: &EngineRig) {
     let late = waiter.try_lock_for(SHORT * 2).unwrap_err();
     assert!(late.is_timeout());
     assert!(MutexGuard::is_valid(&guard));
-    assert!(MutexGuard::remaining(&guard).unwrap() > SHORT / 3);
+    // On a busy machine one renewal may be late, not all.
+    until("a renewal", || MutexGuard::remaining(&guard).unwrap() > SHORT / 2);
     give(guard);
 }
 

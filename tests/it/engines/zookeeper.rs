@@ -416,8 +416,8 @@ fn the_node_of_a_lock_may_go_between_its_holders(rig: &EngineRig) {
     assert!(MutexGuard::token(&second) > token);
 }
 
-on!([zookeeper] a_login_keeps_strangers_out);
-fn a_login_keeps_strangers_out(rig: &EngineRig) {
+on!([zookeeper] a_login_keeps_clients_without_it_out);
+fn a_login_keeps_clients_without_it_out(rig: &EngineRig) {
     let file = rig.folder().join("password");
     private_file(&file, "hunter2\n");
     let login = rig.url().replace("zookeeper://", "zookeeper://shop@");
@@ -429,7 +429,7 @@ fn a_login_keeps_strangers_out(rig: &EngineRig) {
         shop.log_in("shop:hunter2");
         shop.children(&path(rig, "a")).pop().unwrap()
     });
-    assert!(raw(rig).delete(&node).is_err(), "a stranger has deleted it");
+    assert!(raw(rig).delete(&node).is_err(), "a client without the login has deleted it");
     assert!(MutexGuard::is_valid(&guard));
     let error = mutex(&rig.locks(), "a").lock().map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Refused, "{error}");

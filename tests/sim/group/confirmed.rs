@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use tierlock::proto::group::{DiskId, GroupBody, GroupEntry, LogPlace, StoredGroup};
+use tierlock::proto::group::{DiskId, GroupBody, GroupEntry, GroupMachine, LogPlace, StoredGroup};
 
 use super::{GroupWorld, members::MemberProcess};
 
 /// What each disk has confirmed.
 #[derive(Default)]
 pub(crate) struct ConfirmedPlaces {
-    disks: BTreeMap<DiskId, ConfirmedByDisk>,
+    sent: BTreeMap<DiskId, ConfirmedByDisk>,
+    /// What of it others have heard and counted: which process of which member.
+    arrived: BTreeMap<(usize, u32), BTreeMap<DiskId, ConfirmedByDisk>>,
     /// The last index of each term that was applied by any member. The log of one term has one maker: what
     /// stands there in that term, up to this index, is committed.
     applied: BTreeMap<u64, u64>,
@@ -25,28 +27,62 @@ struct ConfirmedByDisk {
     last: BTreeMap<u64, u64>,
 }
 
+impl ConfirmedByDisk {
+    /// Its member says this of it.
+    fn says(&mut self, body: &GroupBody) {
+        let (term, last) = match *body {
+            GroupBody::Vote { term, is_granted: true } => (term, LogPlace::default()),
+            GroupBody::Appended { term, last } => (term, last),
+            _ => return,
+        };
+        self.term = self.term.max(term);
+        let index = self.last.entry(last.term).or_default();
+        *index = (*index).max(last.index);
+    }
+}
+
 impl ConfirmedPlaces {
     pub(super) fn applied(&mut self, place: LogPlace) {
         let index = self.applied.entry(place.term).or_default();
         *index = (*index).max(place.index);
     }
 
-    /// A member says this of its disk.
-    fn sent(&mut self, disk: DiskId, body: &GroupBody) {
-        let (term, last) = match *body {
-            GroupBody::Vote { term, is_granted: true } => (term, LogPlace::default()),
-            GroupBody::Appended { term, last } => (term, last),
-            _ => return,
-        };
-        let confirmed = self.disks.entry(disk).or_default();
-        confirmed.term = confirmed.term.max(term);
-        let index = confirmed.last.entry(last.term).or_default();
-        *index = (*index).max(last.index);
+    /// A process of a member has heard this of a disk. Only one that leads counts how long a log is, and only what is
+    /// committed does it know later.
+    pub(super) fn arrived(
+        &mut self,
+        by: (usize, u32),
+        machine: &GroupMachine,
+        disk: DiskId,
+        body: &GroupBody,
+    ) {
+        if let GroupBody::Appended { term, last } = *body {
+            let (is_leading, committed) = (machine.is_leading(), machine.applied().index);
+            if !is_leading || machine.standing().term != term || committed < last.index {
+                return;
+            }
+        }
+        self.arrived.entry(by).or_default().entry(disk).or_default().says(body);
     }
 
     /// What a disk lacks of what it has confirmed, and what is committed.
     pub(super) fn lacking(&self, disk: DiskId, stored: &StoredGroup) -> Option<String> {
-        let confirmed = self.disks.get(&disk)?;
+        self.lacking_of(self.sent.get(&disk)?, stored)
+    }
+
+    /// What a disk lacks of what these processes have heard that it has confirmed. They know of no other
+    /// that it was put back.
+    pub(super) fn lacking_for(
+        &self,
+        mut processes: impl Iterator<Item = (usize, u32)>,
+        disk: DiskId,
+        stored: &StoredGroup,
+    ) -> Option<String> {
+        processes
+            .find_map(|process| self.lacking_of(self.arrived.get(&process)?.get(&disk)?, stored))
+    }
+
+    fn lacking_of(&self, confirmed: &ConfirmedByDisk, stored: &StoredGroup) -> Option<String> {
         if stored.term < confirmed.term {
             return Some(format!("the term {}, and it is in {}", confirmed.term, stored.term));
         }
@@ -83,6 +119,6 @@ impl GroupWorld {
             self.rules.violate(format!("{at} votes on a disk that was put back, and lacks {what}"));
         }
         let disk = self.seats[at].disk.id;
-        self.rules.confirmed.sent(disk, body);
+        self.rules.confirmed.sent.entry(disk).or_default().says(body);
     }
 }

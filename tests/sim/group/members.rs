@@ -135,8 +135,17 @@ impl GroupWorld {
         if seat.low_until > self.truth {
             machine.handle_room(DiskRoom::Low, now);
         }
-        let lacks = self.rules.confirmed.lacking(seat.disk.id, &seat.disk.stored);
-        if let Some(what) = lacks.as_ref().filter(|_| !seat.disk.is_put_back) {
+        let (disk, is_put_back) = (seat.disk.id, seat.disk.is_put_back);
+        let lacks = if is_put_back {
+            // What has arrived nowhere, or where it is forgotten, counts for nothing and is told by none.
+            let others = self.seats.iter().enumerate().filter(|(_, other)| other.process.is_some());
+            let others = others.map(|(other, seat)| (other, seat.starts));
+            self.rules.confirmed.lacking_for(others, disk, &self.seats[at].disk.stored)
+        } else {
+            self.rules.confirmed.lacking(disk, &seat.disk.stored)
+        };
+        let seat = &mut self.seats[at];
+        if let Some(what) = lacks.as_ref().filter(|_| !is_put_back) {
             self.rules
                 .violate(format!("the disk of {at} has confirmed what it does not have: {what}"));
         }
@@ -232,8 +241,11 @@ impl GroupWorld {
 
     pub(super) fn hand_frame(&mut self, to: usize, from: usize, frame: GroupFrame) {
         let now = self.clock(to);
+        let starts = self.seats[to].starts;
         if let Some(process) = &mut self.seats[to].process {
+            let (disk, body) = (frame.from, frame.body.clone());
             process.machine.handle_frame(&name_of(from), frame, now);
+            self.rules.confirmed.arrived((to, starts), &process.machine, disk, &body);
             self.pump(to);
         }
     }
@@ -271,12 +283,18 @@ impl GroupWorld {
             while let Some(event) = process.reign.as_mut().and_then(Reign::poll_event) {
                 self.reign_event(at, &mut process, event);
             }
+            while let Some(notice) = process.machine.poll_notice() {
+                match (&notice, &mut process.reign) {
+                    (GroupNotice::ReignChanged, Some(reign)) => {
+                        is_done = false;
+                        reign.look_again(now);
+                    }
+                    _ => self.noticed(at, &notice),
+                }
+            }
             if is_done {
                 break;
             }
-        }
-        while let Some(notice) = process.machine.poll_notice() {
-            self.noticed(at, &notice);
         }
         self.take_writes(at, &mut process);
         for (id, write) in std::mem::take(&mut process.writes) {
@@ -442,6 +460,7 @@ impl GroupWorld {
                 let start = self.seats[at].starts;
                 self.after(0, GroupStep::StepsAside { seat: at, start });
             }
+            GroupNotice::ReignChanged => self.tell_above(GroupEvent::ReignChanged(at)),
             GroupNotice::Made { cluster } => self.rules.made(*cluster),
             GroupNotice::Failed(text) => self.rules.violate(format!("{at} failed: {text}")),
             GroupNotice::OtherCluster { member, cluster } => {

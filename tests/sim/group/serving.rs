@@ -38,6 +38,8 @@ pub(crate) enum GroupEvent {
     Started(usize),
     /// It does nothing until then.
     StandsStill(usize, Truth),
+    /// Its leader does well to look at the journal.
+    ReignChanged(usize),
     /// The operator has it hand over.
     IsToHandOver(usize),
 }

@@ -1,61 +1,103 @@
 //! The connections of the page, which are bounded.
 //!
-//! Where there is no room for one more, the oldest that has not said yet what it wants is ended: connections
-//! that stay silent keep no other out, a probe of the leader's health for instance, by which it might be ended.
+//! Where there is no room for one more, that one is ended whose peer has kept it waiting for longest: it has not
+//! said yet what it wants, or does not read its answer. So such connections keep no other out, a probe of the
+//! leader's health for instance, by which it might be ended. One that waits for the leader is not ended: that is
+//! bounded by itself.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::AbortHandle,
-};
+use tokio::{sync::Notify, task::AbortHandle};
 
-const CONNECTIONS_MAX: usize = 64;
+pub(super) const CONNECTIONS_MAX: usize = 64;
 
 /// All connections.
+#[derive(Default)]
 pub(super) struct HttpHouse {
-    room: Arc<Semaphore>,
-    silent: Mutex<SilentConnections>,
+    book: Mutex<HouseBook>,
+    /// A place has become free, or a connection may be ended now.
+    changed: Notify,
 }
 
-/// Those that have not asked yet, by their age, and how each is ended.
 #[derive(Default)]
-struct SilentConnections {
+struct HouseBook {
+    /// The last number that was given, to a connection or to the beginning of a wait.
     last: u64,
-    ends: BTreeMap<u64, AbortHandle>,
+    /// At most [`CONNECTIONS_MAX`].
+    connections: BTreeMap<u64, HttpResident>,
+}
+
+struct HttpResident {
+    /// When the wait for its peer began, among all of them; `None`: it waits for the leader.
+    idle_since: Option<u64>,
+    /// How it is ended; `None`: it has not begun to run.
+    end: Option<AbortHandle>,
 }
 
 /// A place among the connections.
 pub(super) struct HttpPlace {
     house: Arc<HttpHouse>,
     number: u64,
-    _room: OwnedSemaphorePermit,
 }
 
 impl HttpHouse {
-    pub(super) fn new() -> HttpHouse {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        HttpHouse { room, silent: Mutex::default() }
-    }
-
     /// Waits for room, and makes some if it can.
     pub(super) async fn place(self: &Arc<Self>) -> HttpPlace {
-        if self.room.available_permits() == 0 {
-            let oldest = self.silent.lock().ends.pop_first();
-            if let Some((_, end)) = oldest {
-                end.abort();
+        loop {
+            // Before it looks: a change after that is not missed.
+            let changed = self.changed.notified();
+            if let Some(place) = self.place_now() {
+                return place;
             }
+            changed.await;
         }
-        let room = self.room.clone().acquire_owned().await.expect("it is never closed");
-        let mut silent = self.silent.lock();
-        silent.last += 1;
-        HttpPlace { house: self.clone(), number: silent.last, _room: room }
+    }
+
+    fn place_now(self: &Arc<Self>) -> Option<HttpPlace> {
+        let mut book = self.book.lock();
+        let ended = match book.connections.len() < CONNECTIONS_MAX {
+            true => None,
+            // The place is free at once: what it ends is dropped before the next connection is looked at.
+            false => Some(book.remove_idlest()?),
+        };
+        let number = book.number();
+        book.connections.insert(number, HttpResident { idle_since: Some(number), end: None });
+        drop(book);
+        if let Some(end) = ended {
+            end.abort();
+        }
+        Some(HttpPlace { house: self.clone(), number })
     }
 
     /// The connection of this place is ended so.
     pub(super) fn may_end(&self, number: u64, end: AbortHandle) {
-        self.silent.lock().ends.insert(number, end);
+        self.change(number, |resident, _| resident.end = Some(end));
+    }
+
+    fn change(&self, number: u64, change: impl FnOnce(&mut HttpResident, u64)) {
+        let mut book = self.book.lock();
+        let now = book.number();
+        if let Some(resident) = book.connections.get_mut(&number) {
+            change(resident, now);
+        }
+        drop(book);
+        self.changed.notify_waiters();
+    }
+}
+
+impl HouseBook {
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Takes out the connection that has waited longest for its peer, if there is one.
+    fn remove_idlest(&mut self) -> Option<AbortHandle> {
+        let idle = self.connections.iter().filter(|(_, resident)| resident.end.is_some());
+        let idle = idle.filter_map(|(number, resident)| Some((resident.idle_since?, *number)));
+        let (_, number) = idle.min()?;
+        self.connections.remove(&number)?.end
     }
 }
 
@@ -64,14 +106,24 @@ impl HttpPlace {
         self.number
     }
 
-    /// Its connection has said what it wants, or is over.
-    pub(super) fn is_not_silent(&self) {
-        self.house.silent.lock().ends.remove(&self.number);
+    /// Its peer has said what it wants, and now waits for that.
+    pub(super) fn is_asked(&self) {
+        self.house.change(self.number, |resident, _| resident.idle_since = None);
+    }
+
+    /// What its peer wants is there, and to be read.
+    pub(super) fn is_answered(&self) {
+        self.house.change(self.number, |resident, now| resident.idle_since = Some(now));
     }
 }
 
 impl Drop for HttpPlace {
     fn drop(&mut self) {
-        self.is_not_silent();
+        // It may have been given to another already.
+        self.house.book.lock().connections.remove(&self.number);
+        self.house.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

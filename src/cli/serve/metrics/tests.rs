@@ -39,6 +39,8 @@ fn a_standby_has_metrics_of_the_reign_that_it_knows_of() {
         "tierlock_journal_lag_seconds 0.04",
         "tierlock_leases 0",
         "tierlock_deadlocks_total 0",
+        "tierlock_handshakes_refused_total{reason=\"other_secret\"} 0",
+        "tierlock_handshakes_refused_total{reason=\"other_protocol\"} 0",
         // What it was late by before, when it reigned.
         "tierlock_late_seconds_total 1.5",
         "tierlock_grants_total{mode=\"exclusive\"} 0",

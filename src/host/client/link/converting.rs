@@ -96,7 +96,7 @@ impl ConvertsLeases for Link {
         let mut state = self.state.lock();
         state.client.downgrade(word.lease().into(), to.into(), last_used, clock::now());
         self.settle(state);
-        self.drive.let_go(true);
+        self.drive.wake_for_release(true);
     }
 
     fn set_apart(&self, word: &LeaseWord, to: ReaderMode, token: Token) -> Option<Arc<LeaseWord>> {
@@ -115,7 +115,7 @@ impl ConvertsLeases for Link {
         state.aftermath.waiters.extend(word.take_waiter());
         self.settle(state);
         word.gone(&used);
-        self.drive.let_go(true);
+        self.drive.wake_for_release(true);
         Some(apart)
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     error::{Holder, LockError, LockErrorKind},
     mode::Usage,
     name::Name,
-    printable::Printable,
+    printable::{Printable, named_of},
     proto::{
         client::RequestFailure,
         wire::{DeadlockCircle, DeadlockStep, HolderInfo, Identity, NameUse, Refusal},
@@ -154,9 +154,11 @@ fn in_words(circle: &DeadlockCircle) -> String {
         };
         format!("{caller} has {} and waits for {}", name(has), name(waits_for))
     };
-    let mut steps: Vec<_> = circle.steps.iter().enumerate().map(step).collect();
-    if circle.left_out > 0 {
-        steps.push(format!("{} more wait for each other", circle.left_out));
+    let named = named_of(circle.steps.len());
+    let mut steps: Vec<_> = circle.steps.iter().take(named).enumerate().map(step).collect();
+    let left_out = circle.steps.len() - named + circle.left_out as usize;
+    if left_out > 0 {
+        steps.push(format!("{left_out} more wait for each other"));
     }
     format!("deadlock: {}; give up what you hold and begin anew", steps.join("; "))
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock,
-    error::{LockError, LostReason},
+    error::{LockError, LostReason, Predecessor},
     host::{
         lease_word::{LeaseKey, LeaseWord, Met, Opening, Used},
         service::LeaseGranted,
@@ -22,6 +22,8 @@ use crate::{
         client::{Event, RequestFailure},
     },
     scope::Scope,
+    time::Time,
+    token::Token,
     watch::Watch,
 };
 
@@ -61,7 +63,13 @@ pub(super) enum Losing {
     /// A guard that is told by this watch, or several readers, each by its own.
     Watched(Vec<Arc<Watch>>),
     /// A guard that asks for itself, or that has left for good just now. It is told by nothing else.
-    Unwatched { is_new: bool },
+    Unwatched {
+        #[cfg_attr(
+            not(feature = "testing"),
+            expect(dead_code, reason = "only a loss that a test provokes is answered")
+        )]
+        is_new: bool,
+    },
     /// No guard, and none follows: the word is closed.
     Idle(Arc<LeaseWord>, Used),
 }
@@ -119,45 +127,7 @@ impl LinkState {
                 }
             }
             Event::Granted { request, lease, first, last, predecessor, at_most } => {
-                let Some(waiter) = self.acquires.get_mut(&request) else {
-                    return self.client.cancel(request, clock::now()); // its caller is gone
-                };
-                let opens = waiter.opens.take().expect("a request is granted once");
-                let Opens { word, keep, mode, lapses, has_moved, settlement } = opens;
-                let is_shared = mode.is_shared();
-                if word.is_retired() {
-                    // Its future was leaked, and what it was for is gone.
-                    waiter.finish(
-                        Err(error_of(RequestFailure::Closed, Duration::ZERO)),
-                        &mut self.aftermath,
-                    );
-                    return self.client.cancel(request, clock::now());
-                }
-                let had_to_queue = waiter.is_queued;
-                // Those that share a lease bear one token.
-                let keeps = keep && (first < last || is_shared);
-                let opening = Opening {
-                    lease: lease.into(),
-                    first,
-                    last,
-                    predecessor,
-                    at_most,
-                    keeps,
-                    is_shared,
-                };
-                settlement.grant(&word, opening);
-                if keeps {
-                    self.aftermath.opened.push(lease);
-                }
-                if lapses {
-                    self.aftermath.unclaimed.push(lease);
-                }
-                self.aftermath.waiters.extend(word.take_waiter());
-                let name = waiter.name.clone().expect("an acquire has a name");
-                let is_wanted_by_others = had_to_queue || has_moved;
-                waiter.granted = Some((lease, word.clone()));
-                self.leases.insert(lease, LinkLease { name, word, is_wanted_by_others });
-                waiter.finish(Ok(LeaseGranted { had_to_queue }), &mut self.aftermath);
+                self.granted(request, lease, (first, last), predecessor, at_most);
             }
             Event::Failed { failure: RequestFailure::Closed, .. }
             | Event::QueryFailed { failure: RequestFailure::Closed, .. }
@@ -172,34 +142,8 @@ impl LinkState {
                     waiter.finish(Ok(()), &mut self.aftermath);
                 }
             }
-            Event::LeaseLost { lease, why } => {
-                self.end_upgrade(lease, why);
-                if let Some(waiter) = self.releases.get_mut(&lease) {
-                    let error = LockError::lost(why).with_scope(Scope::Host);
-                    waiter.finish(Err(error), &mut self.aftermath);
-                }
-                match self.leases.get(&lease).map(|held| held.lose(lease, why)) {
-                    Some(Losing::Watched(watches)) => {
-                        self.aftermath.lose(lease, &watches, why);
-                    }
-                    Some(Losing::Idle(word, used)) => {
-                        self.leases.remove(&lease);
-                        self.aftermath.close(word, &used);
-                        self.client.loss_is_told(lease);
-                    }
-                    Some(Losing::Unwatched { .. }) | None => self.client.loss_is_told(lease),
-                }
-            }
-            Event::Recalled { lease } => {
-                let Some(word) = self.open_word(lease) else {
-                    return; // on its way back
-                };
-                match word.recall() {
-                    Met::Idle(used) => self.give_back_closed(lease, word, used),
-                    Met::InUse { .. } | Met::Reserved => self.client.is_kept(lease, false),
-                    Met::Closed => {} // on its way back
-                }
-            }
+            Event::LeaseLost { lease, why } => self.lost(lease, why),
+            Event::Recalled { lease } => self.recalled(lease),
             Event::ToppedUp { lease, last } => {
                 if let Some(word) = self.open_word(lease) {
                     word.extend(last);
@@ -242,6 +186,79 @@ impl LinkState {
                     unanswered.for_each(|waiter| waiter.leave_unanswered(&mut self.aftermath));
                 }
             }
+        }
+    }
+
+    /// Opens the word that the lease was asked for, and tells the caller.
+    fn granted(
+        &mut self,
+        request: RequestId,
+        lease: LeaseId,
+        (first, last): (Token, Token),
+        predecessor: Predecessor,
+        at_most: Option<Time>,
+    ) {
+        let Some(waiter) = self.acquires.get_mut(&request) else {
+            return self.client.cancel(request, clock::now()); // its caller is gone
+        };
+        let opens = waiter.opens.take().expect("a request is granted once");
+        let Opens { word, keep, mode, lapses, has_moved, settlement } = opens;
+        let is_shared = mode.is_shared();
+        if word.is_retired() {
+            // Its future was leaked, and what it was for is gone.
+            waiter
+                .finish(Err(error_of(RequestFailure::Closed, Duration::ZERO)), &mut self.aftermath);
+            return self.client.cancel(request, clock::now());
+        }
+        let had_to_queue = waiter.is_queued;
+        // Those that share a lease bear one token.
+        let keeps = keep && (first < last || is_shared);
+        let opening =
+            Opening { lease: lease.into(), first, last, predecessor, at_most, keeps, is_shared };
+        settlement.grant(&word, opening);
+        if keeps {
+            self.aftermath.opened.push(lease);
+        }
+        if lapses {
+            self.aftermath.unclaimed.push(lease);
+        }
+        self.aftermath.waiters.extend(word.take_waiter());
+        let name = waiter.name.clone().expect("an acquire has a name");
+        let is_wanted_by_others = had_to_queue || has_moved;
+        waiter.granted = Some((lease, word.clone()));
+        self.leases.insert(lease, LinkLease { name, word, is_wanted_by_others });
+        waiter.finish(Ok(LeaseGranted { had_to_queue }), &mut self.aftermath);
+    }
+
+    /// The lease has ended: its guards are told, or its word is closed.
+    fn lost(&mut self, lease: LeaseId, why: LostReason) {
+        self.end_upgrade(lease, why);
+        if let Some(waiter) = self.releases.get_mut(&lease) {
+            let error = LockError::lost(why).with_scope(Scope::Host);
+            waiter.finish(Err(error), &mut self.aftermath);
+        }
+        match self.leases.get(&lease).map(|held| held.lose(lease, why)) {
+            Some(Losing::Watched(watches)) => {
+                self.aftermath.lose(lease, &watches, why);
+            }
+            Some(Losing::Idle(word, used)) => {
+                self.leases.remove(&lease);
+                self.aftermath.close(word, &used);
+                self.client.loss_is_told(lease);
+            }
+            Some(Losing::Unwatched { .. }) | None => self.client.loss_is_told(lease),
+        }
+    }
+
+    /// Others want the lease: it goes back, at once if no guard has it.
+    fn recalled(&mut self, lease: LeaseId) {
+        let Some(word) = self.open_word(lease) else {
+            return; // on its way back
+        };
+        match word.recall() {
+            Met::Idle(used) => self.give_back_closed(lease, word, used),
+            Met::InUse { .. } | Met::Reserved => self.client.is_kept(lease, false),
+            Met::Closed => {} // on its way back
         }
     }
 

@@ -7,17 +7,26 @@ use crate::{name::Name, proto::wire::LockInfo};
 pub(super) struct Listing<'a> {
     pub(super) only: Option<&'a Name>,
     pub(super) found: Vec<LockInfo>,
-    /// Where the next page starts; `None` if there is none.
-    pub(super) next: Option<Option<Name>>,
+    pub(super) next: NextPage,
+}
+
+/// The page of a list that is to be asked for next.
+#[derive(Default)]
+pub(super) enum NextPage {
+    /// There is none.
+    #[default]
+    None,
+    /// The one that begins behind this name, or the first.
+    Behind(Option<Name>),
 }
 
 impl<'a> Listing<'a> {
     pub(super) fn new(only: Option<&'a Name>) -> Listing<'a> {
-        Listing { only, found: Vec::new(), next: Some(only.and_then(shortly_before)) }
+        Listing { only, found: Vec::new(), next: NextPage::Behind(only.and_then(shortly_before)) }
     }
 
-    pub(super) fn next(&mut self) -> Option<Option<Name>> {
-        self.next.take()
+    pub(super) fn next(&mut self) -> NextPage {
+        std::mem::take(&mut self.next)
     }
 
     pub(super) fn add(&mut self, answer: QueryAnswer) {
@@ -27,7 +36,7 @@ impl<'a> Listing<'a> {
         let last = locks.last().map(|lock| lock.name.clone());
         let passed = self.only.is_some_and(|only| last.as_ref().is_some_and(|last| last >= only));
         if more && !passed && last.is_some() {
-            self.next = Some(last);
+            self.next = NextPage::Behind(last);
         }
         let wanted = |lock: &LockInfo| self.only.is_none_or(|only| lock.name == *only);
         self.found.extend(locks.into_iter().filter(wanted));

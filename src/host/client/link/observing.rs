@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clock,
     elected::ElectedLeader,
-    error::{LockError, Result},
+    error::Result,
     host::{
         service::LeaderNews,
         untold::{LeaderChange, UntoldChanges},
@@ -36,7 +36,8 @@ impl ObserverState {
     }
 
     /// No driver will ever tell it anything again.
-    pub(super) fn abandon(&mut self, why: LockError, aftermath: &mut Aftermath) {
+    #[cfg(feature = "host")]
+    pub(super) fn abandon(&mut self, why: crate::error::LockError, aftermath: &mut Aftermath) {
         self.add(Err(why), aftermath);
     }
 }
@@ -124,6 +125,6 @@ impl Drop for ObservingLeaders {
         state.client.stop_observing(query);
         self.link.settle(state);
         drop(removed);
-        self.link.drive.let_go(false);
+        self.link.drive.wake_for_release(false);
     }
 }

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::{thread, time::Duration};
 
 use super::{Link, errors::holder_of};
-#[cfg(feature = "host")]
-use crate::clock;
 use crate::{
+    clock,
     error::{Holder, Result},
     host::{
         lease_word::{LeaseWord, Used},
         service::{
             ConvertsLeases, LeaderNews, LeaseRequest, LeaseService, PendingLease, PendingRelease,
+            RequestNews,
         },
     },
     name::Name,
+    proto::client::NewsOfRequest,
     time::Time,
     watch::Deadline,
 };
@@ -52,12 +53,12 @@ impl LeaseService for Link {
         let mut state = self.state.lock();
         state.client.lower(word.lease().into(), left);
         self.settle(state);
-        self.drive.let_go(true);
+        self.drive.wake_for_release(true);
     }
 
     fn give_back(&self, word: &LeaseWord, used: &Used) {
         if let Some(soon) = self.queue_release(word, used) {
-            self.drive.let_go(soon || used.is_recalled);
+            self.drive.wake_for_release(soon || used.is_recalled);
         }
     }
 
@@ -86,17 +87,25 @@ impl LeaseService for Link {
         let mut state = self.state.lock();
         state.client.top_up(word.lease().into());
         self.settle(state);
-        self.drive.let_go(true);
+        self.drive.wake_for_release(true);
     }
 
     #[cold]
-    fn holder_told(&self, name: &Name) -> Option<Holder> {
+    fn news(&self, name: &Name) -> RequestNews {
         if self.forked() {
-            return None;
+            return RequestNews::NotAsked;
         }
-        let told = self.state.lock().client.holder_told(name).cloned()?;
-        // It was told a while ago.
-        Some(Holder { held_since_grant: false, ..holder_of(told) })
+        let state = self.state.lock();
+        match state.client.news_of(name, clock::now()) {
+            NewsOfRequest::NotAsked => RequestNews::NotAsked,
+            NewsOfRequest::OnItsWay => RequestNews::OnItsWay,
+            NewsOfRequest::Unanswered => RequestNews::Unanswered,
+            NewsOfRequest::Silent(trouble) => RequestNews::Silent(trouble),
+            // It was told a while ago.
+            NewsOfRequest::Queued(holder) => RequestNews::Waits(
+                holder.cloned().map(|told| Holder { held_since_grant: false, ..holder_of(told) }),
+            ),
+        }
     }
 
     fn word_deadline(&self) -> Arc<Deadline> {

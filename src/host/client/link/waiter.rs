@@ -114,6 +114,7 @@ impl<T> AnswerWaiter<T> {
         }
     }
 
+    #[cfg(feature = "host")]
     pub(super) fn abandon(&mut self, why: &impl Fn() -> LockError, aftermath: &mut Aftermath) {
         let error = why().with_scope(Scope::Host);
         let error = match &self.name {

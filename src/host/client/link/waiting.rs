@@ -288,7 +288,7 @@ impl<K: Awaited> Drop for Waiting<K> {
         }
         link.settle(state);
         drop(waiter);
-        link.drive.let_go(true);
+        link.drive.wake_for_release(true);
     }
 }
 

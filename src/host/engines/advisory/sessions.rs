@@ -19,7 +19,7 @@ use crate::{
 
 /// A session at the server.
 pub(super) struct AdvisorySession<D: AdvisoryDatabase> {
-    pub(super) line: D::Connection,
+    pub(super) connection: D::Connection,
     pub(super) life: Arc<SessionLife>,
     /// How many locks it holds.
     holds: AtomicUsize,
@@ -125,8 +125,8 @@ impl<D: AdvisoryDatabase> AdvisorySessions<D> {
     ) -> Result<Arc<AdvisorySession<D>>, EngineFault> {
         let life = Arc::new(SessionLife::new(clock::now(), self.time_to_live));
         let end = SessionEnd { life: life.clone(), news: self.news.clone() };
-        let line = database.open(end).await?;
-        Ok(Arc::new(AdvisorySession { line, life, holds: AtomicUsize::new(0), permit }))
+        let connection = database.open(end).await?;
+        Ok(Arc::new(AdvisorySession { connection, life, holds: AtomicUsize::new(0), permit }))
     }
 
     /// Begins nothing on it any more. It ends unless something is held there that may be good.
@@ -135,7 +135,7 @@ impl<D: AdvisoryDatabase> AdvisorySessions<D> {
         base.take_if(|base| Arc::ptr_eq(base, session));
         drop(base);
         if session.is_idle() || session.life.is_over() {
-            database.close(&session.line);
+            database.close(&session.connection);
         }
     }
 
@@ -156,7 +156,7 @@ impl<D: AdvisoryDatabase> AdvisorySessions<D> {
         let idle = std::mem::take(&mut *self.idle.lock());
         let base = self.base.lock().take();
         for session in idle.into_iter().chain(base) {
-            database.close(&session.line);
+            database.close(&session.connection);
         }
     }
 }

@@ -45,14 +45,14 @@ impl PrefixWatch {
     /// Listens for keys that begin so.
     pub(super) fn listen(
         self: &Arc<Self>,
-        line: &Arc<EtcdConnection>,
+        connection: &Arc<EtcdConnection>,
         queue: String,
     ) -> WatchedQueue {
         let mut state = self.state.lock();
         *state.queues.entry(queue.clone()).or_default() += 1;
         if !state.is_watching {
             state.is_watching = true;
-            Handle::current().spawn(self.clone().watch(line.clone()));
+            Handle::current().spawn(self.clone().watch(connection.clone()));
         }
         WatchedQueue { watch: self.clone(), queue }
     }
@@ -62,17 +62,17 @@ impl PrefixWatch {
         self.news.notified().await;
     }
 
-    async fn watch(self: Arc<Self>, line: Arc<EtcdConnection>) {
+    async fn watch(self: Arc<Self>, connection: Arc<EtcdConnection>) {
         let mut idle_since = None;
         loop {
             let watching = async {
-                let mut client = line.client().await.ok()?;
+                let mut client = connection.client().await.ok()?;
                 let options = WatchOptions::new().with_filters([WatchFilterType::NoDelete]);
-                let options = match line.prefix() {
+                let options = match connection.prefix() {
                     "" => options.with_all_keys(),
                     _ => options.with_prefix(),
                 };
-                line.within(client.watch(line.prefix(), Some(options))).await.ok()
+                connection.within(client.watch(connection.prefix(), Some(options))).await.ok()
             };
             if let Some(mut watching) = watching.await {
                 loop {
@@ -87,7 +87,7 @@ impl PrefixWatch {
                         Ok(Ok(Some(answer))) if answer.created() => self.news.notify_one(),
                         Ok(Ok(Some(answer))) => {
                             let mut keys = answer.events().iter().filter_map(|event| event.kv());
-                            if keys.any(|kv| self.is_wanted(kv, &line)) {
+                            if keys.any(|kv| self.is_wanted(kv, &connection)) {
                                 self.news.notify_one();
                             }
                         }
@@ -106,10 +106,10 @@ impl PrefixWatch {
     }
 
     /// Whether another session's key is in a queue that is listened to.
-    fn is_wanted(&self, kv: &etcd_client::KeyValue, line: &EtcdConnection) -> bool {
+    fn is_wanted(&self, kv: &etcd_client::KeyValue, connection: &EtcdConnection) -> bool {
         let queue = kv.key_str().ok().and_then(|key| key.rfind('/').map(|at| &key[..=at]));
         queue.is_some_and(|queue| self.state.lock().queues.contains_key(queue))
-            && line.current().is_none_or(|own| own.id() != kv.lease())
+            && connection.current().is_none_or(|own| own.id() != kv.lease())
     }
 
     /// Whether nothing was listened to for a while: then no more is heard.

@@ -22,11 +22,11 @@ impl LockQueue {
     /// Tells each change, as long as that can be seen.
     pub(super) async fn watch_leaders(
         &self,
-        line: &EtcdConnection,
+        connection: &EtcdConnection,
         tell: &LeaderTeller,
         token: impl Fn(i64) -> Option<Token>,
     ) -> Result<(), EngineFault> {
-        let mut client = line.client().await?;
+        let mut client = connection.client().await?;
         let begins = self.keys_begin();
         // The holder, if its key says a value: a mutex's says none.
         let leader = |keys: &QueueKeys| {
@@ -35,14 +35,14 @@ impl LockQueue {
             Some(ElectedLeader::new(token, value.as_slice().into()))
         };
         let all = GetOptions::new().with_prefix();
-        let found = line.within(client.get(&*begins, Some(all))).await?;
-        line.saw(found.header());
+        let found = connection.within(client.get(&*begins, Some(all))).await?;
+        connection.saw(found.header());
         let mut keys = QueueKeys::new();
         found.kvs().iter().filter(|kv| self.is_own(kv)).for_each(|kv| put(&mut keys, kv));
         tell.leads(leader(&keys));
         let seen_at = found.header().map_or(0, |header| header.revision());
         let options = WatchOptions::new().with_prefix().with_start_revision(seen_at + 1);
-        let mut watching = line.within(client.watch(&*begins, Some(options))).await?;
+        let mut watching = connection.within(client.watch(&*begins, Some(options))).await?;
         loop {
             let answer = watching.message().await;
             let Ok(Some(answer)) = answer else { return Ok(()) };

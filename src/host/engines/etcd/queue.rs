@@ -12,7 +12,7 @@ use crate::{host::engines::fault::EngineFault, name::Name};
 
 /// The queue of one name.
 pub(super) struct LockQueue {
-    line: Arc<EtcdConnection>,
+    connection: Arc<EtcdConnection>,
     /// What its keys begin with. The keys of names below this one do, too, and are passed over.
     prefix: String,
 }
@@ -73,8 +73,8 @@ const LIST_MAX: i64 = 10_000;
 const OPERATIONS_MAX: usize = 100;
 
 impl LockQueue {
-    pub(super) fn new(line: Arc<EtcdConnection>, name: &Name) -> LockQueue {
-        LockQueue { prefix: format!("{}{name}/", line.prefix()), line }
+    pub(super) fn new(connection: Arc<EtcdConnection>, name: &Name) -> LockQueue {
+        LockQueue { prefix: format!("{}{name}/", connection.prefix()), connection }
     }
 
     pub(super) fn key(&self, session: &EtcdSession) -> String {
@@ -102,11 +102,11 @@ impl LockQueue {
         let is_new = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
         let oldest = TxnOp::get(self.prefix.clone(), Some(oldest().with_limit(1)));
         let mut when = vec![is_new];
-        when.extend(self.line.counts_plainly());
+        when.extend(self.connection.counts_plainly());
         let answer = self.put_if(when, session, value, oldest).await?;
         if !answer.is_put && answer.own.is_none() {
             // It is not there, and was not put: since this session began others have come that keep leases.
-            return Err(self.line.counts_otherwise());
+            return Err(self.connection.counts_otherwise());
         }
         let oldest = answer.listed.first().map(KeyValue::create_revision);
         let revision = answer.revision()?;
@@ -124,7 +124,7 @@ impl LockQueue {
             Compare::create_revision(self.prefix.clone(), CompareOp::Equal, 0).with_prefix();
         let listed = TxnOp::get(self.prefix.clone(), Some(oldest().with_limit(PAGE)));
         let mut when = vec![is_empty];
-        when.extend(self.line.counts_plainly());
+        when.extend(self.connection.counts_plainly());
         let answer = self.put_if(when, session, value, listed).await?;
         if answer.is_put || answer.own.is_some() {
             let oldest = answer.listed.iter().find(|kv| self.is_own(kv));
@@ -151,8 +151,8 @@ impl LockQueue {
         let put = TxnOp::put(key.clone(), value, Some(PutOptions::new().with_lease(session.id())));
         let own = TxnOp::get(key, None);
         let txn = Txn::new().when(when).and_then([put, listing.clone()]).or_else([own, listing]);
-        let mut client = self.line.client().await?;
-        let answer = self.line.within(client.txn(txn)).await;
+        let mut client = self.connection.client().await?;
+        let answer = self.connection.within(client.txn(txn)).await;
         if let Err(EngineFault::Trouble(trouble)) = &answer
             && trouble.contains("lease not found")
         {
@@ -184,8 +184,9 @@ impl LockQueue {
                 .with_limit(PAGE);
             let older = TxnOp::get(self.prefix.clone(), Some(older));
             let own = TxnOp::get(self.key(session), Some(GetOptions::new().with_keys_only()));
-            let mut client = self.line.client().await?;
-            let answer = self.line.within(client.txn(Txn::new().and_then([older, own]))).await?;
+            let mut client = self.connection.client().await?;
+            let answer =
+                self.connection.within(client.txn(Txn::new().and_then([older, own]))).await?;
             let found = gets(answer.op_responses());
             let [older, own] = &*found else {
                 return Err(not_understood());
@@ -207,9 +208,9 @@ impl LockQueue {
 
     /// Waits until a key is gone, or until that cannot be seen any longer. It may be dropped.
     pub(super) async fn watch(&self, ahead: &KeyAhead) {
-        let Ok(mut client) = self.line.client().await else { return };
+        let Ok(mut client) = self.connection.client().await else { return };
         let options = WatchOptions::new().with_start_revision(ahead.seen_at + 1);
-        let watching = self.line.within(client.watch(ahead.key.clone(), Some(options))).await;
+        let watching = self.connection.within(client.watch(ahead.key.clone(), Some(options))).await;
         let Ok(mut watching) = watching else { return };
         while let Ok(Some(answer)) = watching.message().await {
             let is_gone =
@@ -225,27 +226,27 @@ impl LockQueue {
         let key = self.key(session);
         let is_ours = Compare::lease(key.clone(), CompareOp::Equal, session.id());
         let txn = Txn::new().when([is_ours]).and_then([TxnOp::delete(key, None)]);
-        let mut client = self.line.client().await?;
-        self.line.within(client.txn(txn)).await.map(|_| ())
+        let mut client = self.connection.client().await?;
+        self.connection.within(client.txn(txn)).await.map(|_| ())
     }
 }
 
 /// Deletes a key if that revision has created it; by the key alone it may be a later lock's
 /// (etcd#22082). Whether it was there.
 pub(super) async fn delete(
-    line: &EtcdConnection,
+    connection: &EtcdConnection,
     key: &str,
     revision: i64,
 ) -> Result<bool, EngineFault> {
     let is_it = Compare::create_revision(key, CompareOp::Equal, revision);
     let txn = Txn::new().when([is_it]).and_then([TxnOp::delete(key, None)]);
-    let mut client = line.client().await?;
-    line.within(client.txn(txn)).await.map(|answer| answer.succeeded())
+    let mut client = connection.client().await?;
+    connection.within(client.txn(txn)).await.map(|answer| answer.succeeded())
 }
 
 /// Whether each key is there still, if that can be told.
 pub(super) async fn are_there(
-    line: &EtcdConnection,
+    connection: &EtcdConnection,
     keys: impl Iterator<Item = (&str, i64)>,
 ) -> Vec<Option<bool>> {
     let keys: Vec<(String, i64)> = keys.map(|(key, at)| (key.to_owned(), at)).collect();
@@ -255,8 +256,8 @@ pub(super) async fn are_there(
             TxnOp::get(key.clone(), Some(GetOptions::new().with_keys_only()))
         };
         let txn = Txn::new().and_then(keys.iter().map(get).collect::<Vec<_>>());
-        let found = match line.client().await {
-            Ok(mut client) => line.within(client.txn(txn)).await.ok(),
+        let found = match connection.client().await {
+            Ok(mut client) => connection.within(client.txn(txn)).await.ok(),
             Err(_) => None,
         };
         let found = found.map(|answer| gets(answer.op_responses()));
@@ -270,7 +271,7 @@ pub(super) async fn are_there(
 
 /// Whether each key has a later one behind it in its queue; `None`, if etcd has not told it of all.
 pub(super) async fn have_waiters(
-    line: &EtcdConnection,
+    connection: &EtcdConnection,
     keys: impl Iterator<Item = (&str, i64)>,
 ) -> Option<Vec<bool>> {
     let queue = |key: &str| key.rsplit_once('/').map_or("", |(queue, _)| queue).to_owned() + "/";
@@ -282,8 +283,8 @@ pub(super) async fn have_waiters(
             TxnOp::get(queue.clone(), Some(options.with_min_create_revision(revision + 1)))
         };
         let txn = Txn::new().and_then(keys.iter().map(get).collect::<Vec<_>>());
-        let mut client = line.client().await.ok()?;
-        let answer = line.within(client.txn(txn)).await.ok()?;
+        let mut client = connection.client().await.ok()?;
+        let answer = connection.within(client.txn(txn)).await.ok()?;
         let found = gets(answer.op_responses());
         answers.extend(keys.iter().enumerate().map(|(at, (queue, _))| {
             let later = found.get(at).map(Vec::as_slice).unwrap_or_default();
@@ -299,24 +300,24 @@ pub(super) async fn have_waiters(
 
 /// The keys of all locks, or of one, in the order of names and then of their queue.
 pub(super) async fn list(
-    line: &EtcdConnection,
+    connection: &EtcdConnection,
     only: Option<&Name>,
 ) -> Result<Vec<QueuedKey>, EngineFault> {
     let from = match only {
-        Some(name) => format!("{}{name}/", line.prefix()),
-        None => line.prefix().to_owned(),
+        Some(name) => format!("{}{name}/", connection.prefix()),
+        None => connection.prefix().to_owned(),
     };
     let options = GetOptions::new().with_keys_only().with_limit(LIST_MAX);
     let options = match from.is_empty() {
         true => options.with_all_keys(),
         false => options.with_prefix(),
     };
-    let mut client = line.client().await?;
-    let found = line.within(client.get(from, Some(options))).await?;
-    line.saw(found.header());
+    let mut client = connection.client().await?;
+    let found = connection.within(client.get(from, Some(options))).await?;
+    connection.saw(found.header());
     let queued = |kv: &KeyValue| {
         let key = str::from_utf8(kv.key()).ok()?;
-        let (name, lease) = key.strip_prefix(line.prefix())?.rsplit_once('/')?;
+        let (name, lease) = key.strip_prefix(connection.prefix())?.rsplit_once('/')?;
         let name = Name::new(name).ok().filter(|name| only.is_none_or(|only| only == name))?;
         let is_queued = kv.lease() != 0
             && i64::from_str_radix(lease, 16) == Ok(kv.lease())

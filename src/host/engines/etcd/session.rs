@@ -138,10 +138,7 @@ impl EtcdConnection {
                     _ => Err(fault),
                 }
             }
-            Err(_) => {
-                let (shown, patience) = (&self.shown, self.patience);
-                Err(EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}")))
-            }
+            Err(_) => Err(EngineFault::silent(&self.shown, self.patience)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use mysql_async::{Error, Params};
 
-use super::line::{MysqlAnswer, MysqlConnection, MysqlServer, cell};
+use super::connection::{MysqlAnswer, MysqlConnection, MysqlServer, cell};
 use crate::{
     error::Result,
     host::{
@@ -24,7 +24,7 @@ pub(in super::super) struct MysqlShedTable {
     url: ServiceUrl,
     table: String,
     server: MysqlServer,
-    line: tokio::sync::Mutex<Option<Arc<MysqlConnection>>>,
+    connection: tokio::sync::Mutex<Option<Arc<MysqlConnection>>>,
 }
 
 /// The database's clock as ShedLock reads it.
@@ -43,25 +43,25 @@ pub(in super::super) fn open(
 ) -> Result<ShedLockEngine<MysqlShedTable>> {
     let server = MysqlServer::new(&mut url, patience(settings.time_to_live))?;
     let (table, is_unfenced) = take_table(&mut url)?;
-    let table = MysqlShedTable { url, table, server, line: tokio::sync::Mutex::new(None) };
+    let table = MysqlShedTable { url, table, server, connection: tokio::sync::Mutex::new(None) };
     Ok(ShedLockEngine::new(table, is_unfenced, settings))
 }
 
 impl MysqlShedTable {
-    async fn line(&self) -> Result<Arc<MysqlConnection>, EngineFault> {
-        let mut known = self.line.lock().await;
-        if let Some(line) = known.as_ref().filter(|known| !known.is_closed()) {
-            return Ok(line.clone());
+    async fn connection(&self) -> Result<Arc<MysqlConnection>, EngineFault> {
+        let mut known = self.connection.lock().await;
+        if let Some(connection) = known.as_ref().filter(|known| !known.is_closed()) {
+            return Ok(connection.clone());
         }
-        let line = Arc::new(self.server.connect(IDLE_MAX, || {}).await?);
-        *known = Some(line.clone());
-        Ok(line)
+        let connection = Arc::new(self.server.connect(IDLE_MAX, || {}).await?);
+        *known = Some(connection.clone());
+        Ok(connection)
     }
 
     async fn ask(&self, sql: &str, given: impl Into<Params>) -> Result<MysqlAnswer, EngineFault> {
-        let line = self.line().await?;
+        let connection = self.connection().await?;
         let shown = self.server.shown();
-        match tokio::time::timeout(self.server.patience(), line.ask(sql, given)).await {
+        match tokio::time::timeout(self.server.patience(), connection.ask(sql, given)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Error::Server(told))) if told.code == NO_TABLE => {
                 Err(EngineFault::config(format!(
@@ -75,7 +75,7 @@ impl MysqlShedTable {
             Ok(Err(error)) => Err(self.server.fault(&error)),
             Err(_) => {
                 // Silent: the next question goes to another connection.
-                line.close();
+                connection.close();
                 Err(EngineFault::Trouble(format!("{shown} did not answer in time")))
             }
         }

@@ -225,8 +225,7 @@ impl PostgresServer {
     }
 
     fn silent(&self) -> EngineFault {
-        let (shown, patience) = (&self.shown, self.patience);
-        EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}"))
+        EngineFault::silent(&self.shown, self.patience)
     }
 
     pub(in crate::host) fn fault(&self, error: &tokio_postgres::Error) -> EngineFault {

@@ -141,8 +141,8 @@ async fn hear(
 ) {
     let mut pause = Duration::from_millis(20);
     loop {
-        if let Ok(line) = node.listen().await {
-            let (sink, stream) = line.split();
+        if let Ok(connection) = node.listen().await {
+            let (sink, stream) = connection.split();
             if hear_on(&channels, &mut orders, sink, stream).await {
                 return;
             }

@@ -26,7 +26,7 @@ use crate::{
         engines::{
             fault::EngineFault,
             store_tls::{StoreTls, handshake_trouble},
-            tls_line,
+            tls_connection,
         },
         service_url::{Password, ServiceUrl},
     },
@@ -41,7 +41,7 @@ pub(in super::super) struct RedisNode {
     patience: Duration,
     /// One attempt to connect at a time.
     connecting: tokio::sync::Mutex<()>,
-    line: Mutex<Option<MultiplexedConnection>>,
+    connection: Mutex<Option<MultiplexedConnection>>,
     /// What moves the bytes of a connection by TLS; without TLS the connection has it.
     task: Mutex<Option<ConnectionTask>>,
     /// Answers in a row that did not come in time. A command stays in order on its connection, so
@@ -112,7 +112,7 @@ impl RedisNode {
             login,
             patience,
             connecting: tokio::sync::Mutex::new(()),
-            line: Mutex::new(None),
+            connection: Mutex::new(None),
             task: Mutex::new(None),
             silences: AtomicU32::new(0),
         })
@@ -160,15 +160,17 @@ impl RedisNode {
         &self,
         tls: &StoreTls,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, EngineFault> {
-        let connecting = tls_line::connect(tls, &self.host, self.port);
+        let connecting = tls_connection::connect(tls, &self.host, self.port);
         match timeout(self.patience, connecting).await {
-            Ok(connected) => connected.map_err(|error| tls_line::fault(&self.shown(), &error)),
-            Err(_) => Err(tls_line::silent(&self.shown(), self.patience)),
+            Ok(connected) => {
+                connected.map_err(|error| tls_connection::fault(&self.shown(), &error))
+            }
+            Err(_) => Err(tls_connection::silent(&self.shown(), self.patience)),
         }
     }
 
     /// The client library's own TLS takes none but the process's cryptography.
-    async fn secured_line(
+    async fn secured_connection(
         &self,
         tls: &StoreTls,
         config: AsyncConnectionConfig,
@@ -176,21 +178,21 @@ impl RedisNode {
         let (stream, settings) = (self.secured(tls).await?, self.settings());
         let making = MultiplexedConnection::new_with_config(&settings, stream, config);
         let made = timeout(self.patience, making).await.map_err(|_| self.silent())?;
-        let (line, task) = made.map_err(|error| self.fault(&error))?;
+        let (connection, task) = made.map_err(|error| self.fault(&error))?;
         *self.task.lock() = Some(ConnectionTask(tokio::spawn(task).abort_handle()));
-        Ok(line)
+        Ok(connection)
     }
 
-    async fn line(&self) -> Result<MultiplexedConnection, EngineFault> {
+    async fn connection(&self) -> Result<MultiplexedConnection, EngineFault> {
         let _connecting = self.connecting.lock().await;
-        if let Some(line) = &*self.line.lock() {
-            return Ok(line.clone());
+        if let Some(connection) = &*self.connection.lock() {
+            return Ok(connection.clone());
         }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.patience))
             .set_response_timeout(Some(self.patience));
-        let line = match &self.login.tls {
-            Some(tls) => self.secured_line(tls, config).await?,
+        let connection = match &self.login.tls {
+            Some(tls) => self.secured_connection(tls, config).await?,
             None => self
                 .client()?
                 .get_multiplexed_async_connection_with_config(&config)
@@ -198,8 +200,8 @@ impl RedisNode {
                 .map_err(|error| self.fault(&error))?,
         };
         self.silences.store(0, Relaxed);
-        *self.line.lock() = Some(line.clone());
-        Ok(line)
+        *self.connection.lock() = Some(connection.clone());
+        Ok(connection)
     }
 
     /// Runs a script; what it did is unknown after an error.
@@ -207,8 +209,8 @@ impl RedisNode {
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, EngineFault> {
-        let mut line = self.line().await?;
-        let answer = script.invoke_async(&mut line).await;
+        let mut connection = self.connection().await?;
+        let answer = script.invoke_async(&mut connection).await;
         self.judge(answer)
     }
 
@@ -217,8 +219,8 @@ impl RedisNode {
         &self,
         command: &Cmd,
     ) -> Result<T, EngineFault> {
-        let mut line = self.line().await?;
-        let answer = command.query_async(&mut line).await;
+        let mut connection = self.connection().await?;
+        let answer = command.query_async(&mut connection).await;
         self.judge(answer)
     }
 
@@ -233,8 +235,8 @@ impl RedisNode {
         for part in all.chunks(AT_ONCE) {
             let mut commands = redis::pipe();
             part.iter().for_each(|one| add(&mut commands, one));
-            let Ok(mut line) = self.line().await else { break };
-            let answered = self.judge(commands.query_async::<Vec<T>>(&mut line).await);
+            let Ok(mut connection) = self.connection().await else { break };
+            let answered = self.judge(commands.query_async::<Vec<T>>(&mut connection).await);
             match answered {
                 Ok(answered) if answered.len() == part.len() => answers.extend(answered),
                 _ => break,
@@ -256,14 +258,13 @@ impl RedisNode {
             false => error.is_io_error() || error.is_unrecoverable_error(),
         };
         if is_dead {
-            *self.line.lock() = None;
+            *self.connection.lock() = None;
         }
         Err(self.fault(&error))
     }
 
     fn silent(&self) -> EngineFault {
-        let (shown, patience) = (self.shown(), self.patience);
-        EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}"))
+        EngineFault::silent(self.shown(), self.patience)
     }
 
     fn fault(&self, error: &RedisError) -> EngineFault {

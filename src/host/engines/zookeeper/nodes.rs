@@ -117,14 +117,26 @@ impl NodeForm {
     }
 }
 
-/// Where a node stands in a queue: what it waits for. `None`: it is not there.
-pub(super) fn ahead<'a>(queue: &'a [QueueNode], own: &str) -> Option<Option<&'a QueueNode>> {
-    let at = queue.iter().position(|node| node.child == own)?;
+/// Where a node stands in a queue.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum PlaceInQueue<'a> {
+    NotThere,
+    /// It waits for none.
+    First,
+    /// It waits for this one.
+    Behind(&'a QueueNode),
+}
+
+pub(super) fn place_of<'a>(queue: &'a [QueueNode], own: &str) -> PlaceInQueue<'a> {
+    let Some(at) = queue.iter().position(|node| node.child == own) else {
+        return PlaceInQueue::NotThere;
+    };
     let before = &queue[..at];
-    Some(match queue[at].role {
+    let ahead = match queue[at].role {
         NodeRole::Exclusive => before.last(),
         NodeRole::Shared => before.iter().rfind(|node| node.role == NodeRole::Exclusive),
-    })
+    };
+    ahead.map_or(PlaceInQueue::First, PlaceInQueue::Behind)
 }
 
 /// Whether the server has numbered a node.

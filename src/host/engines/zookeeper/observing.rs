@@ -21,18 +21,18 @@ impl NodeQueue {
     /// Tells the present leader. What is to be waited for until the next look; `None`: nothing.
     pub(super) async fn look_for_leader(
         &self,
-        line: &ZookeeperConnection,
+        connection: &ZookeeperConnection,
         session: &ZookeeperSession,
         tell: &LeaderTeller,
     ) -> Result<Option<OneshotWatcher>, EngineFault> {
         let Some(client) = session.client() else { return Ok(None) };
         let fault = |error: Error| session.fault(&error);
-        let listed = line.within(client.list_and_watch_children(self.path())).await;
+        let listed = connection.within(client.list_and_watch_children(self.path())).await;
         let (children, watcher) = match listed {
             Ok((children, watcher)) => (children, watcher),
             Err(Error::NoNode) => {
                 let watching = client.check_and_watch_stat(self.path());
-                let (stat, watcher) = line.within(watching).await.map_err(fault)?;
+                let (stat, watcher) = connection.within(watching).await.map_err(fault)?;
                 if stat.is_some() {
                     return Ok(None);
                 }
@@ -47,7 +47,7 @@ impl NodeQueue {
             return Ok(Some(watcher));
         };
         let path = self.path_of(&first.child);
-        match line.within(client.get_and_watch_data(&path)).await {
+        match connection.within(client.get_and_watch_data(&path)).await {
             Ok((data, stat, watcher)) => {
                 // A lock's holder describes itself there, and leads nothing.
                 let text = str::from_utf8(&data).ok();

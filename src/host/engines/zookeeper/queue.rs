@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zookeeper_client::{CreateMode, Error};
 
 use super::{
-    nodes::{NodeForm, NodeRole, QueueNode, ahead},
+    nodes::{NodeForm, NodeRole, PlaceInQueue, QueueNode, place_of},
     session::{ZookeeperConnection, ZookeeperSession},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 /// The queue of one name.
 #[derive(Clone)]
 pub(super) struct NodeQueue {
-    line: Arc<ZookeeperConnection>,
+    connection: Arc<ZookeeperConnection>,
     name: Name,
     form: NodeForm,
     /// The lock's node.
@@ -57,12 +57,12 @@ pub(super) enum NodeRank {
 
 impl NodeQueue {
     pub(super) fn new(
-        line: Arc<ZookeeperConnection>,
+        connection: Arc<ZookeeperConnection>,
         name: &Name,
         form: NodeForm,
     ) -> Result<NodeQueue> {
-        let path = line.paths.of(name)?;
-        Ok(NodeQueue { line, name: name.clone(), form, path })
+        let path = connection.paths.of(name)?;
+        Ok(NodeQueue { connection, name: name.clone(), form, path })
     }
 
     pub(super) fn own_node(
@@ -97,13 +97,14 @@ impl NodeQueue {
         }
         let Some(client) = own.session.client() else { return Ok(NodeRank::Gone) };
         let wanted = self.path_of(&self.form.new_child(&own.id, own.role));
-        let options = CreateMode::EphemeralSequential.with_acls(self.line.acls());
-        let data = value.unwrap_or(self.line.holder.text().as_bytes());
+        let options = CreateMode::EphemeralSequential.with_acls(self.connection.acls());
+        let data = value.unwrap_or(self.connection.holder.text().as_bytes());
         loop {
             // The server does one after the other: the list has the node.
             let making = client.create(&wanted, data, &options);
             let listing = client.list_children(&self.path);
-            let (made, listed) = tokio::join!(self.line.within(making), self.line.within(listing));
+            let (made, listed) =
+                tokio::join!(self.connection.within(making), self.connection.within(listing));
             match made {
                 Ok((stat, number)) => {
                     let path = format!("{wanted}{number}");
@@ -150,12 +151,12 @@ impl NodeQueue {
     /// Makes the lock's node: a container, which the server deletes once it is empty.
     async fn make_folder(&self, session: &ZookeeperSession) -> Result<(), EngineFault> {
         let Some(client) = session.client() else { return Ok(()) };
-        let root = self.line.paths.root();
-        if matches!(self.line.within(client.check_stat(root)).await, Ok(None)) {
-            return Err(self.line.no_root());
+        let root = self.connection.paths.root();
+        if matches!(self.connection.within(client.check_stat(root)).await, Ok(None)) {
+            return Err(self.connection.no_root());
         }
-        let options = CreateMode::Container.with_acls(self.line.acls());
-        match self.line.within(client.mkdir(&self.path, &options)).await {
+        let options = CreateMode::Container.with_acls(self.connection.acls());
+        match self.connection.within(client.mkdir(&self.path, &options)).await {
             Ok(()) => Ok(()),
             Err(error) => Err(session.fault(&error)),
         }
@@ -170,12 +171,12 @@ impl NodeQueue {
         let Some(first) = found.first() else { return Ok(()) };
         let Some(client) = own.session.client() else { return Ok(()) };
         let path = self.path_of(&first.child);
-        match self.line.within(client.check_stat(&path)).await {
+        match self.connection.within(client.check_stat(&path)).await {
             Ok(Some(stat)) if stat.ephemeral_owner == own.session.id => {
                 let child = first.child.clone();
                 own.made = Some(MadeNode { path, child, czxid: stat.czxid });
                 for other in &found[1..] {
-                    self.line.delete(&own.session, &self.path_of(&other.child)).await?;
+                    self.connection.delete(&own.session, &self.path_of(&other.child)).await?;
                 }
                 Ok(())
             }
@@ -187,7 +188,7 @@ impl NodeQueue {
     /// All nodes with an attempt's id.
     async fn children_with(&self, own: &OwnNode) -> Result<Vec<QueueNode>, EngineFault> {
         let Some(client) = own.session.client() else { return Ok(Vec::new()) };
-        let children = match self.line.within(client.list_children(&self.path)).await {
+        let children = match self.connection.within(client.list_children(&self.path)).await {
             Ok(children) => children,
             Err(Error::NoNode) => Vec::new(),
             Err(error) => return Err(own.session.fault(&error)),
@@ -205,7 +206,7 @@ impl NodeQueue {
     /// Reads the queue.
     pub(super) async fn rank(&self, own: &OwnNode) -> Result<NodeRank, EngineFault> {
         let Some(client) = own.session.client() else { return Ok(NodeRank::Gone) };
-        match self.line.within(client.list_children(&self.path)).await {
+        match self.connection.within(client.list_children(&self.path)).await {
             Ok(children) => self.rank_among(own, &children).await,
             Err(Error::NoNode) => Ok(NodeRank::Gone),
             Err(error) => Err(own.session.fault(&error)),
@@ -218,7 +219,7 @@ impl NodeQueue {
         children: &[String],
     ) -> Result<NodeRank, EngineFault> {
         let Some(made) = &own.made else { return Ok(NodeRank::Gone) };
-        if !self.line.paths.has_folders()
+        if !self.connection.paths.has_folders()
             && ["leases", "locks"].iter().all(|part| children.iter().any(|child| child == part))
         {
             let name = &self.name;
@@ -233,14 +234,16 @@ impl NodeQueue {
             let is_other =
                 |node: &QueueNode| node.child.contains(&*own.id) && node.child != made.child;
             for other in queue.iter().filter(|node| is_other(node)) {
-                self.line.delete(&own.session, &self.path_of(&other.child)).await?;
+                self.connection.delete(&own.session, &self.path_of(&other.child)).await?;
             }
             queue.retain(|node| !is_other(node));
         }
-        Ok(match ahead(&queue, &made.child) {
-            None => NodeRank::Gone,
-            Some(None) => NodeRank::First,
-            Some(Some(ahead)) => NodeRank::Behind { ahead: ahead.clone(), first: queue[0].clone() },
+        Ok(match place_of(&queue, &made.child) {
+            PlaceInQueue::NotThere => NodeRank::Gone,
+            PlaceInQueue::First => NodeRank::First,
+            PlaceInQueue::Behind(ahead) => {
+                NodeRank::Behind { ahead: ahead.clone(), first: queue[0].clone() }
+            }
         })
     }
 
@@ -255,7 +258,7 @@ impl NodeQueue {
     ) -> Result<()> {
         let Some(client) = own.session.client() else { return Ok(()) };
         let path = self.path_of(&ahead.child);
-        let watching = self.line.within(client.get_and_watch_data(&path)).await;
+        let watching = self.connection.within(client.get_and_watch_data(&path)).await;
         match watching {
             Ok((_, _, watcher)) => wish.wait(watcher.changed(), at_most).await.map(|_| ()),
             Err(Error::NoNode) => Ok(()),
@@ -271,7 +274,7 @@ impl NodeQueue {
     ) -> Option<(Holder, i64)> {
         let client = session.client()?;
         let path = self.path_of(&node.child);
-        let (data, stat) = self.line.within(client.get_data(&path)).await.ok()?;
+        let (data, stat) = self.connection.within(client.get_data(&path)).await.ok()?;
         let text = str::from_utf8(&data).ok();
         let known = text.and_then(HolderLine::parse);
         let holder = known.unwrap_or_else(|| {
@@ -290,7 +293,7 @@ impl NodeQueue {
     /// Whether a writer waits behind a reader's node.
     pub(super) async fn is_wanted(&self, session: &ZookeeperSession, made: &MadeNode) -> bool {
         let Some(client) = session.client() else { return false };
-        let Ok(children) = self.line.within(client.list_children(&self.path)).await else {
+        let Ok(children) = self.connection.within(client.list_children(&self.path)).await else {
             return false;
         };
         let queue = self.form.queue(&self.name, &children).unwrap_or_default();
@@ -302,11 +305,11 @@ impl NodeQueue {
     /// Takes away whatever an attempt has made, or may have.
     pub(super) async fn retract(&self, own: &OwnNode) -> Result<(), EngineFault> {
         if let Some(made) = &own.made {
-            self.line.delete(&own.session, &made.path).await?;
+            self.connection.delete(&own.session, &made.path).await?;
         }
         if own.is_doubtful {
             for node in self.children_with(own).await? {
-                self.line.delete(&own.session, &self.path_of(&node.child)).await?;
+                self.connection.delete(&own.session, &self.path_of(&node.child)).await?;
             }
         }
         Ok(())
@@ -318,7 +321,7 @@ impl NodeQueue {
         session: &ZookeeperSession,
     ) -> Result<Vec<QueueNode>, EngineFault> {
         let Some(client) = session.client() else { return Ok(Vec::new()) };
-        match self.line.within(client.list_children(&self.path)).await {
+        match self.connection.within(client.list_children(&self.path)).await {
             Ok(children) => self.queue_of(&children),
             Err(Error::NoNode) => Ok(Vec::new()),
             Err(error) => Err(session.fault(&error)),

@@ -18,7 +18,7 @@ use tokio::{
 };
 use zookeeper_client::StateWatcher;
 
-use crate::host::engines::{fault::EngineFault, store_tls::StoreTls, tls_line};
+use crate::host::engines::{fault::EngineFault, store_tls::StoreTls, tls_connection};
 
 /// The ports of one session.
 pub(super) struct TlsRelay {
@@ -103,12 +103,12 @@ impl RelayedServer {
 
     async fn carry(self: Arc<Self>, mut client: TcpStream) {
         let _ = client.set_nodelay(true);
-        let connecting = tls_line::connect(&self.tls, &self.host, self.port);
+        let connecting = tls_connection::connect(&self.tls, &self.host, self.port);
         let shown = format!("{}:{}", self.host, self.port);
         let server = match timeout(self.patience, connecting).await {
             Ok(Ok(server)) => server,
-            Ok(Err(error)) => return self.is_in_the_way(tls_line::fault(&shown, &error)),
-            Err(_) => return self.is_in_the_way(tls_line::silent(&shown, self.patience)),
+            Ok(Err(error)) => return self.is_in_the_way(tls_connection::fault(&shown, &error)),
+            Err(_) => return self.is_in_the_way(tls_connection::silent(&shown, self.patience)),
         };
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = split(server);

@@ -45,6 +45,8 @@ pub(super) struct GroupDriver {
     pub(super) secret: Secret,
     asked: BTreeMap<AskId, Asker>,
     last_ask: u64,
+    /// For how long an operation's answer is waited for.
+    patience: Duration,
     room: DiskRoom,
     /// Waits until another member leads the log.
     leaving: Vec<Told<()>>,
@@ -58,7 +60,12 @@ pub(super) type SharedDriver = Mutex<Option<GroupDriver>>;
 
 /// What takes an answer.
 enum Asker {
-    Journal { told: Told<JournalAnswer>, resigns: bool },
+    /// Until it is told, or gives up; what then still comes of it may matter.
+    Journal {
+        told: Option<Told<JournalAnswer>>,
+        resigns: bool,
+        until: Instant,
+    },
     Group(Told<GroupAnswer>),
 }
 
@@ -70,6 +77,7 @@ impl GroupDriver {
         disk: DiskWriter,
         mail: Arc<GroupMail>,
         secret: Secret,
+        patience: Duration,
     ) -> GroupDriver {
         GroupDriver {
             machine,
@@ -80,6 +88,7 @@ impl GroupDriver {
             secret,
             asked: BTreeMap::new(),
             last_ask: 0,
+            patience,
             room: DiskRoom::Plenty,
             leaving: Vec::new(),
             slept_on: Vec::new(),
@@ -156,6 +165,7 @@ impl GroupDriver {
             self.machine.handle_timeout(now);
         }
         self.take_out(now);
+        self.give_up();
         for peer in self.peers.values_mut() {
             peer.transmit();
         }
@@ -201,7 +211,8 @@ impl GroupDriver {
                 GroupAsk::Operation(operation, told) => {
                     let resigns =
                         matches!(operation, crate::proto::journal::JournalOperation::Resign(_));
-                    self.asked.insert(id, Asker::Journal { told, resigns });
+                    let until = Instant::now() + self.patience;
+                    self.asked.insert(id, Asker::Journal { told: Some(told), resigns, until });
                     self.machine.handle_operation(id, operation, now);
                 }
                 GroupAsk::Replace(member, told) => {
@@ -232,9 +243,11 @@ impl GroupDriver {
             let mut is_resigned = false;
             while let Some((id, answer)) = self.machine.poll_answer() {
                 match (self.asked.remove(&id), answer) {
-                    (Some(Asker::Journal { told, resigns }), AskAnswer::Journal(answer)) => {
+                    (Some(Asker::Journal { told, resigns, .. }), AskAnswer::Journal(answer)) => {
                         is_resigned |= resigns && answer == JournalAnswer::Resigned;
-                        told(answer);
+                        if let Some(told) = told {
+                            told(answer);
+                        }
                     }
                     (Some(Asker::Group(told)), AskAnswer::Group(answer)) => told(answer),
                     _ => {}
@@ -254,6 +267,23 @@ impl GroupDriver {
         }
     }
 
+    /// What was asked for long ago is *unknown* from here on.
+    fn give_up(&mut self) {
+        let now = Instant::now();
+        for asker in self.asked.values_mut() {
+            if let Asker::Journal { told, until, .. } = asker
+                && *until <= now
+                && let Some(told) = told.take()
+            {
+                let text = format!(
+                    "no majority of the group has confirmed it within {:.1?}",
+                    self.patience
+                );
+                told(JournalAnswer::Trouble(JournalTrouble::Unknown(text)));
+            }
+        }
+    }
+
     fn has_left(&self) -> bool {
         let standing = self.machine.standing();
         standing.leader.as_ref() != Some(&self.config.own)
@@ -268,6 +298,7 @@ impl GroupDriver {
             NoticeWords::Note(text) => self.mail.tell(GroupNews::Note(text)),
             NoticeWords::Alarm(text) => self.mail.tell(GroupNews::Alarm(text)),
             NoticeWords::StepsAside => self.mail.tell(GroupNews::StepsAside),
+            NoticeWords::ReignChanged => self.mail.tell(GroupNews::ReignChanged),
             NoticeWords::End(text) => self.mail.fail(text),
         }
     }
@@ -275,7 +306,11 @@ impl GroupDriver {
     fn answer_all(&mut self, trouble: &JournalTrouble) {
         for (_, asker) in std::mem::take(&mut self.asked) {
             match asker {
-                Asker::Journal { told, .. } => told(JournalAnswer::Trouble(trouble.clone())),
+                Asker::Journal { told, .. } => {
+                    if let Some(told) = told {
+                        told(JournalAnswer::Trouble(trouble.clone()));
+                    }
+                }
                 Asker::Group(told) => told(GroupAnswer::Unknown(words_of(trouble))),
             }
         }
@@ -306,12 +341,13 @@ impl GroupDriver {
         if let Some(at) = self.machine.poll_timeout() {
             limit = limit.min(at.since(clock::now()));
         }
-        for peer in self.peers.values_mut() {
-            if let Some(at) = peer.due() {
-                limit = limit.min(at.saturating_duration_since(Instant::now()));
-            }
-        }
-        limit
+        let peers = self.peers.values_mut().filter_map(GroupPeer::due);
+        let asked = self.asked.values().filter_map(|asker| match asker {
+            Asker::Journal { told: Some(_), until, .. } => Some(*until),
+            _ => None,
+        });
+        let due = peers.chain(asked).min();
+        due.map_or(limit, |at| limit.min(at.saturating_duration_since(Instant::now())))
     }
 }
 
@@ -335,6 +371,7 @@ enum NoticeWords {
     Alarm(String),
     /// Nothing, but of what the leader does then.
     StepsAside,
+    ReignChanged,
     /// This member takes no part any more.
     End(String),
 }
@@ -358,6 +395,7 @@ fn in_words(own: &MemberName, notice: GroupNotice) -> NoticeWords {
             "it leads the group's log, and no majority of the members answers it".to_owned(),
         ),
         GroupNotice::StepsAside => NoticeWords::StepsAside,
+        GroupNotice::ReignChanged => NoticeWords::ReignChanged,
         GroupNotice::OwnDiskWaits { cluster } => NoticeWords::Note(format!(
             "its disk is new to the group (cluster {:032x}), and has no part in it until it is admitted: \
              tierlock replace {own} --leader …",

@@ -30,6 +30,8 @@ pub(in crate::host) enum GroupNews {
     Alarm(String),
     /// Another member is to reign, if this one does: it is to be asked so.
     StepsAside,
+    /// The journal is in another reign, or its reign may be taken over: its head is to be looked at.
+    ReignChanged,
 }
 
 /// Tells an operator; it must not block.

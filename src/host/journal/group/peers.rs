@@ -117,7 +117,7 @@ impl GroupPeer {
                     news.push(PeerNews::Connected);
                 }
                 // Nothing is said this way, and a leader's port alone is told the last.
-                PortEvent::Readable(_) | PortEvent::OtherSecret(_) | PortEvent::Unaccepted(..) => {}
+                PortEvent::Readable(_) | PortEvent::TurnedAway(..) | PortEvent::Unaccepted(..) => {}
                 PortEvent::Ended(_, ended) => {
                     is_over = true;
                     if let Ended::Refused(why) = ended {

@@ -1,10 +1,13 @@
 use std::sync::mpsc;
 
 use super::*;
-use crate::proto::{
-    ClientId, SessionId,
-    leader::{MachineEvent, SessionNote},
-    wire::Identity,
+use crate::{
+    host::net::quic::TurnedAway,
+    proto::{
+        ClientId, SessionId,
+        leader::{MachineEvent, SessionNote},
+        wire::Identity,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -118,24 +121,25 @@ fn an_event_that_is_told_at_once_waits_for_no_lock() {
 
 /// An attacker without the secret makes as many refusals as it likes.
 #[test]
-fn strangers_hide_no_client_that_was_refused() {
+fn peers_without_the_secret_hide_no_client_that_was_refused() {
     let (teller, heard) = teller();
     let begin = Instant::now();
-    let stranger = ClientId(std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().to_bits());
+    let peer = ClientId(std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().to_bits());
     for _ in 0..5 * TOLD_MAX {
-        teller.tell_at(EventSource::Strangers, || LeaderEvent::other_secret(stranger), begin);
+        let refused = || LeaderEvent::turned_away(peer, TurnedAway::OtherSecret);
+        teller.tell_at(EventSource::Unauthenticated, refused, begin);
     }
     let refused = || {
         let identity = Identity::new("late", "here", 7, "program");
         let why = crate::proto::wire::Refusal::TooManySessions;
-        let (session, client) = (SessionId(1), stranger);
+        let (session, client) = (SessionId(1), peer);
         let session = SessionNote { session, identity, client, claims_label: false };
         LeaderEvent::of(MachineEvent::SessionRefused { session, why })
     };
     teller.tell_at(EventSource::Kind(LeaderEventKind::SessionRefused), refused, begin);
     teller.finish(PATIENCE);
     let told: Vec<_> = heard.try_iter().collect();
-    assert_eq!(told.len() as u64, STRANGERS_TOLD_MAX + 1);
+    assert_eq!(told.len() as u64, UNAUTHENTICATED_TOLD_MAX + 1);
     assert!(told.last().unwrap().contains("late on here"), "{told:?}");
     teller.look_at(begin + WINDOW);
     teller.finish(PATIENCE);

@@ -12,7 +12,7 @@ use std::{
 
 use quinn_proto::{ConnectionEvent, ConnectionHandle, Incoming};
 
-use super::{HANDSHAKE_LIMIT, Port};
+use super::{HANDSHAKE_LIMIT, Port, PortEvent, TurnedAway};
 use crate::{
     host::net::admission::client_at,
     proto::{ClientId, ConnectionId, shares::Shares},
@@ -121,7 +121,13 @@ impl Port {
                     self.stalls.push_back((now + HANDSHAKE_LIMIT, id));
                     None
                 }
-                Err(error) => error.response,
+                Err(error) => {
+                    // A fault of its first words, before there is a connection.
+                    if let Some(why) = TurnedAway::of(&error.cause) {
+                        self.shared.events.push_back(PortEvent::TurnedAway(client, why));
+                    }
+                    error.response
+                }
             }
         };
         if let Some(transmit) = transmit {

@@ -197,7 +197,10 @@ fn no_peer_with_another_secret_gets_past_the_handshake() {
             }
             (1, PortEvent::Ended(_, other)) => panic!("{other:?}"),
             // The client has refused the leader's key, and says so.
-            (0, PortEvent::OtherSecret(client)) => is_told = client == client_at(address),
+            (0, PortEvent::TurnedAway(client, why)) => {
+                assert_eq!(why, TurnedAway::OtherSecret);
+                is_told = client == client_at(address);
+            }
             _ => {}
         }
         is_told && is_refused
@@ -217,11 +220,41 @@ fn a_client_that_believes_any_leader_still_has_to_prove_itself() {
     drive(&mut [&mut leader, &mut client], |index, event, _| {
         match (index, event) {
             (0, PortEvent::Connected(..) | PortEvent::Readable(_)) => panic!("a peer was let in"),
-            (0, PortEvent::OtherSecret(_)) => is_told = true,
+            (0, PortEvent::TurnedAway(_, why)) => {
+                assert_eq!(why, TurnedAway::OtherSecret);
+                is_told = true;
+            }
             (1, PortEvent::Ended(_, ended)) => {
                 assert!(matches!(ended, Ended::Refused(_)), "{ended:?}");
                 is_refused = true;
             }
+            _ => {}
+        }
+        is_told && is_refused
+    });
+}
+
+/// A client of another release, or a program that has nothing to do with locks.
+#[test]
+fn a_peer_that_speaks_another_protocol_is_not_taken_for_one_with_another_secret() {
+    let secret = secret();
+    let (mut leader, address) = listen(&secret);
+    let handshake = secret.handshake(&CredentialPurpose::Member, Dialect::Group, &secret);
+    let here = std::net::Ipv4Addr::UNSPECIFIED.into();
+    let mut peer = Port::connect_from(here, ConnectionId(1), address, handshake, SILENCE).unwrap();
+    let (mut is_told, mut is_refused) = (false, false);
+    drive(&mut [&mut leader, &mut peer], |index, event, _| {
+        match (index, event) {
+            (0, PortEvent::Connected(..)) => panic!("a peer was let in"),
+            (0, PortEvent::TurnedAway(_, why)) => {
+                assert_eq!(why, TurnedAway::OtherProtocol);
+                is_told = true;
+            }
+            (1, PortEvent::Ended(_, Ended::Disconnected(text))) => {
+                assert!(text.contains("no tierlock leader of this version"), "{text}");
+                is_refused = true;
+            }
+            (1, PortEvent::Ended(_, ended)) => panic!("{ended:?}"),
             _ => {}
         }
         is_told && is_refused
@@ -853,7 +886,7 @@ fn what_members_say_is_no_clients_and_has_a_queue_of_its_own() {
                     PortEvent::Connected(id, _) => port.write(id, &renew(7)),
                     PortEvent::Ended(_, ended) => panic!("{ended:?}"),
                     PortEvent::Readable(_)
-                    | PortEvent::OtherSecret(_)
+                    | PortEvent::TurnedAway(..)
                     | PortEvent::Unaccepted(..) => {}
                 }
             }
@@ -896,7 +929,7 @@ fn a_role_is_good_for_its_own_protocol_alone() {
                     PortEvent::Connected(id, _) => peer.write(id, &renew(7)),
                     PortEvent::Ended(_, why) => ended = Some(why),
                     PortEvent::Readable(_)
-                    | PortEvent::OtherSecret(_)
+                    | PortEvent::TurnedAway(..)
                     | PortEvent::Unaccepted(..) => {}
                 }
             }

@@ -32,6 +32,7 @@ use super::{
 use crate::{
     error::Predecessor,
     mode::{Room, Share},
+    played,
 };
 
 /// Mistakes that the model plants, to see that it finds them.
@@ -345,21 +346,8 @@ type ShareAct = fn(&SharedSlot);
 /// `here` goes on, and the others do what they do meanwhile.
 fn play(flaw: Option<ShareFlaw>, here: ShareAct, others: &'static [ShareAct]) {
     PLANTED.set(flaw);
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(if others.len() > 1 { 2 } else { 6 });
-    model.check(move || {
-        let slot = SharedSlot::new();
-        let others: Vec<_> = others
-            .iter()
-            .map(|act| {
-                let slot = slot.clone();
-                thread::spawn(move || act(&slot))
-            })
-            .collect();
-        here(&slot);
-        others.into_iter().for_each(|other| other.join().unwrap());
-        slot.end();
-    });
+    let preemptions = if others.len() > 1 { 2 } else { 6 };
+    played::play(preemptions, SharedSlot::new, here, others, SharedSlot::end);
     PLANTED.set(None);
 }
 

@@ -328,7 +328,7 @@ fn processes_that_wait_for_others_to_end_count_if_they_are_one_client_on_one_mac
         speaker
     };
     let [outer_a, inner_a, outer_b, inner_b] = [1, 2, 3, 4].map(|n| session(n, 7, "host"));
-    let (stranger, elsewhere) = (session(5, 8, "host"), session(6, 7, "another"));
+    let (other_client, elsewhere) = (session(5, 8, "host"), session(6, 7, "another"));
     let x = reign.has(outer_a, 1, acquire("x"));
     let y = reign.has(outer_b, 1, acquire("y"));
     let under =
@@ -339,10 +339,10 @@ fn processes_that_wait_for_others_to_end_count_if_they_are_one_client_on_one_mac
             let extras = Extras { above: held.collect(), ..Extras::default() };
             Acquire { extras: Some(Box::new(extras)), ..acquire(text) }
         };
-    let all = [outer_a, inner_a, outer_b, inner_b, stranger, elsewhere];
+    let all = [outer_a, inner_a, outer_b, inner_b, other_client, elsewhere];
     reign.acquire(inner_a, 1, under("y", &[(1, "x", x, 11)]));
     // Of another client, machine, cluster, process, token.
-    reign.acquire(stranger, 1, under("x", &[(1, "y", y, 13)]));
+    reign.acquire(other_client, 1, under("x", &[(1, "y", y, 13)]));
     reign.acquire(elsewhere, 1, under("x", &[(1, "y", y, 13)]));
     reign.acquire(inner_b, 1, under("x", &[(2, "y", y, 13)]));
     reign.acquire(inner_b, 2, under("x", &[(1, "y", y, 11)]));

@@ -1126,6 +1126,40 @@ fn the_address_that_a_standby_names_is_asked_next() {
 }
 
 #[test]
+fn where_a_leader_says_which_one_follows_it_no_other_is_asked_first() {
+    let mut manager = Manager::new(3);
+    manager.acquire("x");
+    for _ in 0..4 {
+        manager.connected();
+        manager.welcome();
+        manager.drive();
+    }
+    let told = |manager: &mut Manager, next: usize| {
+        let cluster = ClusterId(1);
+        manager.hear(LeaderMessage::NotLeader { try_next: None, cluster, epoch: None });
+        manager.client.handle_hint(next, manager.now);
+        manager.connects.clear();
+        manager.pass(ms(200));
+        manager.connects.iter().map(|(_, address)| *address).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut manager, 2), [2]);
+    // It does not reign, and names another: that is believed no more than any.
+    manager.connected();
+    let mut asked = told(&mut manager, 1);
+    asked.sort();
+    assert_eq!(asked, [0, 1, 2]);
+    // The one that was named is gone.
+    for _ in 0..2 {
+        manager.connected();
+        manager.welcome();
+        manager.drive();
+    }
+    assert_eq!(told(&mut manager, 0), [0]);
+    manager.pass(ms(350));
+    assert!(manager.connects.len() > 1, "the others are asked, too");
+}
+
+#[test]
 fn addresses_without_a_leader_are_named() {
     let mut manager = Manager::new(2);
     let request = manager.acquire("x");

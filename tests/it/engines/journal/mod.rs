@@ -26,7 +26,7 @@ use tierlock::LockManager;
 
 use super::rig::{ENDLESS, EngineRig};
 use crate::{
-    setting::{LONG, new_secret, temp_dir},
+    setting::{LONG, free_address, new_secret, temp_dir},
     surroundings::program,
 };
 
@@ -68,7 +68,9 @@ impl JournalRig<'_> {
 
     fn spawn(&self, url: &str, more: &[&str], init: bool) -> Served {
         let mut command = program(env!("CARGO_BIN_EXE_tierlock"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--journal", url, "--secret-file"]);
+        // One that is started again listens where it did.
+        let listen = free_address().to_string();
+        command.args(["serve", "--listen", &listen, "--journal", url, "--secret-file"]);
         command.arg(self.secret()).args(more);
         if init {
             command.arg("--init");

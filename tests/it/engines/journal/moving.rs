@@ -14,7 +14,7 @@ use crate::{
         on,
         rig::{ENDLESS, EngineRig, give, hold, mutex},
     },
-    setting::{LONG, until},
+    setting::{LONG, free_address, until},
     surroundings::program,
 };
 
@@ -68,7 +68,7 @@ fn a_journal_is_moved_to_a_store_and_back_and_held_locks_stay_held(store: &Engin
     let url = store.url();
     refused(from, &url, 78, "does not exist");
 
-    let leader = rig.leader_in(&one, "127.0.0.1:0", true);
+    let leader = rig.leader_in(&one, &free_address().to_string(), true);
     let address = leader.address();
     let builder = LockManager::builder().leaders([&address]).secret_file(rig.secret());
     let locks = builder.time_to_live(ENDLESS).connect_timeout(LONG).open().unwrap();
@@ -135,7 +135,7 @@ impl JournalRig<'_> {
     /// A directory with the journal of a leader that was stopped, and where it listened.
     fn left_directory(&self, name: &str) -> (PathBuf, String) {
         let path = self.files.path().join(name);
-        let leader = self.leader_in(&path, "127.0.0.1:0", true);
+        let leader = self.leader_in(&path, &free_address().to_string(), true);
         let address = leader.address();
         leader.signal(Signal::TERM);
         assert!(leader.ended().success());
@@ -230,7 +230,7 @@ on!([postgres] a_place_that_takes_no_journal_leaves_the_other_as_it_was);
 fn a_place_that_takes_no_journal_leaves_the_other_as_it_was(store: &EngineRig) {
     let rig = JournalRig::new(store);
     let one = rig.files.path().join("one");
-    let leader = rig.leader_in(&one, "127.0.0.1:0", true);
+    let leader = rig.leader_in(&one, &free_address().to_string(), true);
     let address = leader.address();
     leader.signal(Signal::TERM);
     assert!(leader.ended().success());

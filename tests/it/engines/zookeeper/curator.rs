@@ -9,7 +9,7 @@ use crate::{
     engines::{
         foreign::ForeignClient,
         on,
-        rig::{ENDLESS, EngineRig, SHORT, give, hold, mutex},
+        rig::{ENDLESS, EngineRig, SHORT, give, hold, mutex, told_of_holder},
     },
     setting::{Hand, LONG, until},
 };
@@ -48,9 +48,7 @@ fn curator_and_we_exclude_each_other_in_one_queue(rig: &EngineRig) {
     let token = MutexGuard::token(&guard);
     drop(guard);
     assert_eq!(theirs.hear(), "taken");
-    let refused = ours.try_lock_for(std::time::Duration::from_millis(300)).unwrap_err();
-    assert!(refused.is_timeout());
-    let holder = refused.holder().expect("the session of its node is known");
+    let holder = told_of_holder(&ours);
     assert!(holder.label.contains("client of ZooKeeper"), "{holder:?}");
     assert!(wait.poll().is_pending());
     assert_eq!(theirs.ask("release"), "released");

@@ -31,7 +31,7 @@ fn every_lock_excludes_a_thread_that_opened_it_separately() {
     let directory = tempfile::tempdir().unwrap();
     for Subject { name, lock, .. } in locks(directory.path(), Case::QUIET).unwrap() {
         let (held, is_held) = mpsc::channel();
-        let (let_go, told) = mpsc::channel();
+        let (release, told) = mpsc::channel();
         let (took, has_taken) = mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(|| lock.open(HoldUntilTold(held, told)).unwrap());
@@ -41,7 +41,7 @@ fn every_lock_excludes_a_thread_that_opened_it_separately() {
                 took.send(()).unwrap();
             });
             let early = has_taken.recv_timeout(Duration::from_millis(20));
-            let_go.send(()).unwrap();
+            release.send(()).unwrap();
             assert!(early.is_err(), "{name} let two in");
             has_taken.recv().unwrap();
         });

@@ -47,9 +47,9 @@ fn a_queue_is_in_the_order_of_its_numbers_whatever_its_ids() {
     let queue = NodeForm::Mutex.queue(&name("a"), &found).unwrap();
     let numbers: Vec<i64> = queue.iter().map(|node| node.sequence).collect();
     assert_eq!(numbers, [7, 9, 12]);
-    assert_eq!(ahead(&queue, "_c_ff-lock-0000000007"), Some(None));
-    assert_eq!(ahead(&queue, "_c_0b-lock-0000000012").unwrap().unwrap().sequence, 9);
-    assert_eq!(ahead(&queue, "_c_aa-lock-0000000008"), None);
+    assert_eq!(place_of(&queue, "_c_ff-lock-0000000007"), PlaceInQueue::First);
+    assert_eq!(place_of(&queue, "_c_0b-lock-0000000012"), PlaceInQueue::Behind(&queue[1]));
+    assert_eq!(place_of(&queue, "_c_aa-lock-0000000008"), PlaceInQueue::NotThere);
 }
 
 #[test]
@@ -63,9 +63,13 @@ fn a_reader_waits_for_the_last_writer_before_it_and_a_writer_for_all() {
         "_c_6-__READ__0000000006",
     ]);
     let queue = NodeForm::ReadWrite.queue(&name("a"), &found).unwrap();
-    let behind = |own: usize| ahead(&queue, &queue[own].child).unwrap().map(|node| node.sequence);
+    let behind = |own: usize| match place_of(&queue, &queue[own].child) {
+        PlaceInQueue::First => None,
+        PlaceInQueue::Behind(node) => Some(node.sequence),
+        PlaceInQueue::NotThere => panic!("it is not there"),
+    };
     assert_eq!([0, 1, 2, 3, 4, 5].map(behind), [None, Some(1), Some(2), Some(3), Some(4), Some(4)]);
-    assert_eq!(ahead(&queue[5..], &queue[5].child), Some(None), "readers share");
+    assert_eq!(place_of(&queue[5..], &queue[5].child), PlaceInQueue::First, "readers share");
 }
 
 #[test]

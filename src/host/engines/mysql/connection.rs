@@ -149,14 +149,14 @@ impl MysqlServer {
         let (questions, asked) = mpsc::unbounded_channel();
         let told = EndTold(Some(on_end));
         let task = tokio::spawn(carry(conn, asked, told)).abort_handle();
-        let line = MysqlConnection { questions, task, id };
+        let connection = MysqlConnection { questions, task, id };
         // A limit of a statement's time would end a wait.
-        let version = self.within(line.ask("SELECT @@version", ())).await?;
+        let version = self.within(connection.ask("SELECT @@version", ())).await?;
         let is_mariadb = version.first(0).is_some_and(|text: String| text.contains("MariaDB"));
         let limit = if is_mariadb { "max_statement_time" } else { "max_execution_time" };
         let set = format!("SET SESSION wait_timeout = {seconds}, SESSION {limit} = 0");
-        self.within(line.ask(&set, ())).await?;
-        Ok(line)
+        self.within(connection.ask(&set, ())).await?;
+        Ok(connection)
     }
 
     /// Its answer, if one comes in time. The server may do it all the same if none does.
@@ -171,8 +171,7 @@ impl MysqlServer {
     }
 
     fn silent(&self) -> EngineFault {
-        let (shown, patience) = (&self.shown, self.patience);
-        EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}"))
+        EngineFault::silent(&self.shown, self.patience)
     }
 
     pub(super) fn fault(&self, error: &Error) -> EngineFault {
