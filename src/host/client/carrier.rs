@@ -15,8 +15,9 @@
 //!   sleeps as the owner, so that a dropped future owns nothing.
 //! - *The thread* owns whenever answers are outstanding and no caller carries: an owner that leaves then
 //!   calls it. Once nothing is outstanding and callers would carry themselves, it leaves and rests, and
-//!   looks each tick ([`SOON`]): what is due goes then, and if nothing was carried for a tick it owns
-//!   the connection again and sleeps on its sockets. Whatever an owner leaves behind costs a tick.
+//!   looks each tick ([`SOON`]) that no caller has spared it: what is due goes then, and if nothing was
+//!   carried for a tick it owns the connection again and sleeps on its sockets. Whatever an owner leaves
+//!   behind costs two ticks at most.
 //! - *A runtime that was lent* has a task that sleeps on the sockets of a free connection
 //!   (`reader.rs`), and owns it only to read. The thread goes on ticking, and takes the sockets back from a
 //!   runtime that shows nothing for some ticks.

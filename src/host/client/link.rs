@@ -103,7 +103,7 @@ pub(crate) trait Drive: Send + Sync {
     }
 
     /// There is a release to send. `soon`: others are known to wait for that lock; else it may
-    /// go with whatever is sent next, within a millisecond.
+    /// go with whatever is sent next, within two milliseconds.
     fn wake_for_release(&self, soon: bool) {
         let _ = soon;
         self.wake();

@@ -24,7 +24,10 @@
 //!   may own the connection meanwhile, and read the answer that this one waits for.
 //!
 //! What is [put off](WireWord::put_off) alone may wait: it wakes no owner that sleeps no longer than a
-//! tick, and the thread looks at a free connection each tick. A connection may be [left to a
+//! tick, and the thread looks at a free connection each tick, but for the first one after a caller or a
+//! task has left it with nothing to be waited for. Such an owner has looked at everything just now, and
+//! comes again in a moment more often than not: where it finds the thread it has to sleep until that wakes
+//! it, which takes several times as long as its answer. A connection may be [left to a
 //! reader](WireWord::leave_to_reader), a runtime's task that sleeps on its sockets while it is free.
 
 use self::these::{
@@ -61,6 +64,8 @@ enum WireFlaw {
     CalledEarly,
     /// An owner that stepped out to tell others rests once it is back, without another look.
     RestedUnlooked,
+    /// An owner that calls the thread has it spare a tick.
+    SparedCalled,
 }
 
 #[cfg(not(tierlock_loom))]
@@ -111,6 +116,8 @@ const WOULD_CARRY: u32 = 1 << 6;
 const WANTS_READER: u32 = 1 << 7;
 /// A runtime's task sleeps on the sockets while they are free.
 const READS: u32 = 1 << 8;
+/// The last owner has left nothing that is waited for, and the thread need not look at the next tick.
+const SPARES: u32 = 1 << 9;
 
 /// What an owner looks at, and takes out of the word with [`WireWord::begin`].
 const SIGNS: u32 = RUNG | LEFT | UNREAD | WOULD_CARRY | WANTS_READER;
@@ -215,6 +222,17 @@ impl WireWord {
         self.change(|word| (word | OWNED, word & OWNED == 0))
     }
 
+    /// For the thread, at a tick or when it was called: owns it if it is free, unless its last owner spares
+    /// the thread this tick.
+    #[must_use]
+    pub(super) fn own_at_tick(&self) -> bool {
+        self.change(|word| match word & (OWNED | SPARES) {
+            0 => (word | OWNED, true),
+            SPARES => (word & !SPARES, false),
+            _ => (word, false),
+        })
+    }
+
     /// The owner, before it looks at everything: what has come by now is in this look.
     pub(super) fn begin(&self) -> WireSigns {
         WireSigns(self.0.fetch_and(!SIGNS, AcqRel) & SIGNS)
@@ -248,37 +266,39 @@ impl WireWord {
     }
 
     /// The owner leaves, if nothing has come since it began its look: whether it has. What was left for a
-    /// tick stays for that.
+    /// tick stays for that, and with `spares` for one more: for an owner that leaves nothing to be waited
+    /// for, since one that calls the thread afterwards is to be heard.
     #[must_use]
-    pub(super) fn leave(&self) -> bool {
+    pub(super) fn leave(&self, spares: bool) -> bool {
         if flawed(WireFlaw::LeftUnasked) {
             self.abandon();
             return true;
         }
+        self.leave_marking(if spares { SPARES } else { 0 })
+    }
+
+    fn leave_marking(&self, marks: u32) -> bool {
         self.change(|word| match word & RUNG {
-            0 => (word & !OWNED, true),
+            0 => (word & !(OWNED | SPARES) | marks, true),
             _ => (word, false),
         })
     }
 
     /// The owner leaves, whatever has come: it has to call the thread afterwards.
     pub(super) fn abandon(&self) {
-        self.0.fetch_and(!(OWNED | ASLEEP | DOZES), AcqRel);
+        self.0.fetch_and(!(OWNED | ASLEEP | DOZES | SPARES), AcqRel);
     }
 
     /// The owner steps out of the connection to run foreign code, whatever has come: that stays marked for
     /// the next owner, which is this one again if it [owns](WireWord::own) it afterwards.
     pub(super) fn step_out(&self) {
-        self.0.fetch_and(!OWNED, AcqRel);
+        self.0.fetch_and(!(OWNED | SPARES), AcqRel);
     }
 
     /// As [`leave`](WireWord::leave), and from now on a runtime's task sleeps on the sockets.
     #[must_use]
-    pub(super) fn leave_to_reader(&self) -> bool {
-        self.change(|word| match word & RUNG {
-            0 => (word & !OWNED | READS, true),
-            _ => (word, false),
-        })
+    pub(super) fn leave_to_reader(&self, spares: bool) -> bool {
+        self.leave_marking(if spares { READS | SPARES } else { READS })
     }
 
     /// The owner takes the sockets back from the runtime's task.

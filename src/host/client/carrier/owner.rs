@@ -250,13 +250,13 @@ impl<'a> WireOwner<'a> {
     }
 
     /// Whether a runtime's task sleeps on the sockets now.
-    fn try_to_leave(&mut self, leave: impl Fn(&WireWord) -> bool) -> bool {
+    fn try_to_leave(&mut self, leave: fn(&WireWord, bool) -> bool) -> bool {
         let carrier = self.carrier;
         if self.has_left {
             return false;
         }
         for _ in 0..LOOKS_FOR_OTHERS {
-            if self.has_left_by(&leave) {
+            if self.has_left_by(leave) {
                 let reads = carrier.word.reads();
                 if !reads && self.outstanding > 0 {
                     carrier.call_thread();
@@ -275,11 +275,12 @@ impl<'a> WireOwner<'a> {
 
     /// Leaves if nothing has come since the last look, and tells a reading task what it does not know;
     /// whether it has left.
-    pub(super) fn has_left_by(&mut self, leave: impl Fn(&WireWord) -> bool) -> bool {
+    pub(super) fn has_left_by(&mut self, leave: fn(&WireWord, bool) -> bool) -> bool {
         let carrier = self.carrier;
         // Asked as the owner: afterwards another may be telling the task already.
         let is_told_nothing = self.is_reader_told_nothing();
-        self.has_left = leave(&carrier.word);
+        let spares = self.thread.is_none() && self.outstanding == 0;
+        self.has_left = leave(&carrier.word, spares);
         if self.has_left
             && is_told_nothing
             && carrier.word.reads()

@@ -77,7 +77,7 @@ impl Carrier {
     fn run(&self, telling: &Arc<ThreadTelling>) {
         let mut seen = TicksSeen::default();
         while !telling.is_replaced() {
-            if self.word.own() {
+            if self.word.own_at_tick() {
                 let watching = || self.watch(telling, &mut seen);
                 match catch_unwind(AssertUnwindSafe(watching)) {
                     Ok(AfterWatch::Rests) => {}

@@ -121,7 +121,7 @@ impl WireScene {
                     self.call_thread();
                 }
                 self.owns(false);
-                if !self.word.leave() {
+                if !self.word.leave(waiting == 0 || flawed(WireFlaw::SparedCalled)) {
                     self.word.abandon();
                     self.call_thread();
                 } else if calls && !flawed(WireFlaw::CalledEarly) {
@@ -157,7 +157,7 @@ impl WireScene {
     /// The thread, until all is over.
     fn serve(&self) {
         loop {
-            if self.word.own() {
+            if self.word.own_at_tick() {
                 self.owns(true);
                 let mut would_carry = false;
                 loop {
@@ -175,7 +175,7 @@ impl WireScene {
                     }
                     if would_carry && waiting == 0 {
                         self.owns(false);
-                        if self.word.leave() {
+                        if self.word.leave(false) {
                             break;
                         }
                         self.owns(true);
@@ -306,7 +306,7 @@ fn mistakes_are_found() {
     }
 }
 
-const FLAWS: [WireFlaw; 8] = [
+const FLAWS: [WireFlaw; 9] = [
     WireFlaw::SleptUnasked,
     WireFlaw::LeftUnasked,
     WireFlaw::NotWoken,
@@ -315,6 +315,7 @@ const FLAWS: [WireFlaw; 8] = [
     WireFlaw::NotCalled,
     WireFlaw::CalledEarly,
     WireFlaw::RestedUnlooked,
+    WireFlaw::SparedCalled,
 ];
 
 #[test]

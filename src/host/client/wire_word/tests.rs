@@ -13,9 +13,9 @@ fn one_owns_it_and_others_are_heard() {
     assert!(!word.own());
     assert_eq!(word.come(WireWish::Carry), Coming::Heard);
     assert!(word.is_rung());
-    assert!(!word.leave() && !word.lie_down(true), "it looks first");
+    assert!(!word.leave(false) && !word.lie_down(true), "it looks first");
     assert!(word.begin().would_carry());
-    assert!(word.leave());
+    assert!(word.leave(false));
     assert!(word.own());
 }
 
@@ -30,7 +30,7 @@ fn a_sleeping_owner_is_woken_once() {
     assert!(signs.wants_reader() && signs.is_unread() && !signs.would_carry());
     assert!(word.lie_down(false));
     word.get_up();
-    assert!(word.leave());
+    assert!(word.leave(false));
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn what_is_put_off_waits_for_a_tick_and_no_longer() {
     word.begin();
     // Free: the thread's next tick finds it.
     assert!(!word.put_off());
-    assert!(word.leave());
+    assert!(word.leave(false));
     assert!(!word.put_off());
 }
 
@@ -57,14 +57,14 @@ fn what_is_put_off_waits_for_a_tick_and_no_longer() {
 fn a_reader_stays_through_owners_until_it_is_ended() {
     let word = owned();
     assert_eq!(word.come(WireWish::Read), Coming::Heard);
-    assert!(!word.leave_to_reader());
+    assert!(!word.leave_to_reader(false));
     word.begin();
-    assert!(word.leave_to_reader());
+    assert!(word.leave_to_reader(false));
     assert_eq!(word.come(WireWish::Read), Coming::Mine);
-    assert!(word.reads() && word.leave() && word.reads());
+    assert!(word.reads() && word.leave(false) && word.reads());
     assert!(word.own());
     word.end_reading();
-    assert!(word.leave() && !word.reads());
+    assert!(word.leave(false) && !word.reads());
 }
 
 #[test]
@@ -85,5 +85,25 @@ fn what_has_come_to_an_owner_that_steps_out_is_seen_by_the_next() {
     assert_eq!(word.come(WireWish::Send), Coming::Mine);
     assert!(!word.own(), "another has it by now");
     assert!(word.begin().would_carry());
-    assert!(word.leave() && word.own());
+    assert!(word.leave(false) && word.own());
+}
+
+#[test]
+fn the_thread_is_spared_one_tick_and_never_when_it_is_called() {
+    let word = owned();
+    assert!(word.leave(true));
+    assert!(!word.own_at_tick(), "callers carry");
+    assert!(word.own_at_tick());
+    assert!(word.leave(false) && word.own_at_tick());
+    assert!(word.leave(true));
+    // What this one leaves is waited for.
+    assert_eq!(word.come(WireWish::Carry), Coming::Mine);
+    assert!(!word.own_at_tick(), "it is owned");
+    assert!(word.leave(false) && word.own_at_tick());
+    for leave in [WireWord::abandon, WireWord::step_out] {
+        assert!(word.leave(true));
+        assert_eq!(word.come(WireWish::Carry), Coming::Mine);
+        leave(&word);
+        assert!(word.own_at_tick());
+    }
 }
