@@ -9,14 +9,13 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering::*},
     },
-    thread,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use rustix::{event::Timespec, io::ioctl_fionbio};
 
-use super::patience::PollPatience;
+use super::patience::{PollPatience, look_again};
 use wait::SocketWaiter;
 
 /// No sleep is longer: the clock that the system sleeps on stops while the machine is suspended,
@@ -87,10 +86,7 @@ impl Bell {
             if is_ready {
                 break;
             }
-            if self.patience.lock().is_offer_due() {
-                thread::yield_now();
-            }
-            let Some(later) = self.patience.lock().look_again(now) else { break };
+            let Some(later) = look_again(&self.patience, PollPatience::cpus) else { break };
             now = later;
         }
         if !is_ready {

@@ -20,24 +20,27 @@
 //! So a link that is used now and then costs no more than it would without, and a busy one at most
 //! 200 µs of looking for each message. Where the CPUs are busy with something else nothing is
 //! gained, as none of them halts, and what a thread has used up by looking the system lets it wait for
-//! later. So one look in [`OFFER_EVERY`] offers the CPU to others first: at each look that would be
-//! a system call in vain where a CPU is free, and where none is it gives away a whole slice. A thread that
-//! got its CPU back late again and again does not look for a while, and begins with an offer then. Nor
-//! does any thread look where there is one CPU, which the awaited peer needs.
+//! later. So after one look in [`OFFER_EVERY`] a thread offers its CPU to others: after each that would be a
+//! system call in vain where a CPU is free. A thread that got its CPU back late again and again does not
+//! look for a while. What is taken from it without an offer is no sign of that: the kernel's own threads
+//! and the host of a virtual machine take it now and then, and it looks on once it has it back. Nor does
+//! any thread look where there is one CPU, which the awaited peer needs.
 
 use std::{
     mem, thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 /// As in Linux, `guest_halt_poll_grow_start`.
 const FIRST: Duration = Duration::from_micros(50);
-/// Between two looks the CPU is gone no longer, unless others have work for it.
+/// A CPU that was offered and comes back later was given to others that have work for it.
 const LATE: Duration = Duration::from_micros(100);
-/// One look in so many offers the CPU to others first: once in a wait or two.
-const OFFER_EVERY: u32 = 32;
-/// After so many looks in time, 64 offers among them, a late one was bad luck, and no sign of a busy machine.
-const GOOD_SIGN: u32 = 64 * OFFER_EVERY;
+/// After one look in so many the CPU is offered: several times in a wait.
+const OFFER_EVERY: u32 = 4;
+/// After so many that came back in time a late one was bad luck, and no sign of a busy machine.
+const GOOD_SIGN: u32 = 64;
 /// For how long no thread looks on a busy machine: twice as long each time.
 const SHORTEST_REST: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -71,7 +74,9 @@ pub(in crate::host) struct Lending {
 pub(in crate::host) struct Cpus {
     /// How many may look at once, if the peer of each is to have a CPU as well.
     pairs: usize,
-    /// How many looks were in time since one was late.
+    /// How many looks there were since the CPU was offered.
+    looks: u32,
+    /// How often it came back in time since it came back late.
     in_time: u32,
     rest: Duration,
     rests_until: Option<Instant>,
@@ -103,14 +108,8 @@ impl PollPatience {
         }
     }
 
-    /// Whether the CPU is offered to others before the next look, by the caller, once it holds no lock.
-    pub(in crate::host) fn is_offer_due(&self) -> bool {
-        self.cpus.is_offer_due()
-    }
-
-    /// Another look, after one at `last`: when, or nothing if this thread had better sleep.
-    pub(in crate::host) fn look_again(&mut self, last: Instant) -> Option<Instant> {
-        self.cpus.look_again(last)
+    pub(in crate::host) fn cpus(&mut self) -> &mut Cpus {
+        &mut self.cpus
     }
 }
 
@@ -144,14 +143,8 @@ impl Lending {
         }
     }
 
-    /// Whether the CPU is offered to others before the next look, by the caller, once it holds no lock.
-    pub(in crate::host) fn is_offer_due(&self) -> bool {
-        self.cpus.is_offer_due()
-    }
-
-    /// Another look, after one at `last`: when, or nothing if this thread had better sleep.
-    pub(in crate::host) fn look_again(&mut self, last: Instant) -> Option<Instant> {
-        self.cpus.look_again(last)
+    pub(in crate::host) fn cpus(&mut self) -> &mut Cpus {
+        &mut self.cpus
     }
 }
 
@@ -159,32 +152,27 @@ impl Cpus {
     fn new() -> Cpus {
         Cpus {
             pairs: thread::available_parallelism().map_or(0, |cpus| cpus.get() / 2),
+            looks: 0,
             in_time: 0,
             rest: Duration::ZERO,
             rests_until: None,
         }
     }
 
-    /// The first look after a late one offers, too.
-    fn is_offer_due(&self) -> bool {
-        self.in_time.is_multiple_of(OFFER_EVERY)
-    }
-
     fn is_one_free(&self, now: Instant) -> bool {
         self.pairs > 0 && self.rests_until.is_none_or(|until| now >= until)
     }
 
-    /// Whether the CPU was this thread's since its look at `last`: when that is seen, or nothing if others
-    /// had it for so long that they want it.
-    fn look_again(&mut self, last: Instant) -> Option<Instant> {
-        let now = Instant::now();
-        (!self.is_kept_off(now - last, now)).then_some(now)
+    /// Whether this thread has looked so often that it is to offer its CPU.
+    fn is_offer_due(&mut self) -> bool {
+        self.looks = (self.looks + 1) % OFFER_EVERY;
+        self.looks == 0
     }
 
-    /// Whether the CPU was gone for too long, at `now`, where `later` has passed since the last look.
+    /// Whether a CPU that was offered and came back `later`, at `now`, was back too late.
     fn is_kept_off(&mut self, later: Duration, now: Instant) -> bool {
         if later <= LATE {
-            self.in_time = self.in_time.wrapping_add(1);
+            self.in_time = self.in_time.saturating_add(1);
             return false;
         }
         if mem::take(&mut self.in_time) >= GOOD_SIGN {
@@ -195,6 +183,22 @@ impl Cpus {
         }
         true
     }
+}
+
+/// After a look in vain: when this thread looks again, or nothing if it had better sleep. No lock is held
+/// while others may have the CPU.
+pub(in crate::host) fn look_again<T>(
+    patience: &Mutex<T>,
+    cpus: impl Fn(&mut T) -> &mut Cpus,
+) -> Option<Instant> {
+    if !cpus(&mut patience.lock()).is_offer_due() {
+        return Some(Instant::now());
+    }
+    let offered = Instant::now();
+    thread::yield_now();
+    let now = Instant::now();
+    let is_late = cpus(&mut patience.lock()).is_kept_off(now - offered, now);
+    (!is_late).then_some(now)
 }
 
 #[cfg(test)]

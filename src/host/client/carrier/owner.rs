@@ -1,7 +1,7 @@
 //! The owner of a connection: how it looks, rests, tells callers what came of it, and leaves.
 
 use std::{
-    mem, thread,
+    mem,
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::host::net::{
     bell::{LONGEST_SLEEP, Slept, is_same},
-    patience::PollPatience,
+    patience::{Lending, PollPatience, look_again},
 };
 
 /// How long a caller carries frames itself before it leaves that to the thread.
@@ -172,13 +172,7 @@ impl<'a> WireOwner<'a> {
                 ToldBy::Lost => return false,
             }
             let lending = &self.carrier.lending;
-            let look_again = |last| {
-                if lending.lock().is_offer_due() {
-                    thread::yield_now();
-                }
-                lending.lock().look_again(last)
-            };
-            let has_heard = self.look_for((begin, long), look_again);
+            let has_heard = self.look_for((begin, long), || look_again(lending, Lending::cpus));
             if !has_heard && (!self.carrier.word.is_rung() || begin.elapsed() >= long) {
                 return false;
             }
@@ -193,13 +187,8 @@ impl<'a> WireOwner<'a> {
         let Carrier { word, wire, bed, .. } = self.carrier;
         let begin = Instant::now();
         let looks = wire.lock().patience.looks(begin).min(limit);
-        let look_again = |last| {
-            if wire.lock().patience.is_offer_due() {
-                thread::yield_now();
-            }
-            wire.lock().patience.look_again(last)
-        };
-        let has_heard = self.look_for((begin, looks), look_again);
+        let again = || look_again(wire, |wire| wire.patience.cpus());
+        let has_heard = self.look_for((begin, looks), again);
         let mut is_ready = false;
         if !has_heard {
             if !word.lie_down(dozes) {
@@ -219,17 +208,13 @@ impl<'a> WireOwner<'a> {
     }
 
     /// Reads the sockets until something has come, for so `long` since `begin`; whether it has.
-    fn look_for(
-        &self,
-        (begin, long): Lent,
-        mut look_again: impl FnMut(Instant) -> Option<Instant>,
-    ) -> bool {
+    fn look_for(&self, (begin, long): Lent, again: impl Fn() -> Option<Instant>) -> bool {
         let mut now = begin;
         while now - begin < long && !self.carrier.word.is_rung() {
             if self.carrier.wire.lock().hear() {
                 return true;
             }
-            let Some(later) = look_again(now) else { break };
+            let Some(later) = again() else { break };
             now = later;
         }
         false
