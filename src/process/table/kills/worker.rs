@@ -254,7 +254,7 @@ impl Worker {
             (Step::TakeFree, _) => self.stay_and_await(),
             (Step::TakeStay | Step::ReapStay, _) => self.die_and_stay(),
             (step, _) if of_at_least(step) => self.stay(),
-            (Step::TextPlaced | Step::WidenMark, _) => self.widen(1 << 30),
+            (Step::NameSeen | Step::TextPlaced | Step::WidenMark, _) => self.widen(1 << 30),
             (Step::RenameSwap, _) => self.hand_on(name),
             (Step::ShareReserved | Step::ShareFilled | Step::ShareLinked, _) => self.first_share(),
             (Step::UnreadRing | Step::UnreadWake | Step::DrainWant | Step::DrainSleep, _) => {
