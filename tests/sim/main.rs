@@ -193,6 +193,14 @@ fn what_a_client_never_heard_of_may_have_stood_in_the_way_of_others() {
     }
 }
 
+/// Found in a run of 1,000: a user that wants two locks held the first until its other task asked for the second again,
+/// and that had ended.
+#[test]
+fn a_user_holds_no_lock_for_another_that_has_ended() {
+    let outcome = runner::one(SEVERAL + 60_000_783, false);
+    assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+}
+
 /// Found in a run of 9,000: the answers of a disk were lost, and it was put back to before them. None knew of them,
 /// so none could tell it, and none had counted them.
 #[test]

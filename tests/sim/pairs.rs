@@ -104,7 +104,11 @@ impl World {
         let Some(manager) = &self.managers[client] else { return false };
         let state = |task: usize| manager.tasks[task];
         let has_first = matches!(state(FIRST), Task::Holding { op } if op == first);
-        let is_refused = self.ops[second].failed.is_some() && matches!(state(SECOND), Task::Idle);
+        // One that sleeps for a minute, or has had its last word, is not waited for.
+        let comes_again =
+            !self.has_slept(client, SECOND) && !self.content.contains(&(client, SECOND));
+        let is_refused =
+            self.ops[second].failed.is_some() && matches!(state(SECOND), Task::Idle) && comes_again;
         let waits = matches!(state(SECOND), Task::Waiting { op } if op == second);
         match task {
             // It keeps what it has until it has both.

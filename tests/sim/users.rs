@@ -92,7 +92,7 @@ impl World {
             && !self.rested.contains(&(client, task))
     }
 
-    fn has_slept(&self, client: usize, task: usize) -> bool {
+    pub(crate) fn has_slept(&self, client: usize, task: usize) -> bool {
         self.rested.contains(&(client, task)) && !self.awake.contains(&(client, task))
     }
 
