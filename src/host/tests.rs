@@ -53,15 +53,11 @@ impl Town {
         self.directory.path().join(name)
     }
 
-    pub(super) fn secret(&self) -> Secret {
-        Secret::read(self.path("key")).unwrap()
-    }
-
     pub(super) fn leader(&self) -> Leader {
         self.leader_at("127.0.0.1:0").unwrap()
     }
 
-    pub(super) fn leader_at(&self, address: impl ToString) -> Result<Leader, LockError> {
+    fn leader_at(&self, address: impl ToString) -> Result<Leader, LockError> {
         self.builder(address).start()
     }
 
@@ -84,15 +80,22 @@ impl Town {
         config: ClientConfig,
     ) -> Arc<Link> {
         let addresses: Vec<_> = addresses.into_iter().map(|address| address.to_string()).collect();
-        super::client::connect_apart(&addresses, self.secret(), config, None, generation).unwrap()
+        super::connect(
+            &addresses,
+            Secret::read(self.path("key")).unwrap(),
+            config,
+            None,
+            generation,
+        )
+        .unwrap()
     }
 }
 
-pub(super) fn generation() -> u64 {
+fn generation() -> u64 {
     std::process::id().into()
 }
 
-pub(super) fn config() -> ClientConfig {
+fn config() -> ClientConfig {
     ClientConfig {
         time_to_live: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(10),

@@ -528,8 +528,7 @@ impl Court {
             limit = limit.min(at.saturating_duration_since(Instant::now()));
         }
         self.doors.sockets(&mut self.slept_on);
-        let Court { shared, slept_on, doors, .. } = self;
-        shared.bell.sleep_or_hear(slept_on, limit, || doors.hear());
+        self.shared.bell.sleep(&self.slept_on, limit);
     }
 }
 
