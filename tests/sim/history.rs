@@ -67,6 +67,13 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
         if op.busy && is_writer && !op.met_reservation && branch == Branch::First {
             history.push(Entry { what: What::Busy, call: op.invoked, returned: op.failed });
         }
+        // Held from a moment between call and return; until one between the others, if it was given back.
+        let mut hold = |mode, token, (call, returned), (left, freed): (Option<Truth>, _)| {
+            history.push(Entry { what: What::acquired(mode, token), call, returned });
+            let gives_back =
+                |call| Entry { what: What::released(mode, token), call, returned: freed };
+            history.extend(left.map(gives_back));
+        };
         // A reign that is over may have granted what its caller never heard of, and it is not known when that
         // ended.
         let heard = |made: &Made| {
@@ -74,51 +81,31 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
         };
         let mode = op.phases.first().map_or(op.mode, |phase| phase.mode);
         for made in op.made.iter().filter(|made| !heard(made)) {
-            let what = What::acquired(mode, made.token);
-            history.push(Entry { what, call: op.invoked, returned: None });
-            let what = What::released(mode, made.token);
-            history.push(Entry { what, call: made.at, returned: None });
+            hold(mode, made.token, (op.invoked, None), (Some(made.at), None));
         }
+        let (taken, given) = ((op.invoked, op.granted), (op.ended, op.freed));
         if let (Some(token), Some(_)) = (op.took, op.granted) {
-            let what = What::acquired(op.mode, token);
-            history.push(Entry { what, call: op.invoked, returned: op.granted });
-            if let Some(call) = op.ended {
-                let what = What::released(op.mode, token);
-                history.push(Entry { what, call, returned: op.freed });
-            }
+            hold(op.mode, token, taken, given);
             continue;
         }
         if let Some((last, _)) = op.phases.split_last() {
             for phase in &op.phases {
-                let what = What::acquired(phase.mode, phase.token);
-                history.push(Entry { what, call: phase.call, returned: phase.returned });
                 let is_last = std::ptr::eq(phase, last);
                 let left = phase.left.or(op.ended.filter(|_| is_last));
-                if let Some(call) = left {
-                    let freed = phase.freed.or(op.freed.filter(|_| is_last));
-                    let what = What::released(phase.mode, phase.token);
-                    history.push(Entry { what, call, returned: freed });
-                }
+                let freed = phase.freed.or(op.freed.filter(|_| is_last));
+                hold(phase.mode, phase.token, (phase.call, phase.returned), (left, freed));
             }
             // What it has become without its caller's knowledge: it is not known until when.
             if let Some(Converting { to, asked, .. }) = op.converting {
                 let known = |token| op.phases.iter().any(|phase| phase.token == token);
                 for made in op.made.iter().filter(|made| heard(made) && !known(made.token)) {
-                    let what = What::acquired(to, made.token);
-                    history.push(Entry { what, call: asked, returned: None });
-                    let what = What::released(to, made.token);
-                    history.push(Entry { what, call: made.at, returned: None });
+                    hold(to, made.token, (asked, None), (Some(made.at), None));
                 }
             }
             continue;
         }
         for made in op.made.iter().filter(|made| heard(made)) {
-            let what = What::acquired(op.mode, made.token);
-            history.push(Entry { what, call: op.invoked, returned: op.granted });
-            if let Some(call) = op.ended {
-                let what = What::released(op.mode, made.token);
-                history.push(Entry { what, call, returned: op.freed });
-            }
+            hold(op.mode, made.token, taken, given);
         }
     }
     history
