@@ -225,6 +225,8 @@ pub enum Mistake {
     EmptiedDiskVotes,
     /// A group: a disk that was put back to an earlier state votes and answers on.
     PutBackDiskVotes,
+    /// A group: a leader does not tell a disk what it counts it for before that is committed.
+    UncommittedUntold,
     /// A group: a member that hears its leader votes for another.
     NotSticky,
     /// A group: a member stands without asking whether it would have a majority.

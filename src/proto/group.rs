@@ -443,13 +443,15 @@ impl GroupMachine {
     fn handle_body(&mut self, from: VoterId, body: GroupBody) {
         match body {
             GroupBody::Hello { .. } | GroupBody::UnknownDisk | GroupBody::AskConfirmed => {}
-            GroupBody::Confirmed { term, place } => self.handle_confirmed(from, term, place),
+            GroupBody::Confirmed { term, place, acknowledged } => {
+                self.handle_confirmed(from, term, place, acknowledged);
+            }
             GroupBody::AskPreVote { term, last, is_leader_gone } => {
                 self.handle_ask_pre_vote(from, term, last, is_leader_gone);
             }
             GroupBody::PreVote { term } => self.handle_pre_vote(from, term),
-            GroupBody::AskVote { is_transfer, .. } => {
-                if self.may_vote(is_transfer) {
+            GroupBody::AskVote { last, is_transfer, .. } => {
+                if self.may_vote(last, is_transfer) {
                     self.step(from, body);
                 }
             }

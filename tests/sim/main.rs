@@ -217,6 +217,14 @@ fn a_disk_is_told_of_what_it_has_confirmed_after_it_was_committed() {
     assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
 }
 
+/// Found in a run of 10,000: a disk acknowledged an entry that its leader's own disk had not yet, was put back to before
+/// it and voted for another leader, and then the first one's disk had it, too.
+#[test]
+fn a_disk_is_told_of_what_it_has_acknowledged_and_is_not_committed() {
+    let outcome = group::one(80_001_952, false);
+    assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
+}
+
 /// Found in runs of 300: a leader stood still in the middle of its turn, its process heard that the journal had
 /// changed, and the rest of that turn was judged as if the clock had been read then.
 #[test]

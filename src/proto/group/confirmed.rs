@@ -8,6 +8,13 @@
 //! or an answer. So a member asks all others when it starts, and votes once each has answered, or after a
 //! while in which they would have, if they ran. One that leads says it unasked to a disk that shows less.
 //!
+//! A leader also says which entries of its own term it counts a disk for that are not committed yet: its own disk may
+//! be the slow one, and once that has them they are committed, by an answer of long ago. Committed entries stay, and
+//! so do those of a term as long as the disk has heard of no later one. Then they may have been overwritten by
+//! rights. So a disk that lacks them in a later term is not out; but as if it had them it votes only for a
+//! log that is as long, and does not stand before its own is. A leader that it hears of in that term was elected by
+//! others, of which one has all that was committed.
+//!
 //! What is told so was true of the disk when it was said, and a disk that was left alone only gains: a
 //! frame that comes late or twice says nothing wrong. So one look at it decides. A disk that has less
 //! is out of the group for good, and its member begins anew with another one, which waits to be admitted.
@@ -45,6 +52,8 @@ pub(super) struct ConfirmedDisks {
     /// The members that have not said yet what they know of this one's disk.
     unanswered: BTreeSet<MemberName>,
     next_ask: Time,
+    /// What a leader counts this disk for, and it has not: it votes as if it had.
+    acknowledged: LogPlace,
     /// How often it asks yet before it votes without their answers.
     ///
     /// It counts questions and not time: a process that stood still from its start on would find that
@@ -71,6 +80,7 @@ impl ConfirmedDisks {
             noted: 0,
             unanswered: others.into_iter().collect(),
             next_ask: now,
+            acknowledged: LogPlace::default(),
             asks_left: asks,
         }
     }
@@ -81,6 +91,11 @@ impl GroupMachine {
     pub(super) fn is_unsure(&self) -> bool {
         let ConfirmedDisks { unanswered, asks_left, .. } = &self.confirmed;
         !unanswered.is_empty() && *asks_left > 0 && !planted(Mistake::PutBackDiskVotes)
+    }
+
+    /// Whether a log that ends there may have this disk's vote: it has all that this disk is counted for.
+    pub(super) fn has_acknowledged(&self, last: LogPlace) -> bool {
+        last >= self.confirmed.acknowledged || planted(Mistake::UncommittedUntold)
     }
 
     /// Asks those that have not answered what they know of this disk, if that is due.
@@ -115,7 +130,17 @@ impl GroupMachine {
     pub(super) fn tell_confirmed(&mut self, disk: VoterId) {
         let Confirmed { term, place } =
             self.confirmed.confirmed.get(&disk).copied().unwrap_or_default();
-        self.send(disk, GroupBody::Confirmed { term, place });
+        let acknowledged = self.acknowledged_by(disk).unwrap_or_default();
+        self.send(disk, GroupBody::Confirmed { term, place, acknowledged });
+    }
+
+    /// The last entry that this leader counts the disk for and that is not committed. Only an entry of its own term
+    /// commits any.
+    fn acknowledged_by(&self, disk: VoterId) -> Option<LogPlace> {
+        self.lead.as_ref()?;
+        let index = self.raft.matched(disk).filter(|matched| *matched > self.commit_index())?;
+        let term = self.raft.term_at(index).filter(|term| *term == self.raft.term())?;
+        Some(LogPlace { term, index })
     }
 
     /// A disk has stored this term: it has said so in a vote or an answer.
@@ -126,8 +151,9 @@ impl GroupMachine {
 
     /// A disk answers with this as the last of its log.
     pub(super) fn tell_confirmed_if_less(&mut self, disk: VoterId, last: u64) {
-        let known = self.confirmed.confirmed.get(&disk);
-        if self.lead.is_some() && known.is_some_and(|known| last < known.place.index) {
+        let known = self.confirmed.confirmed.get(&disk).map(|known| known.place.index);
+        let counted = self.acknowledged_by(disk).map(|place| place.index);
+        if self.lead.is_some() && known.max(counted).is_some_and(|known| last < known) {
             self.tell_confirmed(disk);
         }
     }
@@ -158,7 +184,13 @@ impl GroupMachine {
     }
 
     /// A member says what this disk has confirmed to it.
-    pub(super) fn handle_confirmed(&mut self, from: VoterId, term: u64, place: LogPlace) {
+    pub(super) fn handle_confirmed(
+        &mut self,
+        from: VoterId,
+        term: u64,
+        place: LogPlace,
+        acknowledged: LogPlace,
+    ) {
         if let Some((member, _)) = self.route(from) {
             self.confirmed.unanswered.remove(&member);
         }
@@ -167,13 +199,21 @@ impl GroupMachine {
         }
         let (own_term, last) = (self.raft.term(), self.raft.last().index);
         // What is committed is overwritten by nothing: with another entry there, the disk is one that has less too.
-        let has_place =
-            place.index <= self.raft.before() || self.raft.term_at(place.index) == Some(place.term);
-        if (term <= own_term && has_place) || planted(Mistake::PutBackDiskVotes) {
+        let has = |place: LogPlace| {
+            place.index <= self.raft.before() || self.raft.term_at(place.index) == Some(place.term)
+        };
+        let mut lacks = Some(place).filter(|place| !has(*place));
+        if !has(acknowledged) && !planted(Mistake::UncommittedUntold) {
+            if acknowledged.term >= own_term {
+                lacks = Some(acknowledged);
+            }
+            self.confirmed.acknowledged = self.confirmed.acknowledged.max(acknowledged);
+        }
+        if (term <= own_term && lacks.is_none()) || planted(Mistake::PutBackDiskVotes) {
             return;
         }
         self.leave();
-        let (had, has) = ((term, place.index), (own_term, last));
+        let (had, has) = ((term, lacks.unwrap_or(place).index), (own_term, last));
         self.notices.push_back(GroupNotice::OwnDiskPutBack { had, has });
     }
 }

@@ -147,7 +147,7 @@ impl GroupMachine {
             return;
         }
         self.wait_anew();
-        if self.is_unsure() {
+        if !self.may_stand() {
             return;
         }
         // One election that comes to nothing is no news.
@@ -194,7 +194,7 @@ impl GroupMachine {
         last: LogPlace,
         is_gone: bool,
     ) {
-        if !self.is_sticky(is_gone) && !self.is_unsure() && last >= self.raft.last() {
+        if self.may_give_vote(last) && !self.is_sticky(is_gone) && last >= self.raft.last() {
             self.send(from, GroupBody::PreVote { term });
         }
     }
@@ -221,8 +221,18 @@ impl GroupMachine {
     }
 
     /// Whether this one's vote is to be asked for at all.
-    pub(super) fn may_vote(&self, is_transfer: bool) -> bool {
-        !self.is_unsure() && (is_transfer || !self.is_sticky(false))
+    pub(super) fn may_vote(&self, last: LogPlace, is_transfer: bool) -> bool {
+        self.may_give_vote(last) && (is_transfer || !self.is_sticky(false))
+    }
+
+    /// Whether this disk is good for a vote, to a log that ends there.
+    fn may_give_vote(&self, last: LogPlace) -> bool {
+        !self.is_unsure() && self.has_acknowledged(last)
+    }
+
+    /// Its own is the first that it has.
+    fn may_stand(&self) -> bool {
+        self.may_give_vote(self.raft.last())
     }
 
     /// Whether it stands in this term because the leader before it has told it to.
@@ -232,7 +242,7 @@ impl GroupMachine {
 
     /// The leader hands over to this member.
     pub(super) fn handle_stand(&mut self, from: VoterId, term: u64) {
-        if term == self.raft.term() && self.leader() == Some(from) && !self.is_unsure() {
+        if term == self.raft.term() && self.leader() == Some(from) && self.may_stand() {
             self.election.told_term = Some(term + 1);
             self.stand();
         }

@@ -126,7 +126,10 @@ pub enum GroupBody {
     /// them, or was put back to an earlier state.
     Confirmed {
         term: u64,
+        /// Committed.
         place: LogPlace,
+        /// Not committed, and its sender, which leads in that term, counts the disk for it. 0: there is none.
+        acknowledged: LogPlace,
     },
 }
 
@@ -135,7 +138,10 @@ impl GroupBody {
     pub(super) fn is_beyond(&self, own_term: u64) -> bool {
         let (term, index) = match self {
             GroupBody::Hello { .. } | GroupBody::UnknownDisk | GroupBody::AskConfirmed => (0, 0),
-            GroupBody::Confirmed { term, place } => ((*term).max(place.term), place.index),
+            GroupBody::Confirmed { term, place, acknowledged } => {
+                let term = (*term).max(place.term).max(acknowledged.term);
+                (term, place.index.max(acknowledged.index))
+            }
             GroupBody::AskPreVote { term, last, .. }
             | GroupBody::AskVote { term, last, .. }
             | GroupBody::Appended { term, last } => (*term, last.index),

@@ -448,6 +448,8 @@ fn planted_mistakes_that_only_cost_time_or_are_rare_are_found() {
     assert!(!a_term_lasts(cut_from_all_for_a_while));
     plant(&[Mistake::PutBackDiskVotes]);
     assert!(a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed());
+    plant(&[Mistake::UncommittedUntold]);
+    assert!(!is_told_of_what_is_not_committed());
     plant(&[Mistake::LowDiskToldOnce]);
     assert!(!low_leader_is_followed());
     assert!(low_member_is_elected());
@@ -879,6 +881,88 @@ fn a_disk_that_came_late_and_was_put_back_is_told_so() {
     table.run_until(|table| table.was_told(one, is_put_back), 100);
 }
 
+/// A follower has acknowledged an entry that its leader's own disk has not yet, and was put back to before it: leader,
+/// that member, the other one, which does not reach the leader.
+fn put_back_before_an_uncommitted_entry() -> (TriedGroup, usize, usize, usize) {
+    let mut table = TriedGroup::made(3);
+    let leader = table.leader().unwrap();
+    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
+    table.run(100);
+    let before = table.seats[one].disk.clone();
+    let committed = table.machine(leader).commit_index();
+    table.cut_both(leader, other);
+    table.seats[leader].syncs = false;
+    table.begin(leader, append(5, 1));
+    let last = table.machine(leader).raft.last();
+    let voter = table.seats[one].config.disk.voter();
+    let counts = |table: &mut TriedGroup| table.machine(leader).raft.matched(voter);
+    table.run_until(|table| counts(table) == Some(last.index), 100);
+    assert_eq!(table.machine(leader).commit_index(), committed);
+    table.kill(one);
+    table.seats[one].disk = before;
+    (table, leader, one, other)
+}
+
+fn is_told_of_what_is_not_committed() -> bool {
+    let (mut table, leader, one, _) = put_back_before_an_uncommitted_entry();
+    table.start(one);
+    let last = table.machine(leader).raft.last();
+    // Its first question arrives, and the leader's entries not yet.
+    table.obey(one);
+    table.on_way.retain(|(from, ..)| *from == one);
+    table.run(1);
+    table.obey(leader);
+    let is_put_back = |notice: &GroupNotice| match notice {
+        GroupNotice::OwnDiskPutBack { had, has } => {
+            *had == (last.term, last.index) && has.1 < last.index
+        }
+        _ => false,
+    };
+    for _ in 0..20 {
+        table.run(1);
+        if table.was_told(one, is_put_back) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Else the leader commits the entry when its disk has it, and another does so with a different one.
+#[test]
+fn a_disk_put_back_before_an_entry_that_is_not_committed_is_told_so() {
+    assert!(is_told_of_what_is_not_committed());
+}
+
+/// It has heard of a later term: the entry may have been overwritten by rights, so it is not out.
+#[test]
+fn a_disk_that_lacks_an_uncommitted_entry_of_an_earlier_term_votes_as_if_it_had_it() {
+    let (mut table, leader, one, other) = put_back_before_an_uncommitted_entry();
+    let acknowledged = table.machine(leader).raft.last();
+    table.seats[one].disk.term += 1;
+    table.start(one);
+    let shorter = table.machine(one).raft.last();
+    let now = table.now;
+    let to = Some(table.seats[one].config.disk);
+    let senders = [leader, other].map(|seat| (name(seat), table.seats[seat].config.disk));
+    let hand = |table: &mut TriedGroup, sender: usize, body| {
+        let (member, from) = senders[sender].clone();
+        let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
+        table.machine(one).handle_frame(&member, frame, now);
+    };
+    let none = LogPlace::default();
+    let term = acknowledged.term;
+    hand(&mut table, 0, GroupBody::Confirmed { term, place: shorter, acknowledged });
+    hand(&mut table, 1, GroupBody::Confirmed { term, place: none, acknowledged: none });
+    assert!(!table.machine(one).is_unsure());
+    assert!(table.machine(one).poll_timeout().is_some(), "it is not out");
+    let vote_in = |term, last| GroupBody::AskVote { term, last, is_transfer: true };
+    hand(&mut table, 1, vote_in(term + 2, shorter));
+    assert_eq!(table.machine(one).raft.term(), term + 1);
+    hand(&mut table, 1, vote_in(term + 3, LogPlace { term: term + 1, index: shorter.index }));
+    assert_eq!(table.machine(one).raft.term(), term + 3);
+}
+
 #[test]
 fn a_disk_that_was_put_back_gives_no_vote_before_it_is_told() {
     assert!(!a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed());
@@ -1011,7 +1095,11 @@ fn nothing_leaves_a_member_that_is_out() {
     assert!(!table.seats[one].unsynced.is_empty());
     let (from, to) = (table.seats[leader].config.disk, Some(table.seats[one].config.disk));
     let LogPlace { term, index } = table.machine(one).raft.last();
-    let body = GroupBody::Confirmed { term, place: LogPlace { term, index: index + 1 } };
+    let body = GroupBody::Confirmed {
+        term,
+        place: LogPlace { term, index: index + 1 },
+        acknowledged: LogPlace::default(),
+    };
     let now = table.now;
     let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
     let machine = table.machine(one);
@@ -1035,7 +1123,7 @@ fn a_disk_with_another_entry_at_a_place_that_it_has_confirmed_is_out() {
     let now = table.now;
     let last = table.machine(one).raft.last();
     let is_out = |table: &mut TriedGroup, place| {
-        let body = GroupBody::Confirmed { term, place };
+        let body = GroupBody::Confirmed { term, place, acknowledged: LogPlace::default() };
         let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
         table.machine(one).handle_frame(&name(leader), frame, now);
         table.machine(one).poll_timeout().is_none()

@@ -22,6 +22,7 @@ const PLANTED: &[PlantedInGroup] = &[
     (Mistake::GroupLogNotSynced, LESS, 1),
     (Mistake::EmptiedDiskVotes, LESS, 0),
     (Mistake::PutBackDiskVotes, &["votes on a disk that was put back"], 0),
+    (Mistake::UncommittedUntold, LESS, 80_001_952),
     (Mistake::LowDiskToldOnce, &["is low, and it leads"], 16),
 ];
 

@@ -57,7 +57,7 @@ fn bodies() -> Vec<GroupBody> {
         GroupBody::HasPieces { term: 4, place: place(3, 300), bytes: 4 },
         GroupBody::Stand { term: 4 },
         GroupBody::AskConfirmed,
-        GroupBody::Confirmed { term: 4, place: place(4, 307) },
+        GroupBody::Confirmed { term: 4, place: place(4, 307), acknowledged: place(4, 310) },
     ]
 }
 
@@ -112,7 +112,7 @@ const GOLDEN: &[&str] = &[
     "060109010102010c0403fb2c0104",
     "060109010102010d04",
     "060109010102010e",
-    "060109010102010f0404fb3301",
+    "060109010102010f0404fb330104fb3601",
     "04000100000e",
 ];
 
