@@ -1,5 +1,5 @@
-//! What a lock does without: a quiet one allocates nothing and makes no system call, and one that
-//! many tasks wait for needs no thread for each.
+//! What a lock does without: a quiet one allocates nothing and makes no system call, one that many
+//! tasks wait for needs no thread for each, and neither does a manager that goes to a leader.
 //!
 //! A program of its own, without the test harness: its allocator counts, `strace` counts its
 //! system calls, and it has no threads but those of the library. By hand:
@@ -21,6 +21,8 @@ use futures::{
     stream::{FuturesUnordered, StreamExt},
 };
 use tierlock::{Engine, LockManager, Mutex, Scope};
+#[cfg(feature = "host")]
+use tierlock::{Leader, Secret};
 
 /// So many system calls a million quiet cycles may make: to open the directory, to start the thread
 /// of the alarms, and a look now and then whether the directory is still there.
@@ -45,6 +47,8 @@ fn main() {
         a_million_quiet_locks_make_no_system_calls_to_speak_of();
         names_locked_in_turn_make_few_system_calls();
         ten_thousand_tasks_that_wait_for_few_names_need_few_threads();
+        #[cfg(feature = "host")]
+        sixteen_managers_need_one_thread_and_leave_none();
     }
 }
 
@@ -195,4 +199,50 @@ fn ten_thousand_tasks_that_wait_for_few_names_need_few_threads() {
     let counts: Vec<_> = counters.iter().map(|counter| *counter.lock().unwrap()).collect();
     assert_eq!(counts, [TASKS / NAMES; NAMES as usize]);
     println!("quiet situation ten_thousand_tasks … ({threads} threads) ... ok");
+}
+
+#[cfg(feature = "host")]
+fn sixteen_managers_need_one_thread_and_leave_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    Secret::create(&key).unwrap();
+    let leader = Leader::builder()
+        .listen("127.0.0.1:0")
+        .state_dir(directory.path().join("state"))
+        .init(true)
+        .accept_file_system("tmpfs")
+        .secret_file(&key)
+        .start()
+        .unwrap();
+    let address = leader.local_addr().to_string();
+    let manager = |_| LockManager::builder().leaders([&address]).secret_file(&key).open().unwrap();
+    let managers: Vec<_> = (0..16).map(manager).collect();
+    let mutexes: Vec<_> = managers
+        .iter()
+        .map(|locks| locks.mutex("name", 0_u64).scope(Scope::Host).build().unwrap())
+        .collect();
+    std::thread::scope(|scope| {
+        for mutex in &mutexes {
+            scope.spawn(|| (0..10).for_each(|_| *mutex.lock().unwrap() += 1));
+        }
+    });
+    let carry = || {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let names =
+            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("tierlock-client")).count()
+    };
+    assert_eq!(carry(), 1);
+    for locks in managers.into_iter().skip(1) {
+        locks.close();
+    }
+    assert_eq!(*mutexes[0].lock().unwrap(), 10, "the others are none of its business");
+    assert_eq!(carry(), 1);
+    drop(mutexes);
+    let begin = std::time::Instant::now();
+    while carry() > 0 {
+        assert!(begin.elapsed().as_secs() < 20, "a thread is left");
+        std::thread::yield_now();
+    }
+    println!("quiet situation sixteen_managers_need_one_thread_and_leave_none ... ok");
 }

@@ -53,11 +53,15 @@ impl Town {
         self.directory.path().join(name)
     }
 
+    pub(super) fn secret(&self) -> Secret {
+        Secret::read(self.path("key")).unwrap()
+    }
+
     pub(super) fn leader(&self) -> Leader {
         self.leader_at("127.0.0.1:0").unwrap()
     }
 
-    fn leader_at(&self, address: impl ToString) -> Result<Leader, LockError> {
+    pub(super) fn leader_at(&self, address: impl ToString) -> Result<Leader, LockError> {
         self.builder(address).start()
     }
 
@@ -80,22 +84,15 @@ impl Town {
         config: ClientConfig,
     ) -> Arc<Link> {
         let addresses: Vec<_> = addresses.into_iter().map(|address| address.to_string()).collect();
-        super::connect(
-            &addresses,
-            Secret::read(self.path("key")).unwrap(),
-            config,
-            None,
-            generation,
-        )
-        .unwrap()
+        super::client::connect_apart(&addresses, self.secret(), config, None, generation).unwrap()
     }
 }
 
-fn generation() -> u64 {
+pub(super) fn generation() -> u64 {
     std::process::id().into()
 }
 
-fn config() -> ClientConfig {
+pub(super) fn config() -> ClientConfig {
     ClientConfig {
         time_to_live: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(10),

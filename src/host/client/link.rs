@@ -103,7 +103,7 @@ pub(crate) trait Drive: Send + Sync {
     }
 
     /// There is a release to send. `soon`: others are known to wait for that lock; else it may
-    /// go with whatever is sent next, within a millisecond.
+    /// go with whatever is sent next, within two milliseconds.
     fn wake_for_release(&self, soon: bool) {
         let _ = soon;
         self.wake();
@@ -533,6 +533,22 @@ impl Link {
         if let Some(aftermath) = aftermath {
             aftermath.run(&self.me);
         }
+    }
+
+    /// The same for a driver that others may wait for, unless it runs foreign code; whether nothing is
+    /// left to be told.
+    #[cfg(feature = "host")]
+    pub(in crate::host) fn follow_up_shortly(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.aftermath.is_foreign() {
+            return false;
+        }
+        let aftermath = state.take_aftermath();
+        drop(state);
+        if let Some(aftermath) = aftermath {
+            aftermath.run(&self.me);
+        }
+        true
     }
 
     fn loss_is_told(&self, lease: LeaseId) {

@@ -38,7 +38,7 @@ pub(crate) enum AfterTurn {
     Sleep,
     /// Reads on: the sockets had more than was taken.
     Again,
-    /// Ends; a caller or the thread is the poller.
+    /// Ends: the thread has taken the sockets back.
     End,
 }
 
@@ -52,6 +52,10 @@ pub(crate) type LentReader = NoReader;
 #[cfg(not(feature = "tokio"))]
 impl NoReader {
     pub(in crate::host) fn ensure<R: ReadFrames>(&self, _: impl FnOnce() -> Option<Arc<R>>) {
+        match *self {}
+    }
+
+    pub(in crate::host) fn is_like(&self, _: &NoReader) -> bool {
         match *self {}
     }
 

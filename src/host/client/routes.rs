@@ -1,33 +1,34 @@
 //! The connections of one client: tried address by address, read, written, closed.
 //!
 //! It decides nothing: the protocol client orders connections, messages and closes, and is told
-//! what happened. It sleeps on nothing and starts no thread but those that look up names.
+//! what happened. It sleeps on nothing. The system's resolver and the disk of a secret file take the time
+//! that they take: a thread for each connection that is opened waits for them, and nothing else does.
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
+use super::ports::{LinkKey, Ports};
 use crate::{
-    host::net::{
-        address::Address,
-        bell::LONGEST_SLEEP,
-        client_keys::ClientKeys,
-        quic::{CloseCode, Port, PortEvent},
-    },
+    host::net::{address::Address, bell::LONGEST_SLEEP, client_keys::ClientKeys, quic::PortEvent},
     proto::{
         ConnectionId,
         client::{Client, Ended},
+        rights::Rights,
         wire::{ClientMessage, LeaderMessage},
     },
     time::Time,
 };
 
-/// How long one address of a name that has several may take before the next one is tried.
+/// How long one address of a name that has several may take before the next one is tried, and the reading
+/// of the secret file before it is tried with what that had before.
 const NEXT_ADDRESS: Duration = Duration::from_millis(500);
+/// So many threads of one client may wait for a secret file: its disk may have gone.
+const READINGS_MAX: usize = 8;
 
 /// Where a client's connections go, and how.
 pub(in crate::host) struct Map {
@@ -39,22 +40,32 @@ pub(in crate::host) struct Map {
 
 pub(in crate::host) struct Routes {
     map: Map,
+    link: LinkKey,
     routes: Vec<Route>,
     /// What happened and was not told to the client yet.
     news: Vec<(ConnectionId, RouteNews)>,
     orders: Orders,
     has_moved: bool,
-    /// A socket may have had more than was read at the last time.
-    has_unread: bool,
-    /// Addresses that a name was found to have, from the threads that look them up.
-    found: mpsc::Receiver<(ConnectionId, io::Result<Vec<SocketAddr>>)>,
-    finder: mpsc::Sender<(ConnectionId, io::Result<Vec<SocketAddr>>)>,
-    /// Rung when a name was looked up.
+    /// What the threads have found that open connections.
+    found: mpsc::Receiver<(ConnectionId, FoundOut)>,
+    finder: mpsc::Sender<(ConnectionId, FoundOut)>,
+    /// How many of them read the secret file.
+    readings: usize,
+    /// Makes what such a thread calls once it has found it.
     wake: Box<dyn Fn() -> Box<dyn FnOnce() + Send> + Send>,
 }
 
+/// What a connection needs to be opened.
+enum FoundOut {
+    /// Where it goes. With `reads` it waits for the keys.
+    Addresses { addresses: io::Result<Vec<SocketAddr>>, reads: bool },
+    /// What the secret file has by now, if it could be read.
+    Keys(Option<ClientKeys>),
+}
+
 enum RouteNews {
-    Connected,
+    /// With keys that permit this.
+    Connected(Arc<Rights>),
     Message(LeaderMessage),
     Ended(Ended),
 }
@@ -62,8 +73,12 @@ enum RouteNews {
 /// A connection of the client: made, or being made to one of a name's addresses.
 struct Route {
     id: ConnectionId,
-    /// Nothing is open yet while the name is being looked up.
-    port: Option<Port>,
+    /// Its number among the ports' connections, once it has one.
+    at: Option<ConnectionId>,
+    /// A thread finds out what it needs to be opened.
+    is_opening: bool,
+    /// Of the keys that were presented.
+    rights: Arc<Rights>,
     /// Addresses that were not tried yet, the next one last.
     untried: Vec<SocketAddr>,
     /// When the next address is tried.
@@ -79,7 +94,7 @@ struct Orders {
 }
 
 impl Routes {
-    /// No routes yet. `wake` makes what a thread calls once it has looked up a name.
+    /// No routes yet. `wake` makes what a thread calls once it has found how to open one.
     pub(in crate::host) fn new(
         map: Map,
         wake: impl Fn() -> Box<dyn FnOnce() + Send> + Send + 'static,
@@ -87,13 +102,14 @@ impl Routes {
         let (finder, found) = mpsc::channel();
         Routes {
             map,
+            link: 0,
             routes: Vec::new(),
             news: Vec::new(),
             orders: Orders::default(),
             has_moved: false,
-            has_unread: false,
             found,
             finder,
+            readings: 0,
             wake: Box::new(wake),
         }
     }
@@ -103,52 +119,55 @@ impl Routes {
         self.routes.is_empty()
     }
 
-    /// Collects what happened; with `read`, what the sockets have as well.
-    pub(in crate::host) fn listen(&mut self, read: bool) {
-        while let Ok((id, found)) = self.found.try_recv() {
-            self.found(id, found);
-        }
-        self.has_unread &= !read;
-        let Routes { map, routes, news, has_unread, .. } = self;
-        routes.retain_mut(|route| {
-            let Some(port) = &mut route.port else { return true };
-            if read {
-                *has_unread |= port.receive();
-            }
-            let mut end = None;
-            while let Some(event) = port.poll_event() {
-                match event {
-                    PortEvent::Connected(id, _) => {
-                        route.untried.clear();
-                        route.patience = None;
-                        news.push((id, RouteNews::Connected));
-                    }
-                    PortEvent::Readable(id) => {
-                        while let Some(message) = port.read(id) {
-                            news.push((id, RouteNews::Message(message)));
-                        }
-                    }
-                    PortEvent::TurnedAway(..) | PortEvent::Unaccepted(..) => {} // of a leader's port
-                    PortEvent::Ended(_, ended) => end = Some(ended),
-                }
-            }
-            if end.is_some() {
-                // The leader hears why, and does not wait for the rest of a handshake.
-                port.transmit();
-            }
-            if route.patience.is_some_and(|at| at <= Instant::now()) {
-                end.get_or_insert_with(|| Ended::Disconnected("no answer in time".into()));
-            }
-            match end {
-                None => true,
-                Some(end) => route.next_address(end, map, news),
-            }
-        });
+    /// The ports take its connections for those of this link.
+    pub(super) fn are_of(&mut self, link: LinkKey) {
+        self.link = link;
     }
 
-    /// Whether a socket may have had more than was read at the last time.
-    pub(in crate::host) fn has_unread(&self) -> bool {
-        self.has_unread
+    /// Collects what happened on a connection.
+    pub(super) fn hear(&mut self, at: ConnectionId, event: PortEvent, ports: &mut Ports) {
+        let Some(index) = self.routes.iter().position(|route| route.at == Some(at)) else { return };
+        let route = &mut self.routes[index];
+        match event {
+            PortEvent::Connected(..) => {
+                route.untried.clear();
+                route.patience = None;
+                self.news.push((route.id, RouteNews::Connected(route.rights.clone())));
+            }
+            PortEvent::Readable(_) => {
+                while let Some(message) = ports.read(at) {
+                    self.news.push((route.id, RouteNews::Message(message)));
+                }
+            }
+            PortEvent::TurnedAway(..) | PortEvent::Unaccepted(..) => {} // of a leader's port
+            PortEvent::Ended(_, ended) => self.go_on(index, ended, ports),
+        }
+    }
+
+    /// Collects what was found out, and gives up the addresses that take too long.
+    pub(super) fn listen(&mut self, ports: &mut Ports) {
+        while let Ok((id, found)) = self.found.try_recv() {
+            self.found(id, found, ports);
+        }
+        if self.routes.iter().all(|route| route.patience.is_none()) {
+            return;
+        }
+        let now = Instant::now();
+        let is_late = |route: &Route| route.patience.is_some_and(|at| at <= now);
+        while let Some(index) = self.routes.iter().position(is_late) {
+            if let Some(at) = self.routes[index].at.take() {
+                ports.close(at);
+            }
+            self.go_on(index, Ended::Disconnected("no answer in time".into()), ports);
+        }
+    }
+
+    /// Tries the next address of a route, or reports its end.
+    fn go_on(&mut self, index: usize, ended: Ended, ports: &mut Ports) {
+        let Routes { map, link, routes, news, .. } = self;
+        if !routes[index].next_address(ended, (&*map, *link), news, ports) {
+            routes.swap_remove(index);
+        }
     }
 
     /// Whether anything is collected that the client was not told.
@@ -166,9 +185,9 @@ impl Routes {
         self.has_moved |= self.has_news();
         for (id, news) in self.news.drain(..) {
             match news {
-                RouteNews::Connected => {
+                RouteNews::Connected(rights) => {
                     // What its report may say, by the credential that its file had at the connecting.
-                    client.change_rights(self.map.keys.rights(), now);
+                    client.change_rights(rights, now);
                     client.handle_connected(id, now);
                 }
                 RouteNews::Message(message) => {
@@ -192,95 +211,100 @@ impl Routes {
         self.has_moved |= !(connects.is_empty() && messages.is_empty() && closes.is_empty());
     }
 
-    /// Does it, and sends everything that is ready.
-    pub(in crate::host) fn obey(&mut self) {
+    /// Does it; what is to be sent leaves with the ports' next transmission.
+    pub(super) fn obey(&mut self, ports: &mut Ports) {
         let mut orders = std::mem::take(&mut self.orders);
         for (id, message) in orders.messages.drain(..) {
-            if let Some(port) = self.port(id) {
-                port.write(id, &message);
+            let route = self.routes.iter().find(|route| route.id == id);
+            if let Some(at) = route.and_then(|route| route.at) {
+                ports.write(at, &message);
             }
         }
         for id in orders.closes.drain(..) {
-            if let Some(at) = self.routes.iter().position(|route| route.id == id)
-                && let Some(mut port) = self.routes.swap_remove(at).port
+            if let Some(index) = self.routes.iter().position(|route| route.id == id)
+                && let Some(at) = self.routes.swap_remove(index).at
             {
-                port.close(id, CloseCode::Done, "not needed any more");
-                port.transmit();
+                ports.close(at);
             }
         }
         for (id, index) in orders.connects.drain(..) {
             let address = self.map.addresses[index].clone();
-            self.routes.push(Route { id, port: None, untried: Vec::new(), patience: None });
-            match address.literal() {
-                Some(literal) => self.found(id, Ok(vec![literal])),
-                None => self.look_up(id, address),
-            }
+            self.open(id, address, ports);
         }
         self.orders = orders;
-        for port in self.routes.iter_mut().filter_map(|route| route.port.as_mut()) {
-            port.transmit();
-        }
     }
 
-    /// What to sleep on, and whether for room to write as well.
-    pub(in crate::host) fn sockets(&self, sockets: &mut Vec<(Arc<UdpSocket>, bool)>) {
-        sockets.clear();
-        let ports = self.routes.iter().filter_map(|route| route.port.as_ref());
-        sockets.extend(ports.map(|port| (port.socket().clone(), port.is_blocked())));
-    }
-
-    /// How long to sleep at most, as far as the routes are concerned.
-    pub(in crate::host) fn limit(&mut self) -> Duration {
-        let now = Instant::now();
-        let timeouts = self.routes.iter_mut().flat_map(|route| {
-            [route.port.as_mut().and_then(Port::timeout), route.patience].into_iter().flatten()
-        });
-        let limits = timeouts.map(|at| at.saturating_duration_since(now));
-        limits.min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
+    /// How long to sleep at most, as far as the next address is concerned.
+    pub(super) fn limit(&self) -> Duration {
+        let next = self.routes.iter().filter_map(|route| route.patience).min();
+        next.map_or(LONGEST_SLEEP, |at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Closes everything that is open.
-    pub(in crate::host) fn close(&mut self) {
-        for port in self.routes.iter_mut().filter_map(|route| route.port.as_mut()) {
-            port.close_all(CloseCode::Done, "not needed any more");
-            port.transmit();
+    pub(super) fn close(&mut self, ports: &mut Ports) {
+        self.routes.drain(..).filter_map(|route| route.at).for_each(|at| ports.close(at));
+    }
+
+    /// Opens a connection, once a thread has found out what that needs if it takes one.
+    fn open(&mut self, id: ConnectionId, address: Address, ports: &mut Ports) {
+        let (literal, rights) = (address.literal(), self.map.keys.rights());
+        let untried = Vec::new();
+        self.routes.push(Route { id, at: None, is_opening: true, rights, untried, patience: None });
+        let known = |literal| FoundOut::Addresses { addresses: Ok(vec![literal]), reads: false };
+        // The file may have another secret by now, while the leader exchanges its own.
+        let reads = self.map.keys.file().is_some() && self.readings < READINGS_MAX;
+        if let Some(literal) = literal.filter(|_| !reads) {
+            return self.found(id, known(literal), ports);
         }
-        self.routes.clear();
-    }
-
-    fn port(&mut self, id: ConnectionId) -> Option<&mut Port> {
-        self.routes.iter_mut().find(|route| route.id == id)?.port.as_mut()
-    }
-
-    /// The system's resolver takes its time; renewals over other connections do not wait for it.
-    fn look_up(&mut self, id: ConnectionId, address: Address) {
         let (finder, wake) = (self.finder.clone(), (self.wake)());
-        let spawned = thread::Builder::new().name("tierlock-lookup".into()).spawn(move || {
-            let found = address.resolve();
-            let found = found.map_err(|error| {
+        let keys = reads.then(|| self.map.keys.clone());
+        let spawned = thread::Builder::new().name("tierlock-opening".into()).spawn(move || {
+            let addresses = address.resolve().map_err(|error| {
                 io::Error::new(error.kind(), format!("cannot look up {address}: {error}"))
             });
-            let _ = finder.send((id, found));
+            let _ = finder.send((id, FoundOut::Addresses { addresses, reads }));
+            if let Some(keys) = keys {
+                // Whatever has become of the disk, the addresses are known by now.
+                let _ = finder.send((id, FoundOut::Keys(keys.read_again())));
+            }
             wake();
         });
-        if let Err(error) = spawned {
-            self.found(id, Err(error));
+        match (spawned, literal) {
+            (Ok(_), _) => self.readings += usize::from(reads),
+            (Err(_), Some(literal)) => self.found(id, known(literal), ports),
+            (Err(error), None) => {
+                let addresses = Err(error);
+                self.found(id, FoundOut::Addresses { addresses, reads: false }, ports);
+            }
         }
     }
 
-    fn found(&mut self, id: ConnectionId, found: io::Result<Vec<SocketAddr>>) {
-        let Some(at) = self.routes.iter().position(|route| route.id == id) else { return };
+    fn found(&mut self, id: ConnectionId, found: FoundOut, ports: &mut Ports) {
+        let is_it = |route: &Route| route.id == id && route.is_opening;
+        let index = self.routes.iter().position(is_it);
         let end = match found {
-            Ok(mut addresses) => {
-                addresses.reverse();
-                self.routes[at].untried = addresses;
+            FoundOut::Addresses { addresses: Ok(addresses), reads } => {
+                let Some(index) = index else { return };
+                let route = &mut self.routes[index];
+                route.untried = addresses;
+                route.untried.reverse();
+                if reads {
+                    route.patience = Some(Instant::now() + NEXT_ADDRESS);
+                    return;
+                }
                 "the name has no address".to_owned()
             }
-            Err(error) => error.to_string(),
+            FoundOut::Addresses { addresses: Err(error), .. } => error.to_string(),
+            FoundOut::Keys(keys) => {
+                self.readings -= 1;
+                if let Some(keys) = keys {
+                    self.map.keys = keys;
+                }
+                "the name has no address".to_owned()
+            }
         };
-        let end = Ended::Disconnected(end);
-        if !self.routes[at].next_address(end, &mut self.map, &mut self.news) {
-            self.routes.swap_remove(at);
+        if let Some(index) = index {
+            self.go_on(index, Ended::Disconnected(end), ports);
         }
     }
 }
@@ -298,18 +322,17 @@ impl Route {
     fn next_address(
         &mut self,
         mut end: Ended,
-        map: &mut Map,
+        (map, link): (&Map, LinkKey),
         news: &mut Vec<(ConnectionId, RouteNews)>,
+        ports: &mut Ports,
     ) -> bool {
-        self.port = None;
+        (self.at, self.is_opening, self.patience) = (None, false, None);
         while matches!(end, Ended::Disconnected(_) | Ended::NotThere(_))
             && let Some(address) = self.untried.pop()
         {
-            // The file may have another secret by now, while the leader exchanges its own.
-            map.keys.refresh();
-            match Port::connect(self.id, address, &map.keys, map.silence) {
-                Ok(port) => {
-                    self.port = Some(port);
+            match ports.connect(link, address, &map.keys, map.silence) {
+                Ok(at) => {
+                    (self.at, self.rights) = (Some(at), map.keys.rights());
                     let others = !self.untried.is_empty();
                     self.patience = others.then(|| Instant::now() + NEXT_ADDRESS);
                     return true;

@@ -528,7 +528,8 @@ impl Court {
             limit = limit.min(at.saturating_duration_since(Instant::now()));
         }
         self.doors.sockets(&mut self.slept_on);
-        self.shared.bell.sleep(&self.slept_on, limit);
+        let Court { shared, slept_on, doors, .. } = self;
+        shared.bell.sleep_or_hear(slept_on, limit, || doors.hear());
     }
 }
 

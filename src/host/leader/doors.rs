@@ -1,6 +1,6 @@
 //! A leader's ports, one for each address that it listens at, as if they were one.
 
-use std::{io, net::SocketAddr, time::Instant};
+use std::{io, mem, net::SocketAddr, time::Instant};
 
 use rustix::io::Errno;
 
@@ -21,6 +21,8 @@ pub(super) struct Doors {
     ports: Vec<Port>,
     /// A connection's number, divided by this, leaves the index of its port.
     step: u64,
+    /// All that had come was read while it was waited for.
+    is_heard: bool,
 }
 
 impl Doors {
@@ -58,7 +60,7 @@ impl Doors {
         }
         match elsewhere {
             Some(error) if ports.is_empty() => Err(error),
-            _ => Ok(Doors { ports, step }),
+            _ => Ok(Doors { ports, step, is_heard: false }),
         }
     }
 
@@ -66,10 +68,24 @@ impl Doors {
         self.ports.iter().map(|port| port.socket().local_addr()).collect()
     }
 
+    /// Reads what has come, unless that was [heard](Doors::hear) just now.
     pub(super) fn receive(&mut self) {
-        for port in &mut self.ports {
-            port.receive();
+        if !mem::take(&mut self.is_heard) {
+            for port in &mut self.ports {
+                port.receive();
+            }
         }
+    }
+
+    /// Reads what has come; whether anything has.
+    pub(super) fn hear(&mut self) -> bool {
+        let (mut has_heard, mut has_more) = (false, false);
+        for port in &mut self.ports {
+            has_more |= port.receive();
+            has_heard |= port.has_heard();
+        }
+        self.is_heard = has_heard && !has_more;
+        has_heard
     }
 
     pub(super) fn poll_event(&mut self) -> Option<PortEvent> {

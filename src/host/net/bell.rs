@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use rustix::{event::Timespec, io::ioctl_fionbio};
 
-use super::patience::{Lending, PollPatience};
+use super::patience::{PollPatience, look_again};
 use wait::SocketWaiter;
 
 /// No sleep is longer: the clock that the system sleeps on stops while the machine is suspended,
@@ -28,11 +28,17 @@ pub(in crate::host) struct Bell {
     /// `AWAKE` → `ASLEEP` by the sleeper; either → `RUNG` by a ringer; back to `AWAKE` by the
     /// sleeper. Only a ringer that finds it `ASLEEP` writes to the pipe.
     state: AtomicU8,
+    bed: SocketBed,
+    /// The sleeper's.
+    patience: Mutex<PollPatience>,
+}
+
+/// Sockets, and a pipe by which a sleeper on them is woken: for one that says itself when it sleeps.
+#[derive(Debug)]
+pub(in crate::host) struct SocketBed {
     reader: PipeReader,
     writer: PipeWriter,
     waiter: SocketWaiter,
-    /// The sleeper's.
-    patience: Mutex<PollPatience>,
 }
 
 /// A socket, and whether room to write is waited for as well.
@@ -44,19 +50,14 @@ const RUNG: u8 = 2;
 
 impl Bell {
     pub(in crate::host) fn new() -> io::Result<Bell> {
-        let (reader, writer) = io::pipe()?;
-        ioctl_fionbio(&reader, true)?;
-        ioctl_fionbio(&writer, true)?;
-        let waiter = SocketWaiter::new(&reader)?;
         let patience = Mutex::new(PollPatience::new());
-        Ok(Bell { state: AtomicU8::new(AWAKE), reader, writer, waiter, patience })
+        Ok(Bell { state: AtomicU8::new(AWAKE), bed: SocketBed::new()?, patience })
     }
 
     /// Ends the sleeper's sleep, or the next one before it begins.
     pub(in crate::host) fn ring(&self) {
         if self.state.swap(RUNG, AcqRel) == ASLEEP {
-            // A full pipe has rung already.
-            let _ = (&self.writer).write(&[1]);
+            self.bed.wake();
         }
     }
 
@@ -65,13 +66,33 @@ impl Bell {
     ///
     /// A caller that was answered soon before looks for a while before it sleeps; see [`PollPatience`].
     pub(in crate::host) fn sleep(&self, sockets: &[Slept], limit: Duration) -> bool {
+        self.sleep_or_hear(sockets, limit, || self.bed.sleep(sockets, Duration::ZERO))
+    }
+
+    /// The same for a sleeper that reads its sockets itself while it looks, which saves a look for
+    /// each: `hear` reads them, and says whether anything came.
+    pub(in crate::host) fn sleep_or_hear(
+        &self,
+        sockets: &[Slept],
+        limit: Duration,
+        mut hear: impl FnMut() -> bool,
+    ) -> bool {
         let begin = Instant::now();
         let looks = self.patience.lock().looks(begin).min(limit);
-        let offer_cpu = || self.patience.lock().offer_cpu();
-        let is_ready = self.look_for(offer_cpu, (begin, looks), sockets) || {
+        let mut now = begin;
+        let mut is_ready = false;
+        while now - begin < looks && self.state.load(Relaxed) != RUNG {
+            is_ready = hear();
+            if is_ready {
+                break;
+            }
+            let Some(later) = look_again(&self.patience, PollPatience::cpus) else { break };
+            now = later;
+        }
+        if !is_ready {
             let limit = limit.saturating_sub(begin.elapsed());
-            self.sleep_at_once(sockets, limit)
-        };
+            is_ready = self.sleep_at_once(sockets, limit);
+        }
         // A short wait that nothing ended says nothing about how soon peers answer.
         if is_ready || limit > PollPatience::LONGEST {
             self.patience.lock().waited(looks, begin.elapsed());
@@ -79,50 +100,34 @@ impl Bell {
         is_ready
     }
 
-    /// Looks at the sockets until one is ready or the bell was rung, for so `long` since `begin`
-    /// and no longer: for a task, which must not sleep. Whether one is ready; nothing if nothing
-    /// happened.
-    pub(in crate::host) fn look(
-        &self,
-        lending: &Mutex<Lending>,
-        (begin, long): (Instant, Duration),
-        sockets: &[Slept],
-    ) -> Option<bool> {
-        let is_ready = self.look_for(|| lending.lock().offer_cpu(), (begin, long), sockets);
-        let is_rung = self.state.swap(AWAKE, AcqRel) == RUNG;
-        (is_ready || is_rung).then_some(is_ready)
-    }
-
-    /// Whether a socket was ready before the bell was rung, or it had taken long enough.
-    fn look_for(
-        &self,
-        offer_cpu: impl Fn() -> Option<Instant>,
-        (begin, long): (Instant, Duration),
-        sockets: &[Slept],
-    ) -> bool {
-        let mut now = begin;
-        while now - begin < long && self.state.load(Relaxed) != RUNG {
-            if self.wait(sockets, Duration::ZERO) {
-                return true;
-            }
-            let Some(later) = offer_cpu() else { break };
-            now = later;
-        }
-        false
-    }
-
     fn sleep_at_once(&self, sockets: &[Slept], limit: Duration) -> bool {
         // Rung already: no sleep, but a look at the sockets all the same. Else a caller that rings
         // at every turn would have nothing read for as long as it does.
         let is_asleep = self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire).is_ok();
         let limit = if is_asleep { limit.min(LONGEST_SLEEP) } else { Duration::ZERO };
-        let is_ready = self.wait(sockets, limit);
+        let is_ready = self.bed.sleep(sockets, limit);
         self.state.swap(AWAKE, AcqRel);
         is_ready
     }
+}
 
-    /// Until a socket is ready or the bell's pipe has a byte; whether one is ready.
-    fn wait(&self, sockets: &[Slept], limit: Duration) -> bool {
+impl SocketBed {
+    pub(in crate::host) fn new() -> io::Result<SocketBed> {
+        let (reader, writer) = io::pipe()?;
+        ioctl_fionbio(&reader, true)?;
+        ioctl_fionbio(&writer, true)?;
+        let waiter = SocketWaiter::new(&reader)?;
+        Ok(SocketBed { reader, writer, waiter })
+    }
+
+    /// Ends the sleeper's sleep, or the next one.
+    pub(in crate::host) fn wake(&self) {
+        // A full pipe has a byte already.
+        let _ = (&self.writer).write(&[1]);
+    }
+
+    /// Until a socket is ready, the pipe has a byte, or `limit` has passed; whether one is ready.
+    pub(in crate::host) fn sleep(&self, sockets: &[Slept], limit: Duration) -> bool {
         let (is_rung, is_ready) = self.waiter.wait(&self.reader, sockets, timespec(limit));
         // A ringer's byte may come late, and then cuts the next sleep short.
         if is_rung {

@@ -50,15 +50,17 @@ impl ClientKeys {
         }
     }
 
-    /// Reads their file again. One that is missing or damaged leaves them as they are.
-    pub(in crate::host) fn refresh(&mut self) {
-        let file = match self {
+    /// The file that they were read from, if that can be read again.
+    pub(in crate::host) fn file(&self) -> Option<&Path> {
+        match self {
             ClientKeys::Secret(secret) => secret.file(),
             ClientKeys::Credential(credential) => credential.file(),
-        };
-        if let Some(read) = file.and_then(|file| ClientKeys::read(file).ok()) {
-            *self = read;
         }
+    }
+
+    /// What their file has by now. Nothing of one that is missing or damaged: they stay as they are.
+    pub(in crate::host) fn read_again(&self) -> Option<ClientKeys> {
+        ClientKeys::read(self.file()?).ok()
     }
 }
 

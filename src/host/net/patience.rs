@@ -1,9 +1,9 @@
 //! How long to look at the sockets before sleeping on them.
 //!
 //! A thread that sleeps lets its CPU halt, and on a virtual machine waking a halted CPU takes longer
-//! (50 to 75 µs measured) than a leader takes to answer. So a thread that was answered soon looks
-//! again and again for a while, and offers the CPU to others between two looks. How long is learnt as
-//! Linux learns it for the idle loop of a guest (Documentation/virt/guest-halt-polling.rst):
+//! (50 to 75 µs measured) than a leader takes to answer. So a thread that was answered soon reads its
+//! sockets again and again for a while. How long is learnt as Linux learns it for the idle loop of a guest
+//! (Documentation/virt/guest-halt-polling.rst):
 //!
 //! | a wait took | the next one looks |
 //! |---|---|
@@ -19,19 +19,26 @@
 //!
 //! So a link that is used now and then costs no more than it would without, and a busy one at most
 //! 200 µs of looking for each message. Where the CPUs are busy with something else nothing is
-//! gained, as none of them halts, and a CPU once offered is back only when the others have had
-//! their slices: a thread that got it back late again and again does not look for a while. Nor does
-//! any thread where there is one CPU, which the awaited peer needs.
+//! gained, as none of them halts, and what a thread has used up by looking the system lets it wait for
+//! later. So after one look in [`OFFER_EVERY`] a thread offers its CPU to others: after each that would be a
+//! system call in vain where a CPU is free. A thread that got its CPU back late again and again does not
+//! look for a while. What is taken from it without an offer is no sign of that: the kernel's own threads
+//! and the host of a virtual machine take it now and then, and it looks on once it has it back. Nor does
+//! any thread look where there is one CPU, which the awaited peer needs.
 
 use std::{
     mem, thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 /// As in Linux, `guest_halt_poll_grow_start`.
 const FIRST: Duration = Duration::from_micros(50);
-/// A CPU that comes back later was not given to the peer that answers.
+/// A CPU that was offered and comes back later was given to others that have work for it.
 const LATE: Duration = Duration::from_micros(100);
+/// After one look in so many the CPU is offered: several times in a wait.
+const OFFER_EVERY: u32 = 4;
 /// After so many that came back in time a late one was bad luck, and no sign of a busy machine.
 const GOOD_SIGN: u32 = 64;
 /// For how long no thread looks on a busy machine: twice as long each time.
@@ -67,7 +74,9 @@ pub(in crate::host) struct Lending {
 pub(in crate::host) struct Cpus {
     /// How many may look at once, if the peer of each is to have a CPU as well.
     pairs: usize,
-    /// How often the CPU came back in time since it came back late.
+    /// How many looks there were since the CPU was offered.
+    looks: u32,
+    /// How often it came back in time since it came back late.
     in_time: u32,
     rest: Duration,
     rests_until: Option<Instant>,
@@ -99,8 +108,8 @@ impl PollPatience {
         }
     }
 
-    pub(in crate::host) fn offer_cpu(&mut self) -> Option<Instant> {
-        self.cpus.offer()
+    pub(in crate::host) fn cpus(&mut self) -> &mut Cpus {
+        &mut self.cpus
     }
 }
 
@@ -134,8 +143,8 @@ impl Lending {
         }
     }
 
-    pub(in crate::host) fn offer_cpu(&mut self) -> Option<Instant> {
-        self.cpus.offer()
+    pub(in crate::host) fn cpus(&mut self) -> &mut Cpus {
+        &mut self.cpus
     }
 }
 
@@ -143,6 +152,7 @@ impl Cpus {
     fn new() -> Cpus {
         Cpus {
             pairs: thread::available_parallelism().map_or(0, |cpus| cpus.get() / 2),
+            looks: 0,
             in_time: 0,
             rest: Duration::ZERO,
             rests_until: None,
@@ -153,13 +163,10 @@ impl Cpus {
         self.pairs > 0 && self.rests_until.is_none_or(|until| now >= until)
     }
 
-    /// Offers the CPU to others: perhaps the awaited peer could run here. When it came back,
-    /// or nothing if that was too late to go on looking.
-    fn offer(&mut self) -> Option<Instant> {
-        let offered = Instant::now();
-        thread::yield_now();
-        let now = Instant::now();
-        (!self.is_kept_off(now - offered, now)).then_some(now)
+    /// Whether this thread has looked so often that it is to offer its CPU.
+    fn is_offer_due(&mut self) -> bool {
+        self.looks = (self.looks + 1) % OFFER_EVERY;
+        self.looks == 0
     }
 
     /// Whether a CPU that was offered and came back `later`, at `now`, was back too late.
@@ -176,6 +183,22 @@ impl Cpus {
         }
         true
     }
+}
+
+/// After a look in vain: when this thread looks again, or nothing if it had better sleep. No lock is held
+/// while others may have the CPU.
+pub(in crate::host) fn look_again<T>(
+    patience: &Mutex<T>,
+    cpus: impl Fn(&mut T) -> &mut Cpus,
+) -> Option<Instant> {
+    if !cpus(&mut patience.lock()).is_offer_due() {
+        return Some(Instant::now());
+    }
+    let offered = Instant::now();
+    thread::yield_now();
+    let now = Instant::now();
+    let is_late = cpus(&mut patience.lock()).is_kept_off(now - offered, now);
+    (!is_late).then_some(now)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod endings;
 mod handshakes;
+mod leaving;
 mod opening;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ use self::{
     connection::{PortConnection, PortShared},
     endings::{closes_for, why},
     handshakes::{HandshakeQueue, HandshakeStep},
+    leaving::LeavingWrites,
 };
 use super::{
     acceptance::{Acceptance, Unaccepted},
@@ -139,6 +141,8 @@ pub(in crate::host) struct Port {
     dialects: &'static [Dialect],
     /// The kernel has said that nothing listens at the other end.
     is_refused: bool,
+    /// The last reading of the socket brought something.
+    has_heard: bool,
     /// A leader's handshakes, which wait for their turn.
     waiting: HandshakeQueue,
     ids: Ids,
@@ -148,10 +152,8 @@ pub(in crate::host) struct Port {
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When handshakes that were accepted are given up, the first first. Most are over by then.
     stalls: VecDeque<(Instant, ConnectionId)>,
-    /// What the kernel had no room for.
-    unsent: Option<(Transmit, Vec<u8>)>,
+    leaving: LeavingWrites,
     received: Vec<u8>,
-    send_buffer: Vec<u8>,
 }
 
 /// What the ports of a leader have in common.
@@ -205,7 +207,7 @@ impl Port {
 
     /// Whether to sleep until the socket is writable, too.
     pub(in crate::host) fn is_blocked(&self) -> bool {
-        self.unsent.is_some()
+        self.leaving.is_blocked()
     }
 
     /// When [`transmit`](Port::transmit) is next due without anything having happened.
@@ -239,6 +241,7 @@ impl Port {
     /// Reads what the socket has, up to a batch; the rest is there at the next call. Whether there
     /// may be a rest.
     pub(in crate::host) fn receive(&mut self) -> bool {
+        self.has_heard = false;
         let mut received = mem::take(&mut self.received);
         let mut has_more = self.receive_into(&mut received);
         for _ in 1..READS_WHILE_WAITING {
@@ -250,6 +253,11 @@ impl Port {
         self.received = received;
         self.go_on_with_handshakes();
         has_more
+    }
+
+    /// Whether the last [`receive`](Port::receive) brought anything.
+    pub(in crate::host) fn has_heard(&self) -> bool {
+        self.has_heard
     }
 
     fn receive_into(&mut self, received: &mut [u8]) -> bool {
@@ -266,6 +274,7 @@ impl Port {
                 return error.kind() != io::ErrorKind::WouldBlock;
             }
         };
+        self.has_heard |= count > 0;
         let now = Instant::now();
         for (meta, slice) in metas.iter().zip(slices.iter()).take(count) {
             let stride = meta.stride.max(1);
@@ -488,9 +497,7 @@ impl Port {
         let now = Instant::now();
         self.end_stalled(now);
         self.forget_unfinished();
-        if let Some((transmit, bytes)) = self.unsent.take()
-            && !self.send(transmit, bytes)
-        {
+        if !self.send_leaving() {
             return;
         }
         while let Some(Reverse((at, index))) = self.timers.peek().copied()
@@ -504,7 +511,7 @@ impl Port {
                 self.mark_busy(ConnectionHandle(index));
             }
         }
-        while self.unsent.is_none()
+        while !self.leaving.is_blocked()
             && let Some(handle) = self.busy.pop_front()
         {
             if let Some(connection) = self.connections[handle.0].as_mut() {
@@ -512,6 +519,7 @@ impl Port {
                 self.serve(handle, now);
             }
         }
+        self.send_leaving();
     }
 
     /// Gives up the handshakes that took too long.
@@ -552,18 +560,23 @@ impl Port {
         connection.write_out();
         loop {
             let Some(connection) = self.connections[handle.0].as_mut() else { return };
-            let mut buffer = mem::take(&mut self.send_buffer);
-            buffer.clear();
+            let mut buffer = self.leaving.take_buffer();
             let segments = self.udp.max_gso_segments().min(SEGMENTS_MAX);
             match connection.inner.poll_transmit(now, segments, &mut buffer) {
                 None => {
-                    self.send_buffer = buffer;
+                    self.leaving.give_buffer(buffer);
                     break;
                 }
                 Some(transmit) => {
-                    if !self.send(transmit, buffer) {
-                        self.mark_busy(handle);
-                        break;
+                    let joined = self.leaving.join(transmit, buffer, self.udp.max_gso_segments());
+                    if let Some((transmit, buffer)) = joined {
+                        let is_sent = self.send_leaving();
+                        // Behind those, whether they are sent or not.
+                        self.leaving.follow(transmit, buffer);
+                        if !is_sent {
+                            self.mark_busy(handle);
+                            break;
+                        }
                     }
                 }
             }
@@ -645,25 +658,27 @@ impl Port {
         }
     }
 
-    /// Whether it was sent, or need not be.
-    fn send(&mut self, transmit: Transmit, bytes: Vec<u8>) -> bool {
-        let mut result = self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
-        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            // That was the fate of an earlier one; this one was not looked at.
-            self.trouble(&io::ErrorKind::ConnectionRefused.into());
-            result = self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
-        }
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.unsent = Some((transmit, bytes));
-                false
+    /// Sends what is about to leave; whether it was sent, or need not be.
+    fn send_leaving(&mut self) -> bool {
+        while let Some((transmit, bytes)) = self.leaving.next() {
+            let send = || self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
+            let mut result = send();
+            let is_refused = result
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            if is_refused {
+                // That was the fate of an earlier one; this one was not looked at.
+                result = send();
+                self.trouble(&io::ErrorKind::ConnectionRefused.into());
+            }
+            if result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                self.leaving.wait(transmit, bytes);
+                return false;
             }
             // Anything else is as if the network had lost it, which QUIC can bear.
-            _ => {
-                self.send_buffer = bytes;
-                true
-            }
+            self.leaving.give_buffer(bytes);
         }
+        true
     }
 
     fn mark_busy(&mut self, handle: ConnectionHandle) {

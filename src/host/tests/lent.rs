@@ -11,7 +11,8 @@ impl Town {
         let reader = LentReader::new(runtime.handle().clone()).unwrap();
         let addresses = [leader.local_addr().to_string()];
         let secret = Secret::read(self.path("key")).unwrap();
-        super::super::connect(&addresses, secret, config(), Some(reader), generation).unwrap()
+        super::super::client::connect_apart(&addresses, secret, config(), Some(reader), generation)
+            .unwrap()
     }
 }
 
@@ -124,6 +125,27 @@ fn a_task_on_a_lent_runtime_waits_through_a_restart_of_its_leader() {
     runtime.block_on(waiting).unwrap();
     // Over the sockets of the new connection.
     runtime.block_on(cycles(link.clone(), "a".into(), 20));
+}
+
+#[test]
+fn a_client_that_is_closed_on_its_runtime_leaves_that_to_others() {
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        let town = Town::new();
+        let leader = town.leader();
+        for runtime in both_flavours() {
+            let link = town.link_on(&leader, &runtime);
+            runtime.block_on(async {
+                cycles(link.clone(), "a".into(), 20).await;
+                // The task that reads has its turn afterwards, and the link is still there.
+                close(&link);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            });
+            drop((link, runtime));
+        }
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(60)).expect("no task keeps the runtime to itself");
 }
 
 #[test]

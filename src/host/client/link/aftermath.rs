@@ -62,6 +62,21 @@ impl Aftermath {
             && saw.is_none()
     }
 
+    /// Whether it wakes a task, drops what may own a task's waker, writes a file or starts a thread: none
+    /// of which this library bounds.
+    #[cfg(feature = "host")]
+    pub(super) fn is_foreign(&self) -> bool {
+        // What is left out of this list sets alarms, and those unpark threads.
+        let Aftermath { gone, wakes, waiters, losses, warnings, saw, .. } = self;
+        let is_of_task = |wake: &Wake| matches!(wake, Wake::Task(_));
+        wakes.iter().any(is_of_task)
+            || !waiters.is_empty()
+            || !gone.is_empty()
+            || !losses.is_empty()
+            || !warnings.is_empty()
+            || saw.is_some()
+    }
+
     /// Marks a lease as lost, to be told; whether this was the first to see it.
     pub(super) fn lose(&mut self, lease: LeaseId, watches: &[Arc<Watch>], why: LostReason) -> bool {
         let marked = watches.iter().filter(|watch| watch.mark(why));

@@ -57,6 +57,11 @@ impl LentReader {
         }
     }
 
+    /// Whether it is the same runtime.
+    pub(crate) fn is_like(&self, other: &LentReader) -> bool {
+        self.runtime.id() == other.runtime.id()
+    }
+
     /// Makes sure that a task reads, with `start` if none does.
     pub(crate) fn ensure<R: ReadFrames>(&self, start: impl FnOnce() -> Option<Arc<R>>) {
         let Some(running) = Running::begin(&self.task) else { return };
@@ -78,7 +83,11 @@ impl LentReader {
                             // A task that saw it run may want it by now.
                             let is_wanted = reader.upgrade().is_some_and(|r| r.is_wanted());
                             match Running::begin(&ended).filter(|_| is_wanted) {
-                                Some(again) => task = again,
+                                Some(again) => {
+                                    task = again;
+                                    // Whatever it finds, others of this runtime get their turn.
+                                    yield_now().await;
+                                }
                                 None => return,
                             }
                         }

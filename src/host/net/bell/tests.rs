@@ -24,9 +24,9 @@ fn a_socket_is_seen_though_the_bell_was_rung() {
 #[test]
 fn a_ring_that_comes_late_ends_only_one_sleep() {
     let bell = Bell::new().unwrap();
-    (&bell.writer).write_all(&[1]).unwrap();
+    (&bell.bed.writer).write_all(&[1]).unwrap();
     bell.sleep(&[], LONGEST_SLEEP);
-    assert!((&bell.reader).read(&mut [0; 8]).is_err());
+    assert!((&bell.bed.reader).read(&mut [0; 8]).is_err());
 }
 
 #[test]

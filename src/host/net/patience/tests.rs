@@ -96,6 +96,13 @@ fn a_cpu_that_comes_back_late_again_and_again_ends_it_for_longer_and_longer() {
 }
 
 #[test]
+fn the_cpu_is_offered_now_and_then() {
+    let mut cpus = several();
+    let offers: Vec<_> = (1..=20).filter(|_| cpus.is_offer_due()).collect();
+    assert_eq!(offers, [4, 8, 12, 16, 20]);
+}
+
+#[test]
 fn a_cpu_that_comes_back_late_once_ends_only_that_look() {
     let now = Instant::now();
     let mut patience = PollPatience { cpus: several(), ..PollPatience::new() };

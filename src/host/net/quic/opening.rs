@@ -18,6 +18,7 @@ use super::{
     Entrance, Ids, MESSAGE_BYTES, Port, PortShared, SOCKET_BUFFER_BYTES,
     config::{client_transport, server_config},
     handshakes::HandshakeQueue,
+    leaving::LeavingWrites,
 };
 use crate::{
     host::net::{admission::Admission, client_keys::ClientKeys, tls::Secret},
@@ -88,14 +89,36 @@ impl Port {
         // Its reset key is drawn for this port alone: with one that others have, a leader's for
         // instance, they could end its connection.
         let mut port = Port::new(socket, EndpointConfig::default(), None, Admission::new(1, 1), 4)?;
+        port.begin_by(handshake, id, remote, silence)?;
+        Ok(port)
+    }
+
+    /// Begins one more connection to the same leader.
+    pub(in crate::host) fn begin(
+        &mut self,
+        id: ConnectionId,
+        remote: SocketAddr,
+        keys: &ClientKeys,
+        silence: Duration,
+    ) -> io::Result<()> {
+        self.begin_by(keys.client(), id, remote, silence)
+    }
+
+    fn begin_by(
+        &mut self,
+        handshake: Arc<QuicClientConfig>,
+        id: ConnectionId,
+        remote: SocketAddr,
+        silence: Duration,
+    ) -> io::Result<()> {
         let mut config = ClientConfig::new(handshake);
         config.transport_config(Arc::new(client_transport(silence)));
-        let (handle, inner) = port
+        let (handle, inner) = self
             .endpoint
             .connect(Instant::now(), config, remote, "tierlock")
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        port.insert(handle, inner, id, remote);
-        Ok(port)
+        self.insert(handle, inner, id, remote);
+        Ok(())
     }
 
     fn new(
@@ -124,14 +147,14 @@ impl Port {
             accepted: None,
             dialects: &[],
             is_refused: false,
+            has_heard: false,
             waiting: HandshakeQueue::new(),
             ids: Ids { next: 0, step: 1 },
             busy: VecDeque::new(),
             timers: BinaryHeap::new(),
             stalls: VecDeque::new(),
-            unsent: None,
+            leaving: LeavingWrites::default(),
             received: vec![0; batch * MESSAGE_BYTES],
-            send_buffer: Vec::new(),
         })
     }
 }

@@ -1,0 +1,218 @@
+use std::{
+    fs,
+    future::Future as _,
+    net::SocketAddr,
+    pin::pin,
+    sync::mpsc,
+    task::{Context, Wake, Waker},
+    time::Instant,
+};
+
+use rustix::fs::{CWD, mkfifoat};
+
+use super::{super::driver::connect_over, *};
+use crate::{
+    error::LostReason,
+    host::{
+        client::link::Link,
+        leased::{ask, give, take, want},
+        tests::{Town, close, config, generation},
+    },
+    name::Name,
+};
+
+/// Managers of one process, which share what carries them.
+struct Household {
+    town: Town,
+    carrier: Arc<Carrier>,
+}
+
+impl Household {
+    fn new() -> Household {
+        Household { town: Town::new(), carrier: Carrier::new(None).unwrap() }
+    }
+
+    fn link(&self, address: SocketAddr) -> Arc<Link> {
+        let carrier = self.carrier.clone();
+        let addresses = [address.to_string()];
+        connect_over(|_| Ok(carrier), &addresses, self.town.secret(), config(), None, generation)
+            .unwrap()
+    }
+
+    fn ports(&self) -> usize {
+        let mut sockets = Vec::new();
+        self.carrier.wire.lock().ports.sockets(&mut sockets);
+        sockets.len()
+    }
+
+    /// Waits until no thread carries.
+    fn see_the_thread_end(&self) {
+        let mut thread = self.carrier.thread.lock();
+        let begin = Instant::now();
+        while thread.is_running {
+            assert!(begin.elapsed() < Duration::from_secs(10), "the thread stays");
+            self.carrier.changed.wait_for(&mut thread, LONGEST_SLEEP);
+        }
+    }
+}
+
+#[test]
+fn one_thread_and_one_port_carry_all_managers_until_the_last_has_gone() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let links: Vec<_> = (0..8).map(|_| household.link(leader.local_addr())).collect();
+    assert_eq!(household.ports(), 0, "nothing is wanted yet");
+    for round in 0..2 {
+        std::thread::scope(|scope| {
+            for (index, link) in links.iter().enumerate() {
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        give(link, take(link, &format!("own/{index}")));
+                        give(link, take(link, "all"));
+                    }
+                });
+            }
+        });
+        assert_eq!(household.ports(), 1, "in round {round}");
+    }
+    for link in links {
+        assert!(household.carrier.thread.lock().is_running);
+        close(&link);
+    }
+    household.see_the_thread_end();
+    assert_eq!(household.ports(), 0);
+    // Another comes later.
+    let link = household.link(leader.local_addr());
+    give(&link, take(&link, "all"));
+    drop(link);
+    household.see_the_thread_end();
+}
+
+#[test]
+fn what_becomes_of_one_manager_is_nothing_to_another() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let [one, other, third] = [0; 3].map(|_| household.link(leader.local_addr()));
+    let theirs = take(&other, "b");
+    let lost = take(&third, "c");
+    give(&one, take(&one, "a"));
+    close(&one);
+    third.break_down();
+    while lost.watch().lost() != Some(LostReason::Expired) {
+        std::thread::yield_now();
+    }
+    assert!(ask(&third, want("d")).wait().is_err());
+    give(&other, take(&other, "a"));
+    assert_eq!(theirs.watch().lost(), None);
+    give(&other, theirs);
+}
+
+#[test]
+fn managers_of_several_leaders_share_a_thread_and_no_port() {
+    let household = Household::new();
+    let (leader, town) = (household.town.leader(), Town::new());
+    fs::copy(household.town.path("key"), town.path("key")).unwrap();
+    let other = town.leader();
+    let links = [&leader, &other].map(|leader| household.link(leader.local_addr()));
+    for link in &links {
+        give(link, take(link, "a"));
+    }
+    assert_eq!(household.ports(), 2);
+    drop(leader);
+    for _ in 0..20 {
+        give(&links[1], take(&links[1], "a"));
+    }
+}
+
+#[test]
+fn a_port_on_which_a_connection_was_lost_is_used_no_more() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let address = leader.local_addr();
+    let links = [0; 4].map(|_| household.link(address));
+    for link in &links {
+        give(link, take(link, "a"));
+    }
+    let sockets = || {
+        let mut sockets = Vec::new();
+        household.carrier.wire.lock().ports.sockets(&mut sockets);
+        sockets.into_iter().map(|(socket, _)| socket).collect::<Vec<_>>()
+    };
+    let before = sockets();
+    leader.shutdown();
+    let _leader = household.town.leader_at(address).unwrap();
+    for link in &links {
+        give(link, take(link, "a"));
+    }
+    assert!(sockets().iter().all(|socket| !Arc::ptr_eq(socket, &before[0])));
+}
+
+#[test]
+fn a_secret_file_on_a_disk_that_hangs_holds_no_manager_up() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let links = [0; 2].map(|_| household.link(leader.local_addr()));
+    // A pipe: its reader waits for a writer.
+    let key = household.town.path("key");
+    fs::remove_file(&key).unwrap();
+    mkfifoat(CWD, &key, 0o600.into()).unwrap();
+    let begin = Instant::now();
+    for link in &links {
+        give(link, take(link, "a"));
+    }
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+}
+
+/// A waker that does not return before it may.
+struct StuckWaker {
+    is_in: mpsc::Sender<()>,
+    may_return: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for StuckWaker {
+    fn wake(self: Arc<Self>) {
+        let _ = self.is_in.send(());
+        let _ = self.may_return.lock().recv();
+    }
+}
+
+#[test]
+fn a_waker_that_does_not_return_holds_no_other_caller_up() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let address = leader.local_addr();
+    let [one, other] = [0; 2].map(|_| household.link(address));
+    let apart = household.town.link(&leader);
+    let held = ["a", "b"].map(|name| take(&apart, name));
+    let (is_in, has_come) = mpsc::channel();
+    let (lets_go, may_return) = mpsc::channel();
+    let waker = Waker::from(Arc::new(StuckWaker { is_in, may_return: Mutex::new(may_return) }));
+    let mut waiting = pin!(ask(&one, want("a")));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    std::thread::scope(|scope| {
+        // A task, which does not carry its frames itself while it waits.
+        let served = scope.spawn(|| {
+            let lease = futures::executor::block_on(ask(&other, want("b"))).unwrap();
+            give(&other, lease);
+        });
+        let name = Name::new("b").unwrap();
+        while apart.list(Some(&name), None).unwrap().iter().all(|lock| lock.waiters.is_empty()) {
+            std::thread::yield_now();
+        }
+        let [a, b] = held;
+        give(&apart, a);
+        has_come.recv_timeout(Duration::from_secs(10)).expect("its answer is read");
+        give(&apart, b);
+        let begin = Instant::now();
+        while !served.is_finished() && begin.elapsed() < Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        let is_served = served.is_finished();
+        drop(lets_go);
+        assert!(is_served, "another stands in for the thread that is kept");
+    });
+    let granted = futures::executor::block_on(waiting).unwrap();
+    give(&one, granted);
+    [one, other].iter().for_each(|link| close(link));
+    household.see_the_thread_end();
+}
