@@ -10,7 +10,6 @@ mod config;
 mod connection;
 mod endings;
 mod handshakes;
-mod leaving;
 mod opening;
 #[cfg(test)]
 mod tests;
@@ -45,7 +44,6 @@ use self::{
     connection::{PortConnection, PortShared},
     endings::{closes_for, why},
     handshakes::{HandshakeQueue, HandshakeStep},
-    leaving::LeavingWrites,
 };
 use super::{
     acceptance::{Acceptance, Unaccepted},
@@ -152,8 +150,10 @@ pub(in crate::host) struct Port {
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When handshakes that were accepted are given up, the first first. Most are over by then.
     stalls: VecDeque<(Instant, ConnectionId)>,
-    leaving: LeavingWrites,
+    /// What the kernel had no room for.
+    unsent: Option<(Transmit, Vec<u8>)>,
     received: Vec<u8>,
+    send_buffer: Vec<u8>,
 }
 
 /// What the ports of a leader have in common.
@@ -207,7 +207,7 @@ impl Port {
 
     /// Whether to sleep until the socket is writable, too.
     pub(in crate::host) fn is_blocked(&self) -> bool {
-        self.leaving.is_blocked()
+        self.unsent.is_some()
     }
 
     /// When [`transmit`](Port::transmit) is next due without anything having happened.
@@ -497,7 +497,9 @@ impl Port {
         let now = Instant::now();
         self.end_stalled(now);
         self.forget_unfinished();
-        if !self.send_leaving() {
+        if let Some((transmit, bytes)) = self.unsent.take()
+            && !self.send(transmit, bytes)
+        {
             return;
         }
         while let Some(Reverse((at, index))) = self.timers.peek().copied()
@@ -511,7 +513,7 @@ impl Port {
                 self.mark_busy(ConnectionHandle(index));
             }
         }
-        while !self.leaving.is_blocked()
+        while self.unsent.is_none()
             && let Some(handle) = self.busy.pop_front()
         {
             if let Some(connection) = self.connections[handle.0].as_mut() {
@@ -519,7 +521,6 @@ impl Port {
                 self.serve(handle, now);
             }
         }
-        self.send_leaving();
     }
 
     /// Gives up the handshakes that took too long.
@@ -560,23 +561,18 @@ impl Port {
         connection.write_out();
         loop {
             let Some(connection) = self.connections[handle.0].as_mut() else { return };
-            let mut buffer = self.leaving.take_buffer();
+            let mut buffer = mem::take(&mut self.send_buffer);
+            buffer.clear();
             let segments = self.udp.max_gso_segments().min(SEGMENTS_MAX);
             match connection.inner.poll_transmit(now, segments, &mut buffer) {
                 None => {
-                    self.leaving.give_buffer(buffer);
+                    self.send_buffer = buffer;
                     break;
                 }
                 Some(transmit) => {
-                    let joined = self.leaving.join(transmit, buffer, self.udp.max_gso_segments());
-                    if let Some((transmit, buffer)) = joined {
-                        let is_sent = self.send_leaving();
-                        // Behind those, whether they are sent or not.
-                        self.leaving.follow(transmit, buffer);
-                        if !is_sent {
-                            self.mark_busy(handle);
-                            break;
-                        }
+                    if !self.send(transmit, buffer) {
+                        self.mark_busy(handle);
+                        break;
                     }
                 }
             }
@@ -658,26 +654,21 @@ impl Port {
         }
     }
 
-    /// Sends what is about to leave; whether it was sent, or need not be.
-    fn send_leaving(&mut self) -> bool {
-        while let Some((transmit, bytes)) = self.leaving.next() {
-            let send = || self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
-            let mut result = send();
-            let is_refused = result
-                .as_ref()
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-            if is_refused {
-                // That was the fate of an earlier one; this one was not looked at.
-                result = send();
-                self.trouble(&io::ErrorKind::ConnectionRefused.into());
-            }
-            if result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-                self.leaving.wait(transmit, bytes);
-                return false;
-            }
-            // Anything else is as if the network had lost it, which QUIC can bear.
-            self.leaving.give_buffer(bytes);
+    /// Whether it was sent, or need not be.
+    fn send(&mut self, transmit: Transmit, bytes: Vec<u8>) -> bool {
+        let send = || self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
+        let mut result = send();
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            // That was the fate of an earlier one; this one was not looked at.
+            result = send();
+            self.trouble(&io::ErrorKind::ConnectionRefused.into());
         }
+        if result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            self.unsent = Some((transmit, bytes));
+            return false;
+        }
+        // Anything else is as if the network had lost it, which QUIC can bear.
+        self.send_buffer = bytes;
         true
     }
 

@@ -18,7 +18,6 @@ use super::{
     Entrance, Ids, MESSAGE_BYTES, Port, PortShared, SOCKET_BUFFER_BYTES,
     config::{client_transport, server_config},
     handshakes::HandshakeQueue,
-    leaving::LeavingWrites,
 };
 use crate::{
     host::net::{admission::Admission, client_keys::ClientKeys, tls::Secret},
@@ -153,8 +152,9 @@ impl Port {
             busy: VecDeque::new(),
             timers: BinaryHeap::new(),
             stalls: VecDeque::new(),
-            leaving: LeavingWrites::default(),
+            unsent: None,
             received: vec![0; batch * MESSAGE_BYTES],
+            send_buffer: Vec::new(),
         })
     }
 }
