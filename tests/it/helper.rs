@@ -5,6 +5,7 @@
 //! each line with one that begins with `@`. It ends with its standard input, also while it waits
 //! for a lock, and is killed when its [`Helper`] is dropped.
 
+mod storm;
 mod under_kills;
 
 use std::{
@@ -212,6 +213,8 @@ fn process() {
 #[derive(Default)]
 struct State {
     locks: Option<LockManager>,
+    /// Of the same directory.
+    other: Option<LockManager>,
     leader: Option<Leader>,
     guards: HashMap<String, MutexGuard<'static, ()>>,
     shared: Vec<Box<dyn std::any::Any>>,
@@ -223,6 +226,7 @@ impl State {
         let words: Vec<_> = line.split('\t').collect();
         match words[..] {
             ["open", ref settings @ ..] => self.locks = Some(open(settings)?),
+            ["open-another", ref settings @ ..] => self.other = Some(open(settings)?),
             ["open-from-environment"] => self.locks = Some(LockManager::from_env()?),
             ["serve", address, state, secret, how] => {
                 let leader = Leader::builder().listen(address).state_dir(state);
@@ -269,6 +273,10 @@ impl State {
             ["crowd", scope, name, folder, seed] => {
                 let semaphore = self.semaphore(scope, name, CROWD_PERMITS)?;
                 return under_kills::crowd(&semaphore, Path::new(folder), seed.parse().unwrap());
+            }
+            ["storm", name, folder, seed] => {
+                let managers = [&self.locks, &self.other].map(|locks| locks.as_ref().unwrap());
+                return storm::storm(managers, name, Path::new(folder), seed.parse().unwrap());
             }
             ["pair", scope, name, folder, seed, seats] => {
                 let seats = match seats {

@@ -258,17 +258,30 @@ impl Setting {
         self.helper_with(&self.directory(), "\tttl=60000")
     }
 
+    /// As `helper`, with a second manager of the same directory.
+    pub(crate) fn helper_with_two_managers(&self) -> Helper {
+        let mut helper = self.helper();
+        let line = format!("open-another\t{}", self.settings_of(&self.directory()));
+        assert_eq!(helper.ask(&line), "ok");
+        helper
+    }
+
     fn helper_with(&self, machine: &Path, more: &str) -> Helper {
         let mut helper = Helper::start();
-        let mut line = format!("open\tlabel=helper{more}");
+        let line = format!("open\t{}{more}", self.settings_of(machine));
+        assert_eq!(helper.ask(&line), "ok");
+        helper
+    }
+
+    fn settings_of(&self, machine: &Path) -> String {
+        let mut line = "label=helper".to_owned();
         if self.kind != Kind::Host {
             line += &format!("\tdir={}\tengine={}", machine.display(), engine_word(self.kind));
         }
         if let Some(rig) = &self.rig {
             line += &rig.settings();
         }
-        assert_eq!(helper.ask(&line), "ok");
-        helper
+        line
     }
 
     /// The directory of the first machine.

@@ -18,6 +18,7 @@ mod permits;
 mod sharing;
 mod status;
 mod stepping_back;
+mod storms;
 mod tokens;
 mod waiting;
 mod widening;

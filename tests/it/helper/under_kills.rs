@@ -40,23 +40,23 @@ pub(crate) fn may_tell_of(folder: &Path, seed: u64) -> bool {
     fs::read(standing_file(folder, seed)).is_ok_and(|at| at == [Standing::AtTheGate as u8])
 }
 
-fn open(path: PathBuf) -> File {
+pub(super) fn open(path: PathBuf) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
 }
 
-fn open_to_append(path: PathBuf) -> File {
+pub(super) fn open_to_append(path: PathBuf) -> File {
     OpenOptions::new().append(true).create(true).open(path).unwrap()
 }
 
 /// The next of some numbers that look random.
-fn next(random: &mut u64) -> u64 {
+pub(super) fn next(random: &mut u64) -> u64 {
     *random ^= *random << 13;
     *random ^= *random >> 7;
     *random ^= *random << 17;
     *random
 }
 
-fn begin(seed: u64) -> u64 {
+pub(super) fn begin(seed: u64) -> u64 {
     seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 
