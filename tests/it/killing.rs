@@ -47,7 +47,8 @@ pub(crate) fn tell(what: &str, mut took: Vec<Duration>) {
     };
     let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)];
     let (half, most, count) = (at(50), at(99), took.len());
-    eprintln!("{what}: {count} times, p50 {half:.0?}, p99 {most:.0?}, worst {worst:.0?}");
+    let [half, most, worst] = [half, most, *worst].map(|took| took.as_millis());
+    eprintln!("{what}: {count} times, p50 {half} ms, p99 {most} ms, worst {worst} ms");
 }
 
 /// Tells threads to end when this is dropped.
