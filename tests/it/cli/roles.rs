@@ -471,7 +471,7 @@ fn a_revoked_credential_is_out_and_no_other_is() {
         let why = turned_away(&stolen_gang);
         assert!(why.contains("was revoked"), "{why}");
     }
-    succeeds(&leader.run_with(&good).args(["c", "--", "true"]).output().unwrap());
+    succeeds(&leader.run_with(&good).args(["d", "--", "true"]).output().unwrap());
     // At a start there is no old one.
     for (half, why) in [(&text[..text.len() - 2], "ends within a line"), ("", "is empty")] {
         fs::write(&file, half).unwrap();
