@@ -21,7 +21,8 @@
 //!
 //! It is no proof: what a member knows it forgets when it ends, so a disk that is put back while the
 //! members that know of it are away is believed. So is one the confirmations of which were lost on their way, to
-//! no harm: what no member has heard of none has counted.
+//! no harm: what no member has heard of none has counted. Nor does a leader know of an answer that is still on its
+//! way when the next process of that disk asks; a machine is not put back within a packet's life.
 //!
 //! Of three members with such a disk and one that is away, the third cannot go on alone, though it leads the log
 //! and has all that it knows to be committed. The one that is away may lead in a later term, by the vote of that
