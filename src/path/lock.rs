@@ -122,7 +122,9 @@ impl Named {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
         let span = AcquireSpan::begin(self, mode);
         let held = Climb::new(self, patience, at_least, mode).run();
-        span.end(self, held.map_err(|error| error.with_wait_since(start)))
+        let mut won = held.map_err(|error| error.with_wait_since(start));
+        span.end(self, &mut won);
+        won
     }
 
     async fn climb_async(
@@ -139,7 +141,9 @@ impl Named {
             // It waits: until it arrives, or its manager is closed.
             Poll::Pending => self.until_closed(at_least, climb).await,
         };
-        span.end(self, held.map_err(|error| error.with_wait_since(start)))
+        let mut won = held.map_err(|error| error.with_wait_since(start));
+        span.end(self, &mut won);
+        won
     }
 
     /// Ends a wait early if the manager is closed meanwhile. Dropped then, the climb goes back down.
