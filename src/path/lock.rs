@@ -120,7 +120,7 @@ impl Named {
 
     fn climb(&self, patience: Patience, at_least: Scope, mode: LockMode) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
-        let span = AcquireSpan::begin(self, mode);
+        let mut span = AcquireSpan::begin(self, mode);
         let held = Climb::new(self, patience, at_least, mode).run();
         let mut won = held.map_err(|error| error.with_wait_since(start));
         span.end(self, &mut won);
@@ -134,7 +134,7 @@ impl Named {
         mode: LockMode,
     ) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
-        let span = AcquireSpan::begin(self, mode);
+        let mut span = AcquireSpan::begin(self, mode);
         let mut climb = pin!(Climb::new(self, patience, at_least, mode).run_async());
         let held = match poll_fn(|cx| Poll::Ready(climb.as_mut().poll(cx))).await {
             Poll::Ready(held) => held,

@@ -45,6 +45,8 @@ use crate::{
 pub(crate) struct Observing {
     machine: MachineInfo,
     rows: Vec<ObservedRow>,
+    /// How far rates of equal pairs seem to be apart, in the order of [`CALLERS`].
+    noise: [f64; CALLERS.len()],
     budgets: Vec<Verdict>,
 }
 
@@ -122,7 +124,7 @@ pub(crate) fn run(seconds: f64) -> Result<Observing> {
     let programs = Programs::build(&mut field)?;
     let slice = seconds / (CALLERS.len() * SUBJECTS.len() * STARTS * ROUNDS) as f64;
     let slice = Duration::from_secs_f64(slice);
-    let (mut rows, mut budgets) = (Vec::new(), Vec::new());
+    let (mut rows, mut budgets, mut noise) = (Vec::new(), Vec::new(), [0.0; CALLERS.len()]);
     for (kind, callers) in CALLERS.into_iter().enumerate() {
         let mut tallies = SUBJECTS.map(|_| Tally::default());
         for start in 0..STARTS {
@@ -135,7 +137,7 @@ pub(crate) fn run(seconds: f64) -> Result<Observing> {
                 tally.slices.extend(slices);
             }
         }
-        let noise = tallies[1].noise();
+        noise[kind] = tallies[1].noise();
         let both_plain = (tallies[0].processor() + tallies[1].processor()) / 2.0;
         for (subject, tally) in SUBJECTS.into_iter().zip(&tallies) {
             let row = ObservedRow {
@@ -146,12 +148,12 @@ pub(crate) fn run(seconds: f64) -> Result<Observing> {
                 quartiles: quartiles(&tally.rates),
                 processor: tally.processor() / both_plain,
             };
-            let verdict = |of_callers: [_; 2]| row.verdict(of_callers[kind], noise);
+            let verdict = |of_callers: [_; 2]| row.verdict(of_callers[kind], noise[kind]);
             budgets.extend(subject.budgets.map(verdict));
             rows.push(row);
         }
     }
-    Ok(Observing { machine: MachineInfo::this(), rows, budgets })
+    Ok(Observing { machine: MachineInfo::this(), rows, noise, budgets })
 }
 
 impl ObservedRow {
@@ -466,8 +468,13 @@ impl Observing {
                 "{callers:<14}{subject:<26}{ops:>12}{rate:>9.3}{half:>18}{processor:>12.3}"
             );
         }
-        text += "\nThe second plain pair over the first: so far equal ones are apart. What is as near to its \
-                 target is unknown.\nprocessor: the time of client and leader for each lock.\n\n";
+        let [connections, tasks] = self.noise;
+        let _ = writeln!(
+            text,
+            "\nRates of equal pairs seem to be {connections:.3} apart for connections, {tasks:.3} for tasks: \
+             what is as near to its target is unknown.\nprocessor: the time of client and leader for each \
+             lock.\n"
+        );
         text += &comparison::budgets(&self.budgets);
         let _ = writeln!(text, "At {} scope; what is off costs nothing.", Scope::Host);
         text

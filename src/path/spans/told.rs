@@ -3,6 +3,8 @@
 //! What runs while no subscriber wants them is compiled into its callers and looks at the level; all else is
 //! called.
 
+use std::mem::ManuallyDrop;
+
 use tracing::{
     Level,
     field::{Empty, display},
@@ -38,19 +40,21 @@ fn are_enabled() -> bool {
     guarded(|| tracing::enabled!(target: "tierlock", Level::DEBUG)).unwrap_or(false)
 }
 
-pub(in crate::path) struct AcquireSpan(Option<GuardedSpan>);
+/// Emptied by its end, in its place: what nothing wants is neither moved nor dropped.
+pub(in crate::path) struct AcquireSpan(ManuallyDrop<Option<GuardedSpan>>);
 
 impl AcquireSpan {
     #[inline]
     pub(in crate::path) fn begin(named: &Named, mode: LockMode) -> AcquireSpan {
-        AcquireSpan(if is_level_wanted() { begin_acquire(named, mode) } else { None })
+        let span = if is_level_wanted() { begin_acquire(named, mode) } else { None };
+        AcquireSpan(ManuallyDrop::new(span))
     }
 
     /// Ends it, and begins that of the hold.
     #[inline]
-    pub(in crate::path) fn end(mut self, named: &Named, won: &mut Result<Held>) {
-        if let Some(span) = self.0.take() {
-            end_acquire(span, named, won);
+    pub(in crate::path) fn end(&mut self, named: &Named, won: &mut Result<Held>) {
+        if self.0.is_some() {
+            end_acquire(self, named, won);
         }
     }
 }
@@ -59,8 +63,8 @@ impl Drop for AcquireSpan {
     /// The future was dropped before its lock came.
     #[inline]
     fn drop(&mut self) {
-        if let Some(span) = self.0.take() {
-            cancel_acquire(span);
+        if self.0.is_some() {
+            cancel_acquire(self);
         }
     }
 }
@@ -84,7 +88,8 @@ fn begin_acquire(named: &Named, mode: LockMode) -> Option<GuardedSpan> {
 }
 
 #[cold]
-fn end_acquire(span: GuardedSpan, named: &Named, won: &mut Result<Held>) {
+fn end_acquire(span: &mut AcquireSpan, named: &Named, won: &mut Result<Held>) {
+    let Some(span) = span.0.take() else { return };
     match won {
         Ok(held) => {
             let token = held.token.get();
@@ -96,8 +101,10 @@ fn end_acquire(span: GuardedSpan, named: &Named, won: &mut Result<Held>) {
 }
 
 #[cold]
-fn cancel_acquire(span: GuardedSpan) {
-    span.end(|span| record_all!(span, outcome = "cancelled"));
+fn cancel_acquire(span: &mut AcquireSpan) {
+    if let Some(span) = span.0.take() {
+        span.end(|span| record_all!(span, outcome = "cancelled"));
+    }
 }
 
 /// Begins the span of what is held.

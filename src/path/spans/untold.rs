@@ -23,7 +23,7 @@ impl NoAcquireSpan {
     }
 
     #[inline]
-    pub(in crate::path) fn end(self, _: &Named, _: &mut Result<Held>) {}
+    pub(in crate::path) fn end(&mut self, _: &Named, _: &mut Result<Held>) {}
 }
 
 pub(in crate::path) struct NoReleaseSpan;
