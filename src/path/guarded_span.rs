@@ -7,26 +7,42 @@ use std::{
 
 use tracing::Span;
 
+/// A span that a subscriber wants.
 pub(super) struct GuardedSpan(Span);
 
 impl GuardedSpan {
+    /// `None` if no subscriber wants it.
+    // Made in its place: one that is handed on is copied at each step.
+    #[inline]
     pub(super) fn begin(begin: impl FnOnce() -> Span) -> Option<GuardedSpan> {
-        guarded(begin).map(GuardedSpan)
+        let mut span = GuardedSpan(Span::none());
+        guarded(|| span.0 = begin());
+        (!span.0.is_disabled()).then_some(span)
     }
 
-    pub(super) fn record(&self, record: impl FnOnce(&Span)) {
-        guarded(|| record(&self.0));
+    /// Ends it once this is recorded.
+    #[inline]
+    pub(super) fn end(mut self, record: impl FnOnce(&Span)) {
+        guarded(|| {
+            record(&self.0);
+            drop(mem::replace(&mut self.0, Span::none()));
+        });
     }
 }
 
 impl Drop for GuardedSpan {
+    #[inline]
     fn drop(&mut self) {
-        let span = mem::replace(&mut self.0, Span::none());
-        guarded(|| drop(span));
+        // Else it has ended.
+        if !self.0.is_disabled() {
+            let span = mem::replace(&mut self.0, Span::none());
+            guarded(|| drop(span));
+        }
     }
 }
 
 /// What a subscriber does; `None` if it panics, of which the panic hook has told.
-fn guarded<R>(foreign: impl FnOnce() -> R) -> Option<R> {
+#[inline]
+pub(super) fn guarded<R>(foreign: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(foreign)).ok()
 }

@@ -120,9 +120,11 @@ impl Named {
 
     fn climb(&self, patience: Patience, at_least: Scope, mode: LockMode) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
-        let span = AcquireSpan::begin(self, mode);
+        let mut span = AcquireSpan::begin(self, mode);
         let held = Climb::new(self, patience, at_least, mode).run();
-        span.end(self, held.map_err(|error| error.with_wait_since(start)))
+        let mut won = held.map_err(|error| error.with_wait_since(start));
+        span.end(self, &mut won);
+        won
     }
 
     async fn climb_async(
@@ -132,14 +134,16 @@ impl Named {
         mode: LockMode,
     ) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
-        let span = AcquireSpan::begin(self, mode);
+        let mut span = AcquireSpan::begin(self, mode);
         let mut climb = pin!(Climb::new(self, patience, at_least, mode).run_async());
         let held = match poll_fn(|cx| Poll::Ready(climb.as_mut().poll(cx))).await {
             Poll::Ready(held) => held,
             // It waits: until it arrives, or its manager is closed.
             Poll::Pending => self.until_closed(at_least, climb).await,
         };
-        span.end(self, held.map_err(|error| error.with_wait_since(start)))
+        let mut won = held.map_err(|error| error.with_wait_since(start));
+        span.end(self, &mut won);
+        won
     }
 
     /// Ends a wait early if the manager is closed meanwhile. Dropped then, the climb goes back down.

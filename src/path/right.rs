@@ -205,10 +205,10 @@ impl Held {
     #[inline]
     pub(crate) fn is_quiet_in(&self, generation: u64) -> bool {
         let is_ours = self.facts.generation() == 0 || !self.is_of_other_than(generation);
-        self.more.is_none() && is_ours
+        self.more.as_ref().is_none_or(|more| more.is_only_told()) && is_ours
     }
 
-    /// What was won, if that is all there is; nothing of it is left.
+    /// What was won, if that and the span of its hold are all there is; nothing of it is left.
     #[inline]
     pub(crate) fn take_won(&mut self) -> Won {
         let won = Won { token: self.token, facts: SOME | self.facts.0 };
@@ -325,6 +325,7 @@ impl Held {
     }
 
     /// What only some locks have; nothing of it is left.
+    #[inline]
     pub(super) fn take_more(&mut self) -> Option<Box<More>> {
         self.more.take()
     }
@@ -359,6 +360,11 @@ impl Won {
     #[inline]
     pub(super) fn of_plain_reader(token: Token, left: Predecessor) -> Won {
         Won { token, facts: SOME | Facts::new(Scope::Thread, left, SHARED).0 }
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(super) fn scope(self) -> Scope {
+        Scope::from_u8(Facts(self.facts.get()).byte(0))
     }
 
     /// Everything that it has won.

@@ -11,7 +11,7 @@ use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
-    subscriber,
+    subscriber::{self, Interest},
 };
 
 use crate::setting::until;
@@ -43,16 +43,31 @@ impl Seen {
 #[derive(Clone, Default)]
 struct Spans {
     seen: Arc<StdMutex<Vec<Seen>>>,
-    panics: bool,
+    panics_at: Option<Told>,
+}
+
+/// What a subscriber is called for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    IsEnabled,
+    Begins,
+    Records,
+    Ends,
 }
 
 impl Subscriber for Spans {
+    /// It is asked each time.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.may_panic_at(Told::IsEnabled);
         metadata.target() == "tierlock"
     }
 
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        assert!(!self.panics, "a subscriber that panics");
+        self.may_panic_at(Told::Begins);
         let mut new = Seen { span: attributes.metadata().name(), ..Seen::default() };
         attributes.record(&mut new);
         let mut seen = self.seen.lock().unwrap();
@@ -61,11 +76,13 @@ impl Subscriber for Spans {
     }
 
     fn record(&self, span: &Id, values: &Record<'_>) {
+        self.may_panic_at(Told::Records);
         values.record(&mut self.seen.lock().unwrap()[span.into_u64() as usize - 1]);
     }
 
     fn try_close(&self, span: Id) -> bool {
         self.seen.lock().unwrap()[span.into_u64() as usize - 1].is_closed = true;
+        self.may_panic_at(Told::Ends);
         true
     }
 
@@ -76,6 +93,10 @@ impl Subscriber for Spans {
 }
 
 impl Spans {
+    fn may_panic_at(&self, told: Told) {
+        assert!(self.panics_at != Some(told), "a subscriber that panics");
+    }
+
     /// All so far, as long as this one looks.
     fn of(&self, work: impl FnOnce()) -> Vec<Seen> {
         subscriber::with_default(self.clone(), work);
@@ -147,8 +168,19 @@ fn a_wait_in_vain_and_a_dropped_one_say_so() {
 #[test]
 fn a_subscriber_that_panics_costs_no_lock() {
     let locks = LockManager::in_memory();
-    let mutex = locks.mutex("a", 0).scope(Scope::Process).build().unwrap();
-    Spans { panics: true, ..Spans::default() }.of(|| *mutex.lock().unwrap() += 1);
-    let free = || mutex.try_lock().is_ok_and(|guard| *guard == 1);
-    until("the lock is free", free);
+    for (told, begun) in
+        [(Told::IsEnabled, 0), (Told::Begins, 0), (Told::Records, 7), (Told::Ends, 7)]
+    {
+        let mutex = locks.mutex(format!("{told:?}"), 0).scope(Scope::Process).build().unwrap();
+        let seen = Spans { panics_at: Some(told), ..Spans::default() }.of(|| {
+            *mutex.lock().unwrap() += 1;
+            let guard = mutex.lock().unwrap();
+            assert!(mutex.try_lock().is_err_and(|error| error.is_contended()), "{told:?}");
+            drop(guard);
+        });
+        assert!(seen.iter().all(|seen| seen.is_closed), "{told:?}: {seen:?}");
+        assert_eq!(seen.len(), begun, "{told:?}: {seen:?}");
+        let free = || mutex.try_lock().is_ok_and(|guard| *guard == 1);
+        until("the lock is free", free);
+    }
 }

@@ -348,8 +348,12 @@ impl<M: GuardMode> GuardHold<'_, M> {
                 if !M::READS && self.is_quiet() && self.held().is_quiet_in(generation) =>
             {
                 // SAFETY: this is the holder, and no other reference to it exists.
-                let won = unsafe { &mut *self.anchor().state.get() }.held.take_won();
-                named.release_quietly(won, generation);
+                let held = unsafe { &mut (*self.anchor().state.get()).held };
+                let (won, told) = (held.take_won(), held.take_hold_span());
+                match told {
+                    None => named.release_quietly(won, generation),
+                    Some(told) => named.release_told(won, told, generation),
+                }
             }
             _ => self.release(),
         }

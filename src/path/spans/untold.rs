@@ -2,7 +2,11 @@
 
 use crate::{
     error::{Predecessor, Result},
-    path::{LockMode, named::Named, right::Held},
+    path::{
+        LockMode,
+        named::Named,
+        right::{Held, More, Won},
+    },
 };
 
 #[inline]
@@ -19,9 +23,7 @@ impl NoAcquireSpan {
     }
 
     #[inline]
-    pub(in crate::path) fn end(self, _: &Named, won: Result<Held>) -> Result<Held> {
-        won
-    }
+    pub(in crate::path) fn end(&mut self, _: &Named, _: &mut Result<Held>) {}
 }
 
 pub(in crate::path) struct NoReleaseSpan;
@@ -35,3 +37,26 @@ impl NoReleaseSpan {
 
 #[inline]
 pub(in crate::path) fn hold(_: &Named, _: &mut Held) {}
+
+pub(crate) enum NoHoldSpan {}
+
+impl Held {
+    #[inline]
+    pub(crate) const fn take_hold_span(&mut self) -> Option<NoHoldSpan> {
+        None
+    }
+}
+
+impl Named {
+    #[inline]
+    pub(crate) const fn release_told(&self, _: Won, told: NoHoldSpan, _: u64) {
+        match told {}
+    }
+}
+
+impl More {
+    #[inline]
+    pub(in crate::path) const fn is_only_told(&self) -> bool {
+        false
+    }
+}
