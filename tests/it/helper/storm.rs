@@ -131,7 +131,7 @@ fn blocking_step(
                 let mutex = build()?;
                 let tried = mutex.try_lock();
                 let is_in = tried.is_ok();
-                tried.map_or(Ok(()), |guard| MutexGuard::unlock(guard))?;
+                tried.map_or(Ok(()), MutexGuard::unlock)?;
                 Ok(is_in.then(|| "a child has its parent's lock".into()))
             });
             return Ok(wrong.or_else(|| tally.holds(guard)));
