@@ -36,6 +36,8 @@ pub(crate) enum Unit {
     Ns,
     Bytes,
     Count,
+    /// Of one processor.
+    Percent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -140,14 +142,6 @@ const BUDGETS: &[Budget] = &[
         let row = run.report.row(Host, Case::LEADER_KILLED, TIERLOCK, Blocking)?;
         row.facts.get(LOCKS_LOST).copied()
     }),
-    budget(
-        Host,
-        "group of 3, leader killed: first grant, p50",
-        Unit::Ns,
-        AtMost(500.0 * MS),
-        |_| None,
-    ),
-    budget(Host, "group of 3, leader killed: held locks lost", Unit::Count, AtMost(0.0), |_| None),
     budget(Host, "leader's memory per held lock", Unit::Bytes, AtMost(200.0), |run| {
         run.measure(scale::HELD)
     }),
@@ -247,6 +241,7 @@ impl Unit {
             Unit::Ns => human::time(value),
             Unit::Bytes => format!("{value:.0} B"),
             Unit::Count => format!("{value:.0}"),
+            Unit::Percent => format!("{value:.2} %"),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use tierlock::{Keep, Leader, LockManager, MutexGuard, Scope};
 use tokio::{runtime::Runtime, sync::Semaphore};
@@ -176,27 +177,28 @@ impl House {
 
     /// What part of a processor the leader uses meanwhile.
     pub(crate) fn processor_percent(&self, meanwhile: Duration) -> Result<f64> {
-        let before = self.processor_ns()?;
+        let before = processor_ns(self.leader.pid())?;
         thread::sleep(meanwhile);
-        let used_ns = self.processor_ns()? - before;
+        let used_ns = processor_ns(self.leader.pid())? - before;
         Ok(used_ns as f64 / meanwhile.as_nanos() as f64 * 100.0)
-    }
-
-    fn processor_ns(&self) -> Result<u64> {
-        let tasks = format!("/proc/{}/task", self.leader.pid().as_raw_nonzero());
-        let failed = || BenchFailure::io(format!("cannot read {tasks}"));
-        let mut sum_ns = 0;
-        for task in fs::read_dir(&tasks).map_err(failed())? {
-            let file = task.map_err(failed())?.path().join("schedstat");
-            // A thread may end meanwhile.
-            let times = fs::read_to_string(file).unwrap_or_default();
-            sum_ns += times.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(sum_ns)
     }
 
     fn proc(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.leader.pid().as_raw_nonzero());
         fs::read_to_string(&path).map_err(BenchFailure::io(format!("cannot read {path}")))
     }
+}
+
+/// What time on a processor a process has had so far.
+pub(crate) fn processor_ns(pid: Pid) -> Result<u64> {
+    let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+    let failed = || BenchFailure::io(format!("cannot read {tasks}"));
+    let mut sum_ns = 0;
+    for task in fs::read_dir(&tasks).map_err(failed())? {
+        let file = task.map_err(failed())?.path().join("schedstat");
+        // A thread may end meanwhile.
+        let times = fs::read_to_string(file).unwrap_or_default();
+        sum_ns += times.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum_ns)
 }

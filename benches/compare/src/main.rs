@@ -15,7 +15,9 @@
 //! | `engines` | lock services of others, through tierlock and through their own clients |
 //! | `remote` | what a lock costs by how often other clients want it |
 //! | `reign` | a leader that is killed |
+//! | `leaders` | leaders that follow each other: killed, handing over, idle; beside an etcd of three |
 //! | `observing` `caller` | what metrics, log and spans cost |
+//! | `programs` | what else cargo builds for a run |
 //! | `instructions` | quiet cycles counted in instructions, by valgrind |
 //! | `self_check` | the bench's own figures beside a plain loop's |
 
@@ -29,6 +31,7 @@ mod heats;
 mod house;
 mod instructions;
 mod job;
+mod leaders;
 mod lock;
 mod measure;
 mod memory;
@@ -38,6 +41,7 @@ mod observing;
 mod page;
 mod peers;
 mod plot;
+mod programs;
 mod reign;
 mod remote;
 mod scale;
@@ -67,6 +71,7 @@ const SECONDS_OF_SELF_CHECK: f64 = 5.0;
 const SECONDS_OF_REMOTE_PLOT: f64 = 40.0;
 const SECONDS_OF_MODES: f64 = 40.0;
 const SECONDS_OF_OBSERVING: f64 = 240.0;
+const SECONDS_OF_LEADERS: f64 = 75.0;
 
 /// Measure tierlock beside the locks and servers that one could use instead
 ///
@@ -112,6 +117,20 @@ struct Args {
     /// Instead measure what metrics, log and spans cost: builds the program and a client for that
     #[arg(long, conflicts_with_all = ["scope", "case", "plot", "page", "self_check", "remote_plot", "modes", "engines", "scale"])]
     observing: bool,
+    /// Instead end the leader that reigns again and again: a single one, and three in a group, over an
+    /// etcd and over a PostgreSQL, beside an etcd of three; also what each costs; takes four minutes
+    #[arg(
+        long,
+        conflicts_with_all = ["scope", "case", "plot", "page", "self_check", "remote_plot", "modes", "observing", "engines", "scale"],
+    )]
+    leaders: bool,
+    /// With --leaders: how often each leader is killed, and how often it hands over; 200 for figures that
+    /// are to be believed at their 99th percentile
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=10_000), requires = "leaders")]
+    kills: u32,
+    /// With --leaders: measure this tierlock [default: one that is built for it]
+    #[arg(long, value_name = "FILE", requires = "leaders")]
+    program: Option<PathBuf>,
     /// Instead measure lock services of others through tierlock, beside clients of their own; takes a
     /// build with --features engines
     #[arg(long, conflicts_with_all = ["scope", "plot", "page", "self_check", "remote_plot", "modes"])]
@@ -165,6 +184,11 @@ fn compare(args: &Args) -> Result<()> {
         let observing = observing::run(args.seconds.unwrap_or(SECONDS_OF_OBSERVING))?;
         let text = if args.json { report::json(&observing) } else { observing.text() };
         return report::print(&text);
+    }
+    if args.leaders {
+        let seconds = args.seconds.unwrap_or(SECONDS_OF_LEADERS);
+        let leaders = leaders::run(args.program.as_deref(), args.kills, seconds)?;
+        return report::print(&if args.json { report::json(&leaders) } else { leaders.text() });
     }
     if let Some(names) = args.scale {
         let scale = scale::run(args.scope, names)?;

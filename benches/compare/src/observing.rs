@@ -11,7 +11,6 @@
 //! the feature `tracing` the library has no code for spans.
 
 use std::{
-    ffi::OsString,
     fmt::Write as _,
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -39,6 +38,7 @@ use crate::{
     budget::{Target, Unit, Verdict},
     comparison,
     peers::field::Field,
+    programs,
 };
 
 #[derive(Serialize)]
@@ -272,10 +272,9 @@ impl Programs {
     /// Builds them beside this program, as this one was built.
     fn build(field: &mut Field) -> Result<Programs> {
         let folder = field.new_directory("observed")?;
-        let own = std::env::current_exe().map_err(BenchFailure::io("cannot find this program"))?;
-        let built = own.parent().expect("a program is in a directory").to_owned();
+        let built = programs::directory()?;
         let made = |name: &str, built_as: &str, arguments: &[&str]| -> Result<PathBuf> {
-            build(&built, arguments)?;
+            programs::build(&built, arguments)?;
             let to = folder.join(name);
             // The next build of the same name replaces it.
             fs::copy(built.join(built_as), &to)
@@ -284,33 +283,11 @@ impl Programs {
         };
         let caller = ["-p", "compare", "--bin", "caller"];
         let with_spans = [&caller[..], &["--features", "spans"]].concat();
-        let program = ["-p", "tierlock", "--bin", "tierlock", "--features", "cli"];
         Ok(Programs {
-            tierlock: made("tierlock", "tierlock", &program)?,
+            tierlock: made("tierlock", "tierlock", &programs::TIERLOCK)?,
             with_spans: made("caller-with-spans", "caller", &with_spans)?,
             without_spans: made("caller", "caller", &caller)?,
         })
-    }
-}
-
-/// Has cargo build these into the directory that this program is in.
-fn build(built: &Path, arguments: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
-    command.arg("build").args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
-    if built.file_name().is_some_and(|name| name == "release") {
-        command.arg("--release");
-    }
-    if let Some(target) = built.parent() {
-        command.arg("--target-dir").arg(target);
-    }
-    let status = command.stdout(Stdio::null()).status();
-    match status.map_err(BenchFailure::io("cannot start cargo, which builds what is observed"))? {
-        status if status.success() => Ok(()),
-        status => {
-            let arguments = arguments.join(" ");
-            Err(BenchFailure::other(format!("cargo build {arguments} failed: {status}")))
-        }
     }
 }
 

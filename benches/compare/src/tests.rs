@@ -10,6 +10,12 @@ fn options_are_read() {
     assert_eq!(args.plot, Some("out.svg".into()));
     assert!(Args::try_parse_from(["compare", "--observing", "--json"]).unwrap().observing);
     assert!(Args::try_parse_from(["compare", "--observing", "--modes"]).is_err());
+    let leaders = Args::try_parse_from(["compare", "--leaders", "--kills", "200"]).unwrap();
+    assert!(leaders.leaders && leaders.kills == 200);
+    assert!(Args::try_parse_from(["compare", "--leaders"]).unwrap().kills > 0);
+    assert!(Args::try_parse_from(["compare", "--leaders", "--kills", "0"]).is_err());
+    assert!(Args::try_parse_from(["compare", "--leaders", "--observing"]).is_err());
+    assert!(Args::try_parse_from(["compare", "--kills", "3"]).is_err(), "of leaders alone");
     assert!(Args::try_parse_from(["compare", "--scope", "galaxy"]).is_err());
     assert!(Args::try_parse_from(["compare", "--scale=3"]).is_err());
 }

@@ -213,7 +213,6 @@ fn peers_join_in_with_budgets_beside_them() {
     }
 }
 
-/// Ctrl-C in the middle of servers of others: they are gone too, with their directories.
 #[test]
 fn modes_are_measured_at_every_scope() {
     let json = json_of(compare(&["--modes", "--seconds", "2", "--json"]));
@@ -227,6 +226,40 @@ fn modes_are_measured_at_every_scope() {
     expect_measure(&measured, "remote_95_percent_readers", &[8]);
 }
 
+/// Each of them killed once, and handing over once. What takes a machine for itself is not judged here.
+#[test]
+fn leaders_that_follow_each_other_are_ended_and_compared() {
+    let mut command = compare(&["--leaders", "--kills", "1", "--seconds", "2", "--json"]);
+    // Built with all features, so that it is not replaced by one with fewer; without them cargo builds it now.
+    let program = Path::new(env!("CARGO_BIN_EXE_compare")).with_file_name("tierlock");
+    if cfg!(feature = "engines") && program.exists() {
+        command.arg("--program").arg(program);
+    }
+    let json = json_of(command);
+    let subjects: Vec<_> = rows(&json).iter().map(|row| row["subject"].as_str().unwrap()).collect();
+    assert_eq!(subjects, ["single", "group", "over_etcd", "over_postgres", "etcd"]);
+    for row in rows(&json) {
+        if row["missing"].is_object() {
+            assert!(row["missing"]["why"].is_null() && row["killed"].is_null(), "{row}");
+            continue;
+        }
+        assert!(row["quiet_p50_ns"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["held_locks_lost"].is_u64(), "{row}");
+        for ended in ["killed", "handed_over"] {
+            assert_eq!(row[ended]["times"], 1, "{row}");
+            assert!(row[ended]["worst_ns"].as_f64().unwrap() > 0.0, "{row}");
+        }
+        for idle in ["idle_percent", "idle_with_holders_percent"] {
+            assert!(row[idle]["reigning"].is_number(), "{row}");
+            assert_eq!(row[idle]["standby"].is_number(), row["subject"] != "single", "{row}");
+        }
+        let proves = row["subject"] != "single" && row["subject"] != "etcd";
+        assert_eq!(row["journal"].is_object(), proves, "{row}");
+    }
+    assert_eq!(json["budgets"].as_array().unwrap().len(), 18);
+}
+
+/// Ctrl-C in the middle of servers of others: they are gone too, with their directories.
 #[test]
 fn interrupted_comparison_leaves_no_server_behind() {
     let scratch = tempfile::tempdir().unwrap();

@@ -63,7 +63,7 @@ impl Etcd {
                 runtime
                     .block_on(async {
                         let channel = connect(endpoint.clone()).await?;
-                        grant(&channel).await
+                        grant(&channel, TTL_S).await
                     })
                     .map_err(|status| status.to_string())
             })
@@ -100,7 +100,7 @@ impl Service for Etcd {
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
         let channel = connect(self.endpoint()).await.map_err(of_peer(SUBJECT))?;
-        let lease = grant(&channel).await.map_err(of_peer(SUBJECT))?;
+        let lease = grant(&channel, TTL_S).await.map_err(of_peer(SUBJECT))?;
         Ok(Client { channel, lease, name: name.into(), count })
     }
 
@@ -113,7 +113,7 @@ impl Etcd {
     /// A client that makes keys, with a lease of its own.
     pub(super) async fn keys(&self) -> Result<EtcdKeys> {
         let channel = connect(self.endpoint()).await.map_err(of_peer(SUBJECT))?;
-        let lease = grant(&channel).await.map_err(of_peer(SUBJECT))?;
+        let lease = grant(&channel, TTL_S).await.map_err(of_peer(SUBJECT))?;
         Ok(EtcdKeys { channel, lease })
     }
 }
@@ -170,7 +170,7 @@ pub(crate) struct Client {
 impl tasks::AsyncCaller for Client {
     async fn cycle(&mut self) -> Result<()> {
         let lock = LockRequest { name: self.name.clone(), lease: self.lease };
-        let LockResponse { key } =
+        let LockResponse { key, .. } =
             call(&self.channel, "/v3lockpb.Lock/Lock", lock).await.map_err(failed)?;
         self.count.increment();
         let UnlockResponse {} = call(&self.channel, "/v3lockpb.Lock/Unlock", UnlockRequest { key })
@@ -188,14 +188,18 @@ async fn connect(endpoint: Endpoint) -> Result<Channel, Status> {
     endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))
 }
 
-async fn grant(channel: &Channel) -> Result<i64, Status> {
-    let request = LeaseGrantRequest { ttl: TTL_S };
+pub(super) async fn grant(channel: &Channel, ttl: i64) -> Result<i64, Status> {
+    let request = LeaseGrantRequest { ttl };
     let LeaseGrantResponse { id, error } =
         call(channel, "/etcdserverpb.Lease/LeaseGrant", request).await?;
     if error.is_empty() { Ok(id) } else { Err(Status::internal(error)) }
 }
 
-async fn call<Q, A>(channel: &Channel, path: &'static str, request: Q) -> Result<A, Status>
+pub(super) async fn call<Q, A>(
+    channel: &Channel,
+    path: &'static str,
+    request: Q,
+) -> Result<A, Status>
 where
     Q: prost::Message + 'static,
     A: prost::Message + Default + 'static,
@@ -208,27 +212,29 @@ where
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct LockRequest {
+pub(super) struct LockRequest {
     #[prost(bytes = "vec", tag = "1")]
-    name: Vec<u8>,
+    pub(super) name: Vec<u8>,
     #[prost(int64, tag = "2")]
-    lease: i64,
+    pub(super) lease: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct LockResponse {
+pub(super) struct LockResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<ResponseHeader>,
     #[prost(bytes = "vec", tag = "2")]
-    key: Vec<u8>,
+    pub(super) key: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct UnlockRequest {
+pub(super) struct UnlockRequest {
     #[prost(bytes = "vec", tag = "1")]
-    key: Vec<u8>,
+    pub(super) key: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct UnlockResponse {}
+pub(super) struct UnlockResponse {}
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct LeaseGrantRequest {
@@ -261,29 +267,33 @@ struct PutResponse {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct ResponseHeader {
+pub(super) struct ResponseHeader {
+    #[prost(uint64, tag = "2")]
+    pub(super) member_id: u64,
     #[prost(int64, tag = "3")]
     revision: i64,
+    #[prost(uint64, tag = "4")]
+    pub(super) raft_term: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct RangeRequest {
+pub(super) struct RangeRequest {
     #[prost(bytes = "vec", tag = "1")]
-    key: Vec<u8>,
+    pub(super) key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
-    range_end: Vec<u8>,
+    pub(super) range_end: Vec<u8>,
     #[prost(bool, tag = "8")]
-    keys_only: bool,
+    pub(super) keys_only: bool,
     #[prost(bool, tag = "9")]
-    count_only: bool,
+    pub(super) count_only: bool,
     #[prost(int64, tag = "13")]
-    max_create_revision: i64,
+    pub(super) max_create_revision: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct RangeResponse {
+pub(super) struct RangeResponse {
     #[prost(bytes = "vec", repeated, tag = "2")]
-    kvs: Vec<Vec<u8>>,
+    pub(super) kvs: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

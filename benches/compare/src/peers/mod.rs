@@ -6,6 +6,7 @@
 
 pub(crate) mod cross;
 pub(crate) mod field;
+pub(crate) mod followed;
 pub(crate) mod host;
 pub(crate) mod server;
 pub(crate) mod servers;
@@ -13,9 +14,10 @@ pub(crate) mod service;
 pub(crate) mod shared;
 pub(crate) mod thread;
 
-mod etcd;
+pub(crate) mod etcd;
+pub(crate) mod etcd_members;
 mod mariadb;
-mod postgres;
+pub(crate) mod postgres;
 mod quic_echo;
 pub(crate) mod redis;
 mod redlock;

@@ -5,6 +5,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -56,10 +57,19 @@ impl Become {
     }
 
     /// Starts it in a child process, without input or output.
-    fn start(self) -> Result<OwnChild> {
+    pub(crate) fn start(self) -> Result<OwnChild> {
+        self.start_with(Stdio::null)
+    }
+
+    /// The same with what it says on its standard output and standard error, to be read.
+    pub(crate) fn start_heard(self) -> Result<OwnChild> {
+        self.start_with(Stdio::piped)
+    }
+
+    fn start_with(self, output: fn() -> Stdio) -> Result<OwnChild> {
         let signal = self.end_with();
         let mut command = worker::command(&self)?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(output()).stderr(output());
         OwnChild::start(&mut command, signal)
             .map_err(BenchFailure::io(format!("cannot start {}", self.program.display())))
     }
@@ -170,6 +180,21 @@ pub(crate) fn free_port() -> Result<u16> {
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
         .map_err(BenchFailure::io("cannot find a free port"))
+}
+
+/// A port for what is ended and started again on the same one.
+pub(crate) fn free_port_for_long() -> Result<u16> {
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports_for_long().find(is_free).ok_or_else(|| BenchFailure::other("no port is free"))
+}
+
+/// Ports below those that the system gives to clients, each once.
+pub(crate) fn ports_for_long() -> impl Iterator<Item = u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another run has others.
+    let start = std::process::id() % 1_000 * 20;
+    let port = move |_| 10_000 + ((start + u32::from(NEXT.fetch_add(1, Relaxed))) % 20_000) as u16;
+    (0..20_000).map(port)
 }
 
 #[cfg(test)]
