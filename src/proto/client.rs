@@ -215,6 +215,9 @@ pub struct Client {
     warns_at: Option<Time>,
     time_to_live: Duration,
     renew_every: Duration,
+    /// The last pace that the leader told this session as one that asks for something, which a leader that others
+    /// may follow does at the welcome.
+    quick_pace: Duration,
     next_renewal: Time,
     renewal_queued: bool,
     /// When the first renewal was sent that is not answered yet.
@@ -352,6 +355,7 @@ impl Client {
             warns_at: None,
             time_to_live: config.time_to_live,
             renew_every: config.time_to_live / 3,
+            quick_pace: config.time_to_live / 3,
             next_renewal: now,
             renewal_queued: false,
             renewing_since: None,

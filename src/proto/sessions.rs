@@ -589,13 +589,24 @@ impl Sessions {
     /// next packet, so the fewer they are the more often; idle ones only to stay alive.
     pub(super) fn renew_every(&self, key: SessionKey) -> Duration {
         let session = self.get(key);
-        let longest = session.time_to_live / 3;
         let is_known = !matches!(session.standing, Standing::New);
-        let is_quick = session.busy || (self.is_followed && is_known);
-        if !is_quick {
-            return longest;
+        match session.busy || (self.is_followed && is_known) {
+            true => self.busy_pace(session),
+            false => session.time_to_live / 3,
         }
-        (RENEWAL_COST * self.busy).max(self.pace).min(longest)
+    }
+
+    /// The same as a leader that others may follow tells it at the welcome: a client judges by it how long the leader
+    /// may be silent, as soon as it asks for anything.
+    pub(super) fn quick_pace(&self, key: SessionKey) -> Duration {
+        match self.is_followed {
+            true => self.busy_pace(self.get(key)),
+            false => self.renew_every(key),
+        }
+    }
+
+    fn busy_pace(&self, session: &Session) -> Duration {
+        (RENEWAL_COST * self.busy).max(self.pace).min(session.time_to_live / 3)
     }
 
     /// The one way to change what a session counts for.

@@ -472,6 +472,7 @@ impl Client {
         // A leader that another may follow makes it longer than a change of reign takes.
         self.time_to_live = time_to_live.min(*TIME_TO_LIVE.end());
         self.renew_every = self.renew_every_of(renew_every);
+        self.quick_pace = self.renew_every;
         // What the leader says here it said before it had looked at its waiters.
         let soon = if self.is_wanted() { RENEW_SOON } else { self.renew_every };
         self.next_renewal = now + self.renew_every.min(soon);

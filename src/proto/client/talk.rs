@@ -148,6 +148,9 @@ impl Client {
             LeaderMessage::Renewed { sent_at, renew_every } => {
                 self.renewing_since = None;
                 self.renew_every = self.renew_every_of(renew_every);
+                if self.renew_every < self.time_to_live / 3 {
+                    self.quick_pace = self.renew_every;
+                }
                 self.next_renewal = self.next_renewal.min(now + self.renew_every);
                 if sent_at <= now {
                     self.promised(sent_at, now);

@@ -351,7 +351,7 @@ impl LeaderMachine {
     fn welcome_back(&mut self, key: SessionKey, report: &Report, now: Time) {
         self.sessions.promise(key, now);
         let time_to_live = self.sessions.get(key).time_to_live;
-        self.tell(key, self.welcome(report, time_to_live, self.sessions.renew_every(key)));
+        self.tell(key, self.welcome(report, time_to_live, self.sessions.quick_pace(key)));
     }
 
     fn welcome(

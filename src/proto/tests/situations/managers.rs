@@ -1192,6 +1192,34 @@ fn a_silent_leader_is_left_for_another_address() {
     assert_eq!(manager.closes.len(), closes + 1);
 }
 
+/// One that was idle has been told a slow pace; what counts is how long a change of reign takes.
+#[test]
+fn a_silent_leader_is_left_as_soon_by_a_manager_that_was_idle() {
+    let mut manager = Manager::new(2);
+    manager.acquire("x");
+    for _ in 0..2 {
+        manager.connected();
+        manager.welcome();
+    }
+    manager.drive();
+    manager.connected();
+    let told = manager.welcome_in(VERSION, 1, (1, ReignId(1)), ms(250));
+    manager.hear(told);
+    manager.drive();
+    manager.pass(ms(100));
+    let slow = LeaderMessage::Renewed { sent_at: manager.now, renew_every: ms(3_000) };
+    manager.hear(slow);
+    manager.forget();
+    let closes = manager.closes.len();
+    manager.acquire("y");
+    manager.pass(ms(100));
+    assert!(manager.take_said().iter().any(|said| matches!(said, ClientMessage::Renew { .. })));
+    manager.pass(ms(740));
+    assert_eq!(manager.closes.len(), closes);
+    manager.pass(ms(20));
+    assert_eq!(manager.closes.len(), closes + 1);
+}
+
 #[test]
 fn a_closing_manager_says_goodbye_when_nothing_is_held() {
     let (mut manager, lease) = Manager::holding("x");

@@ -474,6 +474,22 @@ fn the_fewer_hold_or_wait_the_more_often_they_renew() {
     assert_eq!(renew_every(&mut reign, a), TTL / 3);
 }
 
+/// Its client judges by that how long the leader may be silent, should it ask for something before it renews.
+#[test]
+fn a_new_session_of_a_leader_that_others_may_follow_is_told_the_quick_pace() {
+    for (reign_lasts, told) in [(None, TTL / 3), (Some(ms(1_000)), ms(250))] {
+        let mut reign = ReignScene::new(LeaderConfig { reign_lasts, ..config() }, fresh());
+        let connection = reign.connect(100);
+        let speaker = Speaker { connection, session: 1, count: 1 };
+        reign.report(speaker, &[], Vec::new());
+        let welcomed = reign.take(speaker).into_iter().find_map(|message| match message {
+            LeaderMessage::Welcome { renew_every, .. } => Some(renew_every),
+            _ => None,
+        });
+        assert_eq!(welcomed, Some(told));
+    }
+}
+
 #[test]
 fn a_hand_back_without_entering_passes_on_how_the_one_before_left() {
     let mut reign = begin();
