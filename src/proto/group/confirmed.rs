@@ -211,7 +211,7 @@ impl GroupMachine {
             self.confirmed.acknowledged = self.confirmed.acknowledged.max(acknowledged);
         }
         if (term <= own_term && lacks.is_none()) || planted(Mistake::PutBackDiskVotes) {
-            return;
+            return self.stop_standing();
         }
         self.leave();
         let (had, has) = ((term, lacks.unwrap_or(place).index), (own_term, last));

@@ -11,6 +11,7 @@ use super::{
     GroupMachine,
     entry::{DiskId, LogPlace, MemberName, VoterId},
     frame::GroupBody,
+    raft::RaftRole,
     standing::GroupNotice,
 };
 use crate::{
@@ -209,9 +210,19 @@ impl GroupMachine {
         let own = self.config.disk;
         let is_granted = |disk: DiskId| disk == own || granted.contains(&disk.voter());
         let members = self.raft.members();
-        if members.is_some_and(|members| members.is_quorum(is_granted)) {
+        if members.is_some_and(|members| members.is_quorum(is_granted)) && self.may_stand() {
             self.stand();
         }
+    }
+
+    /// It has heard that its log ends before what it is counted for: it stands or leads no more.
+    pub(super) fn stop_standing(&mut self) {
+        if self.has_acknowledged(self.raft.last()) || self.raft.role() == RaftRole::Follower {
+            return;
+        }
+        self.election.poll = None;
+        self.raft.step_down();
+        self.settle();
     }
 
     fn stand(&mut self) {

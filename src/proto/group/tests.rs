@@ -963,6 +963,44 @@ fn a_disk_that_lacks_an_uncommitted_entry_of_an_earlier_term_votes_as_if_it_had_
     assert_eq!(table.machine(one).raft.term(), term + 3);
 }
 
+/// All that it asked had answered, and it was elected, before the leader's path to it was back.
+#[test]
+fn a_member_that_stands_stops_when_it_hears_that_its_log_ends_before_what_it_has_acknowledged() {
+    let (mut table, leader, one, other) = put_back_before_an_uncommitted_entry();
+    let acknowledged = table.machine(leader).raft.last();
+    table.start(one);
+    let to = Some(table.seats[one].config.disk);
+    let senders = [leader, other].map(|seat| (name(seat), table.seats[seat].config.disk));
+    let now = table.now;
+    let hand = |table: &mut TriedGroup, sender: usize, body| {
+        let (member, from) = senders[sender].clone();
+        let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
+        table.machine(one).handle_frame(&member, frame, now);
+    };
+    let (none, term) = (LogPlace::default(), acknowledged.term);
+    for sender in [0, 1] {
+        let body = GroupBody::Confirmed { term: 0, place: none, acknowledged: none };
+        hand(&mut table, sender, body);
+    }
+    let machine = table.machine(one);
+    let asks = |machine: &mut GroupMachine| {
+        let frames = std::iter::from_fn(|| machine.poll_frame());
+        frames.into_iter().any(|(_, frame)| matches!(frame.body, GroupBody::AskPreVote { .. }))
+    };
+    while !asks(machine) {
+        let at = machine.poll_timeout().unwrap();
+        machine.handle_timeout(at);
+    }
+    hand(&mut table, 1, GroupBody::PreVote { term: term + 1 });
+    assert_eq!(table.machine(one).raft.role(), super::raft::RaftRole::Candidate);
+    hand(&mut table, 0, GroupBody::Confirmed { term, place: none, acknowledged });
+    assert_eq!(table.machine(one).raft.role(), super::raft::RaftRole::Follower);
+    // A vote that was on its way elects it no more, and it stands no more.
+    hand(&mut table, 1, GroupBody::Vote { term: term + 1, is_granted: true });
+    assert!(!table.machine(one).raft.is_leader());
+    assert!(table.machine(one).poll_timeout().is_some(), "it is not out");
+}
+
 #[test]
 fn a_disk_that_was_put_back_gives_no_vote_before_it_is_told() {
     assert!(!a_disk_put_back_elects_a_member_that_lacks_what_it_has_confirmed());
