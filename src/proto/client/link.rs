@@ -543,10 +543,12 @@ impl Client {
     }
 
     fn is_wanted(&self) -> bool {
-        let something =
-            !self.requests.is_empty() || !self.queries.is_empty() || !self.leases.is_empty();
-        let something = something || !self.observed.is_empty();
-        self.closing != Closing::Closed && something
+        self.closing != Closing::Closed && (self.asks() || !self.observed.is_empty())
+    }
+
+    /// Whether it has locks, or waits for an answer.
+    pub(super) fn asks(&self) -> bool {
+        !self.requests.is_empty() || !self.queries.is_empty() || !self.leases.is_empty()
     }
 }
 

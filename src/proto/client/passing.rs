@@ -57,11 +57,12 @@ impl Client {
 
     /// When a leader that does not answer is left, for another address. A renewal is repeated until
     /// then, at the pace that the leader asks for: a quarter of the time that its reign is believed
-    /// without one of its own, if others may follow it. A session that was idle is told a slow one, and does not count
-    /// by that.
+    /// without one of its own, if others may follow it. A session that was idle is told a slow one, and counts by that
+    /// for as long as it asks for nothing.
     pub(super) fn looks_elsewhere_at(&self) -> Option<Time> {
         let since = self.renewing_since.filter(|_| self.link.is_serving())?;
-        self.link.has_elsewhere().then_some(since + (3 * self.quick_pace).max(SILENT_MIN))
+        let pace = if self.asks() { self.quick_pace } else { self.renew_every };
+        self.link.has_elsewhere().then_some(since + (3 * pace).max(SILENT_MIN))
     }
 
     /// What every handler ends with.

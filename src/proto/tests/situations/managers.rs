@@ -1196,7 +1196,7 @@ fn a_silent_leader_is_left_for_another_address() {
 #[test]
 fn a_silent_leader_is_left_as_soon_by_a_manager_that_was_idle() {
     let mut manager = Manager::new(2);
-    manager.acquire("x");
+    let request = manager.acquire("x");
     for _ in 0..2 {
         manager.connected();
         manager.welcome();
@@ -1209,6 +1209,8 @@ fn a_silent_leader_is_left_as_soon_by_a_manager_that_was_idle() {
     manager.pass(ms(100));
     let slow = LeaderMessage::Renewed { sent_at: manager.now, renew_every: ms(3_000) };
     manager.hear(slow);
+    let why = Refusal::TooManyClaims;
+    manager.hear(LeaderMessage::Refused { request, why, holder: None });
     manager.forget();
     let closes = manager.closes.len();
     manager.acquire("y");
