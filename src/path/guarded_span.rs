@@ -44,5 +44,11 @@ impl Drop for GuardedSpan {
 /// What a subscriber does; `None` if it panics, of which the panic hook has told.
 #[inline]
 pub(super) fn guarded<R>(foreign: impl FnOnce() -> R) -> Option<R> {
-    catch_unwind(AssertUnwindSafe(foreign)).ok()
+    match catch_unwind(AssertUnwindSafe(foreign)) {
+        Ok(result) => Some(result),
+        Err(panic) => {
+            mem::forget(panic); // dropping it could panic again
+            None
+        }
+    }
 }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use crate::{
-    alarm, clock,
+    alarm::{self, contain},
+    clock,
     error::{Predecessor, Result},
     fork,
     host::{lease_word::Left, service::PendingRelease},
@@ -219,8 +220,9 @@ impl Named {
         if held.remove(THREAD) {
             release_thread(self.entry.thread(), told);
         }
-        // Foreign code may hang on it: last, when nothing is held.
-        drop((end, held.take_more()));
+        // Foreign code may hang on it: last, when nothing is held. It ends no downgrade, which is not over yet.
+        let more = held.take_more();
+        contain(|| drop((end, more)));
     }
 
     /// The guard goes, whatever became of its right; and before another one can come.

@@ -84,6 +84,9 @@ impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
             true => guard.hold.predecessor(),
             false => Predecessor::Clean,
         };
+        // From here on it is not dropped: what it would release may be another's by then, and the keeper below goes
+        // first if anything panics.
+        let guard = ManuallyDrop::new(guard);
         let anchor = guard.hold.anchor();
         // SAFETY: this is the holder, and no other reference to the state exists. It is not touched
         // any more once the lock is released.
@@ -95,10 +98,10 @@ impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
             Ok(held) => held,
             Err(error) => {
                 (state.held, state.keeper, state.told) = (sole, keeper, told);
+                drop(ManuallyDrop::into_inner(guard));
                 return Err(error);
             }
         };
-        let guard = ManuallyDrop::new(guard);
         let anchor = guard.hold.anchor;
         let own = ManuallyDrop::new(GuardState { held, keeper, was_panicking: false, told });
         let hold = GuardHold { anchor, own, marker: PhantomData };

@@ -518,6 +518,29 @@ fn a_leaked_writer_holds_up_no_other(setting: &Setting) {
     drop(far.try_write_for(LONG).unwrap());
 }
 
+at!([process process_file memory_below_host] a_downgrade_ends_well_though_what_hangs_on_the_writer_panics);
+fn a_downgrade_ends_well_though_what_hangs_on_the_writer_panics(setting: &Setting) {
+    struct PanicsAtItsEnd;
+    impl Drop for PanicsAtItsEnd {
+        fn drop(&mut self) {
+            resume_unwind(Box::new("on purpose"));
+        }
+    }
+    // The guard alone keeps the lock alive.
+    let locks = setting.locks();
+    let lock = locks.rw_lock("a", 7).scope(setting.scope).at_most(LONG);
+    let writer = lock.write().unwrap();
+    let bomb = PanicsAtItsEnd;
+    RwLockWriteGuard::on_lost(&writer, move |_| drop(bomb));
+    let reader = RwLockWriteGuard::downgrade(writer).unwrap();
+    assert_eq!(*reader, 7);
+    let other = lock_of(setting, &setting.locks(), ());
+    assert!(other.try_write().unwrap_err().is_contended());
+    drop(other.try_read_for(LONG).unwrap());
+    drop(reader);
+    drop(other.try_write_for(LONG).unwrap());
+}
+
 at!([process process_file] a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled);
 fn a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
