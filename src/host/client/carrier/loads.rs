@@ -12,6 +12,7 @@ use std::{
 
 use super::{CarrierWire, failed};
 use crate::{
+    alarm::contain,
     clock,
     error::LockError,
     host::{
@@ -139,18 +140,20 @@ impl ToBeTold {
 
     /// Tells what can be told without running foreign code; whether nothing is left.
     pub(super) fn tell_as_owner(&mut self) -> bool {
-        self.first.take_if(|link| link.follow_up_shortly());
-        self.others.retain(|link| !link.follow_up_shortly());
+        let first = self.first.take_if(|link| link.follow_up_shortly());
+        let others = self.others.extract_if(.., |link| link.follow_up_shortly());
+        // Its manager may be gone, and a callback hangs on it.
+        first.into_iter().chain(others).for_each(|link| contain(|| drop(link)));
         self.is_empty()
     }
 
     /// Tells everything. It may run foreign code, and does not panic.
     pub(super) fn tell(self) {
         for link in self.first.into_iter().chain(self.others) {
-            link.follow_up();
+            contain(move || link.follow_up());
         }
         for link in self.failed {
-            link.abandon(failed);
+            contain(move || link.abandon(failed));
         }
     }
 }

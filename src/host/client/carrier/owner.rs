@@ -160,6 +160,7 @@ impl<'a> WireOwner<'a> {
     /// For a task: the same for so long and no longer, without a sleep; whether it is done. It may have
     /// lost the connection.
     pub(super) fn look_until(&mut self, done: &dyn Fn() -> bool, (begin, long): Lent) -> bool {
+        let mut is_over = false;
         loop {
             // Also what was heard last: another owner may look only a tick later.
             self.look(false);
@@ -167,13 +168,16 @@ impl<'a> WireOwner<'a> {
                 return true;
             }
             match self.tell() {
+                ToldBy::Owner | ToldBy::Returned if is_over => return false,
                 ToldBy::Owner => {}
                 ToldBy::Returned => continue,
                 ToldBy::Lost => return false,
             }
             let lending = &self.carrier.lending;
             let has_heard = self.look_for((begin, long), || look_again(lending, Lending::cpus));
-            if !has_heard && (!self.carrier.word.is_rung() || begin.elapsed() >= long) {
+            // However much comes: a peer that sends on and on keeps no worker of a runtime.
+            is_over = begin.elapsed() >= long;
+            if !has_heard && (!self.carrier.word.is_rung() || is_over) {
                 return false;
             }
         }

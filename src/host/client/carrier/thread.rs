@@ -82,7 +82,8 @@ impl Carrier {
                 match catch_unwind(AssertUnwindSafe(watching)) {
                     Ok(AfterWatch::Rests) => {}
                     Ok(AfterWatch::Ends) => return,
-                    Err(_) => {
+                    Err(panic) => {
+                        mem::forget(panic); // dropping it could panic again
                         self.wire.lock().break_all();
                     }
                 }
