@@ -234,6 +234,8 @@ impl ReignClient for OurClient {
     }
 
     fn hold(&mut self, name: &str) -> Result<()> {
+        // A guard that has lost its lock keeps its process out until it goes.
+        self.held = None;
         let mutex = self.locks.mutex(name, ()).scope(Scope::Host).keep(Keep::Never);
         self.held = Some(mutex.lock()?);
         Ok(())

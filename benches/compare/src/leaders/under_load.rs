@@ -22,7 +22,7 @@ pub(crate) const HOLDERS: usize = 18;
 const BUSY: usize = 2;
 /// A grant that takes longer counts as this long.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For how long clients work before the first leader is ended, so that each knows how often to renew.
+/// For how long clients work between two hand-overs, as in a rolling restart: all are back by then.
 const SETTLING: Duration = Duration::from_secs(1);
 /// New grants between two kills, at least.
 const GRANTS_BETWEEN: u64 = 20;
@@ -123,8 +123,6 @@ pub(crate) fn end_again_and_again(
         }
         let (mut killed, mut followed) = (Vec::new(), Vec::new());
         let (mut pauses, mut locks_lost) = (Vec::new(), 0);
-        // One that has just come leaves a leader that is gone later than others do.
-        thread::sleep(SETTLING);
         for number in 1..=times {
             says(&format!("killed {number} of {times} times"));
             let (granted, reigns) = kill(leaders, &grants)?;
@@ -134,6 +132,7 @@ pub(crate) fn end_again_and_again(
         }
         for number in 1..=times {
             says(&format!("handed over {number} of {times} times"));
+            thread::sleep(SETTLING);
             pauses.push(hand_over(leaders, &grants)?);
             locks_lost += holders.lost()?;
         }
