@@ -152,6 +152,15 @@ impl TriedGroup {
             .for_each(|other| self.cut_both(seat, other));
     }
 
+    /// A member hears this of another one's disk just now.
+    fn hand(&mut self, from: usize, to: usize, body: GroupBody) {
+        let [sender, hearer] = [from, to].map(|seat| self.seats[seat].config.disk);
+        let cluster = Some(ClusterId(7));
+        let frame = GroupFrame { cluster, from: sender, to: Some(hearer), is_low: false, body };
+        let now = self.now;
+        self.machine(to).handle_frame(&name(from), frame, now);
+    }
+
     /// The process is killed: what its disk has not confirmed is lost.
     fn kill(&mut self, seat: usize) {
         self.seats[seat].machine = None;
@@ -798,9 +807,8 @@ fn a_frame_of_a_term_that_no_group_comes_to_changes_nothing() {
     assert_eq!(table.leader(), Some(leader));
 }
 
-/// A member that the leader reaches and another does not, and its disk as it was before the reign's last
-/// writes: leader, that member, the other one.
-fn put_back_by_some_writes() -> (TriedGroup, usize, usize, usize) {
+/// Leader, a member that it reaches, the other one, which it does not reach; and the disk of the first member then.
+fn cut_to_a_bare_majority() -> (TriedGroup, [usize; 3], StoredGroup) {
     let mut table = TriedGroup::made(3);
     let leader = table.leader().unwrap();
     let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
@@ -808,6 +816,13 @@ fn put_back_by_some_writes() -> (TriedGroup, usize, usize, usize) {
     table.run(100);
     let before = table.seats[one].disk.clone();
     table.cut_both(leader, other);
+    (table, [leader, one, other], before)
+}
+
+/// A member that the leader reaches and another does not, and its disk as it was before the reign's last
+/// writes: leader, that member, the other one.
+fn put_back_by_some_writes() -> (TriedGroup, usize, usize, usize) {
+    let (mut table, [leader, one, other], before) = cut_to_a_bare_majority();
     (1..=3).for_each(|number| drop(table.ask(leader, append(5, number))));
     table.run(20);
     table.kill(one);
@@ -884,14 +899,8 @@ fn a_disk_that_came_late_and_was_put_back_is_told_so() {
 /// A follower has acknowledged an entry that its leader's own disk has not yet, and was put back to before it: leader,
 /// that member, the other one, which does not reach the leader.
 fn put_back_before_an_uncommitted_entry() -> (TriedGroup, usize, usize, usize) {
-    let mut table = TriedGroup::made(3);
-    let leader = table.leader().unwrap();
-    let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
-    assert!(matches!(table.take_over(leader, 5), TakeOver::Took(_)));
-    table.run(100);
-    let before = table.seats[one].disk.clone();
+    let (mut table, [leader, one, other], before) = cut_to_a_bare_majority();
     let committed = table.machine(leader).commit_index();
-    table.cut_both(leader, other);
     table.seats[leader].syncs = false;
     table.begin(leader, append(5, 1));
     let last = table.machine(leader).raft.last();
@@ -942,24 +951,16 @@ fn a_disk_that_lacks_an_uncommitted_entry_of_an_earlier_term_votes_as_if_it_had_
     table.seats[one].disk.term += 1;
     table.start(one);
     let shorter = table.machine(one).raft.last();
-    let now = table.now;
-    let to = Some(table.seats[one].config.disk);
-    let senders = [leader, other].map(|seat| (name(seat), table.seats[seat].config.disk));
-    let hand = |table: &mut TriedGroup, sender: usize, body| {
-        let (member, from) = senders[sender].clone();
-        let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
-        table.machine(one).handle_frame(&member, frame, now);
-    };
     let none = LogPlace::default();
     let term = acknowledged.term;
-    hand(&mut table, 0, GroupBody::Confirmed { term, place: shorter, acknowledged });
-    hand(&mut table, 1, GroupBody::Confirmed { term, place: none, acknowledged: none });
+    table.hand(leader, one, GroupBody::Confirmed { term, place: shorter, acknowledged });
+    table.hand(other, one, GroupBody::Confirmed { term, place: none, acknowledged: none });
     assert!(!table.machine(one).is_unsure());
     assert!(table.machine(one).poll_timeout().is_some(), "it is not out");
     let vote_in = |term, last| GroupBody::AskVote { term, last, is_transfer: true };
-    hand(&mut table, 1, vote_in(term + 2, shorter));
+    table.hand(other, one, vote_in(term + 2, shorter));
     assert_eq!(table.machine(one).raft.term(), term + 1);
-    hand(&mut table, 1, vote_in(term + 3, LogPlace { term: term + 1, index: shorter.index }));
+    table.hand(other, one, vote_in(term + 3, LogPlace { term: term + 1, index: shorter.index }));
     assert_eq!(table.machine(one).raft.term(), term + 3);
 }
 
@@ -969,18 +970,10 @@ fn a_member_that_stands_stops_when_it_hears_that_its_log_ends_before_what_it_has
     let (mut table, leader, one, other) = put_back_before_an_uncommitted_entry();
     let acknowledged = table.machine(leader).raft.last();
     table.start(one);
-    let to = Some(table.seats[one].config.disk);
-    let senders = [leader, other].map(|seat| (name(seat), table.seats[seat].config.disk));
-    let now = table.now;
-    let hand = |table: &mut TriedGroup, sender: usize, body| {
-        let (member, from) = senders[sender].clone();
-        let frame = GroupFrame { cluster: Some(ClusterId(7)), from, to, is_low: false, body };
-        table.machine(one).handle_frame(&member, frame, now);
-    };
     let (none, term) = (LogPlace::default(), acknowledged.term);
-    for sender in [0, 1] {
+    for sender in [leader, other] {
         let body = GroupBody::Confirmed { term: 0, place: none, acknowledged: none };
-        hand(&mut table, sender, body);
+        table.hand(sender, one, body);
     }
     let machine = table.machine(one);
     let asks = |machine: &mut GroupMachine| {
@@ -991,12 +984,12 @@ fn a_member_that_stands_stops_when_it_hears_that_its_log_ends_before_what_it_has
         let at = machine.poll_timeout().unwrap();
         machine.handle_timeout(at);
     }
-    hand(&mut table, 1, GroupBody::PreVote { term: term + 1 });
+    table.hand(other, one, GroupBody::PreVote { term: term + 1 });
     assert_eq!(table.machine(one).raft.role(), super::raft::RaftRole::Candidate);
-    hand(&mut table, 0, GroupBody::Confirmed { term, place: none, acknowledged });
+    table.hand(leader, one, GroupBody::Confirmed { term, place: none, acknowledged });
     assert_eq!(table.machine(one).raft.role(), super::raft::RaftRole::Follower);
     // A vote that was on its way elects it no more, and it stands no more.
-    hand(&mut table, 1, GroupBody::Vote { term: term + 1, is_granted: true });
+    table.hand(other, one, GroupBody::Vote { term: term + 1, is_granted: true });
     assert!(!table.machine(one).raft.is_leader());
     assert!(table.machine(one).poll_timeout().is_some(), "it is not out");
 }
