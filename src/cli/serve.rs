@@ -9,7 +9,6 @@ mod supervision;
 use std::{
     io::{self, Write},
     net::SocketAddr,
-    time::Duration,
 };
 
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
@@ -21,9 +20,6 @@ use super::{
     failure::Failure,
 };
 use crate::host::Leader;
-
-/// How often a leader is asked whether it still reigns.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Serves until a signal or a failure of the storage ends the reign.
 pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
@@ -79,9 +75,10 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
         http.show(leader.window());
     }
     announce(leader.local_addrs(), &pages);
-    let mut service_manager = ServiceManager::told_ready(leader.window());
+    leader.wake_at_end(events.waker());
+    let mut service_manager = ServiceManager::told_ready(leader.window(), &events);
     loop {
-        match events.next(Some(LOOK)) {
+        match events.next(service_manager.as_ref().map(ServiceManager::sleeps)) {
             Some(CliEvent::Signal(SIGHUP)) => leader.reload(),
             Some(CliEvent::Signal(_)) => break,
             _ => {}

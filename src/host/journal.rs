@@ -59,6 +59,11 @@ const STORE_FORMAT: u32 = 1;
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 const BATCH_MAX: usize = 60;
 
+/// How often a reign renews itself at a store within the time that it lasts: a store that is away for most of
+/// that time ends none.
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+const RENEWALS: u32 = 6;
+
 /// How a journal in a store is to be opened.
 #[cfg_attr(
     not(any(feature = "etcd", feature = "postgres")),

@@ -17,6 +17,8 @@ mod teller;
 #[cfg(feature = "cli")]
 mod window;
 
+#[cfg(feature = "cli")]
+use std::task::Waker;
 use std::{
     fmt,
     net::SocketAddr,
@@ -94,6 +96,9 @@ struct LeaderShared {
     /// Threads that want to see what it does.
     #[cfg(feature = "cli")]
     looks: window::Looks,
+    /// Of the thread that waits for its end, and for other things.
+    #[cfg(feature = "cli")]
+    end_waker: Mutex<Option<Waker>>,
     /// What the secret file has been changed to.
     new_secret: Mutex<Option<Secret>>,
     /// What was found at the last look at the files of what is accepted, each minute.
@@ -120,6 +125,8 @@ impl LeaderShared {
             teller,
             #[cfg(feature = "cli")]
             looks: window::Looks::default(),
+            #[cfg(feature = "cli")]
+            end_waker: Mutex::new(None),
             new_secret: Mutex::new(None),
             accepted_anew: Mutex::new(None),
             step_downs: StepDowns::default(),
@@ -219,6 +226,16 @@ impl Leader {
         }
     }
 
+    /// Wakes its program once it has stopped by itself.
+    #[cfg(feature = "cli")]
+    pub(crate) fn wake_at_end(&self, waker: Waker) {
+        *self.shared.end_waker.lock() = Some(waker);
+        // It may have ended before that.
+        if self.shared.end.lock().is_some() {
+            self.shared.wake_at_end();
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn fail_the_disk(&self) {
         self.shared.disk_fails.store(true, Release);
@@ -312,7 +329,18 @@ impl LeaderShared {
         self.ended.notify_all();
         self.step_downs.drop_all();
         #[cfg(feature = "cli")]
-        self.looks.drop_all();
+        {
+            self.looks.drop_all();
+            self.wake_at_end();
+        }
+    }
+
+    #[cfg(feature = "cli")]
+    fn wake_at_end(&self) {
+        let waker = self.end_waker.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 

@@ -74,7 +74,11 @@ use super::{
 use crate::time::Time;
 
 /// What a journal kept by a group can do.
-pub const GROUP_TERMS: JournalTerms = JournalTerms { is_exclusive: false, batch_max: 128 };
+///
+/// A renewal has every member's disk synced. It comes less often than at a store, since it gets lost less
+/// easily: what a member sends is sent again until it arrives.
+pub const GROUP_TERMS: JournalTerms =
+    JournalTerms { is_exclusive: false, batch_max: 128, renewals: 4 };
 
 /// How a member takes part in its group.
 #[derive(Clone, Debug)]
@@ -114,11 +118,12 @@ impl GroupConfig {
             disk,
             members,
             init: false,
-            election_min: reign_lasts * 3 / 8,
+            // A machine that is late by a sixth of a reign's time is not taken for a leader that is gone.
+            election_min: reign_lasts * 29 / 64,
             election_max: reign_lasts * 3 / 4,
-            // More than a sixth, after which a reign renews itself: while one lasts, its entries are all
-            // the heartbeats there are.
-            heartbeat: reign_lasts * 3 / 16,
+            // A little more than the quarter after which a reign renews itself: while one lasts, its entries
+            // are all the heartbeats there are.
+            heartbeat: reign_lasts * 17 / 64,
             seed: 0,
             cluster: ClusterId(0),
             log_bytes_max: 256 * 1024,

@@ -130,11 +130,13 @@ pub enum JournalTrouble {
 /// What holds for all operations of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalTerms {
-    /// No other leader can have it while this process does: it is proof of reign by itself, there is
-    /// nothing to renew, and an error is final.
+    /// No other leader can have it while this process does: it is proof of reign by itself, nothing is
+    /// renewed, and an error is final.
     pub is_exclusive: bool,
     /// How many records an append may have.
     pub batch_max: usize,
+    /// How often a reign renews itself within the time that it lasts without a proof.
+    pub renewals: u32,
 }
 
 /// Takes an operation's answer, on whichever thread has it; it does not block.

@@ -608,7 +608,8 @@ impl Reign {
         if self.config.terms.is_exclusive || !is_due {
             return None;
         }
-        let (flight, next) = (self.take_flight(now), now + self.config.lasts / 6);
+        let pause = self.config.lasts / self.config.terms.renewals;
+        let (flight, next) = (self.take_flight(now), now + pause);
         let ReignState::Reigning(tenure) = &mut self.state else { unreachable!("just seen") };
         (tenure.renewing, tenure.next_renewal) = (Some(flight), next);
         Some((flight.id, JournalOperation::Renew(tenure.reign)))

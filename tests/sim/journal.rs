@@ -125,7 +125,7 @@ impl World {
             lasts: self.plan.lasts,
             address: None,
             epoch_above: None,
-            terms: JournalTerms { is_exclusive: false, batch_max: BATCH_MAX },
+            terms: JournalTerms { is_exclusive: false, batch_max: BATCH_MAX, renewals: 6 },
         };
         let now = self.clock(Node::Leader);
         let reign = Reign::new(reign, self.dice.random(), now);

@@ -8,12 +8,14 @@
 
 use std::{
     sync::Arc,
+    task::Waker,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use sd_notify::NotifyState;
 
+use super::super::events::Events;
 use crate::{
     host::{LeaderHealth, LeaderWindow},
     proto::wire::LeaderRank,
@@ -30,14 +32,15 @@ pub(super) struct ServiceManager {
     every: Duration,
     is_watched: bool,
     asked: Option<Instant>,
-    /// What the leader has answered since.
+    /// What the leader has answered since, of which this wakes the main thread.
     answer: Arc<Mutex<Option<String>>>,
+    waker: Waker,
     status: String,
 }
 
 impl ServiceManager {
     /// Tells it that the leader can be reached. `None` without a service manager.
-    pub(super) fn told_ready(window: LeaderWindow) -> Option<ServiceManager> {
+    pub(super) fn told_ready(window: LeaderWindow, events: &Events) -> Option<ServiceManager> {
         std::env::var_os("NOTIFY_SOCKET")?;
         let watched = sd_notify::watchdog_enabled();
         let every = watched.map_or(ASKED_EVERY, |within| (within / TOLD_WITHIN).min(ASKED_EVERY));
@@ -48,6 +51,7 @@ impl ServiceManager {
             is_watched: watched.is_some(),
             asked: None,
             answer: Arc::default(),
+            waker: events.waker(),
             status: String::new(),
         })
     }
@@ -65,9 +69,17 @@ impl ServiceManager {
         }
         if self.asked.is_none_or(|asked| asked.elapsed() >= self.every) {
             self.asked = Some(Instant::now());
-            let answer = self.answer.clone();
-            self.window.look_at_health(move |health| *answer.lock() = Some(status_of(&health)));
+            let (answer, waker) = (self.answer.clone(), self.waker.clone());
+            self.window.look_at_health(move |health| {
+                *answer.lock() = Some(status_of(&health));
+                waker.wake();
+            });
         }
+    }
+
+    /// For how long nothing is to be asked of the leader.
+    pub(super) fn sleeps(&self) -> Duration {
+        self.asked.map_or(Duration::ZERO, |asked| self.every.saturating_sub(asked.elapsed()))
     }
 
     /// Tells it that the leader ends in good order.

@@ -304,7 +304,7 @@ fn written_at(answer: &TxnResponse) -> Result<Stamp, JournalTrouble> {
 
 impl ReignJournal for EtcdJournal {
     fn terms(&self) -> JournalTerms {
-        JournalTerms { is_exclusive: false, batch_max: super::BATCH_MAX }
+        JournalTerms { is_exclusive: false, batch_max: super::BATCH_MAX, renewals: super::RENEWALS }
     }
 
     fn read(&self) -> Result<JournalHead, JournalTrouble> {

@@ -47,7 +47,7 @@ impl ExclusiveJournal {
 
 impl ReignJournal for ExclusiveJournal {
     fn terms(&self) -> JournalTerms {
-        JournalTerms { is_exclusive: true, batch_max: usize::MAX }
+        JournalTerms { is_exclusive: true, batch_max: usize::MAX, renewals: 1 }
     }
 
     fn read(&self) -> Result<JournalHead, JournalTrouble> {

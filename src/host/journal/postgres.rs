@@ -258,7 +258,7 @@ impl JournalQuery<'_> {
 
 impl ReignJournal for PostgresJournal {
     fn terms(&self) -> JournalTerms {
-        JournalTerms { is_exclusive: false, batch_max: super::BATCH_MAX }
+        JournalTerms { is_exclusive: false, batch_max: super::BATCH_MAX, renewals: super::RENEWALS }
     }
 
     fn read(&self) -> Result<JournalHead, JournalTrouble> {

@@ -109,7 +109,7 @@ impl Stored {
 
 impl ReignJournal for WayToStore {
     fn terms(&self) -> JournalTerms {
-        JournalTerms { is_exclusive: false, batch_max: 60 }
+        JournalTerms { is_exclusive: false, batch_max: 60, renewals: 6 }
     }
 
     fn read(&self) -> Result<JournalHead, JournalTrouble> {

@@ -112,9 +112,17 @@ impl GroupMachine {
             || self.leader() == Some(disk.voter())
     }
 
-    /// When a leader has something to do.
+    /// When a leader has something to do. Where all that it has said is committed and nothing else is under
+    /// way, that is once its last entries say no more that it leads.
     pub(super) fn leads_at(&self) -> Option<Time> {
-        self.lead.as_ref().map(|lead| lead.next_heartbeat)
+        let lead = self.lead.as_ref()?;
+        let is_busy = self.commit_index() < self.raft.last().index
+            || !self.sending.is_empty()
+            || self.is_low()
+            || lead.handing_over.is_some()
+            || lead.replacing.is_some();
+        let said = lead.appended.filter(|_| !is_busy).map(|at| at + self.config.heartbeat);
+        said.max(Some(lead.next_heartbeat))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::proto::{
 };
 
 const L: Duration = Duration::from_secs(1);
-const TERMS: JournalTerms = JournalTerms { is_exclusive: false, batch_max: 2 };
+const TERMS: JournalTerms = JournalTerms { is_exclusive: false, batch_max: 2, renewals: 6 };
 
 fn at(ms: u64) -> Time {
     Time::from_nanos(10_000_000_000 + ms * 1_000_000)
@@ -297,7 +297,7 @@ fn a_renewal_with_the_stamp_of_an_answered_write_ends_the_part_for_good() {
 
 #[test]
 fn a_journal_of_its_own_needs_no_proof() {
-    let terms = JournalTerms { is_exclusive: true, batch_max: 100 };
+    let terms = JournalTerms { is_exclusive: true, batch_max: 100, renewals: 6 };
     let config = ReignConfig { lasts: L, address: None, epoch_above: None, terms };
     let mut one = Reign::new(config, Box::new(|| 5), at(0));
     reigns(&mut one, 0);

@@ -39,7 +39,7 @@ struct TestCourt {
 
 impl TestCourt {
     fn new() -> TestCourt {
-        let terms = JournalTerms { is_exclusive: false, batch_max: 16 };
+        let terms = JournalTerms { is_exclusive: false, batch_max: 16, renewals: 6 };
         let config = ReignConfig { lasts: L, address: None, epoch_above: None, terms };
         let mut last = 0;
         let random = move || {

@@ -116,7 +116,7 @@ impl MovableStore for FailingStore {
 /// No leader comes here.
 impl ReignJournal for FailingStore {
     fn terms(&self) -> JournalTerms {
-        JournalTerms { is_exclusive: false, batch_max: 1 }
+        JournalTerms { is_exclusive: false, batch_max: 1, renewals: 6 }
     }
 
     fn read(&self) -> core::result::Result<JournalHead, JournalTrouble> {
