@@ -218,10 +218,11 @@ fn a_disk_is_told_of_what_it_has_confirmed_after_it_was_committed() {
 }
 
 /// Found in a run of 10,000: a disk acknowledged an entry that its leader's own disk had not yet, was put back to before
-/// it and voted for another leader, and then the first one's disk had it, too.
+/// it and voted for another leader, and then the first one's disk had it, too. With a group's times of today it is this
+/// seed.
 #[test]
 fn a_disk_is_told_of_what_it_has_acknowledged_and_is_not_committed() {
-    let outcome = group::one(80_001_952, false);
+    let outcome = group::one(80_002_258, false);
     assert!(outcome.violation.is_none(), "{}", outcome.violation.unwrap());
 }
 
