@@ -21,6 +21,8 @@ pub(super) struct GroupOutbox {
     /// The last write of a vote, and of anything that a follower's answer depends on.
     vote_write: u64,
     log_write: u64,
+    /// The write that has brought the log's first entry, by which the disk belongs to a group.
+    first_write: u64,
     /// Up to where the log is on the disk.
     durable: u64,
     frames: VecDeque<(u64, MemberName, GroupFrame)>,
@@ -51,6 +53,9 @@ impl GroupOutbox {
         // What stood there before is on the disk in vain, and so is what is on its way there.
         self.cut(after);
         self.log_write = self.write(GroupWrite::Entries { after, entries }, Some(last));
+        if after == 0 {
+            self.first_write = self.log_write;
+        }
     }
 
     /// Everything that the disk is to have, up to that index. Nothing waits for it if the disk has all of it
@@ -122,6 +127,8 @@ impl GroupOutbox {
             | GroupBody::Commit { .. } => self.vote_write,
             _ => 0,
         };
+        // A member that has lost this entry is in no group, and makes another one, of a name of its own.
+        let needs = if frame.cluster.is_some() { needs.max(self.first_write) } else { needs };
         if needs > self.stored && matches!(frame.body, GroupBody::Appended { .. }) {
             // A later answer says what the earlier one would have.
             self.frames.retain(|(needs, its, earlier)| {

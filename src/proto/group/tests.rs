@@ -296,6 +296,26 @@ fn three_members_make_a_group_once_all_have_met_and_keep_a_journal() {
     assert!(is_unknown(&table.ask(other, JournalOperation::Renew(ReignKey(5)))));
 }
 
+/// It may lose its first entry, and then it makes a group of another name.
+#[test]
+fn a_member_says_nothing_as_one_of_a_group_before_its_disk_has_that() {
+    let mut table = TriedGroup::new(3);
+    table.seats[0].syncs = false;
+    table.run_until(|table| !table.machine(0).is_empty(), 1000);
+    table.hand(1, 0, GroupBody::AskConfirmed);
+    assert_eq!(table.machine(0).poll_frame(), None);
+    table.kill(0);
+    table.seats[0].config.cluster = ClusterId(8);
+    table.seats[0].syncs = true;
+    table.start(0);
+    table.next_leader(3000);
+    for seat in 0..3 {
+        assert_eq!(table.machine(seat).cluster(), Some(ClusterId(8)));
+        let is_other = |notice: &GroupNotice| matches!(notice, GroupNotice::OtherCluster { .. });
+        assert!(!table.was_told(seat, is_other));
+    }
+}
+
 #[test]
 fn the_log_survives_its_leader_and_a_stop_of_all() {
     let mut table = TriedGroup::made(3);
