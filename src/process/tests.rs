@@ -1742,3 +1742,6 @@ fn a_poll_of_a_free_lock_is_ready_at_once(engine: EngineKind) {
     let mut context = Context::from_waker(Waker::noop());
     assert!(matches!(wait.as_mut().poll(&mut context), Poll::Ready(Ok(_))));
 }
+
+#[cfg(target_os = "linux")]
+mod readers;

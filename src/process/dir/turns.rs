@@ -123,6 +123,14 @@ impl TurnFile {
     }
 }
 
+impl Drop for FileTurn {
+    fn drop(&mut self) {
+        // A child made by `vfork` has a copy of the descriptor until it executes another program: closing ours
+        // would leave the turn to it until then.
+        let _ = retried(|| FileExt::unlock(self.0.file()));
+    }
+}
+
 impl FileTurn {
     pub(crate) fn file(&self) -> &File {
         self.0.file()

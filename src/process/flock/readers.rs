@@ -8,7 +8,11 @@
 //!
 //! No lock is ever converted: flock(2) releases it in between.
 
-use std::fs::File;
+use std::{
+    fs::File,
+    thread,
+    time::{Duration, Instant},
+};
 #[cfg(feature = "cli")]
 use std::{
     io,
@@ -28,14 +32,18 @@ use super::super::{
         home::{SAFELY, failed},
         record,
     },
-    sys::unless_interrupted,
+    sys::{retried, unless_interrupted},
 };
 use super::{FileDirectory, FileSlot, FileState, LONGEST_PAUSE};
 use crate::{
-    error::{LockError, LostReason, Predecessor},
+    error::{LockError, LockErrorKind, LostReason, Predecessor},
     fork::lock_file::LockFile,
     token::Token,
 };
+
+/// How long what a killed writer has left is waited for, and how often it is looked at.
+const LEFT_OVER: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Where the second files are.
 pub(in super::super) const READERS: &str = "readers";
@@ -47,6 +55,9 @@ pub(super) struct SharedFile {
     count: u32,
     /// Locked shared while there are any.
     shared: Option<LockFile>,
+    /// Its descriptor was given to a child, which goes on reading by it.
+    #[cfg(feature = "cli")]
+    proof_given: bool,
     /// Locked exclusively, by a writer.
     excluded: Option<LockFile>,
 }
@@ -54,8 +65,25 @@ pub(super) struct SharedFile {
 impl SharedFile {
     /// The writer leaves.
     pub(super) fn end_exclusion(&mut self) {
-        self.excluded = None;
+        self.excluded.take().into_iter().for_each(unlock);
     }
+
+    /// The last reader leaves.
+    fn end_sharing(&mut self) {
+        let shared = self.shared.take();
+        #[cfg(feature = "cli")]
+        if std::mem::take(&mut self.proof_given) {
+            return; // closing our descriptor leaves the lock to the others
+        }
+        shared.into_iter().for_each(unlock);
+    }
+}
+
+/// Before it is closed: a child made by `vfork` has a copy of the descriptor until it executes another program, and
+/// with it the lock would last until then.
+fn unlock(file: LockFile) {
+    // Closed, it is unlocked soon in any case.
+    let _ = retried(|| FileExt::unlock(file.file()));
 }
 
 impl FileDirectory {
@@ -71,10 +99,12 @@ impl FileSlot {
     /// The descriptor by which this process reads, for others to inherit: they read then, too.
     #[cfg(feature = "cli")]
     pub(in super::super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
-        let state = self.state();
+        let mut state = self.state();
         let shared = state.readers.shared.as_ref();
         let shared = shared.ok_or_else(|| io::Error::other("the lock is not read"))?;
-        shared.file().as_fd().try_clone_to_owned()
+        let proof = shared.file().as_fd().try_clone_to_owned()?;
+        state.readers.proof_given = true;
+        Ok(proof)
     }
 
     /// Has the directory for the second files.
@@ -110,7 +140,14 @@ impl FileSlot {
             return None;
         }
         let mut state = self.state();
-        self.count(&mut state).ok()?;
+        if state.readers.count == 0 {
+            let file = self.second_file().ok()?;
+            if !self.is_shared(&file).ok()? {
+                return None;
+            }
+            state.readers.shared = Some(file);
+        }
+        state.readers.count += 1;
         if !record::is_readable(&open.words) {
             self.uncount(&mut state);
             return None;
@@ -172,27 +209,42 @@ impl FileSlot {
     fn share(&self, state: &mut FileState) -> Result<(), LockError> {
         record::share(&self.held(state)?.words);
         // The gate is held, so no reader or writer comes in between.
-        state.readers.excluded = None;
-        self.count(state)
-    }
-
-    fn count(&self, state: &mut FileState) -> Result<(), LockError> {
+        state.readers.end_exclusion();
         if state.readers.count == 0 {
-            let file = self.second_file()?;
-            if !self.locked(FileExt::try_lock_shared(file.file()))? {
-                return Err(LockError::WOULD_BLOCK);
-            }
-            state.readers.shared = Some(file);
+            state.readers.shared = Some(self.file_for_readers()?);
         }
         state.readers.count += 1;
         Ok(())
+    }
+
+    /// The second file, for the holder of the gate, which keeps every writer out. What a writer that was killed has
+    /// of the file yet is gone in a moment: its process is ending, or a child of it is about to execute
+    /// another program.
+    fn file_for_readers(&self) -> Result<LockFile, LockError> {
+        let file = self.second_file()?;
+        let begun = Instant::now();
+        while !self.is_shared(&file)? {
+            if begun.elapsed() > LEFT_OVER {
+                return Err(self.named(LockError::new(
+                    LockErrorKind::Io,
+                    "a writer that was killed has left the file of its readers locked, to a process that \
+                     it had just started; end that process",
+                )));
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(file)
+    }
+
+    fn is_shared(&self, file: &LockFile) -> Result<bool, LockError> {
+        self.locked(FileExt::try_lock_shared(file.file()))
     }
 
     fn uncount(&self, state: &mut FileState) {
         let Some(count) = state.readers.count.checked_sub(1) else { return };
         state.readers.count = count;
         if count == 0 {
-            state.readers.shared = None;
+            state.readers.end_sharing();
         }
     }
 
