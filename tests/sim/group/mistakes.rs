@@ -24,7 +24,7 @@ const PLANTED: &[PlantedInGroup] = &[
     (Mistake::GroupLogNotSynced, LESS, 1),
     (Mistake::EmptiedDiskVotes, LESS, 0),
     (Mistake::PutBackDiskVotes, &["votes on a disk that was put back"], 0),
-    (Mistake::UncommittedUntold, TWO_ENTRIES, 80_002_258),
+    (Mistake::UncommittedUntold, TWO_ENTRIES, 851),
     (Mistake::LowDiskToldOnce, &["is low, and it leads"], 16),
 ];
 
