@@ -1,6 +1,7 @@
 //! A leader and its client, in processes of their own.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
@@ -14,6 +15,7 @@ use rustix::{
     process::Signal,
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
+use serde::Serialize;
 
 use super::{Place, Spans, Subject};
 use crate::{
@@ -55,6 +57,35 @@ impl Programs {
     }
 }
 
+/// One of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Part {
+    Leader,
+    Client,
+}
+
+/// Has callgrind count the instructions of one of a pair.
+pub(super) struct Counter<'a> {
+    pub(super) valgrind: &'a Path,
+    pub(super) of: Part,
+    /// What it says at its end.
+    pub(super) said: &'a Path,
+}
+
+/// The program, or what runs it as this part of a pair.
+fn command(program: &Path, part: Part, counter: Option<&Counter<'_>>) -> Command {
+    let Some(Counter { valgrind, said, .. }) = counter.filter(|counter| counter.of == part) else {
+        return Command::new(program);
+    };
+    let mut log = OsString::from("--log-file=");
+    log.push(said);
+    let mut command = Command::new(valgrind);
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--fair-sched=yes"]);
+    command.arg(log).arg(program);
+    command
+}
+
 /// A leader, and where its metrics are, if it is observed.
 struct ObservedLeader {
     address: String,
@@ -64,10 +95,15 @@ struct ObservedLeader {
 }
 
 impl ObservedLeader {
-    fn start(field: &mut Field, program: &Path, is_observed: bool) -> Result<ObservedLeader> {
+    fn start(
+        field: &mut Field,
+        program: &Path,
+        is_observed: bool,
+        counter: Option<&Counter<'_>>,
+    ) -> Result<ObservedLeader> {
         let secret_file = field.grounds.secret_file()?;
         let folder = field.new_directory("observed-leader")?;
-        let mut command = Command::new(program);
+        let mut command = command(program, Part::Leader, counter);
         command.args(["serve", "--init", "--listen", "127.0.0.1:0", "--accept-fs", "tmpfs"]);
         command.arg("--state-dir").arg(folder.join("state")).arg("--secret-file").arg(&secret_file);
         // One address has all the clients, and half of what there is.
@@ -116,26 +152,45 @@ impl Pair {
         place: Place,
         subject: &Subject,
     ) -> Result<Pair> {
-        place.start(|| {
-            let is_observed = subject.is_leader_observed;
-            let leader = ObservedLeader::start(field, &programs.tierlock, is_observed)?;
-            let mut command = Command::new(match subject.spans {
-                Spans::NotBuilt => &programs.without_spans,
-                Spans::Unwanted | Spans::Wanted => &programs.with_spans,
-            });
-            command.arg(&leader.address).arg(&leader.secret_file).arg(callers);
-            if subject.spans == Spans::Wanted {
-                command.arg("wanted");
-            }
-            command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut client = OwnChild::start(&mut command, Signal::KILL)
-                .map_err(BenchFailure::io("cannot start a client"))?;
-            let orders = client.get_mut().stdin.take().expect("it was asked for");
-            let replies = client.get_mut().stdout.take().expect("it was asked for");
-            let mut replies = BufReader::new(replies);
-            said(&mut replies, "ready")?;
-            Ok(Pair { orders, replies, client, leader, planted: Duration::ZERO })
-        })
+        place.start(|| Pair::start_here(field, programs, callers, subject, None))
+    }
+
+    /// Where the calling thread may be.
+    pub(super) fn start_here(
+        field: &mut Field,
+        programs: &Programs,
+        callers: &str,
+        subject: &Subject,
+        counter: Option<&Counter<'_>>,
+    ) -> Result<Pair> {
+        let is_observed = subject.is_leader_observed;
+        let leader = ObservedLeader::start(field, &programs.tierlock, is_observed, counter)?;
+        let program = match subject.spans {
+            Spans::NotBuilt => &programs.without_spans,
+            Spans::Unwanted | Spans::Wanted => &programs.with_spans,
+        };
+        let mut command = command(program, Part::Client, counter);
+        command.arg(&leader.address).arg(&leader.secret_file).arg(callers);
+        if subject.spans == Spans::Wanted {
+            command.arg("wanted");
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut client = OwnChild::start(&mut command, Signal::KILL)
+            .map_err(BenchFailure::io("cannot start a client"))?;
+        let orders = client.get_mut().stdin.take().expect("it was asked for");
+        let replies = client.get_mut().stdout.take().expect("it was asked for");
+        let mut replies = BufReader::new(replies);
+        said(&mut replies, "ready")?;
+        Ok(Pair { orders, replies, client, leader, planted: Duration::ZERO })
+    }
+
+    /// Has both end in good order: what counts them says so then.
+    pub(super) fn end(self) -> Result<()> {
+        let Pair { orders, mut client, leader, .. } = self;
+        drop(orders);
+        client.get_mut().wait().map_err(BenchFailure::io("cannot wait for a client"))?;
+        drop((client, leader));
+        Ok(())
     }
 
     /// From now on each lock costs the client so much besides, in parts of what it costs both now.
@@ -174,7 +229,7 @@ impl Pair {
         let ops = ops.map_err(|_| BenchFailure::other("a client said no number"))?;
         let after = self.times()?;
         let [client, leader] = [0, 1].map(|of| (after[of] - before[of]).as_secs_f64() / ops);
-        Ok(Slice { ops_per_s: ops * 1e3 / millis as f64, client, leader })
+        Ok(Slice { ops, ops_per_s: ops * 1e3 / millis as f64, client, leader })
     }
 
     /// The processor time so far of client and leader.
@@ -188,6 +243,7 @@ impl Pair {
 /// What a pair did in one go.
 pub(super) struct Slice {
     /// How often it locked and unlocked.
+    pub(super) ops: f64,
     pub(super) ops_per_s: f64,
     /// The client's processor time for each lock, in seconds.
     pub(super) client: f64,
