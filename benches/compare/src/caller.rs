@@ -1,9 +1,9 @@
 //! A client for `compare --observing`, in a program of its own, so that it can be built with the library's spans
 //! (feature `spans`) and without.
 //!
-//! `caller LEADER SECRET_FILE connections|tasks [wanted]` says `ready`. For each line of its standard input it
-//! locks and unlocks for so many milliseconds, and says how often it did. It ends with its input. `wanted`: a
-//! subscriber wants the spans.
+//! `caller LEADER SECRET_FILE connections|tasks [wanted]` says `ready`. For each line of its standard input,
+//! `MILLISECONDS NANOSECONDS`, it locks and unlocks for so long, works for so long beside each lock, and says how
+//! often it locked. It ends with its input. `wanted`: a subscriber wants the spans.
 
 use std::{
     error::Error,
@@ -37,10 +37,35 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     println!("ready");
     for line in std::io::stdin().lock().lines() {
-        let slice = Duration::from_millis(line?.trim().parse()?);
-        println!("{}", callers.call(slice)?);
+        let line = line?;
+        let (millis, nanos) = line.trim().split_once(' ').ok_or("MILLISECONDS NANOSECONDS")?;
+        let order = Order {
+            slice: Duration::from_millis(millis.parse()?),
+            planted: Duration::from_nanos(nanos.parse()?),
+        };
+        println!("{}", callers.call(order)?);
     }
     Ok(())
+}
+
+/// What is to be done.
+#[derive(Clone, Copy)]
+struct Order {
+    slice: Duration,
+    /// A loss that is to be found: for so long it works beside each lock.
+    planted: Duration,
+}
+
+impl Order {
+    #[inline]
+    fn work(self) {
+        if !self.planted.is_zero() {
+            let end = Instant::now() + self.planted;
+            while Instant::now() < end {
+                std::hint::spin_loop();
+            }
+        }
+    }
 }
 
 /// Callers with a name each. No lease is kept, so that every lock is the leader's.
@@ -70,14 +95,15 @@ impl Callers {
     }
 
     /// How often all of them together lock and unlock in this time.
-    fn call(&self, slice: Duration) -> tierlock::Result<u64> {
-        let end = Instant::now() + slice;
+    fn call(&self, order: Order) -> tierlock::Result<u64> {
+        let end = Instant::now() + order.slice;
         match self {
             Callers::Connections(mutexes) => thread::scope(|scope| {
                 let call = |mutex: &Mutex<()>| {
                     let mut count = 0;
                     while Instant::now() < end {
                         drop(mutex.lock()?);
+                        order.work();
                         count += 1;
                     }
                     Ok(count)
@@ -93,6 +119,7 @@ impl Callers {
                         let mut count = 0;
                         while Instant::now() < end {
                             drop(mutex.lock_async().await?);
+                            order.work();
                             count += 1;
                         }
                         Ok(count)
@@ -114,17 +141,16 @@ fn mutex(locks: &LockManager, number: usize) -> tierlock::Result<Mutex<()>> {
 /// Has a subscriber want all spans of the library. What it does with one is its own affair, and not measured.
 #[cfg(feature = "spans")]
 fn want_spans() -> Result<(), Box<dyn Error>> {
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
     use tracing::{
         Event, Metadata, Subscriber,
         level_filters::LevelFilter,
         span::{Attributes, Id, Record},
     };
 
-    #[derive(Default)]
-    struct SpanCount(AtomicU64);
+    /// Wants all, and keeps nothing: what is written for each span by all threads would be a cost of its own.
+    struct SpanSink;
 
-    impl Subscriber for SpanCount {
+    impl Subscriber for SpanSink {
         fn enabled(&self, _: &Metadata<'_>) -> bool {
             true
         }
@@ -134,7 +160,7 @@ fn want_spans() -> Result<(), Box<dyn Error>> {
         }
 
         fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(self.0.fetch_add(1, Relaxed) + 1)
+            Id::from_u64(1)
         }
 
         fn record(&self, _: &Id, _: &Record<'_>) {}
@@ -148,7 +174,7 @@ fn want_spans() -> Result<(), Box<dyn Error>> {
         fn exit(&self, _: &Id) {}
     }
 
-    Ok(tracing::subscriber::set_global_default(SpanCount::default())?)
+    Ok(tracing::subscriber::set_global_default(SpanSink)?)
 }
 
 #[cfg(not(feature = "spans"))]

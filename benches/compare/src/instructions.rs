@@ -138,7 +138,7 @@ impl Cycles {
 }
 
 /// The number in `==1== Collected : 123456`.
-fn collected(said: &str) -> Option<u64> {
+pub(crate) fn collected(said: &str) -> Option<u64> {
     said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
 }
 

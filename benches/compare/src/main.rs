@@ -70,7 +70,7 @@ use crate::{
 const SECONDS_OF_SELF_CHECK: f64 = 5.0;
 const SECONDS_OF_REMOTE_PLOT: f64 = 40.0;
 const SECONDS_OF_MODES: f64 = 40.0;
-const SECONDS_OF_OBSERVING: f64 = 240.0;
+const SECONDS_OF_OBSERVING: f64 = 390.0;
 const SECONDS_OF_LEADERS: f64 = 75.0;
 
 /// Measure tierlock beside the locks and servers that one could use instead

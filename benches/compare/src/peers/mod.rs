@@ -23,3 +23,5 @@ pub(crate) mod redis;
 mod redlock;
 mod sys;
 mod zookeeper;
+
+pub(crate) use sys::processor_time;

@@ -1,5 +1,5 @@
-//! The comparisons' only `unsafe` code: locks that libc alone offers, and a program under another
-//! user that still dies with the bench.
+//! The comparisons' only `unsafe` code: locks and a clock that libc alone offers, and a program under
+//! another user that still dies with the bench.
 
 use std::{
     fs::File,
@@ -7,10 +7,11 @@ use std::{
     mem::size_of,
     os::{fd::AsRawFd, unix::process::CommandExt},
     process::Command,
+    time::Duration,
 };
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 
 /// A `pthread_mutex_t`, shared between processes and robust, at the start of a mapped file.
 pub(super) struct RobustMutex(MmapRaw);
@@ -220,4 +221,15 @@ fn check(code: i32) -> io::Result<()> {
 
 fn check_errno(result: i32) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The processor time of a process so far, of its threads that have ended, too.
+pub(crate) fn processor_time(pid: Pid) -> io::Result<Duration> {
+    let mut clock = 0;
+    // SAFETY: it writes a number.
+    check(unsafe { libc::clock_getcpuclockid(pid.as_raw_nonzero().get(), &mut clock) })?;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes a time.
+    check_errno(unsafe { libc::clock_gettime(clock, &mut time) })?;
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
