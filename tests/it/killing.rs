@@ -179,7 +179,10 @@ pub(crate) fn kill_again_and_again(what: &str, leaders: &mut impl KilledLeaders)
         locks,
         |epoch| first.granted(epoch),
         0..kills(),
-        |_| {
+        |number| {
+            if is_heavy() {
+                eprintln!("{what}: kill {} of {}", number + 1, kills());
+            }
             first.expect_above(first.highest.load(SeqCst));
             let killed = leaders.kill();
             let mut had_moved = false;

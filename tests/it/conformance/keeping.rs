@@ -202,7 +202,7 @@ fn every_session_is_served_where_many_keep_one_name(setting: &Setting) {
 // Its quiet path changes the kept lease's word by plain stores while others recall it.
 at!(with_leader, a_keeper_that_never_pauses_is_recalled_whenever_others_ask);
 fn a_keeper_that_never_pauses_is_recalled_whenever_others_ask(setting: &Setting) {
-    const ROUNDS: usize = 200;
+    const ROUNDS: usize = 100;
     let near = kept(&setting.locks(), "a");
     let far = setting.remote().mutex("a", ()).scope(Scope::Host).keep(Keep::Never).build();
     let far = far.unwrap();
@@ -224,7 +224,7 @@ fn a_keeper_that_never_pauses_is_recalled_whenever_others_ask(setting: &Setting)
             // At a different place of the keeper's path each time.
             let wanted = kept_locks.load(Relaxed) + 1 + round % 64;
             while kept_locks.load(Relaxed) < wanted {
-                std::hint::spin_loop();
+                thread::yield_now();
             }
             enter(&far.try_lock_for(LONG).expect("the recall is overlooked"));
         }
