@@ -57,6 +57,29 @@ fn members_killed_again_and_again_lose_no_lock() {
     kill_again_and_again(&what, &mut KilledMembers::new());
 }
 
+/// Each time the member that reigns loses its reign while none can follow, and has it again: what was said on its
+/// connections of before counts for nothing.
+#[test]
+fn a_reign_that_is_lost_to_none_again_and_again_loses_no_lock() {
+    let (rig, members) = GroupRig::of_three(reign());
+    under_load(
+        || rig.locks(),
+        |_| {},
+        0..kills(),
+        |number| {
+            if is_heavy() {
+                eprintln!("a reign that is lost to none: {} of {}", number + 1, kills());
+            }
+            let alone = first_to_reign(&members);
+            let others = || members.iter().enumerate().filter(move |(number, _)| *number != alone);
+            others().for_each(|(_, member)| member.signal(Signal::STOP));
+            members[alone].says("its reign is over");
+            others().for_each(|(_, member)| member.signal(Signal::CONT));
+            first_to_reign(&members);
+        },
+    );
+}
+
 /// When anything new was granted last, and the longest pause since that was looked at.
 #[derive(Default)]
 struct Pauses(StdMutex<(Option<Instant>, Duration)>);
