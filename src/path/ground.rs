@@ -277,7 +277,8 @@ impl Drop for NameEntry {
         self.give_leases_back();
         // A guard that was forgotten holds it still; its token counts all the same.
         let token = self.thread.last_token().max(self.highest_token()).max(self.own_token());
-        let left = self.thread.try_take();
+        // Counted by none: there may be no token left.
+        let left = self.thread.try_win().then(|| self.thread.predecessor());
         let mut names = self.ground.names().lock();
         // The name is not made anew before this.
         names.entries.remove(&self.name);
@@ -288,7 +289,7 @@ impl Drop for NameEntry {
             && !self.has_slot()
             && names.unclean.len() < UNCLEAN_MAX
         {
-            names.unclean.insert(self.name.clone(), left.predecessor);
+            names.unclean.insert(self.name.clone(), left);
         }
     }
 }
@@ -332,7 +333,7 @@ impl NameEntry {
             // If it is another's by now, whatever uses it here is refused.
             let _ = self.usage().map(|usage| entry.claim(usage));
             // Above what its parent's guards have, unless it is in use by now.
-            if entry.thread.try_take().is_some() {
+            if entry.thread.try_win() {
                 let told = entry.thread.predecessor();
                 entry.thread.raise_token(self.thread.last_token());
                 entry.thread.release(told);

@@ -194,7 +194,7 @@ impl Core {
                 _ => {
                     let start = clock::now();
                     let is_won = wait_until_async(&plain.lock, patience.until()).await;
-                    let taken = is_won.then(|| Held::plain(plain.lock.count()));
+                    let taken = is_won.then(|| Held::plain(plain.lock.count_or_unlock()));
                     taken.ok_or_else(|| plain.timed_out(start))
                 }
             },

@@ -69,7 +69,7 @@ impl Named {
             thread.step_out();
             return None;
         }
-        let taken = thread.count();
+        let taken = thread.count_or_unlock();
         Some(Won::new(taken.token, taken.predecessor, scope, THREAD, generation))
     }
 

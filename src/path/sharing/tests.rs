@@ -1,13 +1,18 @@
-//! Readers of a forked child.
+//! Readers of a forked child, and tokens that are exhausted.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use crate::{LockManager, RwLock, RwLockUpgradableReadGuard, Scope, fork::testing::fork};
+use crate::{
+    LockManager, Predecessor, RwLock, RwLockUpgradableReadGuard, Scope, Token,
+    fork::testing::fork,
+    path::{Core, Plain},
+};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -53,4 +58,35 @@ fn a_forked_child_reads_beside_an_upgradable_reader_of_its_parent() {
     let written = RwLockUpgradableReadGuard::upgrade(seen).unwrap();
     assert!(!child_says(tries));
     drop(written);
+}
+
+/// A holder that unwinds gives back what it has won: released before that, it would release another's hold.
+#[test]
+fn of_exhausted_tokens_a_lock_is_released_once() {
+    let last = Token::new(Token::MAX.get() - 1).unwrap();
+    let plain = RwLock::new(0);
+    let named: RwLock<u8> = LockManager::builder()
+        .directory(tempfile::tempdir().unwrap().path())
+        .open()
+        .unwrap()
+        .rw_lock("a", 0)
+        .scope(Scope::Thread)
+        .build()
+        .unwrap();
+    for lock in [&plain, &named] {
+        let thread = match lock.core() {
+            Core::Plain(Plain { lock, .. }) => lock,
+            Core::Named(named) => named.entry.thread(),
+        };
+        thread.take();
+        thread.raise_token(last);
+        thread.release(Predecessor::Clean);
+        let seen = lock.upgradable_read().unwrap();
+        assert_eq!(RwLockUpgradableReadGuard::token(&seen), Token::MAX);
+        let upgrading = catch_unwind(AssertUnwindSafe(|| RwLockUpgradableReadGuard::upgrade(seen)));
+        assert!(upgrading.is_err(), "there is no token for the writer");
+        assert!(!lock.is_locked());
+        assert!(catch_unwind(|| lock.upgradable_read()).is_err(), "nor for a reader");
+        assert!(!lock.is_locked());
+    }
 }
