@@ -228,10 +228,7 @@ impl Named {
     /// The guard goes, whatever became of its right; and before another one can come.
     pub(super) fn leave_cell(&self, held: &mut Held) {
         if held.remove(INSIDE) {
-            match held.is_apart() {
-                true => self.entry.cell.leave_apart(short(fork::generation())),
-                false => self.entry.cell.leave(),
-            }
+            self.entry.cell.leave_apart(short(fork::generation()));
         }
     }
 

@@ -333,6 +333,10 @@ impl Named {
     pub(super) fn begin_reading(&self, held: &mut Held) -> Result<()> {
         self.entry.shares().set_readable(true);
         held.add(READABLE);
+        // Above thread scope the gate can be lost: then the cell alone keeps a writer of this process out.
+        if held.scope() > Scope::Thread && !held.has(INSIDE) {
+            self.enter_apart(held);
+        }
         self.mark_readable(held, Some(held.predecessor()))?;
         self.entry.thread().wake_all();
         Ok(())
@@ -353,11 +357,9 @@ impl Named {
     fn begin_upgrade(&self, held: &mut Held) -> Result<()> {
         self.mark_readable(held, None)?;
         self.entry.shares().set_readable(false);
-        if held.remove(READABLE)
-            && held.scope() > Scope::Thread
-            && self.entry.cell.enter(short(fork::generation()))
-        {
-            held.add(INSIDE);
+        if held.remove(READABLE) && held.has(INSIDE) {
+            // It is the only one that is marked there: a second one waits until this one is not readable.
+            self.entry.cell.upgrade(short(fork::generation()));
         }
         Ok(())
     }
@@ -383,8 +385,8 @@ impl Named {
 
     /// It waits no longer: an upgradable reader as before.
     fn undo_upgrade(&self, held: &mut Held) {
-        if held.remove(INSIDE) {
-            self.entry.cell.leave();
+        if held.has(INSIDE) {
+            self.entry.cell.downgrade(short(fork::generation()));
         }
         // If it is lost, its next use finds out.
         let _ = self.begin_reading(held);
@@ -459,8 +461,8 @@ impl Named {
             held.set_predecessor(Predecessor::Clean);
             return Ok(());
         }
-        if held.remove(INSIDE) {
-            self.entry.cell.leave();
+        if held.has(INSIDE) {
+            self.entry.cell.downgrade(short(fork::generation()));
         }
         // What it had to tell is repaired.
         held.set_predecessor(Predecessor::Clean);
