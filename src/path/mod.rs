@@ -62,9 +62,11 @@ use std::{future::Future, task::Poll, time::Duration};
 pub use self::named::Keep;
 pub(crate) use self::{
     all::{WantedPart, lock_all, lock_all_async},
+    ground::SlotPlace,
     named::{Named, QuietCaller},
     observing::{Announced, Observation},
     permits::{check_limit, permits_at_host_scope},
+    quiet::{Aside, Straight},
     right::{Held, Won},
 };
 use crate::{

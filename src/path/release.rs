@@ -23,6 +23,7 @@ use crate::{
 #[cfg(feature = "cli")]
 use super::right::SHARED_SLOT;
 use super::{
+    ground::SlotShortcut,
     named::Named,
     quiet::HostTier,
     right::{Held, INSIDE, LEASE, LeasedPermits, SHARED_LEASE, SLOT, THREAD, short},
@@ -145,6 +146,7 @@ impl Named {
     /// This mutex without its data, to release when the mutex itself may be gone.
     pub(super) fn later(&self) -> Named {
         Named {
+            shortcut: SlotShortcut::new(),
             entry: self.entry.clone(),
             reach: self.reach.clone(),
             scope: AtomicU8::new(self.scope.load(Relaxed)),

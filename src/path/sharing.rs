@@ -80,6 +80,19 @@ impl Named {
     /// A read lock that nothing stands in the way of; `None` leaves everything as it was.
     #[inline(never)]
     pub(crate) fn read_quietly(&self) -> Option<Won> {
+        if let Some(place) = self.shortcut.here()
+            && !self.reach.is_closed()
+            && !self.entry.is_at_host_scope()
+        {
+            let (token, left) = place.read()?;
+            return self.has_come_in(token, left, place.generation(), || place.unread());
+        }
+        self.read_roundabout()
+    }
+
+    /// The same without the shortcut.
+    #[inline(never)]
+    fn read_roundabout(&self) -> Option<Won> {
         let in_force = self.entry.scope_in_force();
         if self.scope() > in_force || self.has_terms {
             return None;
@@ -90,7 +103,11 @@ impl Named {
             Scope::Process => match self.entry.place(generation) {
                 GatePlace::Slot(place) => {
                     let (token, left) = place.read()?;
-                    self.has_come_in(token, left, generation, || place.unread())
+                    let won = self.has_come_in(token, left, generation, || place.unread())?;
+                    if !self.reach.guards_stay {
+                        self.entry.shorten(&self.shortcut, generation);
+                    }
+                    Some(won)
                 }
                 GatePlace::Unknown => None,
                 GatePlace::NoSlot => self.read_past_thread(Scope::Process, generation),
@@ -193,16 +210,29 @@ impl Named {
     /// A reader leaves, which has nothing besides. Nothing is done in a forked child, which has but a
     /// copy.
     fn leave_quietly(&self, held: &mut Held) -> bool {
+        if let Some(place) = self.shortcut.here()
+            && held.take_bare_read(place.generation())
+        {
+            place.unread();
+            return true;
+        }
+        self.leave_roundabout(held);
+        true
+    }
+
+    /// The same without the shortcut.
+    #[inline(never)]
+    fn leave_roundabout(&self, held: &mut Held) {
         let generation = fork::generation();
         if held.is_of_other_than(generation) {
-            return true;
+            return;
         }
         if held.has(SHARED_LEASE)
             && let Some(tier) = self.host_tier_in(generation)
         {
             held.forget();
             tier.leave_shared();
-            return true;
+            return;
         }
         if held.has(SHARED_SLOT)
             && held.permits() == 0
@@ -210,10 +240,9 @@ impl Named {
         {
             held.forget();
             place.unread();
-            return true;
+            return;
         }
         self.stop_sharing(held);
-        true
     }
 
     /// Gives back what a reader has, or an upgradable reader besides its gate; or permits.
