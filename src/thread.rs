@@ -216,9 +216,16 @@ impl ThreadLock {
         }
     }
 
-    /// Counts a token. Only for its holder, once after it has won.
+    /// Counts a token. Only for its holder, once after it has won, and if a panic here has the holder
+    /// release it.
     #[inline]
     pub(crate) fn count(&self) -> ThreadTaken {
+        self.counted().unwrap_or_else(|| out_of_tokens())
+    }
+
+    /// The same for a holder that nothing releases it for yet: a panic leaves it free.
+    #[inline]
+    pub(crate) fn count_or_unlock(&self) -> ThreadTaken {
         self.taken()
     }
 
@@ -370,21 +377,27 @@ impl ThreadLock {
     /// What the winner does with the lock before anything else.
     #[inline]
     fn taken(&self) -> ThreadTaken {
+        self.counted().unwrap_or_else(|| self.unlock_without_tokens())
+    }
+
+    /// `None`: its tokens are exhausted.
+    #[inline]
+    fn counted(&self) -> Option<ThreadTaken> {
         let last = self.token.load(Relaxed);
         if last >= Token::MAX.get() {
-            self.out_of_tokens();
+            return None;
         }
         self.token.store(last + 1, Relaxed);
-        ThreadTaken {
+        Some(ThreadTaken {
             token: Token::new(last + 1).expect("it is not past the largest"),
             predecessor: Predecessor::from_u8(self.left.load(Relaxed)),
-        }
+        })
     }
 
     #[cold]
-    fn out_of_tokens(&self) -> ! {
+    fn unlock_without_tokens(&self) -> ! {
         self.unlock();
-        panic!("the tokens of this lock are exhausted");
+        out_of_tokens();
     }
 
     /// Queues as a thread. False if the time came first, or the wait is over.
@@ -596,6 +609,11 @@ impl ThreadLock {
     pub(crate) async fn come_back(&self, seat: Seat) {
         ThreadWaiting { lock: self, ticket: Some((seat.0, generation())) }.await;
     }
+}
+
+#[cold]
+fn out_of_tokens() -> ! {
+    panic!("the tokens of this lock are exhausted");
 }
 
 /// A task's seat at a turnstile, which it takes to wait at the gate.

@@ -39,6 +39,18 @@ impl Token {
         if number <= Self::MAX.0 { Some(Token(number)) } else { None }
     }
 
+    /// The token with this number, of a reserve that has only tokens.
+    #[cfg(feature = "process")]
+    #[cfg_attr(
+        any(not(target_os = "linux"), tierlock_no_table),
+        allow(dead_code, reason = "the table engine's")
+    )]
+    #[inline]
+    pub(crate) const fn of_reserve(number: u64) -> Token {
+        debug_assert!(number <= Self::MAX.0, "no reserve lies beyond the largest token");
+        Token(number)
+    }
+
     /// The first token of a leader's epoch; its count is zero.
     #[cfg(any(feature = "host", feature = "testing", test))]
     pub(crate) const fn first_of(epoch: u32) -> Token {

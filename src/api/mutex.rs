@@ -162,6 +162,7 @@ impl<T: ?Sized> Mutex<T> {
                 lock.take();
                 Ok(self.plain_guard())
             }
+            Core::Named(named) if self.anchor.lock_straight(named) => Ok(self.straight_guard()),
             Core::Named(named) => self.lock_named(named),
         }
     }
@@ -191,6 +192,7 @@ impl<T: ?Sized> Mutex<T> {
                 Some(_) => Ok(self.plain_guard()),
                 None => Err(LockError::WOULD_BLOCK),
             },
+            Core::Named(named) if self.anchor.lock_straight(named) => Ok(self.straight_guard()),
             Core::Named(named) => self.try_lock_named(named),
         }
     }
@@ -348,7 +350,7 @@ impl<T: ?Sized> Mutex<T> {
 
     #[inline(never)]
     fn lock_named(&self, named: &Named) -> Result<MutexGuard<'_, T>> {
-        match named.lock_quietly(QuietCaller::Thread) {
+        match named.lock_roundabout(QuietCaller::Thread) {
             Some(won) => self.guard_of(won),
             None => named.lock_slow(Patience::Forever).and_then(|held| self.guard(held)),
         }
@@ -356,7 +358,7 @@ impl<T: ?Sized> Mutex<T> {
 
     #[inline(never)]
     fn try_lock_named(&self, named: &Named) -> Result<MutexGuard<'_, T>> {
-        match named.lock_quietly(QuietCaller::Thread) {
+        match named.lock_roundabout(QuietCaller::Thread) {
             Some(won) => self.guard_of(won),
             None => named.lock_slow(Patience::No).and_then(|held| self.guard(held)),
         }
@@ -421,8 +423,11 @@ impl<T: ?Sized> Mutex<T> {
     fn lock_quietly(&self) -> Option<Result<MutexGuard<'_, T>>> {
         match &self.anchor.core {
             Core::Plain(Plain { lock, .. }) => lock.take_quietly().map(|_| Ok(self.plain_guard())),
+            Core::Named(named) if self.anchor.lock_straight(named) => {
+                Some(Ok(self.straight_guard()))
+            }
             Core::Named(named) => {
-                named.lock_quietly(QuietCaller::Task).map(|won| self.guard_of(won))
+                named.lock_roundabout(QuietCaller::Task).map(|won| self.guard_of(won))
             }
         }
     }
@@ -433,6 +438,13 @@ impl<T: ?Sized> Mutex<T> {
         // SAFETY: the lock was just won.
         unsafe { self.anchor.install_plain() };
         // SAFETY: likewise, and the borrow keeps the mutex alive.
+        unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) }
+    }
+
+    /// The guard of a lock that the anchor has won straight.
+    #[inline]
+    fn straight_guard(&self) -> MutexGuard<'_, T> {
+        // SAFETY: it was just won, and stands in the anchor; and the borrow keeps the mutex alive.
         unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) }
     }
 

@@ -129,6 +129,15 @@ trait Family: GuardMode {
         held: Held,
         keeper: Option<Arc<dyn Keeper>>,
     ) -> Result<LockGuard<'a, T, Self>>;
+
+    /// The same of what stands in the anchor already, in a mode that has it there.
+    ///
+    /// # Safety
+    /// As of [`guard`](Self::guard).
+    unsafe fn standing<'a, T: ?Sized>(
+        value: NonNull<T>,
+        anchor: NonNull<Anchor>,
+    ) -> LockGuard<'a, T, Self>;
 }
 
 impl Family for Read {
@@ -143,6 +152,10 @@ impl Family for Read {
     ) -> Result<RwLockReadGuard<'a, T>> {
         // SAFETY: the same contract.
         Ok(unsafe { LockGuard::of_reader(value, anchor, held, keeper) })
+    }
+
+    unsafe fn standing<'a, T: ?Sized>(_: NonNull<T>, _: NonNull<Anchor>) -> RwLockReadGuard<'a, T> {
+        unreachable!("a reader keeps what it holds in its guard")
     }
 }
 
@@ -164,6 +177,15 @@ macro_rules! sole_families {
                 unsafe { at.install(held, keeper) }?;
                 // SAFETY: the same contract.
                 Ok(unsafe { LockGuard::new(value, anchor) })
+            }
+
+            #[inline]
+            unsafe fn standing<'a, T: ?Sized>(
+                value: NonNull<T>,
+                anchor: NonNull<Anchor>,
+            ) -> LockGuard<'a, T, $name> {
+                // SAFETY: the same contract.
+                unsafe { LockGuard::new(value, anchor) }
             }
         }
     )+};
@@ -473,6 +495,13 @@ impl<T: ?Sized> RwLock<T> {
 
     #[inline]
     fn enter<M: Family>(&self, patience: Patience) -> Result<LockGuard<'_, T, M>> {
+        if M::MODE == path::LockMode::Exclusive
+            && let Core::Named(named) = &self.anchor.core
+            && self.anchor.lock_straight(named)
+        {
+            // SAFETY: it was just won of this lock, and stands in the anchor; the borrow keeps it alive.
+            return Ok(unsafe { M::standing(inside(&self.value), NonNull::from(&self.anchor)) });
+        }
         let held = self.anchor.core.enter(M::MODE, patience).map_err(explained::<M>)?;
         // SAFETY: it was just won of this lock in that mode, and the borrow keeps the lock alive.
         unsafe { M::guard(inside(&self.value), NonNull::from(&self.anchor), held, None) }

@@ -1,18 +1,20 @@
-//! What is replaced while others look at it.
+//! What is replaced while others look at it, and the shortest way to it.
 
 use std::{
     marker::PhantomData,
     ptr,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicPtr, Ordering},
     },
 };
 
+use super::{Mutex, mark};
+
 /// A value that is replaced now and then. What was replaced stays where it is for as long as this lives:
 /// another thread may be about to use it.
 pub(crate) struct LatestMade<T> {
-    first: T,
+    first: Arc<T>,
     /// Null while the first one is.
     latest: AtomicPtr<Replacement<T>>,
     /// It is shared and dropped as such a cell is.
@@ -20,18 +22,25 @@ pub(crate) struct LatestMade<T> {
 }
 
 struct Replacement<T> {
-    value: T,
+    value: Arc<T>,
     /// What was the latest before: null for the first.
     before: *mut Replacement<T>,
 }
 
 impl<T> LatestMade<T> {
     pub(crate) fn new(first: T) -> LatestMade<T> {
+        let first = Arc::new(first);
         LatestMade { first, latest: AtomicPtr::new(ptr::null_mut()), shape: PhantomData }
     }
 
     #[inline]
     pub(crate) fn get(&self) -> &T {
+        self.shared()
+    }
+
+    /// The same, for a [`Shortcut`].
+    #[inline]
+    pub(crate) fn shared(&self) -> &Arc<T> {
         let latest = self.latest.load(Ordering::Acquire);
         // SAFETY: null, or out of `Box::into_raw` in `replace`, which publishes it for as long as `self`
         // lives.
@@ -46,10 +55,10 @@ impl<T> LatestMade<T> {
         let before = self.latest.load(Ordering::Acquire);
         // SAFETY: as in `get`.
         let latest = unsafe { before.as_ref() }.map_or(&self.first, |latest| &latest.value);
-        if !ptr::eq(latest, seen) {
+        if !ptr::eq(&raw const **latest, seen) {
             return;
         }
-        let new = Box::into_raw(Box::new(Replacement { value, before }));
+        let new = Box::into_raw(Box::new(Replacement { value: Arc::new(value), before }));
         if self.latest.compare_exchange(before, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // SAFETY: it came out of `Box::into_raw` above and was not published.
             drop(unsafe { Box::from_raw(new) });
@@ -66,5 +75,63 @@ impl<T> Drop for LatestMade<T> {
             let replacement = unsafe { Box::from_raw(latest) };
             latest = replacement.before;
         }
+    }
+}
+
+/// A way straight to a value that stands elsewhere: one load, for those that come often. It keeps alive
+/// whatever it led to, since another thread may be about to use that.
+pub(crate) struct Shortcut<T> {
+    /// Null where it leads nowhere yet.
+    at: AtomicPtr<T>,
+    /// Nearly always it leads to one thing for good, which takes no allocation.
+    kept: Mutex<(Option<Arc<T>>, Vec<Arc<T>>)>,
+}
+
+impl<T> Shortcut<T> {
+    pub(crate) const fn new() -> Shortcut<T> {
+        Shortcut { at: AtomicPtr::new(ptr::null_mut()), kept: Mutex::new((None, Vec::new())) }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&T> {
+        let at = self.at.load(Ordering::Acquire);
+        // SAFETY: null, or where one of `kept` points to, which keeps that for as long as `self` lives:
+        // `lead_to` only adds to it.
+        unsafe { at.as_ref() }
+    }
+
+    /// From now on it leads to this. It may go on leading to what it did, where another thread changes it
+    /// just now, or did at the fork that this process comes from.
+    #[cold]
+    pub(crate) fn lead_to(&self, to: &Arc<T>) {
+        let Some(mut kept) = self.kept.try_lock() else { return };
+        let (first, others) = &mut *kept;
+        let is_first = Arc::ptr_eq(first.get_or_insert_with(|| to.clone()), to);
+        if !is_first && !others.iter().any(|known| Arc::ptr_eq(known, to)) {
+            others.push(to.clone());
+        }
+        self.at.store(Arc::as_ptr(to).cast_mut(), Ordering::Release);
+    }
+}
+
+/// To which process something belongs, of those that were forked from each other.
+#[derive(Clone, Copy)]
+pub(crate) struct ForkStamp(u64);
+
+impl ForkStamp {
+    pub(crate) fn of(generation: u64) -> ForkStamp {
+        ForkStamp(generation + 1)
+    }
+
+    /// Whether it is this process. A child that has yet to find its generation has a mark that is no
+    /// stamp's.
+    #[inline]
+    pub(crate) fn is_here(self) -> bool {
+        mark().load(Ordering::Relaxed) == self.0
+    }
+
+    #[inline]
+    pub(crate) fn generation(self) -> u64 {
+        self.0 - 1
     }
 }

@@ -13,12 +13,14 @@ use std::{
 };
 
 #[cfg(not(feature = "process"))]
-pub(crate) use self::NoSlotPlace as SlotPlace;
+pub(crate) use self::{
+    NoSlotPlace as SlotPlace, NoSlotShortcut as SlotShortcut, NoWordWon as WordWon,
+};
 pub(crate) use self::{cell::GuardCell, reach::Reach};
 #[cfg(feature = "process")]
-pub(crate) use crate::process::SlotPlace;
-#[cfg(feature = "process")]
 use crate::process::{Directory, DirectoryKey, Slot};
+#[cfg(feature = "process")]
+pub(crate) use crate::process::{SlotPlace, SlotShortcut, WordWon};
 use crate::{
     error::{LockError, Predecessor, Result},
     fork::{self, FirstMade, Mutex, PerFork},
@@ -115,8 +117,55 @@ type WordOf = (Weak<dyn LeaseService>, Arc<LeaseWord>);
 #[derive(Clone, Copy)]
 pub(crate) struct NoSlotPlace<'a>(&'a std::convert::Infallible);
 
+/// What else may be inside where a quiet word was won.
+#[cfg(not(feature = "process"))]
+#[allow(dead_code, reason = "there is no word")]
+pub(crate) enum NoWordWon {
+    Alone,
+    Beside,
+}
+
+/// A way that leads nowhere.
+#[cfg(not(feature = "process"))]
+pub(crate) struct NoSlotShortcut;
+
+#[cfg(not(feature = "process"))]
+impl NoSlotShortcut {
+    pub(crate) const fn new() -> NoSlotShortcut {
+        NoSlotShortcut
+    }
+
+    pub(crate) fn here(&self) -> Option<NoSlotPlace<'_>> {
+        None
+    }
+}
+
 #[cfg(not(feature = "process"))]
 impl NoSlotPlace<'_> {
+    pub(crate) fn take_word(self) -> Option<NoWordWon> {
+        match *self.0 {}
+    }
+
+    pub(crate) fn is_alone(self) -> bool {
+        match *self.0 {}
+    }
+
+    pub(crate) fn count(self) -> Option<Token> {
+        match *self.0 {}
+    }
+
+    pub(crate) fn leave_uncounted(self) {
+        match *self.0 {}
+    }
+
+    pub(crate) fn is(self, _: NoSlotPlace<'_>) -> bool {
+        match *self.0 {}
+    }
+
+    pub(crate) fn generation(self) -> u64 {
+        match *self.0 {}
+    }
+
     pub(crate) fn take(self) -> Option<Token> {
         match *self.0 {}
     }
@@ -277,18 +326,19 @@ impl Drop for NameEntry {
         self.give_leases_back();
         // A guard that was forgotten holds it still; its token counts all the same.
         let token = self.thread.last_token().max(self.highest_token()).max(self.own_token());
-        let left = self.thread.try_take();
+        // Counted by none: there may be no token left.
+        let left = self.thread.try_win().then(|| self.thread.predecessor());
         let mut names = self.ground.names().lock();
         // The name is not made anew before this.
         names.entries.remove(&self.name);
         self.ground.floor.fetch_max(token.get(), Relaxed);
         if let Some(left) = left
-            && left.predecessor != Predecessor::Clean
+            && left != Predecessor::Clean
             // A slot tells it, to whichever process comes next.
             && !self.has_slot()
             && names.unclean.len() < UNCLEAN_MAX
         {
-            names.unclean.insert(self.name.clone(), left.predecessor);
+            names.unclean.insert(self.name.clone(), left);
         }
     }
 }
@@ -332,7 +382,7 @@ impl NameEntry {
             // If it is another's by now, whatever uses it here is refused.
             let _ = self.usage().map(|usage| entry.claim(usage));
             // Above what its parent's guards have, unless it is in use by now.
-            if entry.thread.try_take().is_some() {
+            if entry.thread.try_win() {
                 let told = entry.thread.predecessor();
                 entry.thread.raise_token(self.thread.last_token());
                 entry.thread.release(told);
@@ -404,6 +454,16 @@ impl NameEntry {
             Some(slot) => slot.place(generation).map_or(GatePlace::Unknown, GatePlace::Slot),
             None => GatePlace::NoSlot,
         }
+    }
+
+    /// Has a shortcut lead to its slot, where the process of this fork generation has found that.
+    #[cold]
+    pub(crate) fn shorten(&self, shortcut: &SlotShortcut, generation: u64) {
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.slot() {
+            shortcut.lead_to(slot, generation);
+        }
+        let _ = (shortcut, generation);
     }
 
     /// A lock of thread scope is about to be built.
@@ -519,6 +579,12 @@ impl NameEntry {
     #[inline]
     pub(crate) fn scope_in_force_in(&self, generation: u64) -> Scope {
         self.here_in(generation).in_force.get()
+    }
+
+    /// Whether this entry's scope in force is host scope: in a forked child, whether its parent's was.
+    #[inline]
+    pub(crate) fn is_at_host_scope(&self) -> bool {
+        self.in_force.get() == Scope::Host
     }
 
     /// The same, or the wider one that the holder of the thread lock is on its way to.

@@ -62,9 +62,11 @@ use std::{future::Future, task::Poll, time::Duration};
 pub use self::named::Keep;
 pub(crate) use self::{
     all::{WantedPart, lock_all, lock_all_async},
+    ground::SlotPlace,
     named::{Named, QuietCaller},
     observing::{Announced, Observation},
     permits::{check_limit, permits_at_host_scope},
+    quiet::{Aside, Straight},
     right::{Held, Won},
 };
 use crate::{
@@ -194,7 +196,7 @@ impl Core {
                 _ => {
                     let start = clock::now();
                     let is_won = wait_until_async(&plain.lock, patience.until()).await;
-                    let taken = is_won.then(|| Held::plain(plain.lock.count()));
+                    let taken = is_won.then(|| Held::plain(plain.lock.count_or_unlock()));
                     taken.ok_or_else(|| plain.timed_out(start))
                 }
             },

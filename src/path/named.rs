@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::ground::{NameEntry, Reach};
+use super::ground::{NameEntry, Reach, SlotShortcut};
 use crate::{
     error::{LockError, Result},
     fork,
@@ -71,6 +71,9 @@ pub enum Keep {
 
 /// A named mutex: which tiers it climbs, and its terms.
 pub(crate) struct Named {
+    /// To the entry's slot, once the scope in force is process scope and a lock has been won there. It
+    /// leads nowhere where locks have something besides: terms, or guards that stay with their threads.
+    pub(crate) shortcut: SlotShortcut,
     pub(crate) entry: Arc<NameEntry>,
     pub(crate) reach: Arc<Reach>,
     /// The scope asked for; `escalate` raises it.

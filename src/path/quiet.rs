@@ -1,6 +1,6 @@
 //! The fast paths: a lock that nothing stands in the way of, and its release.
 
-use super::ground::{GatePlace, SlotPlace};
+use super::ground::{GatePlace, NameEntry, SlotPlace, WordWon};
 use crate::{
     clock,
     error::Predecessor,
@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     named::{Keep, Named, QuietCaller},
-    right::{INSIDE, LEASE, LeasedPermits, SLOT, THREAD, Won, short},
+    right::{Held, INSIDE, LEASE, LeasedPermits, SLOT, THREAD, Won, short},
     spans,
 };
 
@@ -24,6 +24,59 @@ impl Named {
     /// inside. `None` leaves everything as it was, and the climb finds out what it is.
     #[inline]
     pub(crate) fn lock_quietly(&self, caller: QuietCaller) -> Option<Won> {
+        let won = match self.lock_straight() {
+            Straight::Won(won) => Some(won),
+            Straight::Refused => None,
+            Straight::Aside(place, aside) => self.go_on(place, aside),
+        };
+        won.or_else(|| self.lock_roundabout(caller))
+    }
+
+    /// The same by the [shortcut](Named::shortcut), and no further than it goes straight on.
+    ///
+    /// What it does not ask does not change once the shortcut leads anywhere, but for the scope in force,
+    /// which is host scope by now or what it was. That is asked; and grown since then, it shows in the word,
+    /// which has WIDE.
+    #[inline]
+    pub(crate) fn lock_straight(&self) -> Straight<'_> {
+        if spans::are_wanted() {
+            return Straight::Refused; // the climb has them
+        }
+        let Some(place) = self.shortcut.here() else { return Straight::Refused };
+        let entry = &*self.entry;
+        if self.reach.is_closed() || entry.is_at_host_scope() {
+            return Straight::Refused;
+        }
+        match place.take_word() {
+            None => Straight::Refused,
+            Some(WordWon::Beside) => Straight::Aside(place, Aside::Beside),
+            Some(WordWon::Alone) => enter_straight(entry, place),
+        }
+    }
+
+    /// Goes on from there.
+    #[inline]
+    pub(crate) fn go_on(&self, place: SlotPlace<'_>, aside: Aside) -> Option<Won> {
+        match aside {
+            Aside::Beside if place.is_alone() => match enter_straight(&self.entry, place) {
+                Straight::Won(won) => Some(won),
+                Straight::Refused => None,
+                Straight::Aside(place, aside) => {
+                    step_aside(place, aside);
+                    None
+                }
+            },
+            Aside::Beside => None,
+            aside => {
+                step_aside(place, aside);
+                None
+            }
+        }
+    }
+
+    /// The same without it: every gate is looked up. Where it leads to the gate, that was in vain.
+    #[inline(never)]
+    pub(crate) fn lock_roundabout(&self, caller: QuietCaller) -> Option<Won> {
         if caller != QuietCaller::Look && spans::are_wanted() {
             return None; // the climb has them
         }
@@ -32,7 +85,13 @@ impl Named {
         if self.scope() > in_force {
             return None; // the first lock at this scope widens the name
         }
+        if caller != QuietCaller::Look && in_force == Scope::Process && self.is_short(generation) {
+            return None; // once more would only take the word's cache line from its holder
+        }
         let won = self.enter_gate(in_force, generation)?;
+        if !self.reach.guards_stay && won.parts() == SLOT | INSIDE {
+            self.entry.shorten(&self.shortcut, generation);
+        }
         if caller == QuietCaller::Thread && self.reach.guards_stay {
             self.stays_here(won.token);
         }
@@ -58,6 +117,14 @@ impl Named {
         }
     }
 
+    /// Whether the shortcut leads to the slot. Else the name has moved, perhaps.
+    fn is_short(&self, generation: u64) -> bool {
+        match (self.shortcut.here(), self.entry.place(generation)) {
+            (Some(known), GatePlace::Slot(place)) => known.is(place),
+            _ => false,
+        }
+    }
+
     #[inline]
     fn enter_thread(&self, scope: Scope, generation: u64) -> Option<Won> {
         let thread = self.entry.thread_in(generation);
@@ -69,7 +136,7 @@ impl Named {
             thread.step_out();
             return None;
         }
-        let taken = thread.count();
+        let taken = thread.count_or_unlock();
         Some(Won::new(taken.token, taken.predecessor, scope, THREAD, generation))
     }
 
@@ -93,6 +160,22 @@ impl Named {
             return None;
         }
         Some(Won::new(token, predecessor, Scope::Host, LEASE | INSIDE, generation))
+    }
+
+    /// What the straight way has won, if that is all that is held, and where it is; nothing of it is left
+    /// there. To be released by [`release_straight`](Named::release_straight).
+    #[inline]
+    pub(crate) fn take_straight(&self, held: &mut Held) -> Option<(SlotPlace<'_>, Token)> {
+        let place = self.shortcut.here()?;
+        let token = held.take_bare_slot(place.generation())?;
+        Some((place, token))
+    }
+
+    /// Releases it, left clean.
+    #[inline]
+    pub(crate) fn release_straight(&self, place: SlotPlace<'_>, token: Token) {
+        self.entry.cell.leave();
+        place.release(token);
     }
 
     /// Releases what [`is_quiet_in`](super::Held::is_quiet_in) this fork generation, the caller's, left
@@ -151,6 +234,49 @@ impl Named {
     #[inline]
     pub(super) fn enters_kept(&self) -> bool {
         self.keep != Keep::Never && !self.has_terms
+    }
+}
+
+/// How far the straight way in has led.
+pub(crate) enum Straight<'a> {
+    Won(Won),
+    /// Nowhere: everything is as it was.
+    Refused,
+    /// The slot's word is won, and to go on takes more than a few steps: that is for
+    /// [`go_on`](Named::go_on), so that the few are compiled without what a call needs.
+    Aside(SlotPlace<'a>, Aside),
+}
+
+/// Why.
+#[derive(Clone, Copy)]
+pub(crate) enum Aside {
+    /// Readers may be inside.
+    Beside,
+    /// The token takes more than a count.
+    Uncounted,
+    /// A guard of this process is inside, which has lost its right. This is the token of the new hold.
+    Occupied(Token),
+}
+
+/// The word is won, and no reader is inside.
+#[inline]
+fn enter_straight<'a>(entry: &NameEntry, place: SlotPlace<'a>) -> Straight<'a> {
+    let Some(token) = place.count() else {
+        return Straight::Aside(place, Aside::Uncounted);
+    };
+    let generation = place.generation();
+    if !entry.cell.enter(short(generation)) {
+        return Straight::Aside(place, Aside::Occupied(token));
+    }
+    let (scope, left) = (Scope::Process, Predecessor::Clean);
+    Straight::Won(Won::new(token, left, scope, SLOT | INSIDE, generation))
+}
+
+/// Gives back what was won so far.
+fn step_aside(place: SlotPlace<'_>, aside: Aside) {
+    match aside {
+        Aside::Beside | Aside::Uncounted => place.leave_uncounted(),
+        Aside::Occupied(token) => place.release(token),
     }
 }
 

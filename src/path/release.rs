@@ -23,6 +23,7 @@ use crate::{
 #[cfg(feature = "cli")]
 use super::right::SHARED_SLOT;
 use super::{
+    ground::SlotShortcut,
     named::Named,
     quiet::HostTier,
     right::{Held, INSIDE, LEASE, LeasedPermits, SHARED_LEASE, SLOT, THREAD, short},
@@ -145,6 +146,7 @@ impl Named {
     /// This mutex without its data, to release when the mutex itself may be gone.
     pub(super) fn later(&self) -> Named {
         Named {
+            shortcut: SlotShortcut::new(),
             entry: self.entry.clone(),
             reach: self.reach.clone(),
             scope: AtomicU8::new(self.scope.load(Relaxed)),
@@ -228,10 +230,7 @@ impl Named {
     /// The guard goes, whatever became of its right; and before another one can come.
     pub(super) fn leave_cell(&self, held: &mut Held) {
         if held.remove(INSIDE) {
-            match held.is_apart() {
-                true => self.entry.cell.leave_apart(short(fork::generation())),
-                false => self.entry.cell.leave(),
-            }
+            self.entry.cell.leave_apart(short(fork::generation()));
         }
     }
 

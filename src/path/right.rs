@@ -222,11 +222,37 @@ impl Held {
         self.won() == 0
     }
 
-    /// Holds what was won, after it was nothing.
+    /// Holds what was won, after it was nothing; and as long as nothing changes that, it holds no more.
     #[inline]
     pub(crate) fn put(&mut self, won: Won) {
         self.token = won.token;
-        self.facts = Facts(won.facts.get());
+        self.facts = Facts(won.facts.get() | BARE);
+    }
+
+    /// Whether a reader of the slot has it, which came in in this fork generation and has no more; nothing
+    /// of it is left then.
+    #[inline]
+    pub(super) fn take_bare_read(&mut self, generation: u64) -> bool {
+        let is_bare = self.won() == SHARED_SLOT
+            && self.permits == 0
+            && self.facts.generation() == short(generation)
+            && self.more.is_none();
+        if is_bare {
+            self.forget();
+        }
+        is_bare
+    }
+
+    /// The token, if this is what the straight way won in this fork generation, and no more; nothing of it
+    /// is left then.
+    #[inline]
+    pub(super) fn take_bare_slot(&mut self, generation: u64) -> Option<Token> {
+        let facts = Facts::new(Scope::Process, Predecessor::Clean, SLOT | INSIDE);
+        if self.facts.0 != facts.with_generation(short(generation)).0 | SOME.get() | BARE {
+            return None;
+        }
+        self.facts = Held::NOTHING.facts;
+        Some(self.token)
     }
 
     /// Leaves nothing behind that would have to be given back.
@@ -292,6 +318,7 @@ impl Held {
     }
 
     pub(super) fn more_mut(&mut self) -> &mut More {
+        self.facts.0 &= !BARE;
         self.more.get_or_insert_default()
     }
 
@@ -342,6 +369,9 @@ pub(crate) struct Won {
 
 /// Stands in an unused byte, so that the word is never zero.
 const SOME: NonZeroU64 = NonZeroU64::new(1 << 24).unwrap();
+/// Beside it: of what was [put](Held::put) into a guard's state without anything besides. No keeper, no
+/// panic that was under way, nothing of [`More`].
+const BARE: u64 = 1 << 25;
 
 impl Won {
     #[inline]

@@ -80,6 +80,19 @@ impl Named {
     /// A read lock that nothing stands in the way of; `None` leaves everything as it was.
     #[inline(never)]
     pub(crate) fn read_quietly(&self) -> Option<Won> {
+        if let Some(place) = self.shortcut.here()
+            && !self.reach.is_closed()
+            && !self.entry.is_at_host_scope()
+        {
+            let (token, left) = place.read()?;
+            return self.has_come_in(token, left, place.generation(), || place.unread());
+        }
+        self.read_roundabout()
+    }
+
+    /// The same without the shortcut.
+    #[inline(never)]
+    fn read_roundabout(&self) -> Option<Won> {
         let in_force = self.entry.scope_in_force();
         if self.scope() > in_force || self.has_terms {
             return None;
@@ -90,7 +103,11 @@ impl Named {
             Scope::Process => match self.entry.place(generation) {
                 GatePlace::Slot(place) => {
                     let (token, left) = place.read()?;
-                    self.has_come_in(token, left, generation, || place.unread())
+                    let won = self.has_come_in(token, left, generation, || place.unread())?;
+                    if !self.reach.guards_stay {
+                        self.entry.shorten(&self.shortcut, generation);
+                    }
+                    Some(won)
                 }
                 GatePlace::Unknown => None,
                 GatePlace::NoSlot => self.read_past_thread(Scope::Process, generation),
@@ -193,16 +210,29 @@ impl Named {
     /// A reader leaves, which has nothing besides. Nothing is done in a forked child, which has but a
     /// copy.
     fn leave_quietly(&self, held: &mut Held) -> bool {
+        if let Some(place) = self.shortcut.here()
+            && held.take_bare_read(place.generation())
+        {
+            place.unread();
+            return true;
+        }
+        self.leave_roundabout(held);
+        true
+    }
+
+    /// The same without the shortcut.
+    #[inline(never)]
+    fn leave_roundabout(&self, held: &mut Held) {
         let generation = fork::generation();
         if held.is_of_other_than(generation) {
-            return true;
+            return;
         }
         if held.has(SHARED_LEASE)
             && let Some(tier) = self.host_tier_in(generation)
         {
             held.forget();
             tier.leave_shared();
-            return true;
+            return;
         }
         if held.has(SHARED_SLOT)
             && held.permits() == 0
@@ -210,10 +240,9 @@ impl Named {
         {
             held.forget();
             place.unread();
-            return true;
+            return;
         }
         self.stop_sharing(held);
-        true
     }
 
     /// Gives back what a reader has, or an upgradable reader besides its gate; or permits.
@@ -333,6 +362,10 @@ impl Named {
     pub(super) fn begin_reading(&self, held: &mut Held) -> Result<()> {
         self.entry.shares().set_readable(true);
         held.add(READABLE);
+        // Above thread scope the gate can be lost: then the cell alone keeps a writer of this process out.
+        if held.scope() > Scope::Thread && !held.has(INSIDE) {
+            self.enter_apart(held);
+        }
         self.mark_readable(held, Some(held.predecessor()))?;
         self.entry.thread().wake_all();
         Ok(())
@@ -353,11 +386,9 @@ impl Named {
     fn begin_upgrade(&self, held: &mut Held) -> Result<()> {
         self.mark_readable(held, None)?;
         self.entry.shares().set_readable(false);
-        if held.remove(READABLE)
-            && held.scope() > Scope::Thread
-            && self.entry.cell.enter(short(fork::generation()))
-        {
-            held.add(INSIDE);
+        if held.remove(READABLE) && held.has(INSIDE) {
+            // It is the only one that is marked there: a second one waits until this one is not readable.
+            self.entry.cell.upgrade(short(fork::generation()));
         }
         Ok(())
     }
@@ -383,8 +414,8 @@ impl Named {
 
     /// It waits no longer: an upgradable reader as before.
     fn undo_upgrade(&self, held: &mut Held) {
-        if held.remove(INSIDE) {
-            self.entry.cell.leave();
+        if held.has(INSIDE) {
+            self.entry.cell.downgrade(short(fork::generation()));
         }
         // If it is lost, its next use finds out.
         let _ = self.begin_reading(held);
@@ -459,8 +490,8 @@ impl Named {
             held.set_predecessor(Predecessor::Clean);
             return Ok(());
         }
-        if held.remove(INSIDE) {
-            self.entry.cell.leave();
+        if held.has(INSIDE) {
+            self.entry.cell.downgrade(short(fork::generation()));
         }
         // What it had to tell is repaired.
         held.set_predecessor(Predecessor::Clean);

@@ -9,6 +9,7 @@
 mod checkup;
 mod dir;
 mod flock;
+mod place;
 mod shown;
 mod sys;
 #[cfg(all(
@@ -47,7 +48,6 @@ pub(crate) use self::dir::{births::is_stopped, keepers::find_survivors};
 use self::dir::{elections::Announcement, home::Home};
 #[cfg(feature = "testing")]
 pub use self::table::parts;
-pub(crate) use self::waiting::{Drain, SlotWish};
 #[cfg(feature = "cli")]
 pub(crate) use self::{
     checkup::examine,
@@ -64,6 +64,11 @@ pub(crate) use self::{
         turns::{FileTurn, TurnFile},
     },
     shown::{NameStatus, WaiterStatus},
+};
+pub(crate) use self::{
+    place::{SlotPlace, SlotShortcut},
+    table::WordWon,
+    waiting::{Drain, SlotWish},
 };
 
 /// How to open a directory.
@@ -674,37 +679,5 @@ impl Drainer {
     /// It looks again, after it waited otherwise than asleep; whether the bell rang.
     pub(crate) fn looks_again(&mut self, is_rung: bool) {
         self.0.looks_again(is_rung);
-    }
-}
-
-/// Where a slot is, found before the tier below is won: a quiet lock then is one compare-and-swap
-/// and a quiet release another, with nothing to look up in between.
-#[derive(Clone, Copy)]
-pub(crate) struct SlotPlace<'a>(table::FoundSlot<'a>);
-
-impl SlotPlace<'_> {
-    /// Takes the slot where nothing stands in the way: its token. `None` leaves it as it was. A word
-    /// with WIDE is in the way.
-    #[inline]
-    pub(crate) fn take(self) -> Option<Token> {
-        self.0.take()
-    }
-
-    /// Releases it, clean, if it still bears this token.
-    #[inline]
-    pub(crate) fn release(self, token: Token) {
-        self.0.release(token);
-    }
-
-    /// Comes in as a reader where nothing stands in the way: its token, and how the last holder left.
-    #[inline]
-    pub(crate) fn read(self) -> Option<(Token, Predecessor)> {
-        self.0.read(false)
-    }
-
-    /// A reader leaves.
-    #[inline]
-    pub(crate) fn unread(self) {
-        self.0.unread();
     }
 }

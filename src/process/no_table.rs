@@ -75,7 +75,55 @@ impl TableDirectory {
 #[derive(Clone, Copy)]
 pub(super) struct FoundSlot<'a>(&'a Infallible);
 
+/// What else may be inside where a quiet word was won.
+#[allow(dead_code, reason = "there is no word")]
+pub(crate) enum WordWon {
+    Alone,
+    Beside,
+}
+
+/// A way that leads nowhere.
+pub(super) struct PlaceShortcut;
+
+impl PlaceShortcut {
+    pub(super) const fn new() -> PlaceShortcut {
+        PlaceShortcut
+    }
+
+    pub(super) fn here(&self) -> Option<FoundSlot<'_>> {
+        None
+    }
+
+    pub(super) fn lead_to(&self, slot: &TableSlot, _: u64) {
+        match slot.0 {}
+    }
+}
+
 impl FoundSlot<'_> {
+    pub(super) fn take_word(self) -> Option<WordWon> {
+        match *self.0 {}
+    }
+
+    pub(super) fn is_alone(self) -> bool {
+        match *self.0 {}
+    }
+
+    pub(super) fn count(self) -> Option<Token> {
+        match *self.0 {}
+    }
+
+    pub(super) fn leave_uncounted(self) {
+        match *self.0 {}
+    }
+
+    pub(super) fn is(self, _: FoundSlot<'_>) -> bool {
+        match *self.0 {}
+    }
+
+    pub(super) fn fork_generation(self) -> u64 {
+        match *self.0 {}
+    }
+
     pub(super) fn take(self) -> Option<Token> {
         match *self.0 {}
     }

@@ -69,7 +69,10 @@ use std::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
-    fork::{FirstMade, Mutex, PerFork, latest::LatestMade},
+    fork::{
+        self, FirstMade, Mutex, PerFork,
+        latest::{ForkStamp, LatestMade},
+    },
     mode::{Room, Share, Usage},
     name::Name,
     scope::Scope,
@@ -81,6 +84,7 @@ use crate::{
 pub(super) use self::checkup::examine;
 #[cfg(feature = "cli")]
 pub(super) use self::holding::holding;
+pub(crate) use self::lock::WordWon;
 use self::{
     index::Found,
     lock::{LostHold, SlotWon, Stop},
@@ -92,7 +96,10 @@ use self::{
     step::step,
     word::Word,
 };
-pub(super) use self::{layout::FORMAT, place::FoundSlot};
+pub(super) use self::{
+    layout::FORMAT,
+    place::{FoundSlot, PlaceShortcut},
+};
 use super::{
     DirectoryKey, Drain, NameStatus, Options, SlotWish, Taken,
     dir::home::{Home, damaged},
@@ -182,10 +189,12 @@ impl TableDirectory {
         let slot = slot.map_err(|error| named(store::about(&self.home, error)))?;
         Ok(NamePlace {
             slot,
-            generation,
-            number,
+            me: member.id,
             member,
             held: AtomicU64::new(NOT_HELD),
+            stamp: ForkStamp::of(fork::generation()),
+            generation,
+            number,
             stays: AtomicBool::new(false),
             heirloom: Mutex::default(),
             reader_heirloom: Mutex::default(),
@@ -209,6 +218,12 @@ impl TableDirectory {
 #[inline]
 fn is_to_look(last: u64, token: u64) -> bool {
     last / TOKENS_PER_LOOK != token / TOKENS_PER_LOOK
+}
+
+/// The same of a token that comes right after the last one: one compare.
+#[inline]
+fn begins_a_stretch(token: u64) -> bool {
+    token.is_multiple_of(TOKENS_PER_LOOK)
 }
 
 /// The lock of one name.

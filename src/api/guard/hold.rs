@@ -3,15 +3,20 @@
 use std::{
     cell::UnsafeCell,
     future::Future,
+    marker::PhantomData,
     mem::ManuallyDrop,
+    ptr::NonNull,
     sync::{Arc, OnceLock},
 };
 
-use super::{Anchor, GuardHold, GuardState, Keeper, mode::GuardMode};
+use super::{
+    Anchor, GuardHold, GuardState, Keeper,
+    mode::{Exclusive, GuardMode, UpgradableRead},
+};
 use crate::{
     error::{LockError, LostReason, Predecessor, Result},
     fork,
-    path::{Core, Held, Won},
+    path::{Aside, Core, Held, Named, SlotPlace, Straight, Won},
     scope::Scope,
     time::Time,
     token::Token,
@@ -72,6 +77,55 @@ impl Anchor {
         // SAFETY: the same contract, and there is no inherited guard.
         unsafe { &mut *self.state.get() }.held.put(won);
         Ok(())
+    }
+
+    /// Locks by the shortcut of a lock that is `named`, this one's, for a guard that borrows, which the caller
+    /// makes then: what was won stands here. False leaves everything as it was, and the slower ways find out
+    /// what it is.
+    #[inline]
+    pub(crate) fn lock_straight(&self, named: &Named) -> bool {
+        !std::thread::panicking() && self.lock_straight_named(named)
+    }
+
+    // One call, and one bit that comes back. Each rare branch ends in a call with no more than registers
+    // hold, so that this saves none of them.
+    #[inline(never)]
+    fn lock_straight_named(&self, named: &Named) -> bool {
+        match named.lock_straight() {
+            Straight::Won(won) => self.put_straight(won),
+            Straight::Refused => false,
+            Straight::Aside(place, Aside::Beside) => self.go_on(named, place, Aside::Beside),
+            Straight::Aside(place, Aside::Uncounted) => self.go_on(named, place, Aside::Uncounted),
+            Straight::Aside(place, Aside::Occupied(token)) => {
+                self.go_on(named, place, Aside::Occupied(token))
+            }
+        }
+    }
+
+    #[inline]
+    fn put_straight(&self, won: Won) -> bool {
+        // SAFETY: the state belongs to the holder of the lock, and that is the caller; an inherited
+        // guard in a forked child only reads it.
+        let is_new = unsafe { &*self.state.get() }.held.is_nothing();
+        if !is_new {
+            return self.put_slowly(won);
+        }
+        // SAFETY: the same, and there is no inherited guard.
+        unsafe { &mut *self.state.get() }.held.put(won);
+        true
+    }
+
+    #[inline(never)]
+    fn go_on(&self, named: &Named, place: SlotPlace<'_>, aside: Aside) -> bool {
+        named.go_on(place, aside).is_some_and(|won| self.put_straight(won))
+    }
+
+    /// The same where something stands in the state: a guard that was inherited, and what was won is
+    /// released. A slower way says so to the caller.
+    #[cold]
+    fn put_slowly(&self, won: Won) -> bool {
+        // SAFETY: it was just won, and no guard was made of it.
+        unsafe { self.install(won.into(), None) }.is_ok()
     }
 
     /// Runs `look` while no other thread or task has the data, if no guard exists just now and none
@@ -217,13 +271,6 @@ impl<M: GuardMode> GuardHold<'_, M> {
         }
     }
 
-    /// Whether releasing it takes no more than to release the thread lock, left clean.
-    #[inline]
-    fn is_quiet(&self) -> bool {
-        let state = self.state();
-        state.keeper.is_none() && !state.was_panicking && !std::thread::panicking()
-    }
-
     #[inline(never)]
     fn release(&mut self) {
         if self.held().is_forked() {
@@ -329,33 +376,91 @@ impl<M: GuardMode> Drop for GuardHold<'_, M> {
                 return;
             }
         }
-        match &self.anchor().core {
-            Core::Plain(plain) if !M::READS && self.is_quiet() => {
+        // SAFETY: alive as long as the guard: borrowed for `'a`, or kept by the state's keeper.
+        match unsafe { &self.anchor.as_ref().core } {
+            Core::Plain(plain) if !M::READS && self.state().is_quiet() => {
                 plain.lock.release(Predecessor::Clean);
             }
-            _ => self.release_more(),
+            // SAFETY: this is the holder, which goes.
+            Core::Named(_) if !M::READS && !std::thread::panicking() => unsafe {
+                release_named(self.anchor);
+            },
+            // SAFETY: the same.
+            Core::Named(_) if !M::READS => unsafe { release_roundabout(self.anchor) },
+            _ if M::SHARES => self.release(),
+            // By its anchor, not by a reference to the guard: so that lies in registers until here.
+            // SAFETY: the same.
+            _ => unsafe { release_sole(self.anchor, M::READS) },
         }
     }
 }
 
-impl<M: GuardMode> GuardHold<'_, M> {
-    /// Releases a named lock, or of one with something besides.
-    #[inline(never)]
-    fn release_more(&mut self) {
-        let generation = fork::generation();
-        match &self.anchor().core {
-            Core::Named(named)
-                if !M::READS && self.is_quiet() && self.held().is_quiet_in(generation) =>
-            {
-                // SAFETY: this is the holder, and no other reference to it exists.
-                let held = unsafe { &mut (*self.anchor().state.get()).held };
-                let (won, told) = (held.take_won(), held.take_hold_span());
-                match told {
-                    None => named.release_quietly(won, generation),
-                    Some(told) => named.release_told(won, told, generation),
-                }
+impl GuardState {
+    /// Whether releasing it takes no more than to release what is held, left clean.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        self.keeper.is_none() && !self.was_panicking && !std::thread::panicking()
+    }
+}
+
+/// Releases a named lock whose holder may have changed what it protects, and does not panic.
+///
+/// # Safety
+/// The caller is the holder, whose guard goes, and no other reference to the state exists. The anchor is
+/// alive as long as the guard.
+#[inline(never)]
+unsafe fn release_named(anchor: NonNull<Anchor>) {
+    // SAFETY: the contract.
+    let at = unsafe { anchor.as_ref() };
+    if let Core::Named(named) = &at.core
+        // SAFETY: the contract. The reference ends before the lock is released.
+        && let Some((place, token)) = named.take_straight(unsafe { &mut (*at.state.get()).held })
+    {
+        return named.release_straight(place, token);
+    }
+    // SAFETY: the contract.
+    unsafe { release_roundabout(anchor) }
+}
+
+/// The same where it was not won straight, or has something besides.
+///
+/// # Safety
+/// As of [`release_named`].
+#[inline(never)]
+unsafe fn release_roundabout(anchor: NonNull<Anchor>) {
+    let generation = fork::generation();
+    // SAFETY: the contract.
+    let at = unsafe { anchor.as_ref() };
+    // SAFETY: the contract.
+    let state = unsafe { &mut *at.state.get() };
+    match &at.core {
+        Core::Named(named) if state.is_quiet() && state.held.is_quiet_in(generation) => {
+            let (won, told) = (state.held.take_won(), state.held.take_hold_span());
+            match told {
+                None => named.release_quietly(won, generation),
+                Some(told) => named.release_told(won, told, generation),
             }
-            _ => self.release(),
         }
+        // SAFETY: the contract.
+        _ => unsafe { release_sole(anchor, false) },
+    }
+}
+
+/// Releases a lock that only one guard has, whatever it is; `reads`: in a mode that changes nothing.
+///
+/// # Safety
+/// As of [`release_named`].
+#[inline(never)]
+unsafe fn release_sole(anchor: NonNull<Anchor>, reads: bool) {
+    match reads {
+        true => GuardHold::<UpgradableRead>::of(anchor).release(),
+        false => GuardHold::<Exclusive>::of(anchor).release(),
+    }
+}
+
+impl<M: GuardMode<Own = ()>> GuardHold<'_, M> {
+    /// That of a guard which goes.
+    fn of(anchor: NonNull<Anchor>) -> ManuallyDrop<Self> {
+        ManuallyDrop::new(GuardHold { anchor, own: (), marker: PhantomData })
     }
 }

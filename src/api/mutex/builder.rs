@@ -17,7 +17,7 @@ use crate::{
     name::Name,
     path::{
         Core, Keep, Named,
-        ground::{NameEntry, Reach},
+        ground::{NameEntry, Reach, SlotShortcut},
     },
     scope::Scope,
     time::AT_LEAST_MAX,
@@ -238,6 +238,7 @@ impl<T> MutexBuilder<T> {
         entry.prepare(scope.max(entry.scope_in_force())).map_err(about)?;
         check(scope, &entry).map_err(about)?;
         let named = Named {
+            shortcut: SlotShortcut::new(),
             word: self.reach.service.as_ref().map(|service| entry.lease_word(service)),
             entry,
             reach: self.reach,

@@ -15,9 +15,17 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 /// |---|---|
 /// | 0, or another fork generation | no guard of this process |
 /// | generation | one that excludes all others |
-/// | generation, readers | so many readers that stand *apart*: each has a lease of its own, in a word of its own, so that no other word shows them |
+/// | generation, readers | so many readers that stand *apart*: each has a lease of its own, in a word of its own, so that no other word shows them; or the upgradable reader that has the gate, which no word shows once that is lost |
 ///
 /// Readers that come in past the gate are counted elsewhere and leave no mark here.
+///
+/// **What it does not exclude.** A writer looks and then stores, in two plain steps. They are one step as
+/// long as the gate is held from the exchange that won it to the store, since only its holder enters. A
+/// right that is lost between these two, a few instructions apart, is that of a process that was stopped right
+/// there for longer than its lease, or was judged to be dead there though it lived. If then another
+/// thread wins the gate, and looks and stores in the same nanoseconds in which the stopped one goes on, both
+/// are inside. An exchange here would leave the first part, a thread between the gate and the cell, and close
+/// the second; it takes as long as a third of a quiet lock and unlock.
 pub(crate) struct GuardCell(AtomicU64);
 
 /// One reader that stands apart.
@@ -32,7 +40,8 @@ impl GuardCell {
     /// fork generation, not 0: a guard that existed at a fork is not inside in the child.
     #[inline]
     pub(crate) fn enter(&self, generation: u32) -> bool {
-        // Plain accesses: it changes under the gate, but for a guard that has lost its right.
+        // Plain accesses: it changes under the gate, but for a guard that has lost its right, and such a
+        // guard only leaves.
         let is_free = !self.is_occupied(generation);
         if is_free {
             self.0.store(generation.into(), Relaxed);

@@ -35,7 +35,7 @@ impl Plain {
             self.lock.step_out();
             return won.into();
         }
-        let mut held = Held::plain(self.lock.count());
+        let mut held = Held::plain(self.lock.count_or_unlock());
         self.shares.set_readable(true);
         self.lock.wake_all();
         held.add(READABLE);
@@ -45,7 +45,7 @@ impl Plain {
     /// Comes in as a writer, once no reader is inside.
     fn come_in_alone(&self) -> Held {
         self.lock.has_no_readers();
-        Held::plain(self.lock.count())
+        Held::plain(self.lock.count_or_unlock())
     }
 
     /// A write lock that nothing stands in the way of.
@@ -57,7 +57,7 @@ impl Plain {
             self.lock.step_out();
             return None;
         }
-        Some(Held::plain(self.lock.count()))
+        Some(Held::plain(self.lock.count_or_unlock()))
     }
 
     pub(super) fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {

@@ -4,7 +4,7 @@
 //!
 //! | call | by | what it does |
 //! |---|---|---|
-//! | [`take_unraised`] | any thread, at any time | the fast path in: one compare-and-swap, one compare of the generation |
+//! | [`take_word`] | any thread, at any time | the fast path in: one compare-and-swap, one compare of the generation |
 //! | [`try_take`] | any thread, at any time | takes the slot if no living process holds it and no wait stands before; looks at records, marks nothing but a late wait |
 //! | [`take`], [`Seeker`] | one thread of a process at a time, its representative | the same, and waits until a time: sleeps on the word as any foreign waiter does |
 //! | [`widen`] | the holder | sets the widened mark, for good |
@@ -175,6 +175,7 @@ impl Exit {
         Exit::new(admission.token, admission.left)
     }
 
+    #[inline]
     fn is_of(self, slot: &MappedSlot) -> bool {
         self.token.is_none_or(|token| token == slot.token.load(Ordering::Relaxed))
     }
@@ -211,19 +212,24 @@ pub(super) fn try_take<P: PresenceView>(
     }
 }
 
-/// Takes it if it is free and quiet, the name stands here, and no reader is inside. Whether it did; if
-/// not, it is as it was. The caller raises the token. Where the name was shared once, or is not here
-/// any more, `stays` finds out by [`stays_shared`].
+/// What else may be inside where a quiet word was won.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WordWon {
+    /// None.
+    Alone,
+    /// Readers, or the name is not here any more: [`stays_shared`] finds out.
+    Beside,
+}
+
+/// Takes the word of a free and quiet slot. The caller raises the token, once it is alone.
 #[inline]
-pub(super) fn take_unraised(
-    slot: &MappedSlot,
-    me: OwnerId,
-    generation: u32,
-    stays: impl FnOnce() -> bool,
-) -> bool {
+pub(super) fn take_word(slot: &MappedSlot, me: OwnerId, generation: u32) -> Option<WordWon> {
+    take_quietly(slot, me).ok()?;
     // Its head is loaded after the exchange: a reader that comes later sees the word held.
-    take_quietly(slot, me).is_ok()
-        && (slot.generation.with_head() == u64::from(generation) || stays())
+    Some(match slot.generation.with_head() == u64::from(generation) {
+        true => WordWon::Alone,
+        false => WordWon::Beside,
+    })
 }
 
 /// Exchanges the word of a free and quiet slot for this process's; else this is what it was.
@@ -296,12 +302,18 @@ pub(super) fn release(at: SlotAt<'_>, me: OwnerId, exit: Exit) -> Result<(), Los
 /// word was, and [`release_slow`] goes on.
 #[inline]
 pub(super) fn leave_quietly(slot: &MappedSlot, me: OwnerId, exit: Exit) -> Result<(), Word> {
-    step!(LeaveQuiet);
     if !exit.is_of(slot) || exit.may_stay {
         return Err(Word::from_bits(slot.word.load(Ordering::Relaxed)));
     }
+    leave_unasked(slot, me, exit.how)
+}
+
+/// The same of a hold that was found to have its token still, and leaves no end of `at_least`.
+#[inline]
+pub(super) fn leave_unasked(slot: &MappedSlot, me: OwnerId, how: Predecessor) -> Result<(), Word> {
+    step!(LeaveQuiet);
     // Others may put flags to it, so it is read again with the swap.
-    let (from, to) = Word::left_quietly(me, exit.how);
+    let (from, to) = Word::left_quietly(me, how);
     let swapped =
         slot.word.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Relaxed);
     step!(LeaveEnd);

@@ -7,14 +7,17 @@ use std::sync::{
 
 use crate::{
     error::Predecessor,
-    fork::{FirstMade, Mutex, MutexGuard},
+    fork::{
+        FirstMade, Mutex, MutexGuard,
+        latest::{ForkStamp, Shortcut},
+    },
     mode::Share,
     token::Token,
 };
 
 use super::{
-    TableSlot, is_to_look,
-    lock::{self, Exit, SlotAt},
+    TableSlot, begins_a_stretch,
+    lock::{self, Exit, SlotAt, WordWon},
     map::Cell,
     marks::Marks,
     member::Member,
@@ -27,14 +30,20 @@ use super::{
 };
 
 /// Where a name stands, as this process found it.
+// What the fast paths read and write comes first, in one cache line.
+#[repr(C, align(64))]
 pub(super) struct NamePlace {
     pub(super) slot: Cell<slot::MappedSlot>,
-    /// The name stands there as long as this is the slot's generation.
-    pub(super) generation: u32,
-    pub(super) number: u32,
+    /// The member's id.
+    pub(super) me: OwnerId,
     pub(super) member: Arc<Member>,
     /// The token of the hold that this process took through this value.
     pub(super) held: AtomicU64,
+    /// Which process this is.
+    pub(super) stamp: ForkStamp,
+    /// The name stands there as long as this is the slot's generation.
+    pub(super) generation: u32,
+    pub(super) number: u32,
     /// An end of `at_least` was written for that hold.
     pub(super) stays: AtomicBool,
     /// The presence under which the lock is held, where others are to inherit it.
@@ -54,15 +63,9 @@ pub(super) struct Heirloom {
     pub(super) given: bool,
 }
 
-/// The slot of a name where this process found it, with what taking and releasing it needs read out.
+/// The slot of a name where this process found it.
 #[derive(Clone, Copy)]
-pub(in crate::process) struct FoundSlot<'a> {
-    place: &'a NamePlace,
-    slot: &'a slot::MappedSlot,
-    member: &'a Member,
-    me: OwnerId,
-    generation: u32,
-}
+pub(in crate::process) struct FoundSlot<'a>(&'a NamePlace);
 
 impl TableSlot {
     /// Where the name stands, as far as the process of this fork generation knows.
@@ -72,40 +75,94 @@ impl TableSlot {
     }
 }
 
+/// A way straight to where a name stands.
+pub(in crate::process) struct PlaceShortcut(Shortcut<NamePlace>);
+
+impl PlaceShortcut {
+    pub(in crate::process) const fn new() -> PlaceShortcut {
+        PlaceShortcut(Shortcut::new())
+    }
+
+    /// Where the name stands, if it leads there and this process is the one that found it.
+    #[inline]
+    pub(in crate::process) fn here(&self) -> Option<FoundSlot<'_>> {
+        self.0.get().filter(|place| place.stamp.is_here()).map(NamePlace::found)
+    }
+
+    /// Leads to where the process of this fork generation found it, if it has.
+    pub(in crate::process) fn lead_to(&self, slot: &TableSlot, fork_generation: u64) {
+        if let Some(places) = slot.places.so_far_in(fork_generation) {
+            self.0.lead_to(places.shared());
+        }
+    }
+}
+
 impl FoundSlot<'_> {
     /// Takes it where nothing stands in the way: its token. `None` leaves it as it was, and what it
     /// is that does [`take_unless`](Slot::take_unless) finds out.
     #[inline]
     pub(in crate::process) fn take(self) -> Option<Token> {
-        let FoundSlot { place, slot, member, me, generation } = self;
-        if !lock::take_unraised(slot, me, generation, || place.stays_shared(me, generation)) {
+        let is_alone = match self.take_word() {
+            Some(WordWon::Alone) => true,
+            Some(WordWon::Beside) => self.is_alone(),
+            None => false,
+        };
+        if !is_alone {
             return None;
         }
+        self.count().or_else(|| {
+            self.leave_uncounted();
+            None
+        })
+    }
+
+    /// The first part of it: the word. `None`: another has it, or is to have it.
+    #[inline]
+    pub(in crate::process) fn take_word(self) -> Option<WordWon> {
+        let NamePlace { slot, me, generation, .. } = self.0;
+        lock::take_word(slot, *me, *generation)
+    }
+
+    /// The second part, where the name was shared once: whether no reader is inside, and the name is
+    /// here. If not, the word is given back.
+    pub(in crate::process) fn is_alone(self) -> bool {
+        self.0.stays_shared()
+    }
+
+    /// The third part: the next token. `None`: the reserve or the directory is to be looked at before.
+    #[inline]
+    pub(in crate::process) fn count(self) -> Option<Token> {
         step!(TakeEntered);
-        let last = slot.token.load(Relaxed);
-        let token = last.saturating_add(1);
-        if !member.has_reserved(token) || is_to_look(last, token) {
-            place.leave_unused(me, last);
+        let NamePlace { slot, member, held, .. } = self.0;
+        // What it wraps to begins a stretch.
+        let token = slot.token.load(Relaxed).wrapping_add(1);
+        if !member.has_reserved(token) || begins_a_stretch(token) {
             return None;
         }
         slot.token.store(token, Relaxed);
-        place.held.store(token, Relaxed);
-        Some(Token::new(token).expect("the reserve has only tokens"))
+        held.store(token, Relaxed);
+        Some(Token::of_reserve(token))
+    }
+
+    /// Gives the word back where no token was counted.
+    #[cold]
+    pub(in crate::process) fn leave_uncounted(self) {
+        self.0.leave_unused(self.0.slot.token.load(Relaxed));
     }
 
     /// Comes in as a reader where nothing stands in the way: the token that it reads under, and how
     /// the last holder left. `beside`: past waiters that are no writers, too.
     #[inline]
     pub(in crate::process) fn read(self, beside: bool) -> Option<(Token, Predecessor)> {
-        let FoundSlot { place, slot, me, generation, .. } = self;
+        let place = self.0;
         let own = place.own.get()?;
         let way = if beside { Way::Beside } else { Way::Quiet };
-        let left = sharing::read(place.at(), own, me, way)?;
-        let stands = slot.generation.load(Relaxed) == generation;
-        match Token::new(slot.token.load(Relaxed)) {
+        let left = sharing::read(place.at(), own, place.me, way)?;
+        let stands = place.slot.generation.load(Relaxed) == place.generation;
+        match Token::new(place.slot.token.load(Relaxed)) {
             Some(token) if stands => Some((token, left)),
             _ => {
-                let _ = sharing::unshare(place.at(), own, me, Share::Reader);
+                let _ = sharing::unshare(place.at(), own, place.me, Share::Reader);
                 None
             }
         }
@@ -114,23 +171,39 @@ impl FoundSlot<'_> {
     /// A reader leaves.
     #[inline]
     pub(in crate::process) fn unread(self) {
-        self.place.unshare(Share::Reader);
+        self.0.unshare(Share::Reader);
     }
 
-    /// Releases it, clean, if it still bears this token.
+    /// Releases it, clean, if it still bears this token. For a holder that has written no end of
+    /// `at_least` for its hold.
     #[inline]
     pub(in crate::process) fn release(self, token: Token) {
-        if self.slot.token.load(Relaxed) == token.get() {
-            self.place.leave(Predecessor::Clean);
+        let NamePlace { slot, me, held, .. } = self.0;
+        if slot.token.load(Relaxed) != token.get() {
+            return;
         }
+        held.store(NOT_HELD, Relaxed);
+        if let Err(found) = lock::leave_unasked(slot, *me, Predecessor::Clean) {
+            self.0.release_contended(token, found);
+        }
+    }
+
+    /// Whether they are the same place.
+    pub(in crate::process) fn is(self, other: FoundSlot<'_>) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+
+    /// The fork generation of the process that found it.
+    #[inline]
+    pub(in crate::process) fn fork_generation(self) -> u64 {
+        self.0.stamp.generation()
     }
 }
 
 impl NamePlace {
     #[inline]
     pub(super) fn found(&self) -> FoundSlot<'_> {
-        let (slot, member) = (&*self.slot, &*self.member);
-        FoundSlot { place: self, slot, member, me: member.id, generation: self.generation }
+        FoundSlot(self)
     }
 
     pub(super) fn at(&self) -> SlotAt<'_> {
@@ -139,23 +212,36 @@ impl NamePlace {
     }
 
     /// Whether what was won here is this name's, which was shared once, and no reader is inside.
-    #[cold]
-    pub(super) fn stays_shared(&self, me: OwnerId, generation: u32) -> bool {
-        let is_counted = || self.own().is_none_or(|own| own.is_of(me));
-        lock::stays_shared(self.at(), me, generation, is_counted)
+    #[inline]
+    fn stays_shared(&self) -> bool {
+        let with_head = self.slot.generation.with_head();
+        let is_own = |own: &Arc<Own>| own.is_alone(self.me, with_head);
+        with_head as u32 == self.generation && self.own.get().is_some_and(is_own)
+            || self.stays_shared_by_others()
+    }
+
+    fn stays_shared_by_others(&self) -> bool {
+        let is_counted = || self.own().is_none_or(|own| own.is_of(self.me));
+        lock::stays_shared(self.at(), self.me, self.generation, is_counted)
     }
 
     /// Gives back what was won and not used: the token stays this one.
-    #[cold]
-    pub(super) fn leave_unused(&self, me: OwnerId, last: u64) {
+    fn leave_unused(&self, last: u64) {
         // If it is lost, nothing was done under it.
-        let _ = lock::release(self.at(), me, Exit::new(last, Predecessor::Clean));
+        let _ = lock::release(self.at(), self.me, Exit::new(last, Predecessor::Clean));
+    }
+
+    /// Releases the hold with this token, clean, where the word was found to be more than held.
+    #[cold]
+    #[inline(never)]
+    fn release_contended(&self, token: Token, found: Word) {
+        self.release_slow(self.me, Exit::new(token.get(), Predecessor::Clean), found);
     }
 
     /// Releases what is held here.
     #[inline]
     pub(super) fn leave(&self, how: Predecessor) {
-        let (me, exit) = (self.member.id, self.exit(how));
+        let (me, exit) = (self.me, self.exit(how));
         if let Err(found) = lock::leave_quietly(&self.slot, me, exit) {
             self.release_slow(me, exit, found);
         }

@@ -153,6 +153,7 @@ impl Generation {
         &self.0
     }
 
+    #[inline]
     pub(super) fn head_in(with_head: u64) -> Option<u32> {
         number_of((with_head >> HEAD_SHIFT) as u32)
     }
@@ -164,6 +165,7 @@ impl Generation {
 }
 
 /// The record that a stored number stands for: 0 is none.
+#[inline]
 pub(super) fn number_of(number: u32) -> Option<u32> {
     (number != 0).then_some(number)
 }
