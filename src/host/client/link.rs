@@ -14,6 +14,7 @@ mod observing;
 mod pins;
 mod questions;
 mod service;
+mod settling;
 mod waiter;
 mod waiting;
 
@@ -40,6 +41,7 @@ use self::{
     listing::{Listing, NextPage},
     observing::ObserverState,
     pins::{CallerPins, PinsMade},
+    settling::Settler,
     waiter::{AnswerWaiter, Opens},
     waiting::{Asking, QueryId, Waiting},
 };
@@ -139,6 +141,7 @@ pub(crate) struct Link {
     state: Mutex<LinkState>,
     drive: Arc<dyn Drive>,
     me: Weak<Link>,
+    settler: Arc<Settler>,
     /// The session's, the same as in the state: to be read without locking that.
     deadline: Arc<Deadline>,
     /// As it stands in the state.
@@ -159,6 +162,8 @@ struct LinkState {
     upgrades: Numbered<UpgradeId, AnswerWaiter<Token>>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, LinkLease>,
+    /// Requests that have ended, and are settled beside this lock.
+    settling: Vec<RequestId>,
     /// The link's, through all its sessions; it moves under this state's lock.
     deadline: Arc<Deadline>,
     /// Waiters without an outcome.
@@ -216,6 +221,7 @@ impl Link {
                 observers: BTreeMap::new(),
                 upgrades: Numbered::default(),
                 leases: Numbered::default(),
+                settling: Vec::new(),
                 deadline,
                 unanswered: 0,
                 closed: false,
@@ -227,6 +233,7 @@ impl Link {
             }),
             drive: drive(link.clone()),
             me: link.clone(),
+            settler: Settler::new(link.clone()),
             generation,
             made_in: generation(),
         })
@@ -474,6 +481,7 @@ impl Link {
                 }
             }
         }
+        state.recall_settling();
         // While the process ends its threads are to see no wait fail.
         if !state.is_leaving {
             state.close_upgrades();
@@ -531,7 +539,7 @@ impl Link {
     pub(in crate::host) fn follow_up(&self) {
         let aftermath = self.state.lock().take_aftermath();
         if let Some(aftermath) = aftermath {
-            aftermath.run(&self.me);
+            aftermath.run(self);
         }
     }
 
@@ -546,7 +554,7 @@ impl Link {
         let aftermath = state.take_aftermath();
         drop(state);
         if let Some(aftermath) = aftermath {
-            aftermath.run(&self.me);
+            aftermath.run(self);
         }
         true
     }
@@ -626,7 +634,7 @@ impl Link {
         let aftermath = state.take_aftermath();
         drop(state);
         if let Some(aftermath) = aftermath {
-            aftermath.run(&self.me);
+            aftermath.run(self);
         }
     }
 

@@ -1,3 +1,5 @@
+mod settling;
+
 use std::{
     fs,
     future::Future as _,

@@ -137,8 +137,9 @@ impl Awaited for RequestId {
     }
 
     fn give_up(self, waiter: &mut AnswerWaiter<LeaseGranted>, state: &mut LinkState) {
-        // Taken out of the table under its lock, and settled by that.
-        waiter.opens = None;
+        // Taken out of the table under its lock, and settled by that; what may block is the caller's own to
+        // wait for, once it has unlocked.
+        waiter.opens.take_if(|opens| !opens.settlement.may_block(None));
         match waiter.granted.take() {
             None => state.client.cancel(self, clock::now()),
             // The grant is here: what is still reserved is given up.
@@ -287,8 +288,8 @@ impl<K: Awaited> Drop for Waiting<K> {
             key.give_up(waiter, &mut state);
         }
         link.settle(state);
-        drop(waiter);
         link.drive.wake_for_release(true);
+        drop(waiter);
     }
 }
 
