@@ -15,6 +15,8 @@ mod pins;
 mod questions;
 mod service;
 mod settling;
+#[cfg(all(test, feature = "host", not(tierlock_loom)))]
+mod tests;
 mod waiter;
 mod waiting;
 

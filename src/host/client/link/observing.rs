@@ -106,6 +106,11 @@ impl LeaderNews for ObservingLeaders {
                 link.settle(state);
                 link.drive.wake();
                 self.query = Some(query);
+                // A link that was abandoned before has told its observers, and not this one.
+                if let Err(error) = link.drive.attend() {
+                    link.stop_observing(self.query.take());
+                    return Poll::Ready(Err(error.with_scope(Scope::Host)));
+                }
                 query
             }
         };
