@@ -648,12 +648,17 @@ impl Link {
     }
 
     fn ready(&self) -> Result<(), LockError> {
+        self.check_fork()?;
+        self.drive.start()
+    }
+
+    fn check_fork(&self) -> Result<(), LockError> {
         if self.forked() {
             return Err(LockError::config(
                 "this manager was opened before a fork; open another one in the child",
             ));
         }
-        self.drive.start()
+        Ok(())
     }
 
     fn forked(&self) -> bool {

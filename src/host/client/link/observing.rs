@@ -94,6 +94,8 @@ impl Link {
 impl LeaderNews for ObservingLeaders {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ElectedLeader>>> {
         let link = &self.link;
+        // What a child inherits is not touched, nor locked.
+        link.check_fork()?;
         let query = match self.query {
             Some(query) => query,
             None => {
