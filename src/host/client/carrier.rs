@@ -28,8 +28,11 @@
 //! a link's state is locked inside.
 //!
 //! *Foreign code*, wakers and files among it, is run by no owner: an owner collects what is to be told,
-//! frees the connection, tells, and comes back if no other has come meanwhile. A thread that is kept by it
-//! is replaced (`standing_in.rs`). Files and names are read by threads of their own (`routes.rs`).
+//! frees the connection, tells, and comes back if no other has come meanwhile. A caller or a task runs what is
+//! of its own manager, and no other's: it could be kept for ever, and none can stand in for it. What it finds for
+//! others it leaves to the thread; one that is kept by it is replaced (`standing_in.rs`). The reading task of a
+//! runtime runs what is of the managers that lent that, tasks of the same runtime mostly. Files and names are
+//! read by threads of their own (`routes.rs`).
 
 mod loads;
 mod owner;
@@ -49,7 +52,11 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 pub(super) use self::loads::CarriedLink;
-use self::{loads::WireLoad, owner::WireOwner, standing_in::ThreadTelling};
+use self::{
+    loads::{ToBeTold, WireLoad},
+    owner::{OwnedBy, WireOwner},
+    standing_in::ThreadTelling,
+};
 use super::{
     link::Lent,
     ports::{LinkKey, Ports},
@@ -85,6 +92,9 @@ pub(super) struct Carrier {
     /// The runtime that was lent.
     reader: Option<LentReader>,
     thread: Mutex<CarrierThread>,
+    /// What callers have found for others and left to the thread. Put there by an owner, so that a thread
+    /// that owns the connection afterwards, and may sleep there, sees it before. Locked inside the thread's lock.
+    untold: Mutex<ToBeTold>,
     /// A link or the thread has ended.
     changed: Condvar,
 }
@@ -153,6 +163,7 @@ impl Carrier {
             lending: Mutex::new(Lending::new()),
             reader,
             thread: Mutex::default(),
+            untold: Mutex::default(),
             changed: Condvar::new(),
         }))
     }
@@ -180,7 +191,7 @@ impl Carrier {
     /// There is something to send. It goes now, or with its owner's next look.
     pub(super) fn send(&self, carried: &CarriedLink) {
         if self.comes(carried, WireWish::Send) {
-            let mut owner = WireOwner::new(self);
+            let mut owner = WireOwner::new(self, OwnedBy::Caller(carried));
             owner.look(false);
             owner.leave();
         }
@@ -227,7 +238,7 @@ impl Carrier {
             }
         }
         if self.comes(carried, WireWish::Reader) {
-            let mut owner = WireOwner::new(self);
+            let mut owner = WireOwner::new(self, OwnedBy::Caller(carried));
             owner.look(false);
             owner.leave_to_reader(reader);
         }
@@ -253,7 +264,7 @@ impl Carrier {
         if !self.comes(carried, WireWish::Carry) {
             return false;
         }
-        let mut owner = WireOwner::new(self);
+        let mut owner = WireOwner::new(self, OwnedBy::Caller(carried));
         let is_done = owner.look_until(done, lent);
         match &self.reader {
             Some(reader) if !is_done => owner.leave_to_reader(reader),
@@ -266,7 +277,7 @@ impl Carrier {
     /// an owner.
     pub(super) fn carry(&self, carried: &CarriedLink, done: &dyn Fn() -> bool) {
         if self.comes(carried, WireWish::Carry) {
-            WireOwner::new(self).carry_until(done);
+            WireOwner::new(self, OwnedBy::Caller(carried)).carry_until(done);
         }
     }
 
@@ -308,7 +319,7 @@ impl ReadFrames for Carrier {
                 return AfterTurn::Sleep;
             }
         }
-        let mut owner = WireOwner::new(self);
+        let mut owner = WireOwner::new(self, OwnedBy::Reader);
         owner.look(true);
         let is_empty = owner.is_empty;
         sockets.clear();

@@ -561,6 +561,12 @@ impl Link {
         true
     }
 
+    /// Whether what is to be told runs foreign code.
+    #[cfg(feature = "host")]
+    pub(in crate::host) fn tells_foreign(&self) -> bool {
+        self.state.lock().aftermath.is_foreign()
+    }
+
     fn loss_is_told(&self, lease: LeaseId) {
         let mut state = self.state.lock();
         state.client.loss_is_told(lease);

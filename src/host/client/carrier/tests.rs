@@ -218,3 +218,45 @@ fn a_waker_that_does_not_return_holds_no_other_caller_up() {
     [one, other].iter().for_each(|link| close(link));
     household.see_the_thread_end();
 }
+
+/// Owns the connection. The thread has it while nothing is asked for, and leaves it to callers that carry.
+fn own(carrier: &Carrier, link: &Arc<Link>) {
+    loop {
+        give(link, take(link, "own"));
+        if carrier.word.own() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_caller_is_kept_by_no_waker_of_another_manager() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let links @ [one, other] = &[0; 2].map(|_| household.link(leader.local_addr()));
+    links.iter().for_each(|link| give(link, take(link, "b")));
+    let (is_in, has_come) = mpsc::channel();
+    let (lets_go, may_return) = mpsc::channel();
+    let waker = Waker::from(Arc::new(StuckWaker { is_in, may_return: Mutex::new(may_return) }));
+    // This caller of the other manager has the connection when the request comes, and reads its answer.
+    own(&household.carrier, other);
+    let mut waiting = pin!(ask(one, want("a")));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let (done, is_done) = mpsc::channel();
+    let (carrier, its, others) =
+        (household.carrier.clone(), Arc::downgrade(one), Arc::downgrade(other));
+    std::thread::spawn(move || {
+        let carried = CarriedLink::new(others);
+        let has_read = || its.upgrade().is_none_or(|link| link.unanswered() == 0);
+        WireOwner::new(&carrier, OwnedBy::Caller(&carried)).carry_until(&has_read);
+        done.send(()).unwrap();
+    });
+    has_come.recv_timeout(Duration::from_secs(10)).expect("the thread tells it");
+    let is_free = is_done.recv_timeout(Duration::from_secs(10));
+    drop(lets_go);
+    is_free.expect("it runs what is of its own manager alone");
+    let granted = futures::executor::block_on(waiting).unwrap();
+    give(one, granted);
+    links.iter().for_each(|link| close(link));
+    household.see_the_thread_end();
+}
