@@ -229,12 +229,14 @@ impl Carrier {
     /// A task is about to wait: has its request sent, and its answer read by its runtime if that was
     /// lent. `is_alone`: no other caller's request would go along.
     pub(super) fn send_for_task(&self, carried: &CarriedLink, is_alone: bool) {
-        let Some(reader) = &self.reader else { return self.send(carried) };
+        let Some(reader) = self.reader() else { return self.send(carried) };
         if !is_alone && self.made_in == fork::generation() {
             carried.mark();
             if self.word.put_off_to_reader() {
-                reader.ensure(|| self.me.upgrade());
-                return reader.look();
+                return match self.has_read_by(reader) {
+                    true => reader.look(),
+                    false => self.send(carried),
+                };
             }
         }
         if self.comes(carried, WireWish::Reader) {
@@ -242,6 +244,22 @@ impl Carrier {
             owner.look(false);
             owner.leave_to_reader(reader);
         }
+    }
+
+    /// The runtime that was lent, unless it is known to have ended: then all is as without one.
+    fn reader(&self) -> Option<&LentReader> {
+        self.reader.as_ref().filter(|reader| !reader.has_ended())
+    }
+
+    /// The sockets were left to a task of this runtime: sees to it that it runs. If the runtime has ended,
+    /// the thread takes them back at once.
+    fn has_read_by(&self, reader: &LentReader) -> bool {
+        let reads = reader.ensure(|| self.me.upgrade());
+        if !reads {
+            self.word.end_reading();
+            self.call_thread();
+        }
+        reads
     }
 
     /// For how long a task that waits from now on lends its thread, where the process expects so many
@@ -266,7 +284,7 @@ impl Carrier {
         }
         let mut owner = WireOwner::new(self, OwnedBy::Caller(carried));
         let is_done = owner.look_until(done, lent);
-        match &self.reader {
+        match self.reader() {
             Some(reader) if !is_done => owner.leave_to_reader(reader),
             _ => owner.leave(),
         }

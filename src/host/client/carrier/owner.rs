@@ -255,7 +255,7 @@ impl<'a> WireOwner<'a> {
         // With nothing to carry no task is to read.
         let leave = if self.is_empty { WireWord::leave } else { WireWord::leave_to_reader };
         if self.try_to_leave(leave) {
-            reader.ensure(|| self.carrier.me.upgrade());
+            self.carrier.has_read_by(reader);
         }
     }
 

@@ -13,6 +13,8 @@ use std::{
 use rustix::fs::{CWD, mkfifoat};
 
 use super::{super::driver::connect_over, *};
+#[cfg(feature = "tokio")]
+use crate::host::tests::lent::LentRuntime;
 use crate::{
     error::LostReason,
     host::{
@@ -259,4 +261,34 @@ fn a_caller_is_kept_by_no_waker_of_another_manager() {
     give(one, granted);
     links.iter().for_each(|link| close(link));
     household.see_the_thread_end();
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_lent_runtime_that_has_ended_is_waited_for_no_more() {
+    let town = Town::new();
+    let (runtime, reader) = LentRuntime::new();
+    let household = Household { town, carrier: Carrier::new(Some(reader)).unwrap() };
+    let leader = household.town.leader();
+    let link = household.link(leader.local_addr());
+    let cycle = async || {
+        let lease = ask(&link, want("a")).await.unwrap();
+        give(&link, lease);
+    };
+    runtime.run(cycle());
+    assert!(household.carrier.reader().is_some());
+    runtime.end();
+    // The first that would be read by it finds that out; before, callers may have carried by themselves.
+    let begin = Instant::now();
+    while household.carrier.reader().is_some() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it is not noticed");
+        futures::executor::block_on(cycle());
+    }
+    for _ in 0..20 {
+        futures::executor::block_on(cycle());
+        assert!(
+            !household.carrier.word.reads(),
+            "the sockets are left to a runtime that has ended"
+        );
+    }
 }

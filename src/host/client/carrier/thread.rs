@@ -152,16 +152,17 @@ impl Carrier {
             } else {
                 is_active && owner.outstanding == 0 && (is_tick || would_carry)
             };
-            if let Some(reader) = &self.reader
+            if let Some(reader) = self.reader()
                 && !leaves
                 && is_active
                 && wants_reader
                 && !owner.is_empty
             {
                 if owner.has_left_by(WireWord::leave_to_reader) {
-                    reader.ensure(|| self.me.upgrade());
-                    // One that runs already knows other sockets, perhaps.
-                    reader.look();
+                    if self.has_read_by(reader) {
+                        // One that runs already knows other sockets, perhaps.
+                        reader.look();
+                    }
                     return AfterWatch::Rests;
                 }
                 continue;
