@@ -263,6 +263,27 @@ fn a_caller_is_kept_by_no_waker_of_another_manager() {
     household.see_the_thread_end();
 }
 
+/// Others come at each look, so that there always is something to look at.
+#[test]
+fn a_task_that_lends_its_thread_looks_at_the_wire_for_no_longer() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let link = household.link(leader.local_addr());
+    let carrier = &household.carrier;
+    own(carrier, &link);
+    let carried = CarriedLink::new(Weak::new());
+    let mut owner = WireOwner::new(carrier, OwnedBy::Caller(&carried));
+    let begin = Instant::now();
+    let looks_on = || {
+        assert_eq!(carrier.word.come(WireWish::Send), Coming::Heard);
+        begin.elapsed() > Duration::from_secs(10)
+    };
+    let looked_on = owner.look_until(&looks_on, (begin, Duration::from_micros(50)));
+    owner.leave();
+    assert!(!looked_on, "it looks for as long as others come");
+    give(&link, take(&link, "a"));
+}
+
 #[cfg(feature = "tokio")]
 #[test]
 fn a_lent_runtime_that_has_ended_is_waited_for_no_more() {
