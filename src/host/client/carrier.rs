@@ -38,7 +38,7 @@ mod loads;
 mod owner;
 mod standing_in;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod thread;
 
 use std::{

@@ -1,5 +1,3 @@
-mod settling;
-
 use std::{
     fs,
     future::Future as _,
@@ -26,17 +24,17 @@ use crate::{
 };
 
 /// Managers of one process, which share what carries them.
-struct Household {
-    town: Town,
+pub(in crate::host::client) struct Household {
+    pub(in crate::host::client) town: Town,
     carrier: Arc<Carrier>,
 }
 
 impl Household {
-    fn new() -> Household {
+    pub(in crate::host::client) fn new() -> Household {
         Household { town: Town::new(), carrier: Carrier::new(None).unwrap() }
     }
 
-    fn link(&self, address: SocketAddr) -> Arc<Link> {
+    pub(in crate::host::client) fn link(&self, address: SocketAddr) -> Arc<Link> {
         let carrier = self.carrier.clone();
         let addresses = [address.to_string()];
         connect_over(|_| Ok(carrier), &addresses, self.town.secret(), config(), None, generation)
@@ -50,7 +48,7 @@ impl Household {
     }
 
     /// Waits until no thread carries.
-    fn see_the_thread_end(&self) {
+    pub(in crate::host::client) fn see_the_thread_end(&self) {
         let mut thread = self.carrier.thread.lock();
         let begin = Instant::now();
         while thread.is_running {

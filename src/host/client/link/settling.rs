@@ -22,6 +22,9 @@
 //!   back at once; the slot is released once the directory lets it. One that stays is told in any case.
 //! - *The caller is told last*, so that what it asks next finds the slot free.
 
+#[cfg(all(test, feature = "host", not(tierlock_loom)))]
+mod tests;
+
 use std::{
     collections::VecDeque,
     mem,

@@ -1,7 +1,10 @@
 //! Directories that hang while a request of their manager is settled.
 
 use std::{
+    future::Future as _,
+    pin::pin,
     sync::mpsc::{Receiver, Sender, channel},
+    task::{Context, Waker},
     thread,
     time::Duration,
 };
@@ -10,10 +13,13 @@ use super::*;
 use crate::{
     error::{LockErrorKind, Predecessor},
     host::{
+        client::carrier::tests::Household,
         lease_word::Left,
-        leased::Leased,
+        leased::{Leased, ask, give, take, want},
         service::{LeasePatience, LeaseRequest, LeaseService, Settle, Settlement},
+        tests::close,
     },
+    name::Name,
     token::Token,
 };
 
