@@ -1,8 +1,13 @@
-//! One thread that wakes others at a given time, started when first needed.
+//! A thread that wakes others at a given time, started when first needed.
 //!
 //! It serves what has no driver of its own: `at_most` below host scope, `at_least`, timed async
 //! waits, the file-lock engine's polling. No sleep exceeds 100 ms, because the clock that threads
 //! sleep on stops while a machine is suspended and ours does not.
+//!
+//! What rings is mostly foreign in the end: the waker of a task, or what a guard asked to be told by. It is to
+//! return at once. One that does not keeps the thread, and with it every other alarm of the process, those
+//! among them that look after threads which foreign code keeps elsewhere. So a second thread watches while
+//! anything rings, and serves in the place of a first that is kept; that ends once it is let go.
 
 use std::{
     cell::Cell,
@@ -29,6 +34,12 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// So many alarms that were taken back may stay in the heap, however few others there are.
 const TAKEN_BACK_MAX: usize = 64;
 
+/// A thread that one alarm keeps for longer, twice that at most, is replaced.
+const KEPT_MAX: Duration = Duration::from_millis(50);
+
+/// So many threads may be kept at a time before no other takes their place.
+const KEPT_THREADS_MAX: usize = 64;
+
 /// The alarms of this process.
 ///
 /// A child touches nothing that it inherited, not even a lock: a thread of its parent may have held
@@ -44,11 +55,21 @@ struct Alarms {
     generation: u64,
     set: Mutex<Set>,
     changed: Condvar,
+    /// There is something to watch.
+    rings: Condvar,
 }
 
 struct Set {
-    /// Whether a thread serves them.
-    is_served: bool,
+    /// The number of the thread that serves them; zero before there is one.
+    server: u64,
+    /// Threads that do no longer, and have yet to come back.
+    kept: usize,
+    /// How many have rung, and whether one does just now.
+    rung: u64,
+    is_ringing: bool,
+    has_watchman: bool,
+    /// It watches, or is about to.
+    is_watched: bool,
     heap: BinaryHeap<Reverse<AlarmEntry>>,
     next: u64,
     /// How many entries of the heap were taken back, about.
@@ -128,7 +149,7 @@ pub(crate) fn ready() -> io::Result<()> {
     alarms.set.lock().ready(alarms)
 }
 
-/// Whether this is the thread on which alarms ring: it must never be kept waiting.
+/// Whether this is a thread on which alarms ring: it is not to be kept waiting.
 pub(crate) fn is_here() -> bool {
     IS_ALARM_THREAD.get()
 }
@@ -161,19 +182,47 @@ fn set(at: Time, action: Action) -> Alarm {
 
 impl Set {
     fn ready(&mut self, alarms: &'static Alarms) -> io::Result<()> {
-        if !self.is_served {
-            let serve = || alarms.serve();
-            thread::Builder::new().name("tierlock-alarm".into()).spawn(serve)?;
-            self.is_served = true;
+        if self.server == 0 {
+            spawn(|| alarms.serve(1))?;
+            self.server = 1;
         }
         Ok(())
+    }
+
+    /// One is about to ring: from now on it is watched, unless the system gives no thread.
+    fn begin_ringing(&mut self, alarms: &'static Alarms) {
+        self.rung += 1;
+        self.is_ringing = true;
+        if self.is_watched || self.kept >= KEPT_THREADS_MAX {
+            return;
+        }
+        if !self.has_watchman {
+            self.has_watchman = spawn(|| alarms.watch()).is_ok();
+        }
+        self.is_watched = self.has_watchman;
+        alarms.rings.notify_one();
     }
 }
 
 impl Alarms {
     fn new() -> Alarms {
-        let set = Set { is_served: false, heap: BinaryHeap::new(), next: 0, taken_back: 0 };
-        Alarms { generation: fork::generation(), set: Mutex::new(set), changed: Condvar::new() }
+        let set = Set {
+            server: 0,
+            kept: 0,
+            rung: 0,
+            is_ringing: false,
+            has_watchman: false,
+            is_watched: false,
+            heap: BinaryHeap::new(),
+            next: 0,
+            taken_back: 0,
+        };
+        Alarms {
+            generation: fork::generation(),
+            set: Mutex::new(set),
+            changed: Condvar::new(),
+            rings: Condvar::new(),
+        }
     }
 
     /// Those of this process.
@@ -199,42 +248,80 @@ impl Alarms {
         set.heap.retain(|Reverse(entry)| entry.alarm.lock().is_some());
     }
 
-    fn serve(&self) {
+    /// Rings them, one after the other, until the thread is replaced.
+    fn serve(&'static self, number: u64) {
         IS_ALARM_THREAD.set(true);
-        let mut due = Vec::new();
         let mut set = self.set.lock();
-        loop {
+        while set.server == number {
             let now = clock::now();
-            while set.heap.peek().is_some_and(|Reverse(entry)| entry.at <= now) {
-                due.extend(set.heap.pop());
-            }
-            if !due.is_empty() {
-                drop(set);
-                self.ring(&mut due);
-                set = self.set.lock();
-                continue;
-            }
-            let sleep = set.heap.peek().map(|Reverse(entry)| entry.at.since(now));
-            match sleep {
+            let first = set.heap.peek().map(|Reverse(first)| first.at);
+            match first {
                 None => self.changed.wait(&mut set),
-                Some(sleep) => self.changed.wait_for(&mut set, sleep.min(LONGEST_SLEEP)),
-            }
-        }
-    }
-
-    fn ring(&self, due: &mut Vec<Reverse<AlarmEntry>>) {
-        for Reverse(entry) in due.drain(..) {
-            let action = entry.alarm.lock().take();
-            match action {
-                // The other alarms ring all the same.
-                Some(action) => contain(|| action.run()),
-                None => {
-                    let mut set = self.set.lock();
-                    set.taken_back = set.taken_back.saturating_sub(1);
+                Some(at) if at > now => {
+                    self.changed.wait_for(&mut set, at.since(now).min(LONGEST_SLEEP));
+                }
+                Some(_) => {
+                    let Some(Reverse(due)) = set.heap.pop() else { continue };
+                    set.begin_ringing(self);
+                    drop(set);
+                    self.ring(&due);
+                    set = self.set.lock();
+                    if set.server == number {
+                        set.is_ringing = false;
+                    }
                 }
             }
         }
+        set.kept -= 1;
     }
+
+    /// Looks, while there is something to watch, whether one alarm keeps the thread that serves them; then
+    /// serves in its place.
+    fn watch(&'static self) {
+        let mut set = self.set.lock();
+        loop {
+            while !set.is_watched {
+                self.rings.wait(&mut set);
+            }
+            let (seen, until) = (set.rung, clock::now() + KEPT_MAX);
+            loop {
+                let left = until.since(clock::now());
+                if left.is_zero() {
+                    break;
+                }
+                self.rings.wait_for(&mut set, left);
+            }
+            if set.rung != seen {
+                continue;
+            }
+            set.is_watched = false;
+            if set.is_ringing {
+                break;
+            }
+        }
+        set.server += 1;
+        set.kept += 1;
+        (set.is_ringing, set.has_watchman) = (false, false);
+        let number = set.server;
+        drop(set);
+        self.serve(number);
+    }
+
+    fn ring(&self, due: &AlarmEntry) {
+        let action = due.alarm.lock().take();
+        match action {
+            // The other alarms ring all the same.
+            Some(action) => contain(|| action.run()),
+            None => {
+                let mut set = self.set.lock();
+                set.taken_back = set.taken_back.saturating_sub(1);
+            }
+        }
+    }
+}
+
+fn spawn(run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name("tierlock-alarm".into()).spawn(run).map(drop)
 }
 
 /// Runs foreign code. Its panic is its own: the panic hook has reported it, and it ends nothing else.

@@ -28,6 +28,33 @@ fn a_panic_with_a_payload_that_panics_keeps_no_other_from_ringing() {
 }
 
 #[test]
+fn alarms_that_do_not_return_keep_no_other_from_ringing() {
+    let ((tell, told), mut kept) = (mpsc::channel(), Vec::new());
+    for number in 0..3 {
+        let (lets_go, may_return) = mpsc::channel::<()>();
+        let (come, has_come) = mpsc::channel();
+        let stuck = move || {
+            come.send(()).unwrap();
+            let _ = may_return.recv();
+        };
+        call_at(Time::ZERO, stuck).detach();
+        has_come.recv().unwrap();
+        kept.push(lets_go);
+        let tell = tell.clone();
+        call_at(Time::ZERO, move || tell.send((number, is_here())).unwrap()).detach();
+        let rung = told.recv_timeout(Duration::from_secs(20));
+        assert_eq!(rung, Ok((number, true)), "another rings in its place");
+    }
+    drop(kept);
+    // Those that come back serve no longer.
+    while Alarms::here().set.lock().kept > 0 {
+        thread::yield_now();
+    }
+    call_at(Time::ZERO, move || tell.send((3, is_here())).unwrap()).detach();
+    assert_eq!(told.recv(), Ok((3, true)));
+}
+
+#[test]
 fn alarms_taken_back_leave_the_heap() {
     let never = Time::NEVER;
     for _ in 0..10_000 {

@@ -83,13 +83,21 @@ impl<T> Drop for LatestMade<T> {
 pub(crate) struct Shortcut<T> {
     /// Null where it leads nowhere yet.
     at: AtomicPtr<T>,
-    /// Nearly always it leads to one thing for good, which takes no allocation.
-    kept: Mutex<(Option<Arc<T>>, Vec<Arc<T>>)>,
+    kept: Mutex<ShortcutEnds<T>>,
+}
+
+/// What a shortcut has led to. Nearly always that is one thing for good, which takes no allocation.
+struct ShortcutEnds<T> {
+    first: Option<Arc<T>>,
+    others: Vec<Arc<T>>,
 }
 
 impl<T> Shortcut<T> {
     pub(crate) const fn new() -> Shortcut<T> {
-        Shortcut { at: AtomicPtr::new(ptr::null_mut()), kept: Mutex::new((None, Vec::new())) }
+        Shortcut {
+            at: AtomicPtr::new(ptr::null_mut()),
+            kept: Mutex::new(ShortcutEnds { first: None, others: Vec::new() }),
+        }
     }
 
     #[inline]
@@ -105,7 +113,7 @@ impl<T> Shortcut<T> {
     #[cold]
     pub(crate) fn lead_to(&self, to: &Arc<T>) {
         let Some(mut kept) = self.kept.try_lock() else { return };
-        let (first, others) = &mut *kept;
+        let ShortcutEnds { first, others } = &mut *kept;
         let is_first = Arc::ptr_eq(first.get_or_insert_with(|| to.clone()), to);
         if !is_first && !others.iter().any(|known| Arc::ptr_eq(known, to)) {
             others.push(to.clone());

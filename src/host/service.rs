@@ -288,13 +288,20 @@ pub(crate) struct LeaseGranted {
 pub(crate) type PendingRelease = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// What the caller holds of its directory while it asks.
+#[cfg_attr(
+    not(any(feature = "host", feature = "testing")),
+    expect(dead_code, reason = "no service is there to grant")
+)]
 pub(crate) trait Settle: Send {
+    /// Whether it may take longer than memory does to [raise](Settle::raise) the token this far, or to
+    /// release the slot: it waits for a disk, for a file server, or for another process.
+    fn may_block(&self, block_end: Option<Token>) -> bool;
+
     /// Tokens up to this one were granted: the slot's rises to it.
-    #[cfg_attr(
-        not(any(feature = "host", feature = "testing")),
-        expect(dead_code, reason = "no service is there to grant")
-    )]
     fn raise(&mut self, block_end: Token);
+
+    /// The word was opened: what the slot had to tell to its next holder is the asker's to tell.
+    fn pass_on(&mut self);
 
     /// The slot is released.
     fn release(self: Box<Self>);
@@ -306,6 +313,9 @@ pub(crate) trait Settle: Send {
 /// At a grant the order is that of [`grant`](Settlement::grant): token raised, word opened, slot
 /// released. A process of the directory that wins the slot next finds both as they are. At any other end
 /// the slot is released as it is.
+///
+/// One that [may block](Settlement::may_block) is settled beside the service's lock, in the same order; the
+/// word is opened under it.
 #[derive(Default)]
 #[must_use = "dropping it releases the slot"]
 pub(crate) struct Settlement(Option<Box<dyn Settle>>);
@@ -316,13 +326,34 @@ impl Settlement {
         Settlement(Some(settle))
     }
 
-    /// A lease was granted.
+    /// Whether it may block to raise the token this far, or to release the slot.
     #[cfg(any(feature = "host", feature = "testing", test))]
+    pub(crate) fn may_block(&self, block_end: Option<Token>) -> bool {
+        self.0.as_ref().is_some_and(|settle| settle.may_block(block_end))
+    }
+
+    /// A lease was granted.
+    #[cfg(any(feature = "service", test))]
     pub(crate) fn grant(mut self, word: &LeaseWord, opening: Opening) {
+        self.raise(opening.last);
+        self.open(word, opening);
+    }
+
+    /// The first step of [`grant`](Settlement::grant).
+    #[cfg(any(feature = "host", feature = "testing", test))]
+    pub(crate) fn raise(&mut self, block_end: Token) {
         if let Some(settle) = &mut self.0 {
-            settle.raise(opening.last);
+            settle.raise(block_end);
         }
+    }
+
+    /// The second, for the service under its lock. The third is that it is dropped.
+    #[cfg(any(feature = "host", feature = "testing", test))]
+    pub(crate) fn open(&mut self, word: &LeaseWord, opening: Opening) {
         word.open(opening);
+        if let Some(settle) = &mut self.0 {
+            settle.pass_on();
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod converting;
 #[cfg(feature = "tokio")]
-mod lent;
+pub(super) mod lent;
 mod succession;
 
 use std::{

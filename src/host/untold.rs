@@ -1,6 +1,6 @@
 //! What an observer of an election was told and has not taken yet.
 
-use std::{collections::VecDeque, task::Waker};
+use std::{collections::VecDeque, mem, task::Waker};
 
 use crate::{elected::ElectedLeader, error::Result};
 
@@ -28,14 +28,14 @@ impl UntoldChanges {
         self.waker.take()
     }
 
-    /// The next change; without one `waker` is called at the next. Beside it, the waker of an earlier look:
-    /// foreign code, to be dropped where nothing is locked.
-    pub(super) fn take(&mut self, waker: &Waker) -> (Option<LeaderChange>, Option<Waker>) {
+    /// The next change; without one the waker is taken, and called at the next. Beside it, the waker of an
+    /// earlier look. Wakers are foreign code: made, and dropped if they are left, where nothing is locked.
+    pub(super) fn take(
+        &mut self,
+        waker: &mut Option<Waker>,
+    ) -> (Option<LeaderChange>, Option<Waker>) {
         let change = self.untold.pop_front();
-        let earlier = match change {
-            Some(_) => self.waker.take(),
-            None => self.waker.replace(waker.clone()),
-        };
-        (change, earlier)
+        let next = waker.take_if(|_| change.is_none());
+        (change, mem::replace(&mut self.waker, next))
     }
 }

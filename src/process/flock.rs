@@ -36,6 +36,7 @@ use rustix::io::Errno;
 use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
+    filesystem::Trust,
     fork::{Mutex, MutexGuard, PerFork},
     name::Name,
     scope::Scope,
@@ -200,6 +201,11 @@ impl FileSlot {
             alarm::sleep_until((now + pause_of(pause, self.stays_for())).min(until)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// A file lock of a network file system is released by its server, as far as is known.
+    pub(super) fn may_block(&self) -> bool {
+        self.directory.home.trust != Trust::Known
     }
 
     pub(super) fn raise_token(&self, token: Token) {

@@ -529,6 +529,16 @@ impl Slot {
         }
     }
 
+    /// Whether its [release](Slot::release) waits for more than memory, or the
+    /// [raising](Slot::raise_token) of its token this far before it: for a disk, a file server, another
+    /// process. Only for the holder.
+    pub(crate) fn may_block(&self, raised_to: Option<Token>) -> bool {
+        match &self.0 {
+            EitherEngine::File(slot) => slot.may_block(),
+            EitherEngine::Table(slot) => slot.may_block(raised_to),
+        }
+    }
+
     /// Raises the stored token to at least this (a host-scope token is written back). Only for
     /// the holder.
     pub(crate) fn raise_token(&self, token: Token) {

@@ -265,6 +265,10 @@ impl TableSlot {
         match self.0 {}
     }
 
+    pub(super) fn may_block(&self, _: Option<Token>) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn raise_token(&self, _: Token) {
         match self.0 {}
     }

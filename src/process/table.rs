@@ -69,6 +69,7 @@ use std::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
+    filesystem::Trust,
     fork::{
         self, FirstMade, Mutex, PerFork,
         latest::{ForkStamp, LatestMade},
@@ -319,6 +320,15 @@ impl TableSlot {
                 Err(stop) => self.go_on(place, stop, Some(begin))?,
             }
         }
+    }
+
+    /// Up to the reserve it is memory, as far as that is a local disk's.
+    pub(super) fn may_block(&self, raised_to: Option<Token>) -> bool {
+        if self.directory.home.trust != Trust::Known {
+            return true;
+        }
+        let (Some(token), Some(place)) = (raised_to, self.held()) else { return false };
+        place.slot.token.load(Relaxed) < token.get() && !place.member.knows_reserved(token.get())
     }
 
     pub(super) fn raise_token(&self, token: Token) {

@@ -298,3 +298,50 @@ fn a_token_is_a_number_in_serde() {
         assert!(serde_json::from_str::<Token>(bad).is_err(), "{bad}");
     }
 }
+
+/// A waker is foreign code: it may use the manager whenever it is cloned.
+#[cfg(feature = "testing")]
+#[test]
+fn a_waker_may_use_the_manager_when_it_is_cloned() {
+    use std::{
+        mem::ManuallyDrop,
+        pin::pin,
+        sync::mpsc,
+        task::{Context, RawWaker, RawWakerVTable, Waker},
+    };
+
+    type OnClone = Box<dyn Fn() + Send + Sync>;
+
+    unsafe fn clone(it: *const ()) -> RawWaker {
+        // SAFETY: `it` came of `into_raw`, and its share is that of the waker that is cloned.
+        let its = ManuallyDrop::new(unsafe { Arc::from_raw(it.cast::<OnClone>()) });
+        its();
+        RawWaker::new(Arc::into_raw(Arc::clone(&its)).cast(), &TABLE)
+    }
+    unsafe fn give_up(it: *const ()) {
+        // SAFETY: as above, and the waker goes.
+        drop(unsafe { Arc::from_raw(it.cast::<OnClone>()) });
+    }
+    const TABLE: RawWakerVTable = RawWakerVTable::new(clone, give_up, |_| (), give_up);
+
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        let locks = LockManager::in_memory();
+        let user = locks.clone();
+        let on_clone: OnClone = Box::new(move || drop(user.mutex("b", ()).lock().unwrap()));
+        let raw = RawWaker::new(Arc::into_raw(Arc::new(on_clone)).cast(), &TABLE);
+        // SAFETY: the functions above keep to what a waker promises.
+        let waker = unsafe { Waker::from_raw(raw) };
+        let mut observer = locks.election("primary").observe().unwrap();
+        for _ in 0..3 {
+            let _ = pin!(observer.next_async()).poll(&mut Context::from_waker(&waker));
+        }
+        let held = locks.mutex("a", ()).lock().unwrap();
+        let mutex = locks.mutex("a", ()).build().unwrap();
+        let mut waiting = pin!(mutex.lock_async());
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(held);
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(20)).expect("it is cloned where nothing is locked");
+}

@@ -15,7 +15,7 @@ use crate::{
     host::memory::{Frame, MemoryLeader},
     path::Keep,
     path::ground::{BelowHost, Ground},
-    process::{Directory, EngineKind, Options},
+    process::{Directory, EngineKind, Options, parts::TableParts},
     proto::wire::{ClientMessage, LeaderMessage},
 };
 
@@ -244,4 +244,37 @@ fn several_locks_cost_one_round_trip_where_nothing_stands_in_the_way() {
     assert_eq!(said.iter().filter(|said| **said == "granted").count(), 2);
     drop(others.mutex("s", ()).try_lock().unwrap());
     drop(taken);
+}
+
+/// At the first grant of an epoch the directory reserves tokens beyond it, which one process at a time does.
+#[test]
+fn a_directory_that_another_process_is_changing_holds_up_no_other_manager() {
+    let siblings = Siblings::new(Keep::Never);
+    let [mutex, _] = &siblings.mutexes;
+    let earlier = MutexGuard::token(&mutex.lock().unwrap());
+    siblings.leader.stop();
+    siblings.leader.start();
+    let elsewhere = LockManager::on_memory(Ground::new(BelowHost::Memory), siblings.leader.clone());
+    let other = elsewhere.mutex("a", ()).build().unwrap();
+    thread::scope(|scope| {
+        let mut locking = None;
+        TableParts::open(siblings._files.path()).unwrap().while_changing(|| {
+            let begin = Instant::now();
+            let locked = locking.insert(scope.spawn(|| mutex.try_lock_for(LONG)));
+            while !other.try_lock().is_err_and(|error| error.is_contended()) {
+                assert!(begin.elapsed() < LONG, "it is not granted");
+                thread::yield_now();
+            }
+            // It is granted, and others go on.
+            drop(elsewhere.mutex("b", ()).lock().unwrap());
+            assert!(!locked.is_finished());
+            assert!(begin.elapsed() < Duration::from_secs(8), "the others have waited for it");
+        });
+        let guard = locking.unwrap().join().unwrap().unwrap();
+        let token = MutexGuard::token(&guard);
+        assert!(token.epoch() > earlier.epoch());
+        MutexGuard::check(&guard).unwrap();
+        let reserve = std::fs::read_to_string(siblings._files.path().join("tokens")).unwrap();
+        assert!(reserve.trim_end().parse::<u64>().unwrap() > token.get());
+    });
 }

@@ -28,14 +28,17 @@
 //! a link's state is locked inside.
 //!
 //! *Foreign code*, wakers and files among it, is run by no owner: an owner collects what is to be told,
-//! frees the connection, tells, and comes back if no other has come meanwhile. A thread that is kept by it
-//! is replaced (`standing_in.rs`). Files and names are read by threads of their own (`routes.rs`).
+//! frees the connection, tells, and comes back if no other has come meanwhile. A caller or a task runs what is
+//! of its own manager, and no other's: it could be kept for ever, and none can stand in for it. What it finds for
+//! others it leaves to the thread; one that is kept by it is replaced (`standing_in.rs`). The reading task of a
+//! runtime runs what is of the managers that lent that, tasks of the same runtime mostly. Files and names are
+//! read by threads of their own (`routes.rs`).
 
 mod loads;
 mod owner;
 mod standing_in;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod thread;
 
 use std::{
@@ -49,7 +52,11 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 pub(super) use self::loads::CarriedLink;
-use self::{loads::WireLoad, owner::WireOwner, standing_in::ThreadTelling};
+use self::{
+    loads::{ToBeTold, WireLoad},
+    owner::{OwnedBy, WireOwner},
+    standing_in::ThreadTelling,
+};
 use super::{
     link::Lent,
     ports::{LinkKey, Ports},
@@ -85,6 +92,9 @@ pub(super) struct Carrier {
     /// The runtime that was lent.
     reader: Option<LentReader>,
     thread: Mutex<CarrierThread>,
+    /// What callers have found for others and left to the thread. Put there by an owner, so that a thread
+    /// that owns the connection afterwards, and may sleep there, sees it before. Locked inside the thread's lock.
+    untold: Mutex<ToBeTold>,
     /// A link or the thread has ended.
     changed: Condvar,
 }
@@ -153,6 +163,7 @@ impl Carrier {
             lending: Mutex::new(Lending::new()),
             reader,
             thread: Mutex::default(),
+            untold: Mutex::default(),
             changed: Condvar::new(),
         }))
     }
@@ -180,7 +191,7 @@ impl Carrier {
     /// There is something to send. It goes now, or with its owner's next look.
     pub(super) fn send(&self, carried: &CarriedLink) {
         if self.comes(carried, WireWish::Send) {
-            let mut owner = WireOwner::new(self);
+            let mut owner = WireOwner::new(self, OwnedBy::Caller(carried));
             owner.look(false);
             owner.leave();
         }
@@ -218,19 +229,37 @@ impl Carrier {
     /// A task is about to wait: has its request sent, and its answer read by its runtime if that was
     /// lent. `is_alone`: no other caller's request would go along.
     pub(super) fn send_for_task(&self, carried: &CarriedLink, is_alone: bool) {
-        let Some(reader) = &self.reader else { return self.send(carried) };
+        let Some(reader) = self.reader() else { return self.send(carried) };
         if !is_alone && self.made_in == fork::generation() {
             carried.mark();
             if self.word.put_off_to_reader() {
-                reader.ensure(|| self.me.upgrade());
-                return reader.look();
+                return match self.has_read_by(reader) {
+                    true => reader.look(),
+                    false => self.send(carried),
+                };
             }
         }
         if self.comes(carried, WireWish::Reader) {
-            let mut owner = WireOwner::new(self);
+            let mut owner = WireOwner::new(self, OwnedBy::Caller(carried));
             owner.look(false);
             owner.leave_to_reader(reader);
         }
+    }
+
+    /// The runtime that was lent, unless it is known to have ended: then all is as without one.
+    fn reader(&self) -> Option<&LentReader> {
+        self.reader.as_ref().filter(|reader| !reader.has_ended())
+    }
+
+    /// The sockets were left to a task of this runtime: sees to it that it runs. If the runtime has ended,
+    /// the thread takes them back at once.
+    fn has_read_by(&self, reader: &LentReader) -> bool {
+        let reads = reader.ensure(|| self.me.upgrade());
+        if !reads {
+            self.word.end_reading();
+            self.call_thread();
+        }
+        reads
     }
 
     /// For how long a task that waits from now on lends its thread, where the process expects so many
@@ -253,9 +282,9 @@ impl Carrier {
         if !self.comes(carried, WireWish::Carry) {
             return false;
         }
-        let mut owner = WireOwner::new(self);
+        let mut owner = WireOwner::new(self, OwnedBy::Caller(carried));
         let is_done = owner.look_until(done, lent);
-        match &self.reader {
+        match self.reader() {
             Some(reader) if !is_done => owner.leave_to_reader(reader),
             _ => owner.leave(),
         }
@@ -266,7 +295,7 @@ impl Carrier {
     /// an owner.
     pub(super) fn carry(&self, carried: &CarriedLink, done: &dyn Fn() -> bool) {
         if self.comes(carried, WireWish::Carry) {
-            WireOwner::new(self).carry_until(done);
+            WireOwner::new(self, OwnedBy::Caller(carried)).carry_until(done);
         }
     }
 
@@ -308,7 +337,7 @@ impl ReadFrames for Carrier {
                 return AfterTurn::Sleep;
             }
         }
-        let mut owner = WireOwner::new(self);
+        let mut owner = WireOwner::new(self, OwnedBy::Reader);
         owner.look(true);
         let is_empty = owner.is_empty;
         sockets.clear();

@@ -14,6 +14,9 @@ mod observing;
 mod pins;
 mod questions;
 mod service;
+mod settling;
+#[cfg(all(test, feature = "host", not(tierlock_loom)))]
+mod tests;
 mod waiter;
 mod waiting;
 
@@ -40,6 +43,7 @@ use self::{
     listing::{Listing, NextPage},
     observing::ObserverState,
     pins::{CallerPins, PinsMade},
+    settling::Settler,
     waiter::{AnswerWaiter, Opens},
     waiting::{Asking, QueryId, Waiting},
 };
@@ -139,6 +143,7 @@ pub(crate) struct Link {
     state: Mutex<LinkState>,
     drive: Arc<dyn Drive>,
     me: Weak<Link>,
+    settler: Arc<Settler>,
     /// The session's, the same as in the state: to be read without locking that.
     deadline: Arc<Deadline>,
     /// As it stands in the state.
@@ -159,6 +164,8 @@ struct LinkState {
     upgrades: Numbered<UpgradeId, AnswerWaiter<Token>>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, LinkLease>,
+    /// Requests that have ended, and are settled beside this lock.
+    settling: Vec<RequestId>,
     /// The link's, through all its sessions; it moves under this state's lock.
     deadline: Arc<Deadline>,
     /// Waiters without an outcome.
@@ -216,6 +223,7 @@ impl Link {
                 observers: BTreeMap::new(),
                 upgrades: Numbered::default(),
                 leases: Numbered::default(),
+                settling: Vec::new(),
                 deadline,
                 unanswered: 0,
                 closed: false,
@@ -227,6 +235,7 @@ impl Link {
             }),
             drive: drive(link.clone()),
             me: link.clone(),
+            settler: Settler::new(link.clone()),
             generation,
             made_in: generation(),
         })
@@ -474,6 +483,7 @@ impl Link {
                 }
             }
         }
+        state.recall_settling();
         // While the process ends its threads are to see no wait fail.
         if !state.is_leaving {
             state.close_upgrades();
@@ -531,7 +541,7 @@ impl Link {
     pub(in crate::host) fn follow_up(&self) {
         let aftermath = self.state.lock().take_aftermath();
         if let Some(aftermath) = aftermath {
-            aftermath.run(&self.me);
+            aftermath.run(self);
         }
     }
 
@@ -546,9 +556,15 @@ impl Link {
         let aftermath = state.take_aftermath();
         drop(state);
         if let Some(aftermath) = aftermath {
-            aftermath.run(&self.me);
+            aftermath.run(self);
         }
         true
+    }
+
+    /// Whether what is to be told runs foreign code.
+    #[cfg(feature = "host")]
+    pub(in crate::host) fn tells_foreign(&self) -> bool {
+        self.state.lock().aftermath.is_foreign()
     }
 
     fn loss_is_told(&self, lease: LeaseId) {
@@ -626,7 +642,7 @@ impl Link {
         let aftermath = state.take_aftermath();
         drop(state);
         if let Some(aftermath) = aftermath {
-            aftermath.run(&self.me);
+            aftermath.run(self);
         }
     }
 
@@ -638,12 +654,17 @@ impl Link {
     }
 
     fn ready(&self) -> Result<(), LockError> {
+        self.check_fork()?;
+        self.drive.start()
+    }
+
+    fn check_fork(&self) -> Result<(), LockError> {
         if self.forked() {
             return Err(LockError::config(
                 "this manager was opened before a fork; open another one in the child",
             ));
         }
-        self.drive.start()
+        Ok(())
     }
 
     fn forked(&self) -> bool {

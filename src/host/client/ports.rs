@@ -95,18 +95,19 @@ impl Ports {
         Ok(id)
     }
 
-    /// Reads what the sockets have; whether anything came.
+    /// Reads what the sockets have; whether anything happened. That a leader's address is refused is said
+    /// in the place of a datagram, and once.
     pub(super) fn receive(&mut self) -> bool {
-        let mut has_heard = false;
+        let mut has_news = false;
         self.has_unread = false;
         for LeaderPort { port, heard_at, .. } in &mut self.ports {
             self.has_unread |= port.receive();
             if port.has_heard() {
                 *heard_at = Instant::now();
-                has_heard = true;
             }
+            has_news |= port.has_news();
         }
-        has_heard
+        has_news
     }
 
     /// Whether a socket may have had more than was read at the last time.
@@ -188,3 +189,6 @@ impl Ports {
         self.ports.iter_mut().find(|port| port.number == number)
     }
 }
+
+#[cfg(test)]
+mod tests;

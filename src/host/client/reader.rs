@@ -51,7 +51,14 @@ pub(crate) type LentReader = NoReader;
 
 #[cfg(not(feature = "tokio"))]
 impl NoReader {
-    pub(in crate::host) fn ensure<R: ReadFrames>(&self, _: impl FnOnce() -> Option<Arc<R>>) {
+    pub(in crate::host) fn ensure<R: ReadFrames>(
+        &self,
+        _: impl FnOnce() -> Option<Arc<R>>,
+    ) -> bool {
+        match *self {}
+    }
+
+    pub(in crate::host) fn has_ended(&self) -> bool {
         match *self {}
     }
 

@@ -133,13 +133,14 @@ impl<E: LockEngine> Future for PendingEngineLease<E> {
             self.service.leasing().begin(number);
         }
         let leasing = self.service.leasing().clone();
+        // A waker is foreign code: it is made and dropped where nothing is locked.
+        let waker = cx.waker().clone();
         let mut book = leasing.book.lock();
         let request = book.requests.get_mut(&number).expect("it stays until its outcome is read");
         match request.outcome.take() {
             None => {
-                let earlier = request.waker.replace(cx.waker().clone());
+                let earlier = request.waker.replace(waker);
                 drop(book);
-                // A waker is foreign code.
                 drop(earlier);
                 Poll::Pending
             }
@@ -201,7 +202,7 @@ impl<E: LockEngine> LeaderNews for ObservingEngine<E> {
         let observation = self
             .observation
             .get_or_insert_with(|| EngineObservation::begin(self.service.leasing(), &self.name));
-        let (change, earlier) = observation.told.take(cx.waker());
+        let (change, earlier) = observation.told.take(&mut Some(cx.waker().clone()));
         // A waker is foreign code: dropped where nothing is locked.
         drop(earlier);
         if matches!(change, Some(Err(_))) {

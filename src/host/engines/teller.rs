@@ -47,7 +47,7 @@ impl LeaderTeller {
     }
 
     /// As [`UntoldChanges::take`].
-    pub(super) fn take(&self, waker: &Waker) -> (Option<LeaderChange>, Option<Waker>) {
+    pub(super) fn take(&self, waker: &mut Option<Waker>) -> (Option<LeaderChange>, Option<Waker>) {
         self.0.lock().changes.take(waker)
     }
 }

@@ -260,6 +260,12 @@ impl Port {
         self.has_heard
     }
 
+    /// Whether something happened that is to be [taken](Port::poll_event): what was read brought it, or what
+    /// the kernel said in its place.
+    pub(in crate::host) fn has_news(&self) -> bool {
+        self.has_heard || !self.shared.events.is_empty()
+    }
+
     fn receive_into(&mut self, received: &mut [u8]) -> bool {
         let mut metas = [RecvMeta::default(); quinn_udp::BATCH_SIZE];
         let mut chunks = received.chunks_mut(MESSAGE_BYTES).map(IoSliceMut::new);

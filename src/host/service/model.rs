@@ -42,6 +42,12 @@ struct ModelSlot {
 struct AskersHold(Arc<ModelSlot>, Arc<LeaseWord>);
 
 impl Settle for AskersHold {
+    fn may_block(&self, _: Option<Token>) -> bool {
+        false
+    }
+
+    fn pass_on(&mut self) {}
+
     fn raise(&mut self, block_end: Token) {
         assert!(!self.1.is_of(LEASE), "the token is raised before the word is open");
         self.0.token.store(block_end.get(), Relaxed);

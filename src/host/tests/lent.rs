@@ -6,6 +6,23 @@ use super::*;
 use crate::host::LentReader;
 use crate::token::Token;
 
+/// A runtime that ends before what it was lent to.
+pub(in crate::host) struct LentRuntime(Runtime);
+
+impl LentRuntime {
+    pub(in crate::host) fn new() -> (LentRuntime, LentReader) {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let reader = LentReader::new(runtime.handle().clone()).unwrap();
+        (LentRuntime(runtime), reader)
+    }
+
+    pub(in crate::host) fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.0.block_on(future)
+    }
+
+    pub(in crate::host) fn end(self) {}
+}
+
 impl Town {
     pub(in crate::host) fn link_on(&self, leader: &Leader, runtime: &Runtime) -> Arc<Link> {
         let reader = LentReader::new(runtime.handle().clone()).unwrap();

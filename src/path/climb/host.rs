@@ -399,9 +399,15 @@ struct AskersSlot {
 
 #[cfg(feature = "process")]
 impl Settle for AskersSlot {
+    fn may_block(&self, block_end: Option<Token>) -> bool {
+        self.slot.may_block(block_end)
+    }
+
     fn raise(&mut self, block_end: Token) {
         self.slot.raise_token(block_end);
-        // What it had to tell, the asker tells.
+    }
+
+    fn pass_on(&mut self) {
         self.found = Predecessor::Clean;
     }
 

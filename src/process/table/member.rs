@@ -327,13 +327,25 @@ impl Member {
         token < self.due.load(Relaxed)
     }
 
+    /// The same, with a look at the reserve as the table says it by now: memory, and no more.
+    pub(super) fn knows_reserved(&self, token: u64) -> bool {
+        self.has_reserved(token) || self.limit().is_ok_and(|limit| self.sees_reserved(token, limit))
+    }
+
+    fn sees_reserved(&self, token: u64, limit: Token) -> bool {
+        let due = reserve::due(limit);
+        let is_below = token < due;
+        if is_below {
+            self.set_due(due);
+        }
+        is_below
+    }
+
     /// Makes sure that the reserve lies beyond this token, and raises it in time.
     #[cold]
     pub(super) fn reserve_beyond(&self, token: Token) -> Result<(), LockError> {
         let limit = self.limit()?;
-        let due = reserve::due(limit);
-        if token.get() < due {
-            self.set_due(due);
+        if self.sees_reserved(token.get(), limit) {
             return Ok(());
         }
         match self.raise_reserve(token) {

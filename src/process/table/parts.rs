@@ -27,6 +27,16 @@ impl TableParts {
         Ok(number)
     }
 
+    /// Does `work` while no other can change what the table is made of.
+    #[cfg(test)]
+    pub(crate) fn while_changing(&self, work: impl FnOnce()) {
+        let worked = self.member.change(|_| {
+            work();
+            Ok(())
+        });
+        worked.unwrap();
+    }
+
     /// The word of the name's slot.
     pub fn word(&self, name: &Name) -> Result<WordParts, LockError> {
         self.directory.slot(name).map(WordParts)

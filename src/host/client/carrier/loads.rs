@@ -147,6 +147,34 @@ impl ToBeTold {
         self.is_empty()
     }
 
+    pub(super) fn append(&mut self, mut more: ToBeTold) {
+        more.first.into_iter().chain(more.others).for_each(|link| self.add(link));
+        self.failed.append(&mut more.failed);
+    }
+
+    /// Takes out what runs foreign code of other links than this one, those that have failed among it.
+    pub(super) fn split_off_others(&mut self, own: &Weak<Link>) -> ToBeTold {
+        let is_others = |link: &mut Arc<Link>| !is_it(link, own) && link.tells_foreign();
+        let mut others = ToBeTold { failed: mem::take(&mut self.failed), ..ToBeTold::default() };
+        self.first.take_if(is_others).into_iter().for_each(|link| others.add(link));
+        self.others.extract_if(.., is_others).for_each(|link| others.add(link));
+        others
+    }
+
+    /// Tells everything of this link, and of others what runs no foreign code. What does by now came of a
+    /// later look, whose owner tells it.
+    pub(super) fn tell_for(self, own: &Weak<Link>) {
+        for link in self.first.into_iter().chain(self.others) {
+            contain(move || match is_it(&link, own) {
+                true => link.follow_up(),
+                false => {
+                    link.follow_up_shortly();
+                }
+            });
+        }
+        debug_assert!(self.failed.is_empty(), "they were left to the thread");
+    }
+
     /// Tells everything. It may run foreign code, and does not panic.
     pub(super) fn tell(self) {
         for link in self.first.into_iter().chain(self.others) {
@@ -156,6 +184,10 @@ impl ToBeTold {
             contain(move || link.abandon(failed));
         }
     }
+}
+
+fn is_it(link: &Arc<Link>, own: &Weak<Link>) -> bool {
+    std::ptr::eq(Arc::as_ptr(link), own.as_ptr())
 }
 
 impl CarrierWire {

@@ -12,7 +12,7 @@ use super::{
         wire_word::{WireSigns, WireWord},
     },
     Carrier, CarrierWire,
-    loads::ToBeTold,
+    loads::{CarriedLink, ToBeTold},
     standing_in::ThreadTelling,
 };
 use crate::host::net::{
@@ -29,8 +29,7 @@ const LOOKS_FOR_OTHERS: usize = 2;
 /// callers are told what the owner has found for them.
 pub(super) struct WireOwner<'a> {
     carrier: &'a Carrier,
-    /// The thread's, if that is the owner.
-    thread: Option<&'a ThreadTelling>,
+    by: OwnedBy<'a>,
     /// What the last look left to be waited for: answers, and links that are being closed.
     pub(super) outstanding: usize,
     /// There is nothing to be carried, as of the last look.
@@ -40,6 +39,17 @@ pub(super) struct WireOwner<'a> {
     /// What came of the looks so far, and is to be told.
     told: ToBeTold,
     has_left: bool,
+}
+
+/// What the owner is, which says for which links it runs foreign code.
+#[derive(Clone, Copy)]
+pub(super) enum OwnedBy<'a> {
+    /// For all: another stands in for one that is kept.
+    Thread(&'a ThreadTelling),
+    /// A thread or a task that uses this link: for this one.
+    Caller(&'a CarriedLink),
+    /// A runtime's reading task: for all, which have lent the same runtime.
+    Reader,
 }
 
 /// What came of a look.
@@ -67,22 +77,16 @@ pub(super) enum ToldBy {
 
 impl<'a> WireOwner<'a> {
     /// One that has won the word.
-    pub(super) fn new(carrier: &'a Carrier) -> WireOwner<'a> {
+    pub(super) fn new(carrier: &'a Carrier, by: OwnedBy<'a>) -> WireOwner<'a> {
         WireOwner {
             carrier,
-            thread: None,
+            by,
             outstanding: 0,
             is_empty: false,
             sockets: Vec::new(),
             told: ToBeTold::default(),
             has_left: false,
         }
-    }
-
-    pub(super) fn of_thread(carrier: &'a Carrier, thread: &'a ThreadTelling) -> WireOwner<'a> {
-        let mut owner = WireOwner::new(carrier);
-        owner.thread = Some(thread);
-        owner
     }
 
     /// Looks at everything that has come, and moves all frames that are ready. With `reads` the sockets
@@ -116,13 +120,20 @@ impl<'a> WireOwner<'a> {
     /// While a caller or a task tells, the thread ticks and sees to what is left. While the thread
     /// tells, [`ThreadTelling`] sees to the thread.
     pub(super) fn tell(&mut self) -> ToldBy {
+        if let OwnedBy::Thread(_) = self.by {
+            self.told.append(self.carrier.take_untold());
+        }
         if self.told.tell_as_owner() {
+            return ToldBy::Owner;
+        }
+        self.leave_others();
+        if self.told.is_empty() {
             return ToldBy::Owner;
         }
         self.has_left = true;
         self.carrier.word.step_out();
         self.run_told();
-        let is_replaced = self.thread.is_some_and(ThreadTelling::is_replaced);
+        let is_replaced = matches!(self.by, OwnedBy::Thread(thread) if thread.is_replaced());
         if is_replaced || !self.carrier.word.own() {
             return ToldBy::Lost;
         }
@@ -132,9 +143,19 @@ impl<'a> WireOwner<'a> {
 
     fn run_told(&mut self) {
         let told = mem::take(&mut self.told);
-        match self.thread {
-            Some(thread) => thread.tells(self.carrier, || told.tell()),
-            None => told.tell(),
+        match self.by {
+            OwnedBy::Thread(thread) => thread.tells(self.carrier, || told.tell()),
+            OwnedBy::Caller(own) => told.tell_for(own.link()),
+            OwnedBy::Reader => told.tell(),
+        }
+    }
+
+    /// A caller leaves to the thread what runs foreign code of other links. It owns the connection: a thread
+    /// that does so next finds it before it sleeps there.
+    fn leave_others(&mut self) {
+        if let OwnedBy::Caller(own) = self.by {
+            let others = self.told.split_off_others(own.link());
+            self.carrier.leave_untold(others);
         }
     }
 
@@ -234,7 +255,7 @@ impl<'a> WireOwner<'a> {
         // With nothing to carry no task is to read.
         let leave = if self.is_empty { WireWord::leave } else { WireWord::leave_to_reader };
         if self.try_to_leave(leave) {
-            reader.ensure(|| self.carrier.me.upgrade());
+            self.carrier.has_read_by(reader);
         }
     }
 
@@ -266,9 +287,10 @@ impl<'a> WireOwner<'a> {
     /// whether it has left.
     pub(super) fn has_left_by(&mut self, leave: fn(&WireWord, bool) -> bool) -> bool {
         let carrier = self.carrier;
+        self.leave_others();
         // Asked as the owner: afterwards another may be telling the task already.
         let is_told_nothing = self.is_reader_told_nothing();
-        let spares = self.thread.is_none() && self.outstanding == 0;
+        let spares = !matches!(self.by, OwnedBy::Thread(_)) && self.outstanding == 0;
         self.has_left = leave(&carrier.word, spares);
         if self.has_left
             && is_told_nothing
@@ -292,6 +314,7 @@ impl<'a> WireOwner<'a> {
 impl Drop for WireOwner<'_> {
     fn drop(&mut self) {
         if !self.has_left {
+            self.leave_others();
             self.carrier.word.abandon();
             self.carrier.call_thread();
         }

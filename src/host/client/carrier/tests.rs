@@ -11,6 +11,8 @@ use std::{
 use rustix::fs::{CWD, mkfifoat};
 
 use super::{super::driver::connect_over, *};
+#[cfg(feature = "tokio")]
+use crate::host::tests::lent::LentRuntime;
 use crate::{
     error::LostReason,
     host::{
@@ -22,17 +24,17 @@ use crate::{
 };
 
 /// Managers of one process, which share what carries them.
-struct Household {
-    town: Town,
+pub(in crate::host::client) struct Household {
+    pub(in crate::host::client) town: Town,
     carrier: Arc<Carrier>,
 }
 
 impl Household {
-    fn new() -> Household {
+    pub(in crate::host::client) fn new() -> Household {
         Household { town: Town::new(), carrier: Carrier::new(None).unwrap() }
     }
 
-    fn link(&self, address: SocketAddr) -> Arc<Link> {
+    pub(in crate::host::client) fn link(&self, address: SocketAddr) -> Arc<Link> {
         let carrier = self.carrier.clone();
         let addresses = [address.to_string()];
         connect_over(|_| Ok(carrier), &addresses, self.town.secret(), config(), None, generation)
@@ -46,7 +48,7 @@ impl Household {
     }
 
     /// Waits until no thread carries.
-    fn see_the_thread_end(&self) {
+    pub(in crate::host::client) fn see_the_thread_end(&self) {
         let mut thread = self.carrier.thread.lock();
         let begin = Instant::now();
         while thread.is_running {
@@ -215,4 +217,97 @@ fn a_waker_that_does_not_return_holds_no_other_caller_up() {
     give(&one, granted);
     [one, other].iter().for_each(|link| close(link));
     household.see_the_thread_end();
+}
+
+/// Owns the connection. The thread has it while nothing is asked for, and leaves it to callers that carry.
+fn own(carrier: &Carrier, link: &Arc<Link>) {
+    loop {
+        give(link, take(link, "own"));
+        if carrier.word.own() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_caller_is_kept_by_no_waker_of_another_manager() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let links @ [one, other] = &[0; 2].map(|_| household.link(leader.local_addr()));
+    links.iter().for_each(|link| give(link, take(link, "b")));
+    let (is_in, has_come) = mpsc::channel();
+    let (lets_go, may_return) = mpsc::channel();
+    let waker = Waker::from(Arc::new(StuckWaker { is_in, may_return: Mutex::new(may_return) }));
+    // This caller of the other manager has the connection when the request comes, and reads its answer.
+    own(&household.carrier, other);
+    let mut waiting = pin!(ask(one, want("a")));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let (done, is_done) = mpsc::channel();
+    let (carrier, its, others) =
+        (household.carrier.clone(), Arc::downgrade(one), Arc::downgrade(other));
+    std::thread::spawn(move || {
+        let carried = CarriedLink::new(others);
+        let has_read = || its.upgrade().is_none_or(|link| link.unanswered() == 0);
+        WireOwner::new(&carrier, OwnedBy::Caller(&carried)).carry_until(&has_read);
+        done.send(()).unwrap();
+    });
+    has_come.recv_timeout(Duration::from_secs(10)).expect("the thread tells it");
+    let is_free = is_done.recv_timeout(Duration::from_secs(10));
+    drop(lets_go);
+    is_free.expect("it runs what is of its own manager alone");
+    let granted = futures::executor::block_on(waiting).unwrap();
+    give(one, granted);
+    links.iter().for_each(|link| close(link));
+    household.see_the_thread_end();
+}
+
+/// Others come at each look, so that there always is something to look at.
+#[test]
+fn a_task_that_lends_its_thread_looks_at_the_wire_for_no_longer() {
+    let household = Household::new();
+    let leader = household.town.leader();
+    let link = household.link(leader.local_addr());
+    let carrier = &household.carrier;
+    own(carrier, &link);
+    let carried = CarriedLink::new(Weak::new());
+    let mut owner = WireOwner::new(carrier, OwnedBy::Caller(&carried));
+    let begin = Instant::now();
+    let looks_on = || {
+        assert_eq!(carrier.word.come(WireWish::Send), Coming::Heard);
+        begin.elapsed() > Duration::from_secs(10)
+    };
+    let looked_on = owner.look_until(&looks_on, (begin, Duration::from_micros(50)));
+    owner.leave();
+    assert!(!looked_on, "it looks for as long as others come");
+    give(&link, take(&link, "a"));
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_lent_runtime_that_has_ended_is_waited_for_no_more() {
+    let town = Town::new();
+    let (runtime, reader) = LentRuntime::new();
+    let household = Household { town, carrier: Carrier::new(Some(reader)).unwrap() };
+    let leader = household.town.leader();
+    let link = household.link(leader.local_addr());
+    let cycle = async || {
+        let lease = ask(&link, want("a")).await.unwrap();
+        give(&link, lease);
+    };
+    runtime.run(cycle());
+    assert!(household.carrier.reader().is_some());
+    runtime.end();
+    // The first that would be read by it finds that out; before, callers may have carried by themselves.
+    let begin = Instant::now();
+    while household.carrier.reader().is_some() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it is not noticed");
+        futures::executor::block_on(cycle());
+    }
+    for _ in 0..20 {
+        futures::executor::block_on(cycle());
+        assert!(
+            !household.carrier.word.reads(),
+            "the sockets are left to a runtime that has ended"
+        );
+    }
 }

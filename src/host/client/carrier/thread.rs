@@ -5,13 +5,14 @@ use std::{
     io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread::{self, Builder},
+    thread::{self, Builder, Thread},
 };
 
 use super::{
     super::wire_word::WireWord,
     Carrier, CarrierThread, SOON,
-    owner::{ToldBy, WireOwner},
+    loads::ToBeTold,
+    owner::{OwnedBy, ToldBy, WireOwner},
     standing_in::ThreadTelling,
 };
 
@@ -77,6 +78,7 @@ impl Carrier {
     fn run(&self, telling: &Arc<ThreadTelling>) {
         let mut seen = TicksSeen::default();
         while !telling.is_replaced() {
+            self.tell_untold(telling);
             if self.word.own_at_tick() {
                 let watching = || self.watch(telling, &mut seen);
                 match catch_unwind(AssertUnwindSafe(watching)) {
@@ -92,10 +94,38 @@ impl Carrier {
         }
     }
 
+    /// The caller is the owner, and leaves this to the thread.
+    pub(super) fn leave_untold(&self, told: ToBeTold) {
+        if told.is_empty() {
+            return;
+        }
+        let mut thread = self.thread.lock();
+        self.untold.lock().append(told);
+        // It may have ended by now, with the last link.
+        match self.ensure_thread(&mut thread) {
+            Ok(()) => thread.handle.iter().for_each(Thread::unpark),
+            Err(_) => {
+                drop(thread);
+                self.take_untold().tell();
+            }
+        }
+    }
+
+    pub(super) fn take_untold(&self) -> ToBeTold {
+        mem::take(&mut *self.untold.lock())
+    }
+
+    fn tell_untold(&self, telling: &Arc<ThreadTelling>) {
+        let untold = self.take_untold();
+        if !untold.is_empty() {
+            telling.tells(self, || untold.tell());
+        }
+    }
+
     /// As the owner: carries what there is, and sleeps on the sockets until callers would carry
     /// themselves.
     fn watch(&self, telling: &Arc<ThreadTelling>, seen: &mut TicksSeen) -> AfterWatch {
-        let mut owner = WireOwner::of_thread(self, telling);
+        let mut owner = WireOwner::new(self, OwnedBy::Thread(telling));
         // Others carry, and it only looks after what they have left; or it stays.
         let mut is_tick = true;
         let (mut reads, mut would_carry, mut wants_reader) = (true, false, false);
@@ -122,16 +152,17 @@ impl Carrier {
             } else {
                 is_active && owner.outstanding == 0 && (is_tick || would_carry)
             };
-            if let Some(reader) = &self.reader
+            if let Some(reader) = self.reader()
                 && !leaves
                 && is_active
                 && wants_reader
                 && !owner.is_empty
             {
                 if owner.has_left_by(WireWord::leave_to_reader) {
-                    reader.ensure(|| self.me.upgrade());
-                    // One that runs already knows other sockets, perhaps.
-                    reader.look();
+                    if self.has_read_by(reader) {
+                        // One that runs already knows other sockets, perhaps.
+                        reader.look();
+                    }
                     return AfterWatch::Rests;
                 }
                 continue;
@@ -157,8 +188,8 @@ impl Carrier {
         if !thread.is_of(telling) {
             return true;
         }
-        // A link is taken on under the thread's lock.
-        if !self.wire.lock().loads.is_empty() {
+        // A link is taken on under the thread's lock, and what is left to the thread is put there.
+        if !self.wire.lock().loads.is_empty() || !self.untold.lock().is_empty() {
             return false;
         }
         *thread = CarrierThread::default();

@@ -1,12 +1,8 @@
 //! What is to be done once the link's lock is released: wakes, losses, callbacks.
 
-use std::{
-    sync::{Arc, Weak},
-    task::Waker,
-    thread::Thread,
-};
+use std::{sync::Arc, task::Waker, thread::Thread};
 
-use super::{IdleLook, LOOK_EVERY, Link};
+use super::{IdleLook, LOOK_EVERY, Link, settling::SettleJob};
 use crate::{
     alarm::{self, contain},
     callbacks, clock,
@@ -36,6 +32,7 @@ pub(super) struct Aftermath {
     pub(super) losses: Vec<Loss>,
     pub(super) warnings: Vec<(Tell, String)>,
     pub(super) saw: Option<(Remember, history::Seen)>,
+    pub(super) to_settle: Vec<SettleJob>,
 }
 
 /// What is called with what a leader has shown.
@@ -51,7 +48,7 @@ pub(super) struct Loss {
 
 impl Aftermath {
     pub(super) fn is_empty(&self) -> bool {
-        let Aftermath { opened, unclaimed, gone, wakes, waiters, losses, warnings, saw, .. } = self;
+        let Aftermath { opened, unclaimed, gone, wakes, waiters, losses, warnings, .. } = self;
         wakes.is_empty()
             && waiters.is_empty()
             && opened.is_empty()
@@ -59,7 +56,8 @@ impl Aftermath {
             && gone.is_empty()
             && losses.is_empty()
             && warnings.is_empty()
-            && saw.is_none()
+            && self.saw.is_none()
+            && self.to_settle.is_empty()
     }
 
     /// Whether it wakes a task, drops what may own a task's waker, writes a file or starts a thread: none
@@ -75,6 +73,7 @@ impl Aftermath {
             || !losses.is_empty()
             || !warnings.is_empty()
             || saw.is_some()
+            || !self.to_settle.is_empty()
     }
 
     /// Marks a lease as lost, to be told; whether this was the first to see it.
@@ -100,7 +99,9 @@ impl Aftermath {
 
     /// Remembers and wakes first; then tells the losses, on the alarm thread, each before the
     /// leader hears of it. Callbacks run on threads of their own and delay none of this.
-    pub(super) fn run(self, link: &Weak<Link>) {
+    pub(super) fn run(self, link: &Link) {
+        link.settler.settle(self.to_settle);
+        let link = &link.me;
         if let Some((remember, seen)) = self.saw {
             contain(|| remember(seen));
         }

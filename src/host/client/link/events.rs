@@ -6,6 +6,7 @@ use super::{
     LinkState, QueryAnswer,
     aftermath::Aftermath,
     errors::{error_of, warning},
+    settling::{NewGrant, SettlingEnd},
     waiter::Opens,
     waiting::QueryId,
 };
@@ -14,7 +15,7 @@ use crate::{
     error::{LockError, LostReason, Predecessor},
     host::{
         lease_word::{LeaseKey, LeaseWord, Met, Opening, Used},
-        service::LeaseGranted,
+        service::{LeaseGranted, Settlement},
     },
     name::Name,
     proto::{
@@ -133,9 +134,9 @@ impl LinkState {
             | Event::QueryFailed { failure: RequestFailure::Closed, .. }
                 if self.is_leaving => {}
             Event::Failed { request, failure, holder } => {
-                let Some(waiter) = self.acquires.get_mut(&request) else { return };
+                let Some(waiter) = self.acquires.get(&request) else { return };
                 let error = waiter.error(failure, holder);
-                waiter.finish(Err(error), &mut self.aftermath);
+                self.fail(request, error);
             }
             Event::Released { lease } => {
                 if let Some(waiter) = self.releases.get_mut(&lease) {
@@ -201,37 +202,73 @@ impl LinkState {
         let Some(waiter) = self.acquires.get_mut(&request) else {
             return self.client.cancel(request, clock::now()); // its caller is gone
         };
-        let opens = waiter.opens.take().expect("a request is granted once");
-        let Opens { word, keep, mode, lapses, has_moved, settlement } = opens;
-        let is_shared = mode.is_shared();
-        if word.is_retired() {
+        let opens = waiter.opens.as_ref().expect("a request is granted once");
+        if opens.word.is_retired() {
             // Its future was leaked, and what it was for is gone.
-            waiter
-                .finish(Err(error_of(RequestFailure::Closed, Duration::ZERO)), &mut self.aftermath);
-            return self.client.cancel(request, clock::now());
+            self.client.cancel(request, clock::now());
+            return self.fail(request, error_of(RequestFailure::Closed, Duration::ZERO));
         }
+        let Opens { word, keep, mode, lapses, has_moved, mut settlement } =
+            waiter.opens.take().expect("it was there just now");
+        let is_shared = mode.is_shared();
         let had_to_queue = waiter.is_queued;
         // Those that share a lease bear one token.
         let keeps = keep && (first < last || is_shared);
         let opening =
             Opening { lease: lease.into(), first, last, predecessor, at_most, keeps, is_shared };
-        settlement.grant(&word, opening);
-        if keeps {
+        let (lost, is_recalled) = (None, false);
+        let grant = NewGrant { word, opening, had_to_queue, lapses, has_moved, lost, is_recalled };
+        if settlement.may_block(Some(last)) {
+            return self.settle_later(request, SettlingEnd::Granted(grant), settlement);
+        }
+        settlement.raise(last);
+        self.open(request, grant, &mut settlement);
+        drop(settlement);
+        let waiter = self.acquires.get_mut(&request).expect("it waits");
+        waiter.finish(Ok(LeaseGranted { had_to_queue }), &mut self.aftermath);
+    }
+
+    /// Opens the word of a grant, whose settlement has raised the token.
+    pub(super) fn open(
+        &mut self,
+        request: RequestId,
+        grant: NewGrant,
+        settlement: &mut Settlement,
+    ) {
+        let NewGrant { word, opening, had_to_queue, lapses, has_moved, .. } = grant;
+        let lease = opening.lease.into();
+        settlement.open(&word, opening);
+        if opening.keeps {
             self.aftermath.opened.push(lease);
         }
         if lapses {
             self.aftermath.unclaimed.push(lease);
         }
         self.aftermath.waiters.extend(word.take_waiter());
+        let waiter = self.acquires.get_mut(&request).expect("it waits");
         let name = waiter.name.clone().expect("an acquire has a name");
         let is_wanted_by_others = had_to_queue || has_moved;
         waiter.granted = Some((lease, word.clone()));
         self.leases.insert(lease, LinkLease { name, word, is_wanted_by_others });
-        waiter.finish(Ok(LeaseGranted { had_to_queue }), &mut self.aftermath);
+    }
+
+    /// The request has failed: its caller is told, once it is settled.
+    pub(super) fn fail(&mut self, request: RequestId, error: LockError) {
+        let Some(waiter) = self.acquires.get_mut(&request) else { return };
+        match waiter.opens.take_if(|opens| opens.settlement.may_block(None)) {
+            Some(Opens { settlement, .. }) => {
+                self.settle_later(request, SettlingEnd::Failed(error), settlement);
+            }
+            None => waiter.finish(Err(error), &mut self.aftermath),
+        }
     }
 
     /// The lease has ended: its guards are told, or its word is closed.
-    fn lost(&mut self, lease: LeaseId, why: LostReason) {
+    pub(super) fn lost(&mut self, lease: LeaseId, why: LostReason) {
+        if let Some(grant) = self.settling_grant(lease) {
+            grant.lost.get_or_insert(why);
+            return self.client.loss_is_told(lease); // there is no guard yet
+        }
         self.end_upgrade(lease, why);
         if let Some(waiter) = self.releases.get_mut(&lease) {
             let error = LockError::lost(why).with_scope(Scope::Host);
@@ -251,7 +288,11 @@ impl LinkState {
     }
 
     /// Others want the lease: it goes back, at once if no guard has it.
-    fn recalled(&mut self, lease: LeaseId) {
+    pub(super) fn recalled(&mut self, lease: LeaseId) {
+        if let Some(grant) = self.settling_grant(lease) {
+            grant.is_recalled = true;
+            return;
+        }
         let Some(word) = self.open_word(lease) else {
             return; // on its way back
         };

@@ -78,11 +78,24 @@ impl Link {
         self.ready()?;
         Ok(Box::new(ObservingLeaders { link: self, name: name.clone(), query: None }))
     }
+
+    fn stop_observing(&self, query: Option<RequestId>) {
+        let Some(query) = query else { return };
+        let mut state = self.state.lock();
+        // What is removed is dropped once the state is unlocked: it may own foreign code.
+        let removed = state.observers.remove(&query);
+        state.client.stop_observing(query);
+        self.settle(state);
+        drop(removed);
+        self.drive.wake_for_release(false);
+    }
 }
 
 impl LeaderNews for ObservingLeaders {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ElectedLeader>>> {
         let link = &self.link;
+        // What a child inherits is not touched, nor locked.
+        link.check_fork()?;
         let query = match self.query {
             Some(query) => query,
             None => {
@@ -94,19 +107,26 @@ impl LeaderNews for ObservingLeaders {
                 state.observers.insert(query, new);
                 link.settle(state);
                 link.drive.wake();
-                *self.query.insert(query)
+                self.query = Some(query);
+                // A link that was abandoned before has told its observers, and not this one.
+                if let Err(error) = link.drive.attend() {
+                    link.stop_observing(self.query.take());
+                    return Poll::Ready(Err(error.with_scope(Scope::Host)));
+                }
+                query
             }
         };
+        // A waker is foreign code: made and dropped where nothing is locked.
+        let mut waker = Some(cx.waker().clone());
         let mut state = link.state.lock();
         let observer = state.observers.get_mut(&query).expect("it stays until it is dropped");
-        let (news, earlier) = observer.changes.take(cx.waker());
+        let (news, earlier) = observer.changes.take(&mut waker);
         if matches!(news, Some(Err(_))) {
             state.observers.remove(&query);
             self.query = None;
         }
         drop(state);
-        // A waker is foreign code: dropped where nothing is locked.
-        drop(earlier);
+        drop((earlier, waker));
         news.map_or(Poll::Pending, |news| {
             Poll::Ready(news.map_err(|error| error.with_scope(Scope::Host)))
         })
@@ -115,16 +135,8 @@ impl LeaderNews for ObservingLeaders {
 
 impl Drop for ObservingLeaders {
     fn drop(&mut self) {
-        let Some(query) = self.query else { return };
-        if self.link.forked() {
-            return;
+        if !self.link.forked() {
+            self.link.stop_observing(self.query);
         }
-        let mut state = self.link.state.lock();
-        // What is removed is dropped once the state is unlocked: it may own foreign code.
-        let removed = state.observers.remove(&query);
-        state.client.stop_observing(query);
-        self.link.settle(state);
-        drop(removed);
-        self.link.drive.wake_for_release(false);
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use super::{
     aftermath::{Aftermath, Wake},
     errors::{UNANSWERED, error_of, holder_of, usage_of},
+    settling::{SettleJob, SettlingEnd},
 };
 use crate::{
     clock,
@@ -35,6 +36,8 @@ pub(super) struct AnswerWaiter<T> {
     pub(super) name: Option<Name>,
     /// What a grant opens.
     pub(super) opens: Option<Opens>,
+    /// It has ended, and is being settled.
+    pub(super) settling: Option<SettlingEnd>,
     pub(super) since: Time,
     pub(super) is_queued: bool,
     /// Until it is answered or queued.
@@ -89,6 +92,7 @@ impl<T> AnswerWaiter<T> {
         AnswerWaiter {
             name,
             opens: None,
+            settling: None,
             since,
             is_queued: false,
             expecting: Expecting::begin(),
@@ -105,8 +109,14 @@ impl<T> AnswerWaiter<T> {
         }
         self.outcome = Some(outcome);
         self.expecting = None;
-        // What was not granted is settled here.
-        self.opens = None;
+        self.settling = None;
+        // What was not granted is settled here, unless it may block.
+        if let Some(Opens { settlement, .. }) = self.opens.take()
+            && settlement.may_block(None)
+        {
+            let (request, raises_to) = (None, None);
+            aftermath.to_settle.push(SettleJob { request, raises_to, settlement });
+        }
         aftermath.answered += 1;
         match mem::replace(&mut self.wake, Wake::Nothing) {
             Wake::Nothing => {}

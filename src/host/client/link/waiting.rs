@@ -137,8 +137,9 @@ impl Awaited for RequestId {
     }
 
     fn give_up(self, waiter: &mut AnswerWaiter<LeaseGranted>, state: &mut LinkState) {
-        // Taken out of the table under its lock, and settled by that.
-        waiter.opens = None;
+        // Taken out of the table under its lock, and settled by that; what may block is the caller's own to
+        // wait for, once it has unlocked.
+        waiter.opens.take_if(|opens| !opens.settlement.may_block(None));
         match waiter.granted.take() {
             None => state.client.cancel(self, clock::now()),
             // The grant is here: what is still reserved is given up.
@@ -184,6 +185,9 @@ impl<K: Awaited> Waiting<K> {
     pub(super) fn wait_until(&mut self, until: Time) -> Option<Result<K::Output, LockError>> {
         /// No caller waits longer for a driver that is gone, however that came about.
         const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+        if let Some(error) = self.is_inherited() {
+            return Some(Err(error));
+        }
         loop {
             if let Some(outcome) = self.fetch(Wake::Thread(thread::current())) {
                 return Some(outcome);
@@ -203,6 +207,15 @@ impl<K: Awaited> Waiting<K> {
         }
     }
 
+    /// Why it is none of this process's, a forked child's, if so. The child neither locks nor drops what it
+    /// has inherited: a thread of its parent may have had that locked, or half changed.
+    fn is_inherited(&mut self) -> Option<LockError> {
+        let (link, _) = self.asked.as_ref()?;
+        let error = link.check_fork().err()?;
+        mem::forget(self.asked.take());
+        Some(error.with_scope(Scope::Host))
+    }
+
     fn abandoned(&self) -> Option<LockError> {
         let (link, _) = self.asked.as_ref()?;
         if link.state.lock().is_leaving {
@@ -212,6 +225,9 @@ impl<K: Awaited> Waiting<K> {
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Output, LockError>> {
+        if let Some(error) = self.is_inherited() {
+            return Poll::Ready(Err(error));
+        }
         // Before a waker is left: no thread need wake a task that has its answer by then.
         let mut lent = None;
         let carry = |link: &Link, key| {
@@ -287,8 +303,8 @@ impl<K: Awaited> Drop for Waiting<K> {
             key.give_up(waiter, &mut state);
         }
         link.settle(state);
-        drop(waiter);
         link.drive.wake_for_release(true);
+        drop(waiter);
     }
 }
 

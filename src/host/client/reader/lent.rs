@@ -33,6 +33,8 @@ pub(crate) struct LentReader {
 #[derive(Default)]
 struct Task {
     is_running: AtomicBool,
+    /// The runtime has ended: a task that it was given never ran.
+    has_ended: AtomicBool,
     look: Notify,
 }
 
@@ -62,13 +64,22 @@ impl LentReader {
         self.runtime.id() == other.runtime.id()
     }
 
-    /// Makes sure that a task reads, with `start` if none does.
-    pub(crate) fn ensure<R: ReadFrames>(&self, start: impl FnOnce() -> Option<Arc<R>>) {
-        let Some(running) = Running::begin(&self.task) else { return };
+    /// Whether the runtime is known to have ended. It does not come back.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.task.has_ended.load(SeqCst)
+    }
+
+    /// Makes sure that a task reads, with `start` if none does. `false`: none will, since the runtime has
+    /// ended.
+    pub(crate) fn ensure<R: ReadFrames>(&self, start: impl FnOnce() -> Option<Arc<R>>) -> bool {
+        let Some(mut running) = Running::begin(&self.task) else { return true };
         if let Some(reader) = start() {
             let reader = Arc::downgrade(&reader);
+            // One that has ended drops at once what it is given.
+            running.has_yet_to_run = true;
             self.runtime.spawn(async move {
                 let mut task = running;
+                task.has_yet_to_run = false;
                 let mut sockets = Vec::new();
                 let mut watched = Vec::new();
                 loop {
@@ -78,7 +89,7 @@ impl LentReader {
                         .map_or(AfterTurn::End, |reader| reader.turn(&mut sockets))
                     {
                         AfterTurn::End => {
-                            let ended = task.0.clone();
+                            let ended = task.task.clone();
                             drop(task);
                             // A task that saw it run may want it by now.
                             let is_wanted = reader.upgrade().is_some_and(|r| r.is_wanted());
@@ -98,12 +109,13 @@ impl LentReader {
                                 // The thread reads instead, as it would without a runtime.
                                 return;
                             }
-                            task.0.sleep(&watched).await;
+                            task.task.sleep(&watched).await;
                         }
                     }
                 }
             });
         }
+        !self.has_ended()
     }
 
     /// Has the task look at what there is to send, once those that are about to ask have asked.
@@ -119,19 +131,25 @@ impl Drop for LentReader {
 }
 
 /// However the task ends, another one can be started.
-struct Running(Arc<Task>);
+struct Running {
+    task: Arc<Task>,
+    has_yet_to_run: bool,
+}
 
 impl Running {
     /// Nothing if a task runs.
     fn begin(task: &Arc<Task>) -> Option<Running> {
         let runs = task.is_running.load(SeqCst) || task.is_running.swap(true, SeqCst);
-        (!runs).then(|| Running(task.clone()))
+        (!runs).then(|| Running { task: task.clone(), has_yet_to_run: false })
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.is_running.store(false, SeqCst);
+        if self.has_yet_to_run {
+            self.task.has_ended.store(true, SeqCst);
+        }
+        self.task.is_running.store(false, SeqCst);
     }
 }
 
