@@ -21,11 +21,11 @@ const TWO_ENTRIES: &[&str] = &["and another had"];
 /// condition that is evaluated too early.
 const PLANTED: &[PlantedInGroup] = &[
     (Mistake::GroupVoteForgotten, LESS, 0),
-    (Mistake::GroupLogNotSynced, LESS, 1),
-    (Mistake::EmptiedDiskVotes, LESS, 0),
-    (Mistake::PutBackDiskVotes, &["votes on a disk that was put back"], 0),
+    (Mistake::GroupLogNotSynced, LESS, 2),
+    (Mistake::EmptiedDiskVotes, LESS, 2),
+    (Mistake::PutBackDiskVotes, &["votes on a disk that was put back"], 7),
     (Mistake::UncommittedUntold, TWO_ENTRIES, 851),
-    (Mistake::LowDiskToldOnce, &["is low, and it leads"], 16),
+    (Mistake::LowDiskToldOnce, &["is low, and it leads"], 90),
 ];
 
 /// After a change that gives the seeds another course, one of the next finds it, too.
