@@ -17,8 +17,13 @@ const SOON: Duration = Duration::from_millis(30);
 fn in_vain<T>(wait: impl FnOnce(Duration) -> tierlock::Result<T>) -> LockError {
     let start = Instant::now();
     let error = wait(SOON).map(drop).unwrap_err();
-    assert!(start.elapsed() >= SOON);
-    assert!(error.waited().is_none_or(|waited| waited >= SOON.mul_f32(0.9)), "{error}");
+    let took = start.elapsed();
+    assert!(took >= SOON);
+    // It counts from where the wait begins, to which a thread may come late on a busy machine.
+    assert!(
+        error.waited().is_none_or(|waited| waited > Duration::ZERO && waited <= took),
+        "{error}"
+    );
     error
 }
 
